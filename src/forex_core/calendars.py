@@ -1,0 +1,118 @@
+"""Business days, desk time and target dates of a currency pair."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import holidays
+import numpy as np
+import pandas as pd
+
+from forex_core.types import Horizon, Pair
+
+DESK_OPENS = time(8, 0)
+"""Local time at which the desk of a pair opens: the instant of a forecast origin."""
+
+_UTC = ZoneInfo("UTC")
+
+# Currency: (holiday calendar of the package `holidays`, desk time zone).
+_MARKETS: dict[str, tuple[str, str]] = {
+    "ARS": ("AR", "America/Argentina/Buenos_Aires"),
+    "AUD": ("AU", "Australia/Sydney"),
+    "BRL": ("BR", "America/Sao_Paulo"),
+    "CAD": ("CA", "America/Toronto"),
+    "CHF": ("CH", "Europe/Zurich"),
+    "CLP": ("CL", "America/Santiago"),
+    "CNY": ("CN", "Asia/Shanghai"),
+    "COP": ("CO", "America/Bogota"),
+    "CZK": ("CZ", "Europe/Prague"),
+    "DKK": ("DK", "Europe/Copenhagen"),
+    "EUR": ("ECB", "Europe/Berlin"),
+    "GBP": ("GB", "Europe/London"),
+    "HKD": ("HK", "Asia/Hong_Kong"),
+    "HUF": ("HU", "Europe/Budapest"),
+    "IDR": ("ID", "Asia/Jakarta"),
+    "ILS": ("IL", "Asia/Jerusalem"),
+    "INR": ("IN", "Asia/Kolkata"),
+    "ISK": ("IS", "Atlantic/Reykjavik"),
+    "JPY": ("JP", "Asia/Tokyo"),
+    "KRW": ("KR", "Asia/Seoul"),
+    "MXN": ("MX", "America/Mexico_City"),
+    "MYR": ("MY", "Asia/Kuala_Lumpur"),
+    "NOK": ("NO", "Europe/Oslo"),
+    "NZD": ("NZ", "Pacific/Auckland"),
+    "PEN": ("PE", "America/Lima"),
+    "PHP": ("PH", "Asia/Manila"),
+    "PLN": ("PL", "Europe/Warsaw"),
+    "RON": ("RO", "Europe/Bucharest"),
+    "SEK": ("SE", "Europe/Stockholm"),
+    "SGD": ("SG", "Asia/Singapore"),
+    "THB": ("TH", "Asia/Bangkok"),
+    "TRY": ("TR", "Europe/Istanbul"),
+    "USD": ("US", "America/New_York"),
+    "ZAR": ("ZA", "Africa/Johannesburg"),
+}
+
+
+def desk_zone(pair: Pair) -> ZoneInfo:
+    """Time zone of the pair's desk: where its quote currency is traded, UTC where that is not known."""
+    return ZoneInfo(_MARKETS[pair.quote][1]) if pair.quote in _MARKETS else _UTC
+
+
+def origin_instant(pair: Pair, day: date) -> pd.Timestamp:
+    """The instant at which the origin of row `day` speaks: 08:00 at the desk on the next weekday (UTC).
+
+    >>> origin_instant(Pair("USD", "CLP"), date(2024, 6, 28)).isoformat()
+    '2024-07-01T12:00:00+00:00'
+    """
+    following = next_weekday(day)
+    return pd.Timestamp(datetime.combine(following, DESK_OPENS, desk_zone(pair)).astimezone(_UTC))
+
+
+def origin_instants(pair: Pair, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """`origin_instant` of many days at once, in UTC."""
+    step = np.where(days.weekday >= 4, 7 - days.weekday, 1)
+    opened = days + pd.to_timedelta(step, unit="D") + pd.Timedelta(hours=DESK_OPENS.hour)
+    return opened.tz_localize(desk_zone(pair), ambiguous=True, nonexistent="shift_forward").tz_convert("UTC")
+
+
+def next_weekday(day: date) -> date:
+    """The first Monday to Friday after `day`."""
+    return day + timedelta(days=7 - day.weekday() if day.weekday() >= 4 else 1)
+
+
+def is_business_day(pair: Pair, day: date) -> bool:
+    """Whether both currencies' markets are open on `day`.
+
+    >>> is_business_day(Pair("USD", "CLP"), date(2024, 9, 18))   # Chile's national day
+    False
+    """
+    return day.weekday() < 5 and not any(day in _holidays(c, day.year) for c in (pair.base, pair.quote))
+
+
+def target_dates(pair: Pair, origin: date, horizon: Horizon) -> tuple[tuple[int, date], ...]:
+    """The (step, date) of each business day in (origin, origin + horizon].
+
+    A step counts weekdays after the origin, as the rows of a bundle do, so a holiday leaves a step out
+    and does not shift those behind it.
+
+    >>> [step for step, _ in target_dates(Pair("USD", "CLP"), date(2024, 9, 13), Horizon(7))]
+    [1, 2, 5]
+    """
+    steps = int(np.busday_count(origin + timedelta(days=1), origin + timedelta(days=horizon.days + 1)))
+    weekdays = [origin]
+    while len(weekdays) <= steps:
+        weekdays.append(next_weekday(weekdays[-1]))
+    return tuple((h, d) for h, d in enumerate(weekdays) if h > 0 and is_business_day(pair, d))
+
+
+@lru_cache(maxsize=512)
+def _holidays(currency: str, year: int) -> frozenset[date]:
+    if currency not in _MARKETS:
+        return frozenset()
+    code = _MARKETS[currency][0]
+    if code == "ECB":
+        return frozenset(holidays.financial_holidays("ECB", years=year))
+    return frozenset(holidays.country_holidays(code, years=year))

@@ -1,0 +1,178 @@
+"""From a provider's raw series to the bundle: gate, align on what was known when, refuse what is not usable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from forex_core.calendars import origin_instants
+from forex_core.data.providers import Provider
+from forex_core.data.quality import Accepted, gate
+from forex_core.data.series import DERIVED, PERCENT_PER_YEAR, MarketData, Series
+from forex_core.errors import DataQualityError, InputError
+from forex_core.types import Array, MarketBundle, Pair, Repair
+
+STALE_AFTER_WEEKDAYS = 3
+"""A spot whose last close is older than this, counted from the as-of date, is flagged."""
+
+Nanoseconds = npt.NDArray[np.int64]
+
+
+def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | None = None) -> MarketBundle:
+    """What was known about `pair` at `as_of`.
+
+    Rows are the weekdays from the first close to the last one known. What a later row of the source says, about
+    its own day or about a print before it, does not reach an earlier row.
+
+    Args:
+        as_of: an instant; or a date, which stands for the origin of that day (08:00 at the pair's desk on the
+            next weekday, when that day's close is known); or None for now.
+
+    Raises:
+        SourceError: the source cannot be read or lacks the pair.
+        DataQualityError: the spot is constant or has no usable value.
+        InputError: `as_of` lies before the data or in the future.
+    """
+    data = provider.load(pair)
+    instant = _instant(data.spot, pair, as_of)
+    spot = _known(data.spot, instant)
+    if len(spot.dates) == 0:
+        first = data.spot.dates.min().date()
+        raise InputError(
+            f"as-of {instant.date()} lies before the data: the first row of {pair} is of {first}; "
+            "give a later --as-of"
+        )
+    accepted = gate(spot, is_spot=True)
+    days = pd.bdate_range(accepted.dates[0], spot.dates.max(), unit="s")
+    instants = np.minimum(_origin_ns(data.spot, pair, days), instant.as_unit("ns").value)
+    values, _ = _align(accepted, days, instants)
+    truth, truth_known = _truth(accepted, days, instants)
+    _refuse_constant(pair, values)
+    names, units, drivers, repairs = _drivers(data, instant, days, instants)
+    return MarketBundle(
+        pair=pair,
+        dates=days,
+        instants=pd.DatetimeIndex(instants, tz="UTC"),
+        spot=values,
+        truth=truth,
+        truth_known=truth_known,
+        drivers=drivers,
+        driver_names=names,
+        driver_units=units,
+        as_of=instant,
+        sources=data.sources,
+        repairs=(*accepted.repairs, *_holes(pair, truth), *_stale(pair, accepted, instant), *repairs),
+    )
+
+
+def _instant(spot: Series, pair: Pair, as_of: date | pd.Timestamp | None) -> pd.Timestamp:
+    now = pd.Timestamp.now(tz="UTC").floor("s")
+    if as_of is None:
+        return now
+    if isinstance(as_of, pd.Timestamp):
+        instant = as_of.tz_convert("UTC") if as_of.tz else as_of.tz_localize("UTC")
+        day = instant
+    else:
+        day = pd.Timestamp(as_of, tz="UTC")
+        origin = _origin_ns(spot, pair, pd.DatetimeIndex([pd.Timestamp(as_of)]))
+        instant = min(pd.Timestamp(int(origin[0]), tz="UTC"), now)
+    if day > now:
+        raise InputError(f"as-of {day.date()} lies in the future; expected today ({now.date()}) or earlier")
+    return instant
+
+
+def _origin_ns(spot: Series, pair: Pair, days: pd.DatetimeIndex) -> Nanoseconds:
+    """Origin instants of rows: when the desk opens, or when the close is known if that is later."""
+    return np.maximum(_ns(origin_instants(pair, days)), _ns(spot.definition.release.instants(days)))
+
+
+def _known(series: Series, instant: pd.Timestamp) -> Series:
+    """The part of a raw series that had been released at `instant`."""
+    released = _ns(series.definition.release.instants(series.dates)) <= instant.as_unit("ns").value
+    return replace(series, dates=series.dates[released], values=series.values[released])
+
+
+def _align(accepted: Accepted, days: pd.DatetimeIndex, instants: Nanoseconds) -> tuple[Array, Array]:
+    """For each row the value of the latest date known at its instant, and its age in days; NaN before the first."""
+    known = _ns(accepted.known_at)
+    order = np.argsort(known, kind="stable")
+    latest = np.maximum.accumulate(order)
+    position = np.searchsorted(known[order], instants, side="right") - 1
+    chosen = latest[np.maximum(position, 0)]
+    values = np.where(position >= 0, accepted.values[chosen], np.nan)
+    age = (_ns(days) - _ns(accepted.dates)[chosen]) / 86_400e9
+    return values, np.where(position >= 0, age, np.nan)
+
+
+def _truth(accepted: Accepted, days: pd.DatetimeIndex, instants: Nanoseconds) -> tuple[Array, Nanoseconds]:
+    """The accepted close dated each row, and the row at which it was known; NaN and T where there is none."""
+    truth = np.full(len(days), np.nan)
+    known = np.full(len(days), len(days), dtype=np.int64)
+    at = days.get_indexer(accepted.dates.as_unit(days.unit))
+    on_row = at >= 0
+    truth[at[on_row]] = accepted.values[on_row]
+    known[at[on_row]] = np.searchsorted(instants, _ns(accepted.known_at)[on_row], side="left")
+    return truth, known
+
+
+def _drivers(
+    data: MarketData, instant: pd.Timestamp, days: pd.DatetimeIndex, instants: Nanoseconds
+) -> tuple[tuple[str, ...], tuple[str, ...], Array, list[Repair]]:
+    columns: dict[str, Array] = {}
+    units: dict[str, str] = {}
+    repairs: list[Repair] = []
+    for series in data.drivers:
+        columns[series.name] = np.full(len(days), np.nan)
+        units[series.name] = series.definition.unit
+        known = _known(series, instant)
+        if np.isnan(known.values).all():
+            continue
+        accepted = gate(known, is_spot=False)
+        values, age = _align(accepted, days, instants)
+        fresh = age <= series.definition.max_age_days
+        columns[series.name] = np.where(fresh, values, np.nan)
+        repairs += accepted.repairs
+        if not fresh[-1]:
+            last = accepted.dates[-1].date()
+            repairs.append(
+                Repair(series.name, "stale", last, None, f"last value is of {last}; not used on the last row")
+            )
+    by_lower = {name.lower(): name for name in columns}
+    for name, (minuend, subtrahend) in DERIVED.items():
+        if minuend in by_lower and subtrahend in by_lower:
+            columns[name] = columns[by_lower[minuend]] - columns[by_lower[subtrahend]]
+            units[name] = PERCENT_PER_YEAR
+    table = np.column_stack(list(columns.values())) if columns else np.empty((len(days), 0))
+    return tuple(columns), tuple(units[name] for name in columns), table, repairs
+
+
+def _holes(pair: Pair, truth: Array) -> list[Repair]:
+    count = int(np.isnan(truth).sum())
+    note = "weekdays without a usable close: filled forward, never scored against"
+    return [Repair(str(pair), "hole", None, None, note, count)] if count else []
+
+
+def _stale(pair: Pair, accepted: Accepted, instant: pd.Timestamp) -> list[Repair]:
+    last = accepted.dates[-1].date()
+    age = int(np.busday_count(last, instant.date()))
+    if age <= STALE_AFTER_WEEKDAYS:
+        return []
+    note = f"the last close is of {last}, {(instant.date() - last).days} days before the as-of date"
+    return [Repair(str(pair), "stale", last, float(accepted.values[-1]), note)]
+
+
+def _refuse_constant(pair: Pair, spot: Array) -> None:
+    recent = spot[-250:]
+    if len(recent) > 1 and np.ptp(recent) == 0:
+        raise DataQualityError(
+            f"{pair} has not moved in its last {len(recent)} rows (always {recent[-1]:g}); "
+            "expected a price that moves: check the column"
+        )
+
+
+def _ns(index: pd.DatetimeIndex) -> Nanoseconds:
+    return np.asarray(index.as_unit("ns").asi8)

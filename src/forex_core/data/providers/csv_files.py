@@ -1,0 +1,147 @@
+"""Market data from CSV files: the first column a date, one column named like the pair, the rest drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forex_core.data.series import DERIVED, MarketData, Series, definition_of
+from forex_core.errors import DataQualityError, SourceError
+from forex_core.types import Array, Pair, Source
+
+HOLES = frozenset({"", "na", "n/a", "nan", "null", "none", "-", ".", "#n/a"})
+"""Cell texts, in lower case, that mean: no value."""
+
+
+@dataclass(frozen=True)
+class CsvProvider:
+    """Reads one or more CSV files and joins them on their dates.
+
+    Attributes:
+        paths: the files.
+        columns: optional mapping of a column's name in a file to the series it is, or to the pair.
+    """
+
+    paths: Sequence[Path]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    name: str = "csv"
+
+    def load(self, pair: Pair) -> MarketData:
+        if not self.paths:
+            raise SourceError("no file was given for source csv; name at least one with --path FILE")
+        read: dict[str, Series] = {}
+        sources = []
+        for path in map(Path, self.paths):
+            held = _read(path, pair, self.columns)
+            twice = [s.name for s in held if s.name in read]
+            if twice:
+                raise SourceError(
+                    f"column '{twice[0]}' of {path} was already read from another file; "
+                    "expected each series once: remove it from one of them"
+                )
+            read |= {s.name: s for s in held}
+            sources.append(_source(path, held))
+        spot = read.pop(str(pair), None)
+        if spot is None:
+            raise SourceError(
+                f"no column for {pair} in {', '.join(str(p) for p in self.paths)}; found "
+                f"{', '.join(sorted(read)) or 'no numeric column'}. Name the column {pair}, or give the pair "
+                "that the file holds with --pair"
+            )
+        return MarketData(
+            spot, tuple(s for s in read.values() if s.name.lower() not in DERIVED), tuple(sources)
+        )
+
+
+def _source(path: Path, held: Sequence[Series]) -> Source:
+    rules = [s.definition.release.rule for s in held if s.name.lower() not in DERIVED]
+    days = held[0].dates if held else pd.DatetimeIndex([pd.NaT])
+    return Source(
+        name=f"csv: {path.name}",
+        series=tuple(s.name for s in held),
+        fetched_at=pd.Timestamp.now(tz="UTC").floor("s"),
+        first_date=days.min().date(),
+        last_date=days.max().date(),
+        rows=len(days),
+        licence="as stated by whoever supplied the file",
+        release="; ".join(dict.fromkeys(rules)),
+    )
+
+
+def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> list[Series]:
+    """Every numeric column of one file, the pair's under the pair's own name."""
+    table = _table(path)
+    days = _dates(path, table)
+    series = []
+    for column in table.columns[1:]:
+        name = columns.get(str(column), str(column)).strip()
+        if name.upper().replace("/", "") == str(pair):
+            name = str(pair)
+        values = _numbers(path, str(column), table[column], required=name == str(pair))
+        if values is not None:
+            series.append(Series(name, days, values, definition_of(name)))
+    if not series:
+        raise SourceError(f"{path} has no numeric column besides its date; expected one named {pair}")
+    return series
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """The file as text, cell by cell."""
+    if not path.exists():
+        raise SourceError(f"no such file: {path}; expected a CSV file with a date column and a price column")
+    if path.is_dir():
+        raise SourceError(f"{path} is a directory; expected a CSV file (name each file with its own --path)")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{path} is not UTF-8 text (byte {error.start}); expected a CSV file in UTF-8: convert it first"
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise SourceError(f"{path} is empty; expected a header line and one row per day") from error
+    except pd.errors.ParserError as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path} is not a CSV table ({reason}); expected the same columns on each line") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    if len(table) == 0:
+        raise SourceError(f"{path} has a header and no rows; expected one row per day")
+    return table
+
+
+def _dates(path: Path, table: pd.DataFrame) -> pd.DatetimeIndex:
+    column = table.columns[0]
+    text = table[column].str.strip()
+    days = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    bad = np.flatnonzero(days.isna().to_numpy())
+    if len(bad) == len(table):
+        raise SourceError(
+            f"{path} has no date column: its first column '{column}' starts with '{text.iloc[0]}'; "
+            "expected dates such as 2024-06-28 in the first column"
+        )
+    if len(bad):
+        raise DataQualityError(
+            f"{path}, line {bad[0] + 2}: '{text.iloc[bad[0]]}' is not a date; expected one such as 2024-06-28"
+        )
+    return pd.DatetimeIndex(days.dt.tz_localize(None).dt.normalize())
+
+
+def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Array | None:
+    """The column as numbers, NaN for holes; None for a column of text that is not required."""
+    text = cells.str.strip()
+    hole = text.str.lower().isin(HOLES).to_numpy()
+    values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    bad = np.flatnonzero(~hole & ~np.isfinite(values))
+    if len(bad) and len(bad) == int((~hole).sum()) and not required:
+        return None
+    if len(bad):
+        raise DataQualityError(
+            f"{path}, line {bad[0] + 2}, column '{column}': found '{text.iloc[bad[0]]}' where a number was "
+            "expected; correct the cell, or leave it empty if there was no value that day"
+        )
+    values[hole] = np.nan
+    return values

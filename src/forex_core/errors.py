@@ -1,0 +1,49 @@
+"""The one error tree.
+
+    ForexError
+    ├── InputError              the caller can mend it: exit code 2
+    │   ├── ConfigError         a setting is unknown or has no usable value
+    │   ├── SourceError         a file or a source cannot be read, or lacks what was asked for
+    │   └── DataQualityError    the data were read, and are not fit to forecast from
+    ├── ForecastError           the engine could not produce a forecast it would stand behind
+    │   └── MemberError         one member could not answer; the run goes on without it
+    └── TrackingError           the tracking store could not be opened or written
+
+A message says what was found, what was expected and what to do about it.
+"""
+
+
+class ForexError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(ForexError):
+    """The input is at fault and the caller can mend it."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A setting is unknown or its value is not usable."""
+
+
+class SourceError(InputError):
+    """A source could not be read, or does not hold what was asked of it."""
+
+
+class DataQualityError(InputError):
+    """Data were read but are not fit to forecast from."""
+
+
+class ForecastError(ForexError):
+    """The engine could not produce a forecast that it would stand behind."""
+
+
+class MemberError(ForecastError):
+    """One member could not answer. The run records the reason and goes on without it."""
+
+
+class TrackingError(ForexError):
+    """The tracking store could not be opened or written."""
