@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import holidays
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from forex_core.types import Horizon, Pair
@@ -16,6 +17,7 @@ DESK_OPENS = time(8, 0)
 """Local time at which the desk of a pair opens: the instant of a forecast origin."""
 
 _UTC = ZoneInfo("UTC")
+_EPOCH = date(1990, 1, 1)
 
 # Currency: (holiday calendar of the package `holidays`, desk time zone).
 _MARKETS: dict[str, tuple[str, str]] = {
@@ -73,7 +75,7 @@ def origin_instant(pair: Pair, day: date) -> pd.Timestamp:
 
 def origin_instants(pair: Pair, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """`origin_instant` of many days at once, in UTC."""
-    step = np.where(days.weekday >= 4, 7 - days.weekday, 1)
+    step = np.where(days.day_of_week >= 4, 7 - days.day_of_week, 1)
     opened = days + pd.to_timedelta(step, unit="D") + pd.Timedelta(hours=DESK_OPENS.hour)
     return opened.tz_localize(desk_zone(pair), ambiguous=True, nonexistent="shift_forward").tz_convert("UTC")
 
@@ -108,7 +110,25 @@ def target_dates(pair: Pair, origin: date, horizon: Horizon) -> tuple[tuple[int,
     return tuple((h, d) for h, d in enumerate(weekdays) if h > 0 and is_business_day(pair, d))
 
 
-@lru_cache(maxsize=512)
+def business_day_numbers(pair: Pair, days: pd.DatetimeIndex) -> npt.NDArray[np.int64]:
+    """[T] number of each business day of the pair since the start of 1990, -1 on other days.
+
+    Grids of origins are anchored to these numbers. Holidays move them across the days of the week, which a
+    count of weekdays would not: an every-fifth-weekday grid scores Thursdays for ever.
+    """
+    closed = [
+        day
+        for year in range(_EPOCH.year, days[-1].year + 1)
+        for currency in (pair.base, pair.quote)
+        for day in _holidays(currency, year)
+    ]
+    calendar = np.busdaycalendar(holidays=np.array(sorted(set(closed)), dtype="datetime64[D]"))
+    asked = days.to_numpy().astype("datetime64[D]")
+    numbers = np.busday_count(np.datetime64(_EPOCH), asked, busdaycal=calendar)
+    return np.where(np.is_busday(asked, busdaycal=calendar), numbers, -1).astype(np.int64)
+
+
+@lru_cache(maxsize=1024)
 def _holidays(currency: str, year: int) -> frozenset[date]:
     if currency not in _MARKETS:
         return frozenset()

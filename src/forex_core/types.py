@@ -154,8 +154,8 @@ class Event:
 class MarketBundle:
     """What was known, row by row, about a pair and what drives it.
 
-    Row t is a weekday; each cell holds what was known at that row's origin instant (08:00 at the pair's desk
-    on the next weekday) and never changes afterwards, so the rows up to t are the information set of origin t.
+    Row t is a weekday; each cell holds what was known at that row's origin instant (08:00 at the pair's
+    desk on the next weekday) and never changes afterwards: rows up to t are the information set of origin t.
 
     Attributes:
         dates: [T] weekdays, increasing, none left out.
@@ -286,7 +286,7 @@ class Forecast:
 
     @property
     def std(self) -> Array:
-        """[H] standard deviation of the same distribution as `mean`; the outer 1 % tails are not extrapolated."""
+        """[H] standard deviation of the same distribution as `mean`; without the outer 1 % tails."""
         return np.asarray(np.sqrt(np.maximum(self._second_moment() - self.mean**2, 0.0)))
 
     def _moment(self, values: Array) -> Array:
@@ -338,7 +338,7 @@ class Scores:
 class Evaluation:
     """Scores of every member and the ensemble on rolling origins.
 
-    `n_effective` is n · every / max(every, H): how many origins would be independent if only overlap tied them.
+    `n_effective` is n · every / max(every, H): the origins that overlap leaves independent.
     """
 
     pair: Pair

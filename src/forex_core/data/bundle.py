@@ -47,7 +47,7 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
             "give a later --as-of"
         )
     accepted = gate(spot, is_spot=True)
-    days = pd.bdate_range(accepted.dates[0], spot.dates.max(), unit="s")
+    days = pd.bdate_range(accepted.dates[0], spot.dates.max()).as_unit("s")
     instants = np.minimum(_origin_ns(data.spot, pair, days), instant.as_unit("ns").value)
     values, _ = _align(accepted, days, instants)
     truth, truth_known = _truth(accepted, days, instants)

@@ -102,7 +102,7 @@ def _positive(
             Repair(
                 name,
                 "not_positive",
-                dates[position].date(),
+                pd.Timestamp(dates[int(position)]).date(),
                 float(values[position]),
                 "a price cannot be zero or negative, taken out",
             )
@@ -120,7 +120,7 @@ def _judge(name: str, dates: pd.DatetimeIndex, values: Array, limit: float) -> t
     def settle(kind: str, known: int, note: str) -> None:
         for position in waiting:
             known_by[position] = known
-            repairs.append(Repair(name, kind, dates[position].date(), float(values[position]), note))
+            repairs.append(Repair(name, kind, pd.Timestamp(dates[int(position)]).date(), float(values[position]), note))
         waiting.clear()
 
     for i in range(1, len(values)):
@@ -132,7 +132,9 @@ def _judge(name: str, dates: pd.DatetimeIndex, values: Array, limit: float) -> t
                 if len(waiting) < needed:
                     waiting.append(i)
                 else:
-                    settle("confirmed", i, f"a real jump from {last:g}: held until {dates[i].date()}, then used")
+                    settle(
+                        "confirmed", i, f"a real jump from {last:g}: held until {dates[i].date()}, then used"
+                    )
                     last = value
                 continue
             settle("refuted", -1, f"{_ratio(held, last)}; back at {value:g} on {dates[i].date()}; taken out")

@@ -44,7 +44,9 @@ def _tenth_of_next_month(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return _at(9, 0, "America/Santiago")(pd.DatetimeIndex(tenth))
 
 
-MARKET_CLOSE = Release("the same day at 17:00 in New York, after the last of the closes", _at(17, 0, "America/New_York"))
+MARKET_CLOSE = Release(
+    "the same day at 17:00 in New York, after the last of the closes", _at(17, 0, "America/New_York")
+)
 ECB_FIXING = Release("the same day at 16:15 in Frankfurt", _at(16, 15, "Europe/Berlin"))
 NEXT_BUSINESS_DAY = Release("the next business day at 16:15 in New York", _next_business_day)
 MONTHLY_AVERAGE = Release("the 10th of the following month (a monthly average)", _tenth_of_next_month)
@@ -68,9 +70,13 @@ DEFINITIONS: dict[str, Definition] = {
     "oil": Definition("USD per barrel", PRICE, MARKET_CLOSE, 15, "crude oil future, close"),
     "dxy": Definition("index points", PRICE, MARKET_CLOSE, 15, "dollar index, close"),
     "sp500": Definition("index points", PRICE, MARKET_CLOSE, 15, "S&P 500, close"),
-    "vix": Definition("percent (annualised volatility)", PRICE, MARKET_CLOSE, 15, "implied volatility of the S&P 500"),
+    "vix": Definition(
+        "percent (annualised volatility)", PRICE, MARKET_CLOSE, 15, "implied volatility of the S&P 500"
+    ),
     "fed_rate": Definition(PERCENT_PER_YEAR, RATE, NEXT_BUSINESS_DAY, 15, "effective federal funds rate"),
-    "chile_rate": Definition(PERCENT_PER_YEAR, RATE, MONTHLY_AVERAGE, 75, "Chilean policy rate, monthly average"),
+    "chile_rate": Definition(
+        PERCENT_PER_YEAR, RATE, MONTHLY_AVERAGE, 75, "Chilean policy rate, monthly average"
+    ),
 }
 """Series that are recognised by name, in lower case. Any other numeric column is a market price at the close."""
 
@@ -80,7 +86,9 @@ DERIVED: dict[str, tuple[str, str]] = {"rate_differential": ("chile_rate", "fed_
 
 def definition_of(name: str) -> Definition:
     """The definition of a series by name; unknown names are market prices known after the close."""
-    return DEFINITIONS.get(name.lower(), Definition("not stated", PRICE, MARKET_CLOSE, 15, "as the file names it"))
+    return DEFINITIONS.get(
+        name.lower(), Definition("not stated", PRICE, MARKET_CLOSE, 15, "as the file names it")
+    )
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ class Forecaster(Protocol):
     lookback_rows: int | None
     trained_until: date | None
 
-    def forecast(self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels) -> Answers:
+    def forecast(
+        self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
+    ) -> Answers:
         """Answer each origin instant with a path of `steps` weekdays.
 
         Asking for an origin alone or among others gives the same bits.
@@ -79,7 +81,9 @@ class Refitted(ABC, Generic[P]):
     cadence: Cadence = "quarter"
     min_rows: int = 250
 
-    def forecast(self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels) -> Answers:
+    def forecast(
+        self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
+    ) -> Answers:
         rows = rows_of(bundle, origins)
         quantiles = np.full((len(rows), steps, len(levels)), np.nan)
         reasons: dict[int, str] = {}
@@ -147,8 +151,8 @@ def _by_anchor(
     dates: pd.DatetimeIndex, rows: Rows, cadence: Cadence, min_rows: int
 ) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
     """(anchor row, positions of the origins it serves); anchor -1 where there is not enough history."""
-    period = dates.year * 12 + dates.month - 1
-    period = np.asarray(period // {"month": 1, "quarter": 3, "year": 12}[cadence])
+    months = dates.year.to_numpy() * 12 + dates.month.to_numpy() - 1
+    period = months // {"month": 1, "quarter": 3, "year": 12}[cadence]
     first_of_period = np.append(True, period[1:] != period[:-1])
     first_of_period[: min_rows - 1] = False
     if len(first_of_period) >= min_rows:

@@ -105,7 +105,9 @@ def _table(path: Path) -> pd.DataFrame:
         raise SourceError(f"{path} is empty; expected a header line and one row per day") from error
     except pd.errors.ParserError as error:
         reason = " ".join(str(error).split())
-        raise SourceError(f"{path} is not a CSV table ({reason}); expected the same columns on each line") from error
+        raise SourceError(
+            f"{path} is not a CSV table ({reason}); expected the same columns on each line"
+        ) from error
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
     if len(table) == 0:

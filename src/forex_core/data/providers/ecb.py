@@ -53,7 +53,9 @@ class EcbProvider:
         spot = rates[pair.quote] / rates[pair.base]
         quoted = np.flatnonzero(~np.isnan(spot))
         if len(quoted) == 0:
-            raise SourceError(f"the ECB reference rates never held {pair.base} and {pair.quote} on the same day")
+            raise SourceError(
+                f"the ECB reference rates never held {pair.base} and {pair.quote} on the same day"
+            )
         last = days[quoted[-1]].date()
         drivers = tuple(
             Series(name, days, values, _definition(unit, meaning))
@@ -96,7 +98,12 @@ def _drivers(rates: dict[str, Array], pair: Pair) -> list[tuple[str, str, str, A
     commodity = [c for c in COMMODITY_CURRENCIES if c not in own]
     factor = np.exp(np.mean([np.log(dollar / rates[c]) for c in commodity], axis=0))
     return [
-        ("dollar_index", "index points", "dollar against the currencies of the ICE index", DOLLAR_INDEX_SCALE * index),
+        (
+            "dollar_index",
+            "index points",
+            "dollar against the currencies of the ICE index",
+            DOLLAR_INDEX_SCALE * index,
+        ),
         ("commodity_fx", "USD per unit", f"dollar price of {', '.join(commodity)}", factor),
     ]
 

@@ -1,0 +1,184 @@
+"""Settings: command line over environment `FOREX_*` over `.env` over `forex.toml` over the defaults here.
+
+Constructed only at an entry point and handed down from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from forex_core.errors import ConfigError
+
+PREFIX = "FOREX_"
+MEMBERS: tuple[str, ...] = (
+    "random_walk",
+    "arima_garch",
+    "ets",
+    "theta",
+    "var",
+    "drivers",
+    "gradient_boosting",
+    "chronos",
+)
+
+
+class EngineConfig(BaseModel):
+    """How a forecast is made; part of the recipe, so that a change makes a new model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: tuple[str, ...] = MEMBERS
+    min_members: int = Field(3, ge=1)
+    grid_every: int = Field(5, ge=1, description="weekdays between two origins of the fixed grid")
+    grid_origins: int = Field(260, ge=40, description="grid origins behind a published forecast")
+    warmup_origins: int = Field(52, ge=0, description="first grid origins, which teach and are not scored")
+    min_history_rows: int = Field(300, ge=120, description="rows before the first origin")
+    min_scored_origins: int = Field(26, ge=10)
+    weight_shrinkage: float = Field(0.002, ge=0)
+
+
+class ChronosConfig(BaseModel):
+    """Which weights the Chronos member loads; none by default, and then it is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(None, description="a local directory, or a hub name with a revision")
+    revision: str | None = None
+    context: int = Field(512, ge=64)
+    device: str = "cpu"
+
+
+class Settings(BaseSettings):
+    """Everything that a deployment may choose."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        toml_file="forex.toml",
+        extra="ignore",  # unknown names are refused below, with the nearest known one
+        frozen=True,
+    )
+
+    data_dir: Path = Field(Path("data"), description="everything that the system writes lies below it")
+    pair: str = "USDMXN"
+    source: Literal["ecb", "csv"] = "ecb"
+    paths: tuple[Path, ...] = Field((), description="files of source csv")
+    columns: dict[str, str] = Field({}, description="CSV column name to series name or pair")
+    environment: str = "development"
+    tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
+    artifact_uri: str | None = Field(None, description="default: files below data_dir")
+    skip_email: bool = True
+    log_level: str = "INFO"
+    engine: EngineConfig = EngineConfig()
+    chronos: ChronosConfig = ChronosConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def root(self) -> Path:
+        """Absolute folder that everything is written below."""
+        return self.data_dir.expanduser().absolute()
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> str:
+        return self.artifact_uri or (self.root / "mlflow" / "mlruns").as_uri()
+
+    @property
+    def reports_dir(self) -> Path:
+        return self.root / "reports"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from every layer; an override of None leaves its layer to the others.
+
+    Raises:
+        ConfigError: for a name that is not a setting, or a value that it cannot take.
+    """
+    _refuse_unknown_names()
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(_unknown(where, "in the settings")) from error
+        raise ConfigError(f"setting '{where}': found {first['input']!r}; {first['msg']}") from error
+    except (ValueError, OSError) as error:  # values that are not JSON where JSON is due, an unreadable file
+        raise ConfigError(f"the settings cannot be read: {error}") from error
+
+
+def known_names() -> frozenset[str]:
+    """Every setting, nested ones with a dot."""
+    names = set(Settings.model_fields)
+    for parent, nested in (("engine", EngineConfig), ("chronos", ChronosConfig)):
+        names |= {f"{parent}.{name}" for name in nested.model_fields}
+    return frozenset(names)
+
+
+def _refuse_unknown_names() -> None:
+    known = known_names()
+    environment = {n: "in the environment" for n in os.environ if n.upper().startswith(PREFIX)}
+    if Path(".env").is_file():
+        environment |= {n: "in .env" for n in dotenv_values(".env") if n.upper().startswith(PREFIX)}
+    for name, where in environment.items():
+        if name.upper() == "FOREX_HOME":  # where a deployment is installed; read by its worker, not by us
+            continue
+        dotted = name[len(PREFIX) :].lower().replace("__", ".")
+        if dotted not in known:
+            raise ConfigError(_unknown(dotted, where, spelled=name, as_variable=True))
+    toml = Path("forex.toml")
+    if toml.is_file():
+        try:
+            content = tomllib.loads(toml.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"forex.toml is not TOML: {error}") from error
+        for name in _flat(content):
+            if name not in known:
+                raise ConfigError(_unknown(name, "in forex.toml"))
+
+
+def _flat(content: Mapping[str, Any]) -> list[str]:
+    names = []
+    for key, value in content.items():
+        nested = isinstance(value, dict) and key in ("engine", "chronos")
+        names += [f"{key}.{inner}" for inner in value] if nested else [key]
+    return names
+
+
+def _unknown(name: str, where: str, *, spelled: str | None = None, as_variable: bool = False) -> str:
+    near = difflib.get_close_matches(name, known_names(), n=1, cutoff=0.5)
+    suggestion = near[0] if near else None
+    if suggestion and as_variable:
+        suggestion = PREFIX + suggestion.upper().replace(".", "__")
+    hint = (
+        f"did you mean {suggestion}?" if suggestion else f"expected one of {', '.join(sorted(known_names()))}"
+    )
+    return f"unknown setting {spelled or name} {where}; {hint}"

@@ -1,0 +1,433 @@
+"""The deep module: a bundle in, a forecast run or an evaluation out.
+
+Members answer a fixed calendar grid of origins and today; weights and band factors are learned from outcomes
+as they become known; what is scored and what is published come from the same pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from forex_core import calibration, ensemble, evaluation
+from forex_core.calendars import business_day_numbers, target_dates
+from forex_core.calibration import Outcomes
+from forex_core.config import ChronosConfig, EngineConfig
+from forex_core.errors import ConfigError, DataQualityError, ForecastError, MemberError
+from forex_core.evaluation import Judged, score
+from forex_core.models.arima_garch import ArimaGarch
+from forex_core.models.base import Forecaster
+from forex_core.models.driver_regression import DriverRegression
+from forex_core.models.gradient_boosting import GradientBoosting
+from forex_core.models.random_walk import RandomWalk, reference_sigma
+from forex_core.models.smoothing import DampedTrend, Theta
+from forex_core.models.vector_autoregression import VectorAutoregression
+from forex_core.types import (
+    HORIZONS,
+    LEVELS,
+    PATH_STEPS,
+    Array,
+    Evaluation,
+    Forecast,
+    ForecastRun,
+    Horizon,
+    MarketBundle,
+    Mask,
+    MemberForecast,
+    Scores,
+    Verdict,
+)
+
+ENSEMBLE = "ensemble"
+RANDOM_WALK = "random_walk"
+MAX_FAILED_SHARE = 0.01
+"""A member that leaves more than this share of the origins unanswered is left out."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what was just finished, how many of how many."""
+
+_MEMBER_FAULTS = (MemberError, ArithmeticError, ValueError, RuntimeError)
+"""What a member or the numerical library behind it raises when it cannot answer."""
+
+
+def build_members(config: EngineConfig, chronos: ChronosConfig) -> list[Forecaster]:
+    """The members that the configuration names, in its order.
+
+    Raises:
+        ConfigError: for a name that is no member, or without the random walk.
+    """
+    makers: dict[str, Callable[[], Forecaster]] = {
+        RANDOM_WALK: RandomWalk,
+        "arima_garch": ArimaGarch,
+        "ets": DampedTrend,
+        "theta": Theta,
+        "var": VectorAutoregression,
+        "drivers": DriverRegression,
+        "gradient_boosting": GradientBoosting,
+        "chronos": lambda: _chronos(chronos),
+    }
+    unknown = [name for name in config.members if name not in makers]
+    if unknown:
+        raise ConfigError(f"unknown member '{unknown[0]}'; expected some of {', '.join(makers)}")
+    if RANDOM_WALK not in config.members:
+        raise ConfigError("engine.members lacks random_walk, which is always a member: add it")
+    return [makers[name]() for name in config.members]
+
+
+def _chronos(config: ChronosConfig) -> Forecaster:
+    from forex_core.models.chronos import ChronosForecaster
+
+    return ChronosForecaster(config.model, config.revision, config.context, config.device)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """One pass over a bundle: what every member and the ensemble said at each origin, in price.
+
+    `rows` [N] rows of the origins, the last one today where it is `published`; `quantiles` [N, H, Q] by model,
+    the ensemble among them, members calibrated; `walk` the random walk as defined, not calibrated.
+    """
+
+    bundle: MarketBundle
+    every: int
+    rows: npt.NDArray[np.int64]
+    outcomes: Outcomes
+    raw: Mapping[str, Array]
+    quantiles: Mapping[str, Array]
+    walk: Array
+    weights: Array
+    factors: Array
+    members: tuple[str, ...]
+    failures: Mapping[str, str]
+    failed_origins: Mapping[str, int]
+    timings: Mapping[str, float]
+
+    @cached_property
+    def truth(self) -> Array:
+        """[N, H] accepted closes, NaN where nothing was observed or is known yet."""
+        return np.asarray(self.bundle.spot[self.rows][:, None] * np.exp(self.outcomes.values))
+
+    def scored(self, horizon: Horizon, among: Mask, known_by: int | None = None) -> Mask:
+        """[N] origins of `among` whose path of that horizon had ended at row `known_by` (default: the last)."""
+        end = len(self.bundle) - 1 if known_by is None else known_by
+        return np.asarray(among & (self.rows + horizon.evaluation_steps <= end))
+
+
+class Engine:
+    """Members, weights, bands and scores over one configuration.
+
+    Args:
+        progress: called after each stage, for a progress bar.
+    """
+
+    def __init__(
+        self, config: EngineConfig, members: Sequence[Forecaster], progress: Progress | None = None
+    ) -> None:
+        names = [m.name for m in members]
+        if RANDOM_WALK not in names or len(set(names)) != len(names):
+            raise ConfigError(f"members must have distinct names and hold {RANDOM_WALK}, found {names}")
+        self.config = config
+        self.members = list(members)
+        self._progress = progress or (lambda stage, done, total: None)
+
+    @cached_property
+    def recipe(self) -> str:
+        """sha256 of what makes this model this model: members, settings, rules and code."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        digest.update("|".join(f"{m.name}:{m.trained_until}" for m in self.members).encode())
+        package = Path(__file__).parent
+        for path in sorted([*package.glob("models/*.py"), *(package / f for f in _RULES)]):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def check(self, bundle: MarketBundle, horizon: Horizon) -> None:
+        """Refuse a bundle that is too short to be scored.
+
+        Raises:
+            DataQualityError: with how many rows there are and how many are needed.
+        """
+        config = self.config
+        needed = (
+            config.min_history_rows
+            + config.min_scored_origins * config.grid_every * 4 // 3
+            + horizon.evaluation_steps
+        )
+        if len(bundle) < needed:
+            raise DataQualityError(
+                f"{bundle.pair} has {len(bundle)} rows of history up to {bundle.origin}; a {horizon} forecast "
+                f"needs {needed} to be scored out of sample: give a longer file or a later --as-of"
+            )
+
+    def forecast(self, bundle: MarketBundle, horizon: Horizon) -> ForecastRun:
+        """Today's forecast for one horizon, with its scores on the rolling origins behind it.
+
+        Raises:
+            DataQualityError: too short a history.
+            ForecastError: too few members answered.
+        """
+        self.check(bundle, horizon)
+        return self.publish(
+            self.paths(bundle, self._grid(len(bundle), bundle, self.config.grid_origins)), horizon
+        )
+
+    def evaluate(
+        self,
+        bundle: MarketBundle,
+        horizon: Horizon,
+        start: date | None = None,
+        end: date | None = None,
+        every: int | None = None,
+    ) -> Evaluation:
+        """The rolling-origin leaderboard of every member and the ensemble.
+
+        What is scored at each origin is what would have been published there. Weights and bands learn on the
+        fixed grid from `grid_origins` before `start` on, whatever the origins that are scored.
+
+        Args:
+            start: first origin; by default the grid origins behind a forecast of today, less the warm-up.
+            end: last origin.
+            every: weekdays between two scored origins, counted on a fixed calendar.
+
+        Raises:
+            DataQualityError: when fewer than `min_scored_origins` are left.
+        """
+        self.check(bundle, horizon)
+        config = self.config
+        every = every or config.grid_every
+        last = len(bundle) if end is None else int(bundle.dates.searchsorted(pd.Timestamp(end), side="right"))
+        grid = self._grid(last, bundle, None)
+        if start is None:
+            grid = grid[-config.grid_origins :]
+            first = int(grid[min(config.warmup_origins, len(grid) // 4)]) if len(grid) else 0
+        else:
+            first = int(bundle.dates.searchsorted(pd.Timestamp(start)))
+            grid = grid[max(0, int((grid < first).sum()) - config.grid_origins) :]
+        wanted = _calendar_rows(bundle, every)
+        wanted = wanted[(wanted >= max(first, config.min_history_rows)) & (wanted < last)]
+        rows = np.union1d(grid, wanted)
+        usable = int((wanted + horizon.evaluation_steps < len(bundle)).sum())
+        if usable < config.min_scored_origins:
+            raise DataQualityError(
+                f"only {usable} origins with a known {horizon} outcome between {start or bundle.dates[0].date()} "
+                f"and {end or bundle.origin}; expected at least {config.min_scored_origins}: widen --from and --to"
+            )
+        paths = self.paths(bundle, rows)
+        among = np.isin(paths.rows, wanted)
+        return self._evaluation(paths, horizon, among, every)
+
+    def paths(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Paths:
+        """Every member's answers at `rows`, calibrated, combined and calibrated again, point in time.
+
+        Raises:
+            ForecastError: without the random walk, or with fewer than `min_members`.
+        """
+        config = self.config
+        timings: dict[str, float] = {}
+        total = len(self.members) + 2
+        raw: dict[str, Array] = {}
+        failures: dict[str, str] = {}
+        for done, member in enumerate(self.members, start=1):
+            started = time.perf_counter()
+            try:
+                raw[member.name] = self._answers(member, bundle, rows)
+            except _MEMBER_FAULTS as error:
+                failures[member.name] = f"{type(error).__name__}: {error}"
+            timings[member.name] = time.perf_counter() - started
+            self._progress(member.name, done, total)
+        if RANDOM_WALK not in raw:
+            raise ForecastError(f"the random walk could not answer: {failures[RANDOM_WALK]}")
+        if len(raw) < config.min_members:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            raise ForecastError(
+                f"{len(raw)} members answered, at least {config.min_members} are needed ({reasons})"
+            )
+
+        failed = {name: int(_unanswered(q).sum()) for name, q in raw.items()}
+        answered = ~np.any([_unanswered(q) for q in raw.values()], axis=0)
+        rows = rows[answered]
+        raw = {name: q[answered] for name, q in raw.items()}
+        names = tuple(raw)
+
+        started = time.perf_counter()
+        outcomes, ordinals = self._outcomes(bundle, rows)
+        spot = bundle.spot[rows]
+        middle = LEVELS.index(0.5)
+        logs = {name: np.log(q / spot[:, None, None]) for name, q in raw.items()}
+        medians = np.stack([logs[name][:, :, middle] for name in names])
+        deviations = np.stack([logs[name] - logs[name][:, :, [middle]] for name in names])
+        for m in range(len(names)):
+            factors = calibration.online_factors(medians[m], deviations[m], outcomes, LEVELS)
+            deviations[m] = calibration.widen(deviations[m], factors)
+        self._progress("calibration of members", total - 1, total)
+        sigma = reference_sigma(bundle)[rows]
+        combined = ensemble.combine(medians, deviations, outcomes, sigma, ordinals, config.weight_shrinkage)
+        factors = calibration.online_factors(combined.medians, combined.deviations, outcomes, LEVELS)
+
+        def price(median: Array, deviation: Array) -> Array:
+            return np.asarray(spot[:, None, None] * np.exp(median[:, :, None] + deviation))
+
+        quantiles = {name: price(medians[m], deviations[m]) for m, name in enumerate(names)}
+        quantiles[ENSEMBLE] = price(combined.medians, calibration.widen(combined.deviations, factors))
+        timings["combination"] = time.perf_counter() - started
+        self._progress("combination", total, total)
+        return Paths(
+            bundle=bundle,
+            every=config.grid_every,
+            rows=rows,
+            outcomes=outcomes,
+            raw=raw,
+            quantiles=quantiles,
+            walk=raw[RANDOM_WALK],
+            weights=combined.weights,
+            factors=factors,
+            members=names,
+            failures=failures,
+            failed_origins=failed,
+            timings=timings,
+        )
+
+    def publish(self, paths: Paths, horizon: Horizon) -> ForecastRun:
+        """The forecast of the last origin of `paths`, as a slice of its longest path.
+
+        Raises:
+            ForecastError: when some member could not answer the last origin.
+        """
+        bundle = paths.bundle
+        if paths.rows[-1] != len(bundle) - 1:
+            raise ForecastError(f"no common answer of the members at the last row ({bundle.origin})")
+        steps, days = zip(*target_dates(bundle.pair, bundle.origin, horizon), strict=True)
+        at = np.array(steps) - 1
+        among = self._scored_grid(paths)
+        forecast = Forecast(
+            bundle.pair, bundle.origin, days, steps, LEVELS, paths.quantiles[ENSEMBLE][-1][at]
+        )
+        return ForecastRun(
+            horizon=horizon,
+            forecast=forecast,
+            members=tuple(
+                MemberForecast(
+                    name, float(paths.weights[-1, m]), paths.raw[name][-1][at], paths.quantiles[name][-1][at]
+                )
+                for m, name in enumerate(paths.members)
+            ),
+            band_factors=paths.factors[-1][at],
+            evaluation=self._evaluation(paths, horizon, among, paths.every),
+            verdict=self._verdict(paths, horizon, among),
+            failures=paths.failures,
+            fingerprint=bundle.fingerprint,
+            recipe=self.recipe,
+            as_of=bundle.as_of,
+            settings=json.loads(self.config.model_dump_json()),
+            timings=paths.timings,
+        )
+
+    def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
+        answers = member.forecast(bundle, bundle.instants[rows], PATH_STEPS, LEVELS)
+        missing = _unanswered(answers.quantiles)
+        if member.trained_until is not None:
+            missing |= np.asarray(bundle.dates[rows] <= pd.Timestamp(member.trained_until))
+        if missing.mean() > MAX_FAILED_SHARE or missing[-1]:
+            position = int(np.flatnonzero(missing)[-1])
+            reason = answers.reasons.get(position, f"its weights have seen data up to {member.trained_until}")
+            raise MemberError(
+                f"no answer at {int(missing.sum())} of {len(rows)} origins, the last of them "
+                f"{bundle.dates[rows[position]].date()}: {reason}"
+            )
+        return answers.quantiles
+
+    def _grid(self, end: int, bundle: MarketBundle, count: int | None) -> npt.NDArray[np.int64]:
+        """Grid rows before row `end`, the last `count` of them; with a count, row `end - 1` is added."""
+        rows = _calendar_rows(bundle, self.config.grid_every)
+        rows = rows[(rows >= self.config.min_history_rows) & (rows < end)]
+        return rows if count is None else np.union1d(rows[-count:], [end - 1])
+
+    def _outcomes(
+        self, bundle: MarketBundle, rows: npt.NDArray[np.int64]
+    ) -> tuple[Outcomes, npt.NDArray[np.int64]]:
+        targets = rows[:, None] + np.arange(1, PATH_STEPS + 1)
+        inside = targets < len(bundle)
+        at = np.where(inside, targets, 0)
+        truth = np.where(inside, bundle.truth[at], np.nan)
+        known = np.where(inside, bundle.truth_known[at], len(bundle))
+        every = self.config.grid_every
+        numbers = business_day_numbers(bundle.pair, bundle.dates)[rows]
+        values = np.log(truth / bundle.spot[rows][:, None])
+        learning = np.asarray((numbers >= 0) & (numbers % every == 0))
+        return Outcomes(values, known, rows, learning), numbers // every
+
+    def _scored_grid(self, paths: Paths) -> Mask:
+        """[N] grid origins after the warm-up."""
+        learning = paths.outcomes.learning
+        warm = min(self.config.warmup_origins, int(learning.sum()) // 4)
+        return np.asarray(learning & (np.cumsum(learning) > warm))
+
+    def _evaluation(self, paths: Paths, horizon: Horizon, among: Mask, every: int) -> Evaluation:
+        keep = paths.scored(horizon, among)
+        steps = horizon.evaluation_steps
+        judged = self._judged(paths, steps, keep)
+        walk = replace(judged[RANDOM_WALK], quantiles=paths.walk[keep][:, :steps])
+        judged[RANDOM_WALK] = walk
+        mean_weights = dict(zip(paths.members, paths.weights[keep].mean(axis=0), strict=True))
+        scores: dict[str, Scores] = {
+            name: score(
+                judged[name],
+                walk,
+                every,
+                is_walk=name == RANDOM_WALK,
+                weight_mean=float(mean_weights[name]) if name in mean_weights else None,
+                failed_origins=paths.failed_origins.get(name, 0),
+            )
+            for name in (ENSEMBLE, RANDOM_WALK, *(m for m in paths.members if m != RANDOM_WALK))
+        }
+        origins = tuple(paths.bundle.dates[row].date() for row in paths.rows[keep])
+        return Evaluation(paths.bundle.pair, horizon, origins, every, scores, paths.failures)
+
+    def _judged(self, paths: Paths, steps: int, keep: Mask) -> dict[str, Judged]:
+        spot = paths.bundle.spot[paths.rows][keep]
+        truth = paths.truth[keep][:, :steps]
+        return {name: Judged(q[keep][:, :steps], truth, spot, LEVELS) for name, q in paths.quantiles.items()}
+
+    def _verdict(self, paths: Paths, horizon: Horizon, among: Mask) -> Verdict:
+        """Decided on what was known on the last row before the month of the origin, so it changes monthly at most."""
+        dates = paths.bundle.dates
+        month = dates[-1].replace(day=1)
+        decided = max(int(dates.searchsorted(month)) - 1, 0)
+        pvalues: dict[Horizon, tuple[float, float]] = {}
+        counts: dict[Horizon, int] = {}
+        for h in HORIZONS:
+            keep = paths.scored(h, among, decided)
+            counts[h] = int(keep.sum())
+            if counts[h] < 10:
+                pvalues[h] = (1.0, 1.0)
+                continue
+            ours = self._judged(paths, h.evaluation_steps, keep)[ENSEMBLE]
+            walk = replace(ours, quantiles=paths.walk[keep][:, : h.evaluation_steps])
+            scores = score(ours, walk, paths.every)
+            pvalues[h] = (
+                scores.dm_pvalue or 0.0,
+                1.0 if scores.p_next_close is None else scores.p_next_close,
+            )
+        return evaluation.judge_skill(pvalues, horizon, dates[decided].date(), counts[horizon])
+
+
+_RULES = ("calibration.py", "ensemble.py", "evaluation.py", "engine.py", "calendars.py")
+
+
+def _unanswered(quantiles: Array) -> Mask:
+    return np.asarray(~np.isfinite(quantiles).all(axis=(1, 2)))
+
+
+def _calendar_rows(bundle: MarketBundle, every: int) -> npt.NDArray[np.int64]:
+    """Rows of every `every`-th business day of the pair's calendar."""
+    numbers = business_day_numbers(bundle.pair, bundle.dates)
+    return np.flatnonzero((numbers >= 0) & (numbers % every == 0)).astype(np.int64)

@@ -1,0 +1,90 @@
+"""Gradient-boosted trees on the recent moves, trends and volatility of spot and drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forex_core.models.base import Cadence, Refitted, Rows
+from forex_core.models.features import copper_features, log_returns, momentum, relative_strength, volatility
+from forex_core.models.vector_autoregression import driver_inputs
+from forex_core.types import Array, MarketBundle
+
+TARGET_STEPS = (1, 3)
+LAGS = 3
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    trees: tuple[Any, ...]
+    growth: Array  # [steps of TARGET_STEPS] deviation of the target, over σ_t
+
+
+class GradientBoosting(Refitted[_Fitted]):
+    """Histogram gradient boosting (scikit-learn) of the return over 1 and 3 steps in units of σ_t, per year.
+
+    Shallow trees, few of them and large leaves: daily returns hold little that can be learned, and what a
+    larger model finds there is noise. Beyond three steps the path is flat.
+    """
+
+    name = "gradient_boosting"
+    columns: tuple[str, ...] = ("spot", "drivers")
+    cadence: Cadence = "year"
+
+    def prepare(self, bundle: MarketBundle) -> Mapping[str, Array]:
+        inputs = driver_inputs(bundle)
+        returns = log_returns(bundle)
+        slow = np.sqrt(np.maximum(volatility(returns, 0.99), 1e-12))
+        columns = [
+            *(momentum(returns, rows) for rows in (5, 20, 60)),
+            relative_strength(returns),
+            volatility(returns, 0.94) / slow**2,
+            *copper_features(bundle).values(),
+        ]
+        for lag in range(LAGS):
+            columns.append(_shift(inputs["spot"], lag))
+            columns.extend(_shift(inputs["drivers"][:, k], lag) for k in range(inputs["drivers"].shape[1]))
+        # Rounded, so that a tree's split does not hang on the last bit of a logarithm.
+        features = np.round(np.nan_to_num(np.column_stack(columns), nan=0.0), 9)
+        return inputs | {"features": features}
+
+    def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        total = np.concatenate([[0.0], np.cumsum(inputs["returns"])])
+        first = int(np.argmax(inputs["sigma"] > 0))
+        trees, growth = [], []
+        for step in TARGET_STEPS:
+            rows = np.arange(first, anchor + 1 - step)
+            target = (total[rows + step + 1] - total[rows + 1]) / inputs["sigma"][rows]
+            limit = 4 * np.sqrt(step)
+            model = HistGradientBoostingRegressor(
+                max_iter=60,
+                learning_rate=0.05,
+                max_leaf_nodes=6,
+                min_samples_leaf=max(20, len(rows) // 40),
+                l2_regularization=20.0,
+                max_bins=64,
+                early_stopping=False,
+                random_state=0,
+            )
+            trees.append(model.fit(inputs["features"][rows], np.clip(np.round(target, 9), -limit, limit)))
+            growth.append(float(np.std(target)))
+        return _Fitted(tuple(trees), np.array(growth))
+
+    def answer(
+        self, fitted: _Fitted, inputs: Mapping[str, Array], anchor: int, rows: Rows, steps: int
+    ) -> tuple[Array, Array]:
+        sigma = inputs["sigma"][rows]
+        one, three = (model.predict(inputs["features"][rows]) for model in fitted.trees)
+        path = [one, (one + three) / 2] + [three] * max(steps - 2, 0)
+        h = np.arange(1, steps + 1)
+        growth = np.sqrt(np.where(h <= 3, h * fitted.growth[1] ** 2 / 3, fitted.growth[1] ** 2 + h - 3))
+        return np.column_stack(path[:steps]) * sigma[:, None], sigma[:, None] * growth
+
+
+def _shift(values: Array, rows: int) -> Array:
+    return np.concatenate([np.zeros(rows), values[: len(values) - rows]])
