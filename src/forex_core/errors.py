@@ -5,6 +5,7 @@
     │   ├── ConfigError         a setting is unknown or has no usable value
     │   ├── SourceError         a file or a source cannot be read, or lacks what was asked for
     │   └── DataQualityError    the data were read, and are not fit to forecast from
+    ├── SourceUnavailable       a source could not be reached just now; trying again may help
     ├── ForecastError           the engine could not produce a forecast it would stand behind
     │   └── MemberError         one member could not answer; the run goes on without it
     └── TrackingError           the tracking store could not be opened or written
@@ -35,6 +36,10 @@ class SourceError(InputError):
 
 class DataQualityError(InputError):
     """Data were read but are not fit to forecast from."""
+
+
+class SourceUnavailable(ForexError):  # noqa: N818  a state of the source, retried, not a fault of the input
+    """A source could not be reached just now; trying again may help."""
 
 
 class ForecastError(ForexError):

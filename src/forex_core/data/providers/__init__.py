@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from forex_core.data.series import MarketData
+from forex_core.errors import ConfigError
 from forex_core.types import Pair
 
 
 class Provider(Protocol):
     """A source of raw series. It reads and labels; it repairs nothing."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As the command line says it."""
+        ...
 
     def load(self, pair: Pair) -> MarketData:
         """Spot and drivers of a pair, each with its definition and release rule.
 
         Raises:
-            SourceError: when the source cannot be read or does not hold the pair.
+            SourceError: when the source does not hold the pair, or is not what it should be.
+            SourceUnavailable: when it could not be reached just now.
             DataQualityError: when what it holds is not numbers by date.
         """
         ...
+
+
+def provider(source: str, paths: Sequence[Path] = (), columns: Mapping[str, str] | None = None) -> Provider:
+    """The provider of a source by name: 'ecb', or 'csv' with its files.
+
+    Raises:
+        ConfigError: for another name, or files for a source that reads none.
+    """
+    from forex_core.data.providers.csv_files import CsvProvider
+    from forex_core.data.providers.ecb import EcbProvider
+
+    if source == "csv":
+        return CsvProvider(tuple(paths), dict(columns or {}))
+    if paths:
+        raise ConfigError(f"source {source} reads no files, found --path {paths[0]}; add --source csv")
+    if source == "ecb":
+        return EcbProvider()
+    raise ConfigError(f"unknown source '{source}'; expected ecb or csv")

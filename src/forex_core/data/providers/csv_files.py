@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from forex_core.data.series import DERIVED, MarketData, Series, definition_of
-from forex_core.errors import DataQualityError, SourceError
+from forex_core.errors import DataQualityError, SourceError, SourceUnavailable
 from forex_core.types import Array, Pair, Source
 
 HOLES = frozenset({"", "na", "n/a", "nan", "null", "none", "-", ".", "#n/a"})
@@ -108,8 +108,10 @@ def _table(path: Path) -> pd.DataFrame:
         raise SourceError(
             f"{path} is not a CSV table ({reason}); expected the same columns on each line"
         ) from error
-    except OSError as error:
+    except PermissionError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    except OSError as error:
+        raise SourceUnavailable(f"{path} could not be read ({error.strerror}); check the disk") from error
     if len(table) == 0:
         raise SourceError(f"{path} has a header and no rows; expected one row per day")
     return table

@@ -1,0 +1,77 @@
+"""The data behind a run as one Parquet file, from which the bundle comes back bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forex_core.errors import SourceError
+from forex_core.types import MarketBundle, Pair
+
+_META = b"forex_bundle"
+
+
+def write_snapshot(bundle: MarketBundle, path: Path) -> None:
+    """Rows, values and release rows of a bundle; its sources and repairs are in the report, not here."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "date": bundle.dates.to_numpy(),
+        "instant": bundle.instants.asi8,
+        "spot": bundle.spot,
+        "truth": bundle.truth,
+        "truth_known": bundle.truth_known,
+        **{f"driver.{name}": bundle.drivers[:, k] for k, name in enumerate(bundle.driver_names)},
+    }
+    meta = {
+        "pair": str(bundle.pair),
+        "units": list(bundle.driver_units),
+        "as_of": bundle.as_of.isoformat(),
+        "instant_unit": bundle.instants.unit,
+        "fingerprint": bundle.fingerprint,
+    }
+    table = pa.table(columns)
+    table = table.replace_schema_metadata({_META: json.dumps(meta).encode()})
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_snapshot(path: Path) -> MarketBundle:
+    """The bundle that `write_snapshot` wrote.
+
+    Raises:
+        SourceError: when the file is none of ours or its content does not match its fingerprint.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {})[_META])
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise SourceError(f"{path} is not a data snapshot of a run ({error}); expected a Parquet file") from error
+    drivers = [name for name in table.column_names if name.startswith("driver.")]
+    bundle = MarketBundle(
+        pair=Pair.parse(meta["pair"]),
+        dates=pd.DatetimeIndex(table["date"].to_numpy()),
+        instants=pd.DatetimeIndex(
+            table["instant"].to_numpy().view(f"datetime64[{meta['instant_unit']}]"), tz="UTC"
+        ),
+        spot=table["spot"].to_numpy(),
+        truth=table["truth"].to_numpy(),
+        truth_known=table["truth_known"].to_numpy(),
+        drivers=np.column_stack([table[name].to_numpy() for name in drivers])
+        if drivers
+        else np.empty((table.num_rows, 0)),
+        driver_names=tuple(name.removeprefix("driver.") for name in drivers),
+        driver_units=tuple(meta["units"]),
+        as_of=pd.Timestamp(meta["as_of"]),
+    )
+    if bundle.fingerprint != meta["fingerprint"]:
+        raise SourceError(
+            f"the content of {path} does not match its fingerprint {meta['fingerprint'][:12]}; it was altered"
+        )
+    return bundle

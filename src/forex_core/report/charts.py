@@ -1,0 +1,641 @@
+"""The charts of a run: each is defined once, for the interactive page and for the static picture.
+
+Colours are the light ones of `PALETTE`, written as plain hex. A page that knows of dark mode overrides them by
+attribute selectors (`[fill="#1b5e9e"]`), so that the same picture stands on paper, in a mail and on a screen.
+Data go in as plain values and names from outside only ever as values, never as field names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from forex_core.report.drawing import Drawn, draw
+from forex_core.types import Array, Evaluation, ForecastRun, MarketBundle
+
+Row = dict[str, Any]
+Layers = alt.LayerChart | alt.FacetChart
+Chart = Layers | alt.ConcatChart
+
+ENSEMBLE = "ensemble"
+RANDOM_WALK = "random_walk"
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+"""One stack for the page and its charts; the static renderer falls back to its own sans-serif."""
+
+PALETTE: dict[str, tuple[str, str]] = {
+    "paper": ("#ffffff", "#14181d"),
+    "ink": ("#1d2733", "#e6eaf0"),
+    "muted": ("#5b6774", "#a3aebb"),
+    "grid": ("#e2e6eb", "#2c343d"),
+    "forecast": ("#1b5e9e", "#6fb0ee"),
+    "walk": ("#b4540a", "#f0a05a"),
+}
+"""Role: (light, dark). Blue for ours and orange for the yardstick stay apart for every kind of colour vision."""
+
+PAPER, INK, MUTED, GRID, FORECAST, WALK = (light for light, _ in PALETTE.values())
+
+WIDTH = 860
+"""Width of a static picture in CSS pixels; the page replaces it by the width of its column."""
+
+HOVER = "hover_"
+"""Prefix of the names of layers that only answer the pointer: left out of the static picture."""
+
+LABEL_PX = 15
+"""Distance that direct labels keep from each other."""
+
+HISTORY_ROWS = (60, 120)
+"""Rows of history in the fan chart: six times the path within these bounds, so that a short fan stays visible."""
+
+DRIVER_ROWS = 120
+
+CONFIG: Row = {
+    "font": FONT,
+    "padding": 4,
+    "aria": False,  # the element around a chart speaks for it; hundreds of unnamed marks would only be noise
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": GRID,
+        "gridColor": GRID,
+        "tickColor": GRID,
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 10,
+        "labelPadding": 5,
+    },
+    "title": {
+        "color": INK,
+        "fontSize": 12,
+        "fontWeight": 600,
+        "anchor": "start",
+        "frame": "group",
+        "offset": 8,
+    },
+    "text": {"fontSize": 12},
+}
+"""The look that all charts share (Vega-Lite's `config`)."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart with its heading, a caption, and the words that stand for it where it cannot be seen.
+
+    The rows lie beside the definition, by the name that it calls them: Altair copies a chart at every step of
+    its making, and would copy them as often.
+    """
+
+    title: str
+    caption: str
+    description: str
+    chart: Chart
+    data: Mapping[str, Sequence[Row]]
+    height: int | None = None
+
+    def spec(self, *, still: bool = False) -> Row:
+        """Vega-Lite, complete with its data; `still` leaves out what only answers the pointer."""
+        spec = self.chart.to_dict()
+        if still:
+            spec = _without_hover(spec)
+        if self.height is not None:
+            spec |= {"width": WIDTH, "height": self.height}
+        look = {"description": self.description, "background": PAPER, "config": CONFIG}
+        return spec | look | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
+
+
+def charts(run: ForecastRun, bundle: MarketBundle) -> dict[str, Picture]:
+    """Every chart of a run by name, in reading order; `drivers` is absent when no driver has recent values."""
+    drawn = {
+        "fan": fan(run, bundle),
+        "weights": weights(run),
+        "error_by_step": error_by_step(run.evaluation),
+        "coverage_by_step": coverage_by_step(run.evaluation),
+    }
+    if recent_drivers(bundle):
+        drawn["drivers"] = drivers(bundle)
+    return drawn
+
+
+def chart_images(run: ForecastRun, bundle: MarketBundle) -> dict[str, bytes]:
+    """Each chart as a PNG at twice its size on white, by file name (`fan.png` …).
+
+    Raises:
+        ForexError: the charts could not be drawn.
+    """
+    return {f"{name}.png": png for name, png in draw_still(charts(run, bundle)).png.items()}
+
+
+def draw_still(drawn: Mapping[str, Picture]) -> Drawn:
+    """Static pictures of charts; the same charts are not drawn twice in a row.
+
+    Raises:
+        ForexError: the charts could not be drawn.
+    """
+    return draw({name: picture.spec(still=True) for name, picture in drawn.items()})
+
+
+def price_decimals(price: float) -> int:
+    """Decimals that a price of this size is quoted with.
+
+    >>> [price_decimals(p) for p in (0.0067, 1.0875, 18.6307, 954.13, 15732.5)]
+    [6, 4, 4, 2, 1]
+    """
+    for limit, decimals in ((0.1, 6), (100.0, 4), (10_000.0, 2)):
+        if abs(price) < limit:
+            return decimals
+    return 1
+
+
+def day_words(day: date) -> str:
+    """A date as '30 Oct 2026', whatever the locale of the machine.
+
+    >>> day_words(date(2026, 10, 30))
+    '30 Oct 2026'
+    """
+    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+    return f"{day.day} {months[day.month - 1]} {day.year}"
+
+
+def label_of(name: str) -> str:
+    """A model or series name for people.
+
+    >>> [label_of(n) for n in ("random_walk", "arima_garch", "ets")]
+    ['Random walk', 'ARIMA GARCH', 'ETS']
+    """
+    acronyms = {"arima", "garch", "ets", "var", "dxy", "vix", "sp500"}
+    words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
+def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
+    """Recent closes, then the median with its 80 % and 95 % bands, and the random walk as a dashed line."""
+    forecast, height = run.forecast, 360
+    rows = int(np.clip(6 * run.horizon.evaluation_steps, *HISTORY_ROWS))
+    days, closes = bundle.dates[-rows:], bundle.spot[-rows:]
+    close = float(closes[-1])
+    decimals = price_decimals(close)
+    price = f",.{decimals}f"
+    bands = {
+        f"{side}{cover}": q
+        for cover in (80, 95)
+        for side, q in zip(("low", "high"), forecast.interval(cover / 100), strict=True)
+    }
+    history = [_dated(d.date(), close=_rounded(c, decimals)) for d, c in zip(days, closes, strict=True)]
+    start = _dated(
+        forecast.origin,
+        median=_rounded(close, decimals),
+        walk=_rounded(close, decimals),
+        **dict.fromkeys(bands, _rounded(close, decimals)),
+    )
+    ahead = [
+        _dated(
+            day,
+            median=_rounded(forecast.median[h], decimals),
+            walk=_rounded(close, decimals),
+            **{name: _rounded(values[h], decimals) for name, values in bands.items()},
+        )
+        for h, day in enumerate(forecast.target_dates)
+    ]
+    low = min(float(closes.min()), float(bands["low95"].min()))
+    high = max(float(closes.max()), float(bands["high95"].max()))
+    domain = _padded(low, high, 0.04)
+    ends = [
+        ("95 %", float(bands["high95"][-1]), MUTED),
+        ("80 %", float(bands["high80"][-1]), MUTED),
+        ("median", float(forecast.median[-1]), FORECAST),
+        ("last close", close, WALK),
+        ("80 %", float(bands["low80"][-1]), MUTED),
+        ("95 %", float(bands["low95"][-1]), MUTED),
+    ]
+    labels = _end_labels(
+        [(f"{words}: {value:,.{decimals}f}", value, colour) for words, value, colour in ends],
+        domain,
+        height,
+        _dated(forecast.target_dates[-1]),
+    )
+    x = alt.X("date:T", title=None, axis=_date_axis())
+
+    def y(field: str) -> alt.Y:
+        scale = alt.Scale(domain=domain, zero=False, nice=False)
+        return alt.Y(f"{field}:Q", scale=scale, title=run.forecast.pair.unit, axis=alt.Axis(tickCount=6))
+
+    def tip(field: str, title: str) -> alt.Tooltip:
+        return alt.Tooltip(f"{field}:Q", title=title, format=price)
+
+    when = alt.Tooltip("day:N", title="Date")
+    layers = [
+        _on("fan").mark_area(color=FORECAST, opacity=opacity).encode(x=x, y=y(f"low{c}"), y2=f"high{c}:Q")
+        for c, opacity in ((95, 0.16), (80, 0.26))
+    ]
+    lines = [
+        _on("fan").mark_line(color=WALK, strokeWidth=1.25, strokeDash=[4, 3]).encode(x=x, y=y("walk")),
+        _on("history").mark_line(color=INK, strokeWidth=1.5).encode(x=x, y=y("close")),
+        _on("fan").mark_line(color=FORECAST, strokeWidth=2.25).encode(x=x, y=y("median")),
+        *_labels(labels, x, y("at")),
+        _hover("history", [when, tip("close", "Close")]).encode(x=x),
+        _hover(
+            "ahead",
+            [
+                when,
+                tip("high95", "95 % band, high"),
+                tip("high80", "80 % band, high"),
+                tip("median", "Median"),
+                tip("low80", "80 % band, low"),
+                tip("low95", "95 % band, low"),
+                tip("walk", "Random walk"),
+            ],
+        ).encode(x=x),
+    ]
+    last = forecast.target_dates[-1]
+    return Picture(
+        title=f"{_slashed(run)}: close and forecast",
+        caption=(
+            f"The last {len(history)} closes, then the median (line) with the 80 % band (darker) and the 95 % band "
+            "(lighter). The dashed line is the random walk: the last close, carried forward."
+        ),
+        description=(
+            f"From {close:,.{decimals}f} on {day_words(forecast.origin)} to a median of "
+            f"{forecast.median[-1]:,.{decimals}f} on {day_words(last)}, 80 % band "
+            f"{bands['low80'][-1]:,.{decimals}f} to {bands['high80'][-1]:,.{decimals}f}, 95 % band "
+            f"{bands['low95'][-1]:,.{decimals}f} to {bands['high95'][-1]:,.{decimals}f}."
+        ),
+        chart=alt.layer(*layers, *lines),
+        data={"history": history, "fan": [start, *ahead], "ahead": ahead, **_by_colour(labels)},
+        height=height,
+    )
+
+
+def weights(run: ForecastRun) -> Picture:
+    """One bar per member, the largest first."""
+    ordered = sorted(run.members, key=lambda m: (-m.weight, m.name))
+    data = [
+        {
+            "model": label_of(m.name),
+            "weight": round(m.weight, 4),
+            "label": f"{100 * m.weight:.1f} %",
+            "walk": m.name == RANDOM_WALK,
+        }
+        for m in ordered
+    ]
+    top = max((m.weight for m in ordered), default=1.0)
+    x = alt.X(
+        "weight:Q", title=None, axis=None, scale=alt.Scale(domain=[0, max(top, 0.01) * 1.3], nice=False)
+    )
+    y = alt.Y(
+        "model:N",
+        sort=None,
+        title=None,
+        axis=alt.Axis(domain=False, ticks=False, labelPadding=8, labelLimit=220),
+    )
+    tips = [alt.Tooltip("model:N", title="Model"), alt.Tooltip("label:N", title="Weight")]
+    colour = alt.condition("datum.walk", alt.value(WALK), alt.value(FORECAST))
+    bars = _on("members").mark_bar(size=11).encode(x=x, y=y, color=colour, tooltip=tips)
+    values = _on("members").mark_text(align="left", dx=6, color=INK).encode(x=x, y=y, text="label:N")
+    described = ", ".join(f"{d['model']} {d['label']}" for d in data)
+    return Picture(
+        title="Weights of the members",
+        caption=(
+            "How much each member's median counts in the ensemble; the random walk in orange. Estimated only from "
+            "forecasts whose outcome was known."
+        ),
+        description=f"Weights of the members: {described}.",
+        chart=alt.layer(bars, values),
+        data={"members": data},
+        height=26 * max(len(data), 1),
+    )
+
+
+def error_by_step(evaluation: Evaluation) -> Picture:
+    """RMSE of the ensemble over that of the random walk, step by step."""
+    height = 240
+    ours = np.asarray(evaluation.scores[ENSEMBLE].rmse_by_step)
+    walk = np.asarray(evaluation.scores[RANDOM_WALK].rmse_by_step)
+    ratio = ours / walk
+    rows: list[Row] = [
+        {"step": h + 1, "ratio": _rounded(ratio[h], 4), "ours": f"{ours[h]:,.4g}", "walk": f"{walk[h]:,.4g}"}
+        for h in range(len(ratio))
+        if np.isfinite(ratio[h])
+    ]
+    shown = np.array([1.0, *(r["ratio"] for r in rows)])
+    domain = _padded(min(float(shown.min()), 0.98), max(float(shown.max()), 1.02), 0.06)
+    ends = [("random walk", 1.0, WALK)]
+    if rows:
+        ends.append((f"ensemble: {rows[-1]['ratio']:.3f}", float(rows[-1]["ratio"]), FORECAST))
+    labels = _end_labels(ends, domain, height, {"step": len(ratio)})
+    x = _step_axis(len(ratio))
+    y = alt.Y(
+        "ratio:Q",
+        title="RMSE, random walk = 1",
+        scale=alt.Scale(domain=domain, zero=False, nice=False),
+        axis=alt.Axis(tickCount=5, format=".2f"),
+    )
+    level = [{"step": 1, "at": 1.0}, {"step": len(ratio), "at": 1.0}]
+    at = alt.Y("at:Q", scale=alt.Scale(domain=domain, zero=False, nice=False))
+    tips = [
+        alt.Tooltip("step:Q", title="Step"),
+        alt.Tooltip("ratio:Q", title="Ratio", format=".3f"),
+        alt.Tooltip("ours:N", title=f"RMSE ensemble, {evaluation.pair.quote}"),
+        alt.Tooltip("walk:N", title=f"RMSE random walk, {evaluation.pair.quote}"),
+    ]
+    chart = alt.layer(
+        _on("level").mark_line(color=WALK, strokeWidth=1.25, strokeDash=[4, 3]).encode(x=x, y=at),
+        _on("steps").mark_line(color=FORECAST, strokeWidth=2, point=_point(len(ratio))).encode(x=x, y=y),
+        *_labels(labels, x, at),
+        _hover("steps", tips).encode(x=x),
+    )
+    return Picture(
+        title="Error by step",
+        caption=(
+            "RMSE of the ensemble's median as a share of the random walk's, by weekdays ahead; below 1 the ensemble "
+            "was closer."
+        ),
+        description=(
+            f"RMSE ratio of the ensemble to the random walk from {_or_dash(ratio[0])} at step 1 "
+            f"to {_or_dash(ratio[-1])} at step {len(ratio)}."
+        ),
+        chart=chart,
+        data={"steps": rows, "level": level, **_by_colour(labels)},
+        height=height,
+    )
+
+
+def coverage_by_step(evaluation: Evaluation) -> Picture:
+    """Share of outcomes inside the ensemble's 80 % and 95 % bands, step by step, against what was promised."""
+    height = 260
+    scores = evaluation.scores[ENSEMBLE]
+    by_band = {"80 % band": scores.coverage_80_by_step, "95 % band": scores.coverage_95_by_step}
+    nominal = {"80 % band": 0.80, "95 % band": 0.95}
+    n = len(evaluation.origins)
+    rows: list[Row] = [
+        {
+            "step": h + 1,
+            "band": band,
+            "coverage": _rounded(value, 4),
+            "promised": f"{100 * nominal[band]:.0f} %",
+        }
+        for band, values in by_band.items()
+        for h, value in enumerate(values)
+        if math.isfinite(value)
+    ]
+    steps = max(len(scores.coverage_80_by_step), 1)
+    lowest = min([0.7, *(r["coverage"] - 0.03 for r in rows)])
+    domain = [max(0.0, math.floor(lowest * 20) / 20), 1.0]
+    ends = [
+        (f"{band}: {100 * values[-1]:.1f} %", float(values[-1]), FORECAST)
+        for band, values in by_band.items()
+        if values and math.isfinite(values[-1])
+    ]
+    labels = _end_labels(ends, domain, height, {"step": steps})
+    x = _step_axis(steps)
+    scale = alt.Scale(domain=domain, zero=False, nice=False)
+    y = alt.Y("coverage:Q", title="Outcomes inside", scale=scale, axis=alt.Axis(tickCount=6, format=".0%"))
+    at = alt.Y("at:Q", scale=scale)
+    promised = [{"step": s, "at": v, "band": b} for b, v in nominal.items() for s in (1, steps)]
+    tips = [
+        alt.Tooltip("band:N", title="Band"),
+        alt.Tooltip("step:Q", title="Step"),
+        alt.Tooltip("coverage:Q", title="Outcomes inside", format=".1%"),
+        alt.Tooltip("promised:N", title="Promised"),
+    ]
+    lines = _on("steps").mark_line(color=FORECAST, strokeWidth=2, point=_point(steps))
+    targets = (
+        _on("steps", HOVER + "steps")
+        .mark_point(opacity=0, size=160, filled=True)
+        .encode(x=x, y=y, tooltip=tips)
+    )
+    chart = alt.layer(
+        _on("promised")
+        .mark_line(color=MUTED, strokeWidth=1.25, strokeDash=[4, 3])
+        .encode(x=x, y=at, detail="band:N"),
+        lines.encode(x=x, y=y, detail="band:N"),
+        *_labels(labels, x, at),
+        targets,
+    )
+    return Picture(
+        title="Coverage by step",
+        caption=(
+            f"Share of outcomes that fell inside the band over {n} origins, by weekdays ahead; dashed: the share "
+            "promised."
+        ),
+        description=(
+            f"At the last step {_share(scores.coverage_80_last)} of outcomes fell inside the 80 % band and "
+            f"{_share(scores.coverage_95_last)} inside the 95 % band."
+        ),
+        chart=chart,
+        data={"steps": rows, "promised": promised, **_by_colour(labels)},
+        height=height,
+    )
+
+
+@dataclass(frozen=True)
+class RecentDriver:
+    """The last rows of one driver; `level` where it is shown in percent, and not indexed to 100."""
+
+    name: str
+    unit: str
+    level: bool
+    dates: tuple[date, ...]
+    values: Array
+
+
+def recent_drivers(bundle: MarketBundle) -> tuple[RecentDriver, ...]:
+    """Drivers with at least two values among the last rows."""
+    found = []
+    for k, (name, unit) in enumerate(zip(bundle.driver_names, bundle.driver_units, strict=True)):
+        column = bundle.drivers[-DRIVER_ROWS:, k]
+        there = np.flatnonzero(np.isfinite(column))
+        if len(there) > 1:
+            days = tuple(d.date() for d in bundle.dates[-DRIVER_ROWS:][there])
+            # A price at or below zero (oil, April 2020) has no index.
+            level = unit.startswith("percent") or column[there[0]] <= 0
+            found.append(RecentDriver(name, unit, level, days, column[there]))
+    return tuple(found)
+
+
+def drivers(bundle: MarketBundle) -> Picture:
+    """Small multiples of the drivers: percentages as they are, everything else indexed to 100 at the left."""
+    recent = recent_drivers(bundle)
+    panels = [_driver_panel(driver, f"driver_{k}") for k, driver in enumerate(recent)]
+    return Picture(
+        title="Drivers",
+        caption=(
+            f"The last {DRIVER_ROWS} weekdays as they were known at the origin: percentages as they are, everything "
+            "else indexed to 100 at the left edge."
+        ),
+        description=f"Small multiples of the drivers: {', '.join(label_of(d.name) for d in recent)}.",
+        chart=alt.concat(
+            *(panel for panel, _ in panels),
+            columns=3,
+            bounds="flush",
+            spacing=alt.RowColnumber(row=58, column=46),
+        ),
+        data={f"driver_{k}": rows for k, (_, rows) in enumerate(panels)},
+    )
+
+
+def _driver_panel(driver: RecentDriver, rows_name: str) -> tuple[Layers, list[Row]]:
+    """One driver over its rows, which the panel calls `rows_name`."""
+    shown = driver.values if driver.level else 100 * driver.values / driver.values[0]
+    rows = [
+        _dated(day, shown=_rounded(y, 4), value=f"{original:,.6g}")
+        for day, y, original in zip(driver.dates, shown, driver.values, strict=True)
+    ]
+    measure = "%" if driver.unit.startswith("percent") else "level" if driver.level else "index"
+    flat = np.ptp(shown) == 0
+    domain = (
+        [float(shown[0]) - 0.5, float(shown[0]) + 0.5] if flat else _padded(shown.min(), shown.max(), 0.05)
+    )
+    axis = alt.Axis(tickCount=3)
+    y = alt.Y("shown:Q", title=None, scale=alt.Scale(domain=domain, zero=False, nice=False), axis=axis)
+    months = alt.Axis(
+        grid=False,
+        tickCount=alt.TimeIntervalStep(interval="month", step=2),
+        format="%b %Y",
+        labelOverlap=True,
+    )
+    x = alt.X("date:T", title=None, axis=months)
+    tips = [
+        alt.Tooltip("day:N", title="Date"),
+        alt.Tooltip("shown:Q", title=measure.capitalize(), format=",.2f"),
+        alt.Tooltip("value:N", title="Value"),
+    ]
+    line = _on(rows_name).mark_line(color=INK, strokeWidth=1.25).encode(x=x, y=y)
+    targets = (
+        _on(rows_name, HOVER + rows_name)
+        .mark_point(opacity=0, size=60, filled=True)
+        .encode(x=x, y=y, tooltip=tips)
+    )
+    title = alt.TitleParams(f"{label_of(driver.name)}, {measure}", limit=220)
+    return alt.layer(line, targets).properties(width=226, height=96, title=title), rows
+
+
+def _without_hover(spec: Row) -> Row:
+    kept = {key: value for key, value in spec.items() if key != "params"}
+    if "concat" in kept:
+        kept["concat"] = [_without_hover(panel) for panel in kept["concat"]]
+    if "layer" in kept:
+        kept["layer"] = [layer for layer in kept["layer"] if not layer.get("name", "").startswith(HOVER)]
+    return kept
+
+
+def _on(rows: str, name: str | None = None) -> alt.Chart:
+    """A layer over the rows of that name."""
+    return alt.Chart(alt.NamedData(rows), name=name or alt.Undefined)
+
+
+def _dated(day: date, **values: Any) -> Row:
+    # Without a zone, JavaScript reads local time and shows local time: the same day everywhere. A bare date
+    # would be read as UTC and shown as the day before in the Americas.
+    return {"date": f"{day.isoformat()}T00:00:00", "day": day_words(day), **values}
+
+
+def _date_axis() -> alt.Axis:
+    return alt.Axis(grid=False, tickCount=7, labelFlush=True, labelOverlap=True, format="%-d %b %Y")
+
+
+def _step_axis(steps: int) -> alt.X:
+    axis = alt.Axis(
+        grid=False, tickMinStep=1, tickCount=min(steps, 8), format="d", labelOverlap=True, labelSeparation=6
+    )
+    return alt.X(
+        "step:Q", title="Weekdays ahead", axis=axis, scale=alt.Scale(domain=[1, max(steps, 2)], nice=False)
+    )
+
+
+def _point(steps: int) -> bool | alt.OverlayMarkDef:
+    return alt.OverlayMarkDef(color=FORECAST, size=36, filled=True) if steps <= 12 else False
+
+
+def _hover(rows: str, tooltip: Sequence[alt.Tooltip]) -> alt.Chart:
+    """A column per row that answers the pointer with its numbers and lights up under it."""
+    hover = alt.selection_point(name=f"over_{rows}", on="pointerover", clear="pointerout", empty=False)
+    columns: alt.Chart = (
+        _on(rows, HOVER + rows)
+        .mark_rule(color=MUTED, strokeWidth=7)
+        .encode(opacity=alt.condition(hover, alt.value(0.28), alt.value(0)), tooltip=list(tooltip))
+        .add_params(hover)
+    )
+    return columns
+
+
+def _labels(labels: Sequence[Row], x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Direct labels to the right of the lines' ends, in the colours of their lines."""
+    return [
+        _on(name).mark_text(align="left", dx=8, color=rows[0]["colour"]).encode(x=x, y=y, text="label:N")
+        for name, rows in _by_colour(labels).items()
+    ]
+
+
+def _by_colour(labels: Sequence[Row]) -> dict[str, list[Row]]:
+    """Labels by the name of the rows that hold those of one colour."""
+    sets: dict[str, list[Row]] = {}
+    for row in labels:
+        sets.setdefault(f"labels_{row['colour'].lstrip('#')}", []).append(row)
+    return sets
+
+
+def _end_labels(
+    ends: Sequence[tuple[str, float, str]], domain: Sequence[float], height: int, place: Row
+) -> list[Row]:
+    """Labels (words, value, colour) at their values, moved apart where they would overlap, and kept inside."""
+    ordered = sorted(ends, key=lambda end: end[1])
+    gap = LABEL_PX * (domain[1] - domain[0]) / height
+    at = _spread([value for _, value, _ in ordered], gap, domain[0], domain[1])
+    return [
+        {**place, "label": words, "colour": colour, "at": round(y, 8)}
+        for (words, _, colour), y in zip(ordered, at, strict=True)
+    ]
+
+
+def _spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending positions at least `gap` apart and as close to `values` (ascending) as pooling brings them.
+
+    >>> _spread([1.0, 1.0, 5.0], 1.0, 0.0, 10.0)
+    [0.5, 1.5, 5.0]
+    """
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while (
+            len(groups) > 1
+            and _end(groups[-2], gap, low, high)[1] + gap > _end(groups[-1], gap, low, high)[0]
+        ):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_end(g, gap, low, high)[0] + gap * i for g in groups for i in range(len(g))]
+
+
+def _end(group: Sequence[float], gap: float, low: float, high: float) -> tuple[float, float]:
+    """First and last position of a group of labels stacked around the mean of their values."""
+    reach = gap * (len(group) - 1)
+    first = min(max(sum(group) / len(group) - reach / 2, low), max(high - reach, low))
+    return first, first + reach
+
+
+def _padded(low: float, high: float, share: float) -> list[float]:
+    span = (high - low) or abs(high) * 0.02 or 1.0
+    return [low - share * span, high + share * span]
+
+
+def _rounded(value: float, decimals: int) -> float:
+    return round(float(value), decimals)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _or_dash(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "no value"
+
+
+def _slashed(run: ForecastRun) -> str:
+    return f"{run.forecast.pair.base}/{run.forecast.pair.quote}"

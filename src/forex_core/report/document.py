@@ -1,0 +1,121 @@
+"""A run and an evaluation as plain JSON documents: the contract of `--json` and of `forecast.json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from forex_core.types import Evaluation, ForecastRun, MarketBundle, Scores
+
+Document = dict[str, Any]
+
+_MODEL_FIELDS = (
+    "rmse",
+    "mae",
+    "mape_pct",
+    "crps",
+    "coverage_80",
+    "coverage_95",
+    "coverage_80_last",
+    "coverage_95_last",
+    "directional_accuracy",
+    "rmse_ratio_rw",
+    "crps_ratio_rw",
+    "dm_stat",
+    "dm_pvalue",
+    "hln_stat",
+    "hln_pvalue",
+    "rmse_ratio_next_close",
+    "p_next_close",
+    "weight_mean",
+    "failed_origins",
+)
+
+
+def evaluation_document(evaluation: Evaluation, seconds: float) -> Document:
+    """The leaderboard. RMSE, MAE and CRPS in `unit`, over the whole path of steps, pooled over origins."""
+    return {
+        "pair": str(evaluation.pair),
+        "horizon": str(evaluation.horizon),
+        "steps": evaluation.steps,
+        "unit": evaluation.pair.unit,
+        "origins": len(evaluation.origins),
+        "origins_effective": round(evaluation.n_effective, 1),
+        "first_origin": evaluation.origins[0].isoformat(),
+        "last_origin": evaluation.origins[-1].isoformat(),
+        "every": evaluation.every,
+        "seconds": round(seconds, 3),
+        "reference": "random_walk",
+        "models": {name: _model(scores) for name, scores in evaluation.scores.items()},
+        "failures": dict(evaluation.failures),
+    }
+
+
+def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, report: Path) -> Document:
+    """The published forecast. Quantiles by level, one value for each target date, in `unit`."""
+    forecast = run.forecast
+    weights = run.weights
+    return {
+        "pair": str(forecast.pair),
+        "horizon": str(run.horizon),
+        "unit": forecast.pair.unit,
+        "origin": forecast.origin.isoformat(),
+        "origin_close": float(bundle.spot[-1]),
+        "as_of": run.as_of.isoformat(),
+        "fingerprint": run.fingerprint,
+        "recipe": run.recipe,
+        "run_id": run_id,
+        "report": str(report),
+        "target_dates": [day.isoformat() for day in forecast.target_dates],
+        "steps": list(forecast.steps),
+        "quantiles": {
+            str(level): [float(v) for v in forecast.quantiles[:, q]]
+            for q, level in enumerate(forecast.levels)
+        },
+        "mean": [float(v) for v in forecast.mean],
+        "std": [float(v) for v in forecast.std],
+        "models": {
+            name: _model(scores) | {"weight": weights.get(name)}
+            for name, scores in run.evaluation.scores.items()
+        },
+        "evaluation": {
+            "origins": len(run.evaluation.origins),
+            "origins_effective": round(run.evaluation.n_effective, 1),
+            "first_origin": run.evaluation.origins[0].isoformat(),
+            "last_origin": run.evaluation.origins[-1].isoformat(),
+            "steps": run.evaluation.steps,
+            "reference": "random_walk",
+        },
+        "verdict": {
+            "kind": run.verdict.kind,
+            "sentence": run.verdict.sentence,
+            "p_close": run.verdict.p_close,
+            "p_next_close": run.verdict.p_next_close,
+            "decided_on": run.verdict.decided_on.isoformat(),
+            "origins": run.verdict.origins,
+        },
+        "failures": dict(run.failures),
+        "repairs": [
+            asdict(repair) | {"day": repair.day.isoformat() if repair.day else None}
+            for repair in bundle.repairs
+        ],
+        "seconds": {name: round(seconds, 3) for name, seconds in run.timings.items()},
+    }
+
+
+def replay_record(run: ForecastRun) -> Document:
+    """What turns the members' stored answers into the published numbers: weights, factors, member quantiles."""
+    return {
+        "levels": list(run.forecast.levels),
+        "origin_factors": run.band_factors.tolist(),
+        "members": {
+            m.name: {"weight": m.weight, "raw": m.raw.tolist(), "calibrated": m.calibrated.tolist()}
+            for m in run.members
+        },
+    }
+
+
+def _model(scores: Scores) -> Document:
+    values = asdict(scores)
+    return {name: values[name] for name in _MODEL_FIELDS}

@@ -1,0 +1,52 @@
+"""The files of a published forecast, written into one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from forex_core.errors import InputError
+from forex_core.report.document import Document, forecast_document, replay_record
+from forex_core.report import chart_images, forecast_table, render_report
+from forex_core.types import ForecastRun, MarketBundle
+
+REPORT = "report.html"
+DOCUMENT = "forecast.json"
+
+
+def write_report(folder: Path, run: ForecastRun, bundle: MarketBundle, run_id: str) -> Document:
+    """Write `report.html`, `forecast.csv`, `forecast.json`, `members.json` and `charts/`; returns the document.
+
+    Raises:
+        InputError: when the folder cannot be written.
+    """
+    document = forecast_document(run, bundle, run_id, folder / REPORT)
+    prepare_folder(folder / "charts")
+    html = render_report(run, bundle, run_id=run_id, generated_at=pd.Timestamp.now(tz="UTC").floor("s"))
+    (folder / REPORT).write_text(html, encoding="utf-8")
+    forecast_table(run).to_csv(folder / "forecast.csv", index=False)
+    for name, image in chart_images(run, bundle).items():
+        (folder / "charts" / name).write_bytes(image)
+    (folder / "members.json").write_text(json.dumps(replay_record(run)), encoding="utf-8")
+    (folder / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return document
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make a folder and make sure that files can be written into it.
+
+    Raises:
+        InputError: when that is not so.
+    """
+    probe = folder / ".write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {folder} ({error.strerror}); expected a folder that this user may write"
+        ) from error
+    return folder

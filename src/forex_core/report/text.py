@@ -1,0 +1,123 @@
+"""A forecast and a leaderboard as plain text: terminal tables and a Markdown summary."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from forex_core.report.document import Document
+
+ENSEMBLE = "ensemble"
+
+
+def forecast_tables(document: Document) -> RenderableType:
+    """The forecast, the models behind it and the verdict, for a terminal."""
+    unit, origin = document["unit"], document["origin"]
+    table = Table(title=f"{document['pair']} {document['horizon']} from {origin} ({unit})", title_justify="left")
+    table.add_column("Target date")
+    for name in ("Median", "80 % low", "80 % high", "95 % low", "95 % high"):
+        table.add_column(name, justify="right")
+    for day, values in _rows(document):
+        table.add_row(day, *(price(v) for v in values))
+    parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
+    parts += [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
+    noticed = [r for r in document["repairs"] if r["kind"] in ("refuted", "held", "stale", "not_positive")]
+    parts += [Text(f"Data: {r['series']} {r['kind']}: {r['note']}") for r in noticed]
+    if document.get("already_published"):
+        parts.append(Text("These data were published before; --force publishes them again."))
+    parts += [Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}", no_wrap=True)]
+    return Group(*parts)
+
+
+def models_table(document: Document) -> Table:
+    """One row a model, the ensemble first and the random walk beside it; scores are out of sample."""
+    evaluation = document.get("evaluation", document)
+    title = (
+        f"Out of sample on {evaluation['origins']} rolling origins, {evaluation['first_origin']} to "
+        f"{evaluation['last_origin']}, over {evaluation['steps']} steps"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("Model", no_wrap=True)
+    for heading in ("RMSE", "MAPE %", "Weight", "RMSE/RW", "CRPS/RW", "80 %", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, m in document["models"].items():
+        table.add_row(
+            name,
+            price(m["rmse"]),
+            number(m["mape_pct"], 2),
+            number(m.get("weight", m["weight_mean"]), 3),
+            number(m["rmse_ratio_rw"], 3),
+            number(m["crps_ratio_rw"], 3),
+            number(m["coverage_80"], 3),
+            number(m["coverage_95"], 3),
+            style="bold" if name == ENSEMBLE else "",
+        )
+    return table
+
+
+def leaderboard(document: Document) -> RenderableType:
+    """The models' scores, and each one's direction and tests against the random walk."""
+    tests = Table(title="Against the random walk, one-sided", title_justify="left")
+    tests.add_column("Model", no_wrap=True)
+    for heading in ("Direction", "t", "p", "RMSE/next close", "p next close", "Failed"):
+        tests.add_column(heading, justify="right", no_wrap=True)
+    for name, m in document["models"].items():
+        tests.add_row(
+            name,
+            number(m["directional_accuracy"], 2),
+            number(m["dm_stat"], 2),
+            number(m["dm_pvalue"], 3),
+            number(m["rmse_ratio_next_close"], 3),
+            number(m["p_next_close"], 3),
+            str(m["failed_origins"]),
+            style="bold" if name == ENSEMBLE else "",
+        )
+    left_out = [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
+    return Group(models_table(document), tests, *left_out)
+
+
+def markdown_summary(document: Document) -> str:
+    """The result of a run with a link to its report, for an orchestrator's page."""
+    lines = [
+        f"# {document['pair']} {document['horizon']} from {document['origin']}",
+        "",
+        document["verdict"]["sentence"],
+        "",
+        f"| Target date | Median ({document['unit']}) | 80 % band | 95 % band |",
+        "|---|---:|---:|---:|",
+    ]
+    for day, (median, low80, high80, low95, high95) in _rows(document):
+        lines.append(
+            f"| {day} | {price(median)} | {price(low80)} to {price(high80)} | {price(low95)} to {price(high95)} |"
+        )
+    lines += ["", "| Model | RMSE | MAPE % | Weight | RMSE / random walk |", "|---|---:|---:|---:|---:|"]
+    for name, m in document["models"].items():
+        lines.append(
+            f"| {name} | {price(m['rmse'])} | {number(m['mape_pct'], 2)} | {number(m['weight'], 3)} "
+            f"| {number(m['rmse_ratio_rw'], 3)} |"
+        )
+    lines += ["", f"Run `{document['run_id']}`, [report](file://{document['report']})"]
+    return "\n".join(lines)
+
+
+def price(value: float) -> str:
+    """A price or a difference of prices with about six significant digits.
+
+    >>> price(18.907715717), price(954.1300048), price(0.2260001)
+    ('18.9077', '954.130', '0.226000')
+    """
+    size = abs(value)
+    decimals = 6 if size < 1 else 5 if size < 10 else 4 if size < 100 else 3 if size < 1000 else 2
+    return f"{value:,.{decimals}f}"
+
+
+def number(value: float | None, decimals: int) -> str:
+    """A figure, or a dash where it does not apply."""
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _rows(document: Document) -> list[tuple[str, tuple[float, ...]]]:
+    q = document["quantiles"]
+    columns = [q[level] for level in ("0.5", "0.1", "0.9", "0.025", "0.975")]
+    return list(zip(document["target_dates"], zip(*columns, strict=True), strict=True))

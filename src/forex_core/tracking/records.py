@@ -1,0 +1,107 @@
+"""What is logged of a forecast run: values only, no store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from forex_core.models.features import copper_features
+from forex_core.types import ForecastRun, MarketBundle
+
+LIBRARIES = ("numpy", "pandas", "scipy", "statsmodels", "arch", "scikit-learn", "torch", "chronos-forecasting")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Params, metrics and tags of a run, as one batch; `stepped` metrics hold one value per step from 1 on."""
+
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    stepped: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def forecast_record(run: ForecastRun, bundle: MarketBundle, tags: Mapping[str, str]) -> Record:
+    """The design's list for one published forecast. RMSE and MAE in quote units, MAPE in percent."""
+    prefix = str(run.horizon)
+    ours = run.evaluation.scores["ensemble"]
+    metrics = {
+        f"{prefix}_rmse": ours.rmse,
+        f"{prefix}_mae": ours.mae,
+        f"{prefix}_mape": ours.mape_pct,
+        f"{prefix}_directional_accuracy": ours.directional_accuracy,
+        f"{prefix}_crps": ours.crps,
+        f"{prefix}_coverage_80": ours.coverage_80,
+        f"{prefix}_coverage_95": ours.coverage_95,
+        f"{prefix}_rmse_ratio_rw": ours.rmse_ratio_rw,
+        f"{prefix}_crps_ratio_rw": ours.crps_ratio_rw,
+        f"{prefix}_dm_pvalue": ours.dm_pvalue,
+        f"{prefix}_rmse_ratio_next_close": ours.rmse_ratio_next_close,
+        f"{prefix}_pvalue_next_close": ours.p_next_close,
+        f"{prefix}_origins": float(len(run.evaluation.origins)),
+        f"{prefix}_origins_effective": run.evaluation.n_effective,
+    }
+    for member in run.members:
+        scores = run.evaluation.scores[member.name]
+        metrics[f"{member.name}_rmse"] = scores.rmse
+        metrics[f"{member.name}_mape"] = scores.mape_pct
+        metrics[f"{member.name}_weight"] = member.weight
+    forecast = run.forecast
+    params = {
+        "num_sources": len(bundle.sources),
+        "num_news": len(bundle.news),
+        "num_events": len(bundle.events),
+        f"{bundle.pair.slug}_series_length": len(bundle),
+        "copper_features_available": bool(copper_features(bundle)),
+        "forecast_mean": f"{forecast.mean[-1]:.10g}",
+        "forecast_std": f"{forecast.std[-1]:.10g}",
+        "fingerprint": run.fingerprint,
+        "as_of": run.as_of.isoformat(),
+        "origin": forecast.origin.isoformat(),
+        "settings": json.dumps(run.settings, sort_keys=True),
+        "libraries": json.dumps(library_versions(), sort_keys=True),
+    }
+    run_tags = {
+        "pair": str(bundle.pair),
+        "horizon": prefix,
+        "fingerprint": run.fingerprint,
+        "recipe": run.recipe,
+        "git_commit": git_commit(),
+        "verdict": run.verdict.kind,
+        "status": "published",
+        **{f"left_out.{name}": reason for name, reason in run.failures.items()},
+        **tags,
+    }
+    return Record(
+        params={name: str(value) for name, value in params.items()},
+        metrics={name: value for name, value in metrics.items() if value is not None},
+        stepped={f"{prefix}_rmse_by_step": ours.rmse_by_step},
+        tags=run_tags,
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose arithmetic a forecast rests on."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Commit of the checkout that this package runs from, 'unknown' outside one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
