@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from functools import cache
@@ -54,7 +55,13 @@ def load(settings: Settings, as_of: date | None) -> MarketBundle:
     """The data bundle; tried again only when the source could not be reached."""
     source = provider(settings.source, settings.paths, settings.columns)
     bundle = load_bundle(source, Pair.parse(settings.pair), as_of)
-    logger.info("{} rows of {} up to {}, {} repairs", len(bundle), bundle.pair, bundle.origin, len(bundle.repairs))
+    logger.info(
+        "bundle loaded: {} rows of {} up to {}, {} repairs",
+        len(bundle),
+        bundle.pair,
+        bundle.origin,
+        len(bundle.repairs),
+    )
     return bundle
 
 
@@ -64,7 +71,7 @@ def compute(engine: Engine, bundle: MarketBundle, horizon: Horizon) -> ForecastR
     run = engine.forecast(bundle, horizon)
     for name, reason in run.failures.items():
         logger.warning("member {} left out: {}", name, reason)
-    logger.info(run.verdict.sentence)
+    logger.info("forecast computed: {}", run.verdict.sentence)
     return run
 
 
@@ -81,10 +88,11 @@ def publish(
     default = settings.reports_dir / bundle.pair.slug / str(run.horizon) / f"{name}_{run_id[:8]}"
     folder = prepare_folder(output.absolute() if output else default)
     document = write_report(folder, run, bundle, run_id)
+    logger.info("report written: {}", document["report"])
     write_snapshot(bundle, folder / "snapshot.parquet")
     tracker.log(forecast_record(run, bundle, {}))
     tracker.log_artifacts_dir(folder, "reports")
-    logger.info("report {}", document["report"])
+    logger.info("run logged: {}", run_id)
     return document
 
 
@@ -115,7 +123,9 @@ def _published_before(
     return document | {"already_published": True}
 
 
-def _forecast(horizon: Horizon, settings: Settings, as_of: date | None, output: Path | None, force: bool) -> Document:
+def _forecast(
+    horizon: Horizon, settings: Settings, as_of: date | None, output: Path | None, force: bool
+) -> Document:
     """The task graph that every horizon shares."""
     _connect_logging()
     pair = Pair.parse(settings.pair)
@@ -134,6 +144,7 @@ def _forecast(horizon: Horizon, settings: Settings, as_of: date | None, output: 
         run_name=f"forecast_{datetime.now(UTC):%Y%m%d_%H%M%S}",
         tags=tags,
     )
+    logger.info("flow started: {} {}", pair, horizon)
     with tracker:
         bundle = load(settings, as_of)
         engine = Engine(settings.engine, build_members(settings.engine, settings.chronos), PROGRESS.get())
@@ -193,4 +204,8 @@ def _connect_logging() -> None:
         except MissingContextError:  # a record made outside a run has no run to go to
             return
 
+    with suppress(
+        ValueError
+    ):  # loguru's own handler, when it is still there: Prefect's shows the same records
+        logger.remove(0)
     logger.add(to_prefect, level="DEBUG")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -27,14 +27,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 stdout = Console()
 stderr = Console(stderr=True)
 
 PairOption = Annotated[
-    str | None, typer.Option("--pair", metavar="PAIR", help="Currency pair, such as USDCLP. [default: USDMXN]")
+    str | None,
+    typer.Option("--pair", metavar="PAIR", help="Currency pair, such as USDCLP. [default: USDMXN]"),
 ]
 SourceOption = Annotated[
     str | None,
@@ -66,28 +67,35 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on standard error.")]
-HorizonArgument = Annotated[str, typer.Argument(metavar="HORIZON", help="7d, 15d, 30d or 90d (calendar days).")]
+HorizonArgument = Annotated[
+    str, typer.Argument(metavar="HORIZON", help="7d, 15d, 30d or 90d (calendar days).")
+]
 
 _FORECAST_EXAMPLES = """
-[bold]Examples[/bold]
+**Examples**
 
-  forex forecast 7d
-      USD/MXN from the embedded ECB rates: no network, no key.
+USD/MXN from the embedded ECB rates, without a network or a key:
 
-  forex forecast 30d --pair EURUSD --as-of 2024-06-28
-      what it would have said then.
+    forex forecast 7d
 
-  forex forecast 90d --source csv --path market.csv --path rates.csv --pair USDCLP --json
-      your own data, as JSON.
+What it would have said of another pair on a past day:
+
+    forex forecast 30d --pair EURUSD --as-of 2024-06-28
+
+Your own files, the result as JSON:
+
+    forex forecast 90d --source csv --path market.csv --path rates.csv --pair USDCLP --json
 """
 _EVALUATE_EXAMPLES = """
-[bold]Examples[/bold]
+**Examples**
 
-  forex evaluate 7d
-      the origins behind today's forecast.
+The origins behind today's forecast:
 
-  forex evaluate 30d --from 2018-01-01 --to 2024-06-28 --every 5 --pair USDCLP --source csv --path market.csv
-      a window of your own, every fifth business day.
+    forex evaluate 7d
+
+A window of your own, every tenth business day:
+
+    forex evaluate 30d --pair EURUSD --from 2018-01-01 --to 2024-06-28 --every 10
 """
 
 
@@ -109,7 +117,9 @@ def forecast(
     as_of: AsOfOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="DIR", help="Folder of the report. [default: one below the data folder]"),
+        typer.Option(
+            "--output", metavar="DIR", help="Folder of the report. [default: one below the data folder]"
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Publish again although these data were published before.")
@@ -129,9 +139,11 @@ def forecast(
     ahead = Horizon.parse(horizon)
     day = _day("--as-of", as_of)
     settings = _settings(pair, source, path)
-    prepare_folder(output or settings.root)
     # What is wrong with the input is said before a run is started and recorded.
-    _engine(settings).check(_load(settings, day), ahead)
+    bundle = _load(settings, day)
+    _engine(settings).check(bundle, ahead)
+    prepare_folder(output or settings.root)
+    logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
 
     from flows import prepare_manual_run
 
@@ -140,14 +152,18 @@ def forecast(
         from flows.forecast import FLOWS, PROGRESS
 
         PROGRESS.set(progress)
-        document = FLOWS[ahead](
-            pair=settings.pair,
-            source=settings.source,
-            paths=list(settings.paths),
-            as_of=day,
-            output=output,
-            force=force,
-        )
+        with ThreadPoolExecutor(1) as pool:
+            # Prefect spends seconds on starting its server; what comes after is made ready meanwhile. Should it
+            # fail, the flow meets the same failure and reports it.
+            pool.submit(_make_ready, settings)
+            document = FLOWS[ahead](
+                pair=settings.pair,
+                source=settings.source,
+                paths=list(settings.paths),
+                as_of=day,
+                output=output,
+                force=force,
+            )
     _print(document, as_json, forecast_tables)
 
 
@@ -160,11 +176,16 @@ def evaluate(
     as_of: AsOfOption = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="DATE", help="First origin. [default: of those behind today's forecast]"),
+        typer.Option(
+            "--from", metavar="DATE", help="First origin. [default: of those behind today's forecast]"
+        ),
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last origin. [default: the last]")] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="DATE", help="Last origin. [default: the last]")
+    ] = None,
     every: Annotated[
-        int | None, typer.Option("--every", metavar="N", min=1, help="Business days between origins. [default: 5]")
+        int | None,
+        typer.Option("--every", metavar="N", min=1, help="Business days between origins. [default: 5]"),
     ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -221,6 +242,14 @@ def _engine(settings: Settings, progress: Callable[[str, int, int], None] | None
     return Engine(settings.engine, build_members(settings.engine, settings.chronos), progress)
 
 
+def _make_ready(settings: Settings) -> None:
+    from forex_core.engine import import_libraries
+    from forex_core.tracking.mlflow_tracker import open_store
+
+    open_store(settings.mlflow_uri)
+    import_libraries()
+
+
 def _day(option: str, text: str | None) -> date | None:
     if text is None:
         return None
@@ -240,7 +269,7 @@ def _print(document: dict[str, Any], as_json: bool, render: Callable[[dict[str, 
 def _configure_logging(verbose: bool) -> None:
     logger.remove()
     if verbose:
-        logger.add(sys.stderr, level="DEBUG", format="{time:HH:mm:ss} {level:<7} {message}")
+        logger.add(sys.stderr, level="DEBUG", format="{time:HH:mm:ss.SSS} {level:<7} {message}")
 
 
 @contextmanager

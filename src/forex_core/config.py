@@ -18,6 +18,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -122,8 +123,8 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         ConfigError: for a name that is not a setting, or a value that it cannot take.
     """
-    _refuse_unknown_names()
     try:
+        _refuse_unknown_names(overrides)
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
@@ -131,7 +132,13 @@ def load_settings(**overrides: Any) -> Settings:
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(where, "in the settings")) from error
         raise ConfigError(f"setting '{where}': found {first['input']!r}; {first['msg']}") from error
-    except (ValueError, OSError) as error:  # values that are not JSON where JSON is due, an unreadable file
+    except SettingsError as error:  # an environment variable that is not JSON where JSON is due
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"the settings cannot be read: {reason}; expected a list or a table as JSON, "
+            "such as FOREX_PATHS='[\"market.csv\"]'"
+        ) from error
+    except (ValueError, OSError) as error:  # a file that cannot be read
         raise ConfigError(f"the settings cannot be read: {error}") from error
 
 
@@ -143,8 +150,11 @@ def known_names() -> frozenset[str]:
     return frozenset(names)
 
 
-def _refuse_unknown_names() -> None:
+def _refuse_unknown_names(overrides: Mapping[str, Any]) -> None:
     known = known_names()
+    for name in overrides:
+        if name not in known:
+            raise ConfigError(_unknown(name, "in the call"))
     environment = {n: "in the environment" for n in os.environ if n.upper().startswith(PREFIX)}
     if Path(".env").is_file():
         environment |= {n: "in .env" for n in dotenv_values(".env") if n.upper().startswith(PREFIX)}

@@ -7,6 +7,7 @@ as they become known; what is scored and what is published come from the same pa
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from forex_core import calibration, ensemble, evaluation
 from forex_core.calendars import business_day_numbers, target_dates
@@ -82,6 +84,12 @@ def build_members(config: EngineConfig, chronos: ChronosConfig) -> list[Forecast
     if RANDOM_WALK not in config.members:
         raise ConfigError("engine.members lacks random_walk, which is always a member: add it")
     return [makers[name]() for name in config.members]
+
+
+def import_libraries() -> None:
+    """Import now what members import on first use, for a caller that has the time."""
+    for module in ("statsmodels.tsa.api", "statsmodels.tsa.arima.model", "arch", "sklearn.ensemble"):
+        importlib.import_module(module)
 
 
 def _chronos(config: ChronosConfig) -> Forecaster:
@@ -176,9 +184,8 @@ class Engine:
             ForecastError: too few members answered.
         """
         self.check(bundle, horizon)
-        return self.publish(
-            self.paths(bundle, self._grid(len(bundle), bundle, self.config.grid_origins)), horizon
-        )
+        rows = np.union1d(self._recent_grid(bundle, len(bundle)), [len(bundle) - 1])
+        return self.publish(self.paths(bundle, rows), horizon)
 
     def evaluate(
         self,
@@ -205,9 +212,9 @@ class Engine:
         config = self.config
         every = every or config.grid_every
         last = len(bundle) if end is None else int(bundle.dates.searchsorted(pd.Timestamp(end), side="right"))
-        grid = self._grid(last, bundle, None)
+        grid = self._grid(bundle, last)
         if start is None:
-            grid = grid[-config.grid_origins :]
+            grid = self._recent_grid(bundle, last)
             first = int(grid[min(config.warmup_origins, len(grid) // 4)]) if len(grid) else 0
         else:
             first = int(bundle.dates.searchsorted(pd.Timestamp(start)))
@@ -228,9 +235,16 @@ class Engine:
     def paths(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Paths:
         """Every member's answers at `rows`, calibrated, combined and calibrated again, point in time.
 
+        Runs on one thread: sums in another order are other numbers, and the arrays are too small to gain by two.
+
         Raises:
             ForecastError: without the random walk, or with fewer than `min_members`.
         """
+        import_libraries()  # a limit reaches the libraries that are loaded when it is set
+        with threadpool_limits(1):
+            return self._paths(bundle, rows)
+
+    def _paths(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Paths:
         config = self.config
         timings: dict[str, float] = {}
         total = len(self.members) + 2
@@ -322,7 +336,7 @@ class Engine:
             ),
             band_factors=paths.factors[-1][at],
             evaluation=self._evaluation(paths, horizon, among, paths.every),
-            verdict=self._verdict(paths, horizon, among),
+            verdict=self._verdict(paths, horizon),
             failures=paths.failures,
             fingerprint=bundle.fingerprint,
             recipe=self.recipe,
@@ -338,18 +352,27 @@ class Engine:
             missing |= np.asarray(bundle.dates[rows] <= pd.Timestamp(member.trained_until))
         if missing.mean() > MAX_FAILED_SHARE or missing[-1]:
             position = int(np.flatnonzero(missing)[-1])
-            reason = answers.reasons.get(position, f"its weights have seen data up to {member.trained_until}")
+            seen = f"its weights have seen data up to {member.trained_until}"
+            reason = answers.reasons.get(position, seen if member.trained_until else "no reason given")
             raise MemberError(
                 f"no answer at {int(missing.sum())} of {len(rows)} origins, the last of them "
                 f"{bundle.dates[rows[position]].date()}: {reason}"
             )
         return answers.quantiles
 
-    def _grid(self, end: int, bundle: MarketBundle, count: int | None) -> npt.NDArray[np.int64]:
-        """Grid rows before row `end`, the last `count` of them; with a count, row `end - 1` is added."""
+    def _grid(self, bundle: MarketBundle, end: int) -> npt.NDArray[np.int64]:
+        """Grid rows before row `end`."""
         rows = _calendar_rows(bundle, self.config.grid_every)
-        rows = rows[(rows >= self.config.min_history_rows) & (rows < end)]
-        return rows if count is None else np.union1d(rows[-count:], [end - 1])
+        return rows[(rows >= self.config.min_history_rows) & (rows < end)]
+
+    def _recent_grid(self, bundle: MarketBundle, end: int) -> npt.NDArray[np.int64]:
+        """Grid rows before row `end`, from `grid_origins` before its month on.
+
+        Where learning starts thus moves with the month, and a verdict decided at its beginning stands.
+        """
+        grid = self._grid(bundle, end)
+        before = int((grid <= _last_row_before_month(bundle, end)).sum())
+        return grid[max(0, before - self.config.grid_origins) :]
 
     def _outcomes(
         self, bundle: MarketBundle, rows: npt.NDArray[np.int64]
@@ -365,9 +388,9 @@ class Engine:
         learning = np.asarray((numbers >= 0) & (numbers % every == 0))
         return Outcomes(values, known, rows, learning), numbers // every
 
-    def _scored_grid(self, paths: Paths) -> Mask:
-        """[N] grid origins after the warm-up."""
-        learning = paths.outcomes.learning
+    def _scored_grid(self, paths: Paths, end: int | None = None) -> Mask:
+        """[N] grid origins after the warm-up, up to row `end` (default: all)."""
+        learning = paths.outcomes.learning & (end is None or paths.rows <= end)
         warm = min(self.config.warmup_origins, int(learning.sum()) // 4)
         return np.asarray(learning & (np.cumsum(learning) > warm))
 
@@ -397,11 +420,12 @@ class Engine:
         truth = paths.truth[keep][:, :steps]
         return {name: Judged(q[keep][:, :steps], truth, spot, LEVELS) for name, q in paths.quantiles.items()}
 
-    def _verdict(self, paths: Paths, horizon: Horizon, among: Mask) -> Verdict:
+    def _verdict(self, paths: Paths, horizon: Horizon) -> Verdict:
         """Decided on what was known on the last row before the month of the origin, so it changes monthly at most."""
         dates = paths.bundle.dates
-        month = dates[-1].replace(day=1)
-        decided = max(int(dates.searchsorted(month)) - 1, 0)
+        decided = max(_last_row_before_month(paths.bundle, len(dates)), 0)
+        among = self._scored_grid(paths, decided)
+        then = np.where(paths.outcomes.known <= decided, paths.truth, np.nan)
         pvalues: dict[Horizon, tuple[float, float]] = {}
         counts: dict[Horizon, int] = {}
         for h in HORIZONS:
@@ -411,6 +435,7 @@ class Engine:
                 pvalues[h] = (1.0, 1.0)
                 continue
             ours = self._judged(paths, h.evaluation_steps, keep)[ENSEMBLE]
+            ours = replace(ours, truth=then[keep][:, : h.evaluation_steps])
             walk = replace(ours, quantiles=paths.walk[keep][:, : h.evaluation_steps])
             scores = score(ours, walk, paths.every)
             pvalues[h] = (
@@ -425,6 +450,11 @@ _RULES = ("calibration.py", "ensemble.py", "evaluation.py", "engine.py", "calend
 
 def _unanswered(quantiles: Array) -> Mask:
     return np.asarray(~np.isfinite(quantiles).all(axis=(1, 2)))
+
+
+def _last_row_before_month(bundle: MarketBundle, end: int) -> int:
+    """Last row before the month of row `end - 1`; -1 when there is none."""
+    return int(bundle.dates.searchsorted(bundle.dates[end - 1].replace(day=1))) - 1
 
 
 def _calendar_rows(bundle: MarketBundle, every: int) -> npt.NDArray[np.int64]:

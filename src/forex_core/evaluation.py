@@ -231,8 +231,8 @@ def _against_next_close(model: Judged, every: int) -> tuple[float | None, Test |
     move = model.truth[:, 1:] - model.truth[:, :1]
     predicted = model.median[:, 1:] - model.median[:, :1]
     seen = ~np.isnan(move)
-    still = _rms(move[seen])
-    if not seen.any() or still == 0:
+    still = _rms(move[seen]) if seen.any() else 0.0
+    if still == 0:
         return None, None
     squared = _path_difference(move**2, (move - predicted) ** 2, model.spot**2)
     return _rms((move - predicted)[seen]) / still, equal_weighted_cosine(squared, model.truth.shape[1], every)

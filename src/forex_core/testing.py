@@ -37,7 +37,9 @@ def synthetic_table(
     """
     rng = np.random.default_rng(seed)
     days = pd.bdate_range(start, periods=rows)
-    sigma = 0.006 * np.exp(0.4 * np.cumsum(rng.normal(0, 0.08, rows)) / np.sqrt(np.arange(1, rows + 1) * 0.05 + 1))
+    sigma = 0.006 * np.exp(
+        0.4 * np.cumsum(rng.normal(0, 0.08, rows)) / np.sqrt(np.arange(1, rows + 1) * 0.05 + 1)
+    )
     moves = rng.normal(0, 1, (rows, len(drivers))) * 0.01
     common = moves.mean(axis=1) if len(drivers) else np.zeros(rows)
     returns = rng.normal(0, 1, rows) * sigma + pass_through * np.concatenate([[0.0], common[:-1]])

@@ -18,6 +18,9 @@ import pandas as pd
 
 from forex_core.errors import InputError
 
+PERCENT_PER_YEAR = "percent per year"
+"""Unit of a driver that is a rate: its changes are differences, those of a price are ratios."""
+
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -164,8 +167,7 @@ class MarketBundle:
         truth: [T] the accepted close dated that row, NaN where there is none. For scoring only.
         truth_known: [T] row at which `truth` became known (T or more: not yet).
         drivers: [T, K] last known value of each driver, NaN before its first.
-        driver_units: unit of each driver; a unit of 'percent per year' marks a rate, whose changes are taken
-            as differences and not as ratios.
+        driver_units: unit of each driver; `PERCENT_PER_YEAR` marks a rate.
     """
 
     pair: Pair
@@ -211,6 +213,8 @@ class MarketBundle:
     def until(self, instant: pd.Timestamp) -> MarketBundle:
         """The bundle as it stood at `instant`: the only way to look at the past.
 
+        Repairs are left out, for a note on a print may tell what came after it.
+
         Raises:
             InputError: when nothing was known yet.
         """
@@ -225,9 +229,10 @@ class MarketBundle:
             instants=self.instants[:rows],
             spot=self.spot[:rows],
             truth=np.where(known, self.truth[:rows], np.nan),
-            truth_known=self.truth_known[:rows],
+            truth_known=np.minimum(self.truth_known[:rows], rows),
             drivers=self.drivers[:rows],
             as_of=instant,
+            repairs=(),
             news=tuple(n for n in self.news if n.published <= instant),
         )
 
@@ -239,7 +244,7 @@ class MarketBundle:
         digest.update(header.encode())
         digest.update(self.dates.to_numpy().astype("datetime64[D]").astype("<i8").tobytes())
         for values in (self.spot, self.truth, self.drivers):
-            canonical = np.where(np.isnan(values), np.nan, values).astype("<f8")
+            canonical = (np.where(np.isnan(values), np.nan, values) + 0.0).astype("<f8")  # -0.0 is 0.0
             digest.update(np.ascontiguousarray(canonical).tobytes())
         return digest.hexdigest()
 
@@ -282,23 +287,23 @@ class Forecast:
     @property
     def mean(self) -> Array:
         """[H] mean of the distribution that is linear between the quantiles and flat beyond the outermost."""
-        return self._moment(self.quantiles)
+        median = self.median[:, None]
+        low, high = self._edges(self.quantiles - median)
+        return np.asarray(self.median + ((low + high) / 2) @ self._widths())
 
     @property
     def std(self) -> Array:
         """[H] standard deviation of the same distribution as `mean`; without the outer 1 % tails."""
-        return np.asarray(np.sqrt(np.maximum(self._second_moment() - self.mean**2, 0.0)))
+        low, high = self._edges(self.quantiles - self.mean[:, None])
+        return np.asarray(np.sqrt(((low**2 + low * high + high**2) / 3) @ self._widths()))
 
-    def _moment(self, values: Array) -> Array:
+    def _edges(self, values: Array) -> tuple[Array, Array]:
+        """Values [H, Q + 1] at the lower and upper end of each stretch between two levels."""
         edges = np.concatenate([values[:, :1], values, values[:, -1:]], axis=1)
-        grid = np.array([0.0, *self.levels, 1.0])
-        return np.asarray(((edges[:, 1:] + edges[:, :-1]) / 2) @ np.diff(grid))
+        return edges[:, :-1], edges[:, 1:]
 
-    def _second_moment(self) -> Array:
-        q = np.concatenate([self.quantiles[:, :1], self.quantiles, self.quantiles[:, -1:]], axis=1)
-        low, high = q[:, :-1], q[:, 1:]
-        grid = np.array([0.0, *self.levels, 1.0])
-        return np.asarray(((low**2 + low * high + high**2) / 3) @ np.diff(grid))
+    def _widths(self) -> Array:
+        return np.diff([0.0, *self.levels, 1.0])
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import pandas as pd
 from forex_core.calendars import origin_instants
 from forex_core.data.providers import Provider
 from forex_core.data.quality import Accepted, gate
-from forex_core.data.series import DERIVED, PERCENT_PER_YEAR, MarketData, Series
+from forex_core.data.series import DERIVED, MarketData, Series
 from forex_core.errors import DataQualityError, InputError
-from forex_core.types import Array, MarketBundle, Pair, Repair
+from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Pair, Repair
 
 STALE_AFTER_WEEKDAYS = 3
 """A spot whose last close is older than this, counted from the as-of date, is flagged."""
@@ -43,11 +43,16 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
     if len(spot.dates) == 0:
         first = data.spot.dates.min().date()
         raise InputError(
-            f"as-of {instant.date()} lies before the data: the first row of {pair} is of {first}; "
+            f"as-of {as_of or instant} lies before the data: the first row of {pair} is of {first}; "
             "give a later --as-of"
         )
     accepted = gate(spot, is_spot=True)
     days = pd.bdate_range(accepted.dates[0], spot.dates.max()).as_unit("s")
+    if len(days) == 0:
+        raise DataQualityError(
+            f"{pair} has no close on a weekday up to {as_of or instant}, only at weekends; "
+            "expected one row per trading day: check the dates"
+        )
     instants = np.minimum(_origin_ns(data.spot, pair, days), instant.as_unit("ns").value)
     values, _ = _align(accepted, days, instants)
     truth, truth_known = _truth(accepted, days, instants)
@@ -73,16 +78,13 @@ def _instant(spot: Series, pair: Pair, as_of: date | pd.Timestamp | None) -> pd.
     now = pd.Timestamp.now(tz="UTC").floor("s")
     if as_of is None:
         return now
+    asked = pd.Timestamp(as_of)
+    if (asked if asked.tz else asked.tz_localize("UTC")) > now:
+        raise InputError(f"as-of {as_of} lies in the future; expected today ({now.date()}) or earlier")
     if isinstance(as_of, pd.Timestamp):
-        instant = as_of.tz_convert("UTC") if as_of.tz else as_of.tz_localize("UTC")
-        day = instant
-    else:
-        day = pd.Timestamp(as_of, tz="UTC")
-        origin = _origin_ns(spot, pair, pd.DatetimeIndex([pd.Timestamp(as_of)]))
-        instant = min(pd.Timestamp(int(origin[0]), tz="UTC"), now)
-    if day > now:
-        raise InputError(f"as-of {day.date()} lies in the future; expected today ({now.date()}) or earlier")
-    return instant
+        return as_of.tz_convert("UTC") if as_of.tz else as_of.tz_localize("UTC")
+    origin = _origin_ns(spot, pair, pd.DatetimeIndex([asked]))
+    return min(pd.Timestamp(int(origin[0]), tz="UTC"), now)
 
 
 def _origin_ns(spot: Series, pair: Pair, days: pd.DatetimeIndex) -> Nanoseconds:

@@ -120,7 +120,9 @@ def _judge(name: str, dates: pd.DatetimeIndex, values: Array, limit: float) -> t
     def settle(kind: str, known: int, note: str) -> None:
         for position in waiting:
             known_by[position] = known
-            repairs.append(Repair(name, kind, pd.Timestamp(dates[int(position)]).date(), float(values[position]), note))
+            repairs.append(
+                Repair(name, kind, pd.Timestamp(dates[int(position)]).date(), float(values[position]), note)
+            )
         waiting.clear()
 
     for i in range(1, len(values)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from forex_core.types import Array, Source
+from forex_core.types import PERCENT_PER_YEAR, Array, Source
 
 PRICE = "price"
 RATE = "rate"
@@ -62,8 +62,6 @@ class Definition:
     max_age_days: int
     meaning: str
 
-
-PERCENT_PER_YEAR = "percent per year"
 
 DEFINITIONS: dict[str, Definition] = {
     "copper": Definition("USD per lb", PRICE, MARKET_CLOSE, 15, "copper future, close"),

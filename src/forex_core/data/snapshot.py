@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -31,8 +32,10 @@ def write_snapshot(bundle: MarketBundle, path: Path) -> None:
         "pair": str(bundle.pair),
         "units": list(bundle.driver_units),
         "as_of": bundle.as_of.isoformat(),
+        "date_unit": bundle.dates.unit,
         "instant_unit": bundle.instants.unit,
         "fingerprint": bundle.fingerprint,
+        "known_when": _known_when(bundle),
     }
     table = pa.table(columns)
     table = table.replace_schema_metadata({_META: json.dumps(meta).encode()})
@@ -51,27 +54,39 @@ def read_snapshot(path: Path) -> MarketBundle:
     try:
         table = pq.read_table(path)
         meta = json.loads((table.schema.metadata or {})[_META])
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise SourceError(f"{path} is not a data snapshot of a run ({error}); expected a Parquet file") from error
-    drivers = [name for name in table.column_names if name.startswith("driver.")]
-    bundle = MarketBundle(
-        pair=Pair.parse(meta["pair"]),
-        dates=pd.DatetimeIndex(table["date"].to_numpy()),
-        instants=pd.DatetimeIndex(
-            table["instant"].to_numpy().view(f"datetime64[{meta['instant_unit']}]"), tz="UTC"
-        ),
-        spot=table["spot"].to_numpy(),
-        truth=table["truth"].to_numpy(),
-        truth_known=table["truth_known"].to_numpy(),
-        drivers=np.column_stack([table[name].to_numpy() for name in drivers])
-        if drivers
-        else np.empty((table.num_rows, 0)),
-        driver_names=tuple(name.removeprefix("driver.") for name in drivers),
-        driver_units=tuple(meta["units"]),
-        as_of=pd.Timestamp(meta["as_of"]),
-    )
-    if bundle.fingerprint != meta["fingerprint"]:
+        drivers = [name for name in table.column_names if name.startswith("driver.")]
+        bundle = MarketBundle(
+            pair=Pair.parse(meta["pair"]),
+            dates=pd.DatetimeIndex(table["date"].to_numpy()).as_unit(meta["date_unit"]),
+            instants=pd.DatetimeIndex(
+                table["instant"].to_numpy().view(f"datetime64[{meta['instant_unit']}]"), tz="UTC"
+            ),
+            spot=table["spot"].to_numpy(),
+            truth=table["truth"].to_numpy(),
+            truth_known=table["truth_known"].to_numpy(),
+            drivers=np.column_stack([table[name].to_numpy() for name in drivers])
+            if drivers
+            else np.empty((table.num_rows, 0)),
+            driver_names=tuple(name.removeprefix("driver.") for name in drivers),
+            driver_units=tuple(meta["units"]),
+            as_of=pd.Timestamp(meta["as_of"]),
+        )
+        expected = (meta["fingerprint"], meta["known_when"])
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise SourceError(
-            f"the content of {path} does not match its fingerprint {meta['fingerprint'][:12]}; it was altered"
+            f"{path} is not a data snapshot of a run ({reason}); expected the Parquet file that a run wrote"
+        ) from error
+    if (bundle.fingerprint, _known_when(bundle)) != expected:
+        raise SourceError(
+            f"the content of {path} does not match its fingerprint {expected[0][:12]}; it was altered"
         )
     return bundle
+
+
+def _known_when(bundle: MarketBundle) -> str:
+    """sha256 of what the fingerprint leaves out: when each row spoke and when its truth was known."""
+    digest = hashlib.sha256(bundle.as_of.isoformat().encode())
+    digest.update(np.ascontiguousarray(bundle.instants.asi8, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(bundle.truth_known, dtype="<i8").tobytes())
+    return digest.hexdigest()

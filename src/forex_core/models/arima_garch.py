@@ -37,7 +37,9 @@ class ArimaGarch(Refitted[_Fitted]):
     window = 1250
 
     def prepare(self, bundle: MarketBundle) -> Mapping[str, Array]:
-        return {"returns": log_returns(bundle)}
+        # Rounded far below any tick: the likelihoods are flat, and the last bits of a logarithm, which vary with
+        # the unit of the price, would end up in the fourth digit of a parameter.
+        return {"returns": np.round(log_returns(bundle), 8)}
 
     def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
         # Imported on first use: the two libraries take over a second to load.
@@ -53,7 +55,7 @@ class ArimaGarch(Refitted[_Fitted]):
                 ar, ma, _ = (float(p) for p in arma.params)
                 errors = _filter(returns, ar, ma)
                 garch = arch_model(errors, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
-                result = garch.fit(disp="off", show_warning=False)
+                result = garch.fit(disp="off", show_warning=False, tol=1e-12)
             except (np.linalg.LinAlgError, ValueError) as error:
                 raise MemberError(f"no ARMA-GARCH estimate at row {anchor}: {error}") from error
         omega, alpha, beta = (float(result.params[k]) for k in ("omega", "alpha[1]", "beta[1]"))

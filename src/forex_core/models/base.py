@@ -94,6 +94,7 @@ class Refitted(ABC, Generic[P]):
                 reasons |= {int(p): reason for p in positions}
                 continue
             try:
+                _refuse_still(bundle, anchor, self.min_rows)
                 fitted = self.fit(inputs, anchor)
                 centre, spread = self.answer(fitted, inputs, anchor, rows[positions], steps)
             except MemberError as error:
@@ -145,6 +146,12 @@ def ewma(values: Array, decay: float, start: int) -> Array:
         level = decay * level + (1.0 - decay) * float(values[t])
         out[t] = level
     return out
+
+
+def _refuse_still(bundle: MarketBundle, anchor: int, rows: int) -> None:
+    if np.ptp(bundle.spot[max(0, anchor + 1 - rows) : anchor + 1]) == 0:
+        day = bundle.dates[anchor].date()
+        raise MemberError(f"the price has not moved in the {rows} rows up to {day}: nothing to estimate")
 
 
 def _by_anchor(

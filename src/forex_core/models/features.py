@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from forex_core.data.series import PERCENT_PER_YEAR
 from forex_core.models.base import ewma
-from forex_core.types import Array, MarketBundle
+from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle
 
 WARM_ROWS = 60
 CLIP_SIGMAS = 6.0
@@ -32,7 +31,7 @@ def changes(bundle: MarketBundle) -> Array:
             out[1:, k] = now - before
         else:
             size = np.abs(now) + np.abs(before)
-            out[1:, k] = np.where(size > 0, 2 * (now - before) / np.where(size > 0, size, 1.0), 0.0)
+            out[1:, k] = np.where(size == 0, 0.0, 2 * (now - before) / np.where(size == 0, 1.0, size))
     return out
 
 

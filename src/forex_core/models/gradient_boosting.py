@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
 from forex_core.models.features import copper_features, log_returns, momentum, relative_strength, volatility
 from forex_core.models.vector_autoregression import driver_inputs
@@ -59,6 +60,8 @@ class GradientBoosting(Refitted[_Fitted]):
         trees, growth = [], []
         for step in TARGET_STEPS:
             rows = np.arange(first, anchor + 1 - step)
+            if len(rows) < self.min_rows // 2:
+                raise MemberError(f"only {len(rows)} rows since the price began to move")
             target = (total[rows + step + 1] - total[rows + 1]) / inputs["sigma"][rows]
             limit = 4 * np.sqrt(step)
             model = HistGradientBoostingRegressor(

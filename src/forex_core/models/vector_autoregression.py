@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forex_core.data.series import PERCENT_PER_YEAR
 from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
 from forex_core.models.features import changes, log_returns, standardised, volatility
-from forex_core.types import Array, MarketBundle
+from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle
 
 LAGS = 3
 

@@ -319,7 +319,7 @@ def error_by_step(evaluation: Evaluation) -> Picture:
     height = 240
     ours = np.asarray(evaluation.scores[ENSEMBLE].rmse_by_step)
     walk = np.asarray(evaluation.scores[RANDOM_WALK].rmse_by_step)
-    ratio = ours / walk
+    ratio = np.divide(ours, walk, out=np.full(len(walk), np.nan), where=walk > 0)
     rows: list[Row] = [
         {"step": h + 1, "ratio": _rounded(ratio[h], 4), "ours": f"{ours[h]:,.4g}", "walk": f"{walk[h]:,.4g}"}
         for h in range(len(ratio))
@@ -630,7 +630,7 @@ def _rounded(value: float, decimals: int) -> float:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "no known share"
 
 
 def _or_dash(value: float) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from forex_core.errors import InputError
-from forex_core.report.document import Document, forecast_document, replay_record
 from forex_core.report import chart_images, forecast_table, render_report
+from forex_core.report.document import Document, forecast_document, replay_record
 from forex_core.types import ForecastRun, MarketBundle
 
 REPORT = "report.html"

@@ -472,7 +472,7 @@ def _slashed(run: ForecastRun) -> str:
 
 def _json_in_script(value: object) -> Markup:
     """JSON that cannot end the element it stands in, nor open a comment there."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)

@@ -14,7 +14,9 @@ ENSEMBLE = "ensemble"
 def forecast_tables(document: Document) -> RenderableType:
     """The forecast, the models behind it and the verdict, for a terminal."""
     unit, origin = document["unit"], document["origin"]
-    table = Table(title=f"{document['pair']} {document['horizon']} from {origin} ({unit})", title_justify="left")
+    table = Table(
+        title=f"{document['pair']} {document['horizon']} from {origin} ({unit})", title_justify="left"
+    )
     table.add_column("Target date")
     for name in ("Median", "80 % low", "80 % high", "95 % low", "95 % high"):
         table.add_column(name, justify="right")

@@ -75,7 +75,9 @@ class MLflowTracker:
         if description:
             tags["mlflow.note.content"] = description
         with _translated(self._uri):
-            created = self._client.create_run(self._experiment(), run_name=run_name or self._run_name, tags=tags)
+            created = self._client.create_run(
+                self._experiment(), run_name=run_name or self._run_name, tags=tags
+            )
         self._run_id, self._active = str(created.info.run_id), True
         return self._run_id
 
@@ -140,7 +142,9 @@ class MLflowTracker:
         if not self._active:
             self.start_run()
         message = " ".join(str(error).split())
-        self.log(Record(tags={"error_type": type(error).__name__, "error_message": message, "status": "failed"}))
+        self.log(
+            Record(tags={"error_type": type(error).__name__, "error_message": message, "status": "failed"})
+        )
         self.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
 
     @property

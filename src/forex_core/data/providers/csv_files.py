@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from forex_core.types import Array, Pair, Source
 
 HOLES = frozenset({"", "na", "n/a", "nan", "null", "none", "-", ".", "#n/a"})
 """Cell texts, in lower case, that mean: no value."""
+
+_YEARS = (1900, 2200)
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class CsvProvider:
         sources = []
         for path in map(Path, self.paths):
             held = _read(path, pair, self.columns)
-            twice = [s.name for s in held if s.name in read]
+            already = {name.lower() for name in read}
+            twice = [s.name for s in held if s.name.lower() in already]
             if twice:
                 raise SourceError(
-                    f"column '{twice[0]}' of {path} was already read from another file; "
+                    f"column {twice[0]!r} of {path} was already read from another file; "
                     "expected each series once: remove it from one of them"
                 )
             read |= {s.name: s for s in held}
@@ -76,62 +81,86 @@ def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> list[Series]:
     """Every numeric column of one file, the pair's under the pair's own name."""
     table = _table(path)
     days = _dates(path, table)
-    series = []
-    for column in table.columns[1:]:
-        name = columns.get(str(column), str(column)).strip()
+    series: list[Series] = []
+    for position, column in enumerate(table.columns[1:], start=1):
+        name = columns.get(column, column).strip()
         if name.upper().replace("/", "") == str(pair):
             name = str(pair)
-        values = _numbers(path, str(column), table[column], required=name == str(pair))
-        if values is not None:
-            series.append(Series(name, days, values, definition_of(name)))
+        values = _numbers(path, column, table.iloc[:, position], required=name == str(pair))
+        if values is None:
+            continue
+        if name.lower() in {s.name.lower() for s in series}:
+            raise SourceError(
+                f"{path} has two columns for the series {name!r}; expected each series once: remove one of them"
+            )
+        series.append(Series(name, days, values, definition_of(name)))
     if not series:
         raise SourceError(f"{path} has no numeric column besides its date; expected one named {pair}")
     return series
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """The file as text, cell by cell."""
-    if not path.exists():
-        raise SourceError(f"no such file: {path}; expected a CSV file with a date column and a price column")
-    if path.is_dir():
-        raise SourceError(f"{path} is a directory; expected a CSV file (name each file with its own --path)")
+    """The file as text, cell by cell; the index holds the line of the file on which each row starts."""
+    rows, lines, after = [], [], 1
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(cells)
+                lines.append(after)
+            after = reader.line_num + 1
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceError(
+            f"no such file: {path}; expected a CSV file with a date column and a price column"
+        ) from error
+    except IsADirectoryError as error:
+        raise SourceError(
+            f"{path} is a directory; expected a CSV file (name each file with its own --path)"
+        ) from error
     except UnicodeDecodeError as error:
         raise SourceError(
             f"{path} is not UTF-8 text (byte {error.start}); expected a CSV file in UTF-8: convert it first"
         ) from error
-    except pd.errors.EmptyDataError as error:
-        raise SourceError(f"{path} is empty; expected a header line and one row per day") from error
-    except pd.errors.ParserError as error:
-        reason = " ".join(str(error).split())
+    except csv.Error as error:
         raise SourceError(
-            f"{path} is not a CSV table ({reason}); expected the same columns on each line"
+            f"{path}, line {after}: not a CSV table ({error}); expected cells between commas, quotes closed"
         ) from error
     except PermissionError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
     except OSError as error:
         raise SourceUnavailable(f"{path} could not be read ({error.strerror}); check the disk") from error
-    if len(table) == 0:
+    if not rows:
+        raise SourceError(f"{path} is empty; expected a header line and one row per day")
+    if len(rows) == 1:
         raise SourceError(f"{path} has a header and no rows; expected one row per day")
-    return table
+    for cells, line in zip(rows[1:], lines[1:], strict=True):
+        if len(cells) != len(rows[0]):
+            raise SourceError(
+                f"{path}, line {line}: found {len(cells)} cells where the header has {len(rows[0])}; "
+                "expected the same columns on each line"
+            )
+    names = [" ".join(name.split()) or f"column {k}" for k, name in enumerate(rows[0], start=1)]
+    return pd.DataFrame(rows[1:], columns=names, index=lines[1:], dtype=str)
 
 
 def _dates(path: Path, table: pd.DataFrame) -> pd.DatetimeIndex:
-    column = table.columns[0]
-    text = table[column].str.strip()
-    days = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
-    bad = np.flatnonzero(days.isna().to_numpy())
+    """The day of each row as it is written: an hour and an offset behind it move it to no other day."""
+    text = table.iloc[:, 0].str.strip()
+    instants = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    written = text.str.extract(r"^(\d{4}-?\d{2}-?\d{2})(?:[T ].*)?$", expand=False).where(instants.notna())
+    days = pd.to_datetime(written, format="ISO8601", errors="coerce")
+    bad = np.flatnonzero(~days.dt.year.between(*_YEARS).to_numpy())
     if len(bad) == len(table):
         raise SourceError(
-            f"{path} has no date column: its first column '{column}' starts with '{text.iloc[0]}'; "
-            "expected dates such as 2024-06-28 in the first column"
+            f"{path} has no date column: its first column {table.columns[0]!r} starts with "
+            f"{_shown(text.iloc[0])}; expected dates such as 2024-06-28 in the first column"
         )
     if len(bad):
         raise DataQualityError(
-            f"{path}, line {bad[0] + 2}: '{text.iloc[bad[0]]}' is not a date; expected one such as 2024-06-28"
+            f"{path}, line {table.index[bad[0]]}: {_shown(text.iloc[bad[0]])} is not a date from 1900 to "
+            "2200; expected one such as 2024-06-28"
         )
-    return pd.DatetimeIndex(days.dt.tz_localize(None).dt.normalize())
+    return pd.DatetimeIndex(days)
 
 
 def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Array | None:
@@ -144,8 +173,17 @@ def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Ar
         return None
     if len(bad):
         raise DataQualityError(
-            f"{path}, line {bad[0] + 2}, column '{column}': found '{text.iloc[bad[0]]}' where a number was "
-            "expected; correct the cell, or leave it empty if there was no value that day"
+            f"{path}, line {cells.index[bad[0]]}, column {column!r}: found {_shown(text.iloc[bad[0]])} where a "
+            "number was expected; correct the cell, or leave it empty if there was no value that day"
+        )
+    if required and hole.all():
+        raise DataQualityError(
+            f"{path}, column {column!r}: found no value in {len(hole)} rows; expected at least one price"
         )
     values[hole] = np.nan
     return values
+
+
+def _shown(cell: str) -> str:
+    """A cell on one line, quoted and not too long for a message."""
+    return repr(cell if len(cell) <= 40 else cell[:40] + "…")

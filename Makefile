@@ -1,0 +1,60 @@
+# One-word commands. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Another wheel index for torch, such as the one with builds for the CPU only (see README.md).
+TORCH_INDEX ?=
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+
+.PHONY: help install forecast test test-slow check format bench docs clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(RUNTIME): pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch, then the rest, into $(VENV) (about two minutes)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@echo "Installing what tests and checks need"
+	@$(PIP) --no-build-isolation -e ".[dev]"
+	@touch $@
+
+install: $(DEV)  ## make .venv with everything for use and development
+
+forecast: $(RUNTIME)  ## a 7-day forecast of USD/MXN from embedded data
+	@$(VENV)/bin/forex forecast 7d
+
+test: $(DEV)  ## the test suite
+	$(VENV)/bin/pytest -n 2
+
+test-slow: $(DEV)  ## the tests that take longer
+	$(VENV)/bin/pytest -n 2 -m slow
+
+check: $(DEV)  ## format, lint, types, import contracts, doctests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pytest -q src
+
+format: $(DEV)  ## format the code and mend what the linter can
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(DEV)  ## time and memory of a forecast from process start to exit
+	$(VENV)/bin/python tests/bench/cold_forecast.py
+
+docs: $(DEV)  ## write docs/cli.md from the commands' own help
+	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
+
+clean:  ## remove caches and the virtual environment
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

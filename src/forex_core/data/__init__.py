@@ -1,0 +1,1 @@
+"""Market data: providers, the quality gate, the bundle, snapshots."""

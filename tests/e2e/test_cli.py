@@ -1,0 +1,176 @@
+"""The command as a user runs it: bad input, help, and what stands on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forex_core.testing import synthetic_table
+
+FOREX = Path(sys.executable).parent / "forex"
+
+
+def forex(*arguments: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+    return subprocess.run(
+        [str(FOREX), *map(str, arguments)],
+        cwd=folder,
+        env=kept | {"FOREX_DATA_DIR": str(folder / "data"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def market(folder: Path, rows: int = 900, **changes: object) -> Path:
+    path = folder / "market.csv"
+    synthetic_table(rows).assign(**changes).to_csv(path, index=False)
+    return path
+
+
+def broken(folder: Path, kind: str) -> list[str | Path]:
+    """Arguments that hold one thing that is wrong."""
+    good = market(folder)
+    lines = good.read_text().splitlines()
+    bad = folder / "bad.csv"
+    match kind:
+        case "missing file":
+            return ["7d", "--path", folder / "absent.csv", "--pair", "USDCLP"]
+        case "empty file":
+            bad.write_text("")
+        case "no date column":
+            bad.write_text("\n".join(line.split(",", 1)[1] for line in lines))
+        case "unknown pair":
+            return ["7d", "--pair", "USD"]
+        case "pair not in the source":
+            return ["7d", "--path", good, "--pair", "EURNOK"]
+        case "pair not in the embedded rates":
+            return ["7d", "--pair", "USDCLP"]
+        case "as-of before the data":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--as-of", "2001-01-01"]
+        case "as-of is no date":
+            return ["7d", "--as-of", "yesterday"]
+        case "as-of in the future":
+            return ["7d", "--as-of", "2999-01-01"]
+        case "horizon":
+            return ["8d"]
+        case "short history":
+            bad.write_text("\n".join(lines[:31]))
+        case "constant series":
+            bad = market(folder, USDCLP=700.0)
+        case "text in a price column":
+            bad.write_text(
+                "\n".join([*lines[:500], lines[500].replace(lines[500].split(",")[1], "abc"), *lines[501:]])
+            )
+        case "not UTF-8":
+            bad.write_bytes("\n".join([lines[0].replace("Copper", "Cobreñ"), *lines[1:]]).encode("latin-1"))
+        case "directory":
+            return ["7d", "--path", folder, "--pair", "USDCLP"]
+        case "unwritable output":
+            return ["7d", "--output", good / "below-a-file"]
+        case "files for a source without files":
+            return ["7d", "--source", "ecb", "--path", good]
+        case "unknown source":
+            return ["7d", "--source", "bloomberg"]
+    return ["7d", "--path", bad, "--pair", "USDCLP"]
+
+
+KINDS = {
+    "missing file": "no such file",
+    "empty file": "is empty",
+    "no date column": "no date column",
+    "unknown pair": "not a currency pair",
+    "pair not in the source": "no column for EURNOK",
+    "pair not in the embedded rates": "not among the ECB reference rates",
+    "as-of before the data": "lies before the data",
+    "as-of is no date": "is not a date",
+    "as-of in the future": "lies in the future",
+    "horizon": "expected one of 7d, 15d, 30d, 90d",
+    "short history": "30 rows of history",
+    "constant series": "has not moved",
+    "text in a price column": "line 501",
+    "not UTF-8": "not UTF-8",
+    "directory": "is a directory",
+    "unwritable output": "cannot write into",
+    "files for a source without files": "reads no files",
+    "unknown source": "'source'",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_input_is_one_clear_line_and_exit_code_2(kind: str, tmp_path: Path) -> None:
+    done = forex("forecast", *broken(tmp_path, kind), folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert KINDS[kind] in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data" / "mlflow").exists(), "a run was recorded"
+
+
+def test_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+    done = forex("evaluate", "7d", folder=tmp_path, FOREX_DATADIR="x")
+    assert done.returncode == 2
+    assert "did you mean FOREX_DATA_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["forecast", "evaluate"])
+def test_help_is_complete(command: str, tmp_path: Path) -> None:
+    done = forex(command, "--help", folder=tmp_path, COLUMNS="120")
+    assert done.returncode == 0
+    wanted = {
+        "forecast": ("--pair", "--source", "--path", "--as-of", "--output", "--force", "--json"),
+        "evaluate": ("--from", "--to", "--every", "--pair", "--source", "--path", "--json"),
+    }[command]
+    assert all(option in done.stdout for option in wanted)
+    assert f"forex {command} 7d" in done.stdout
+
+
+def test_evaluate_json_is_the_contract_and_alone_on_stdout(tmp_path: Path) -> None:
+    path = market(tmp_path, rows=1100)
+    arguments = ("evaluate", "15d", "--path", path, "--pair", "USDCLP", "--from", "2017-06-01", "--json")
+    done = forex(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {
+        "pair",
+        "horizon",
+        "steps",
+        "unit",
+        "origins",
+        "first_origin",
+        "last_origin",
+        "every",
+        "seconds",
+        "reference",
+        "models",
+    } <= set(document)
+    assert document["steps"] == 11
+    assert document["unit"] == "CLP per USD"
+    assert document["first_origin"] >= "2017-06-01"
+    fields = {
+        "rmse",
+        "mae",
+        "mape_pct",
+        "crps",
+        "coverage_80",
+        "coverage_95",
+        "directional_accuracy",
+        "rmse_ratio_rw",
+        "crps_ratio_rw",
+        "dm_stat",
+        "dm_pvalue",
+        "weight_mean",
+        "failed_origins",
+    }
+    assert {"ensemble", "random_walk", "arima_garch", "gradient_boosting"} <= set(document["models"])
+    assert all(fields <= set(scores) for scores in document["models"].values())
+    walk = document["models"]["random_walk"]
+    assert walk["rmse_ratio_rw"] == walk["crps_ratio_rw"] == 1.0
+    assert walk["directional_accuracy"] is None

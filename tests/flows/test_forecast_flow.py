@@ -1,0 +1,184 @@
+"""The forecast flows on a real Prefect server and a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forex_core.config import EngineConfig
+from forex_core.testing import synthetic_table
+from forex_core.types import HORIZONS, Horizon
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(280)]
+
+LIGHT = EngineConfig(
+    members=("random_walk", "theta", "var", "drivers", "chronos"),
+    grid_origins=60,
+    warmup_origins=8,
+)
+WEEK = Horizon(7)
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A light engine, by the environment, as a deployment would set it."""
+    monkeypatch.setenv("FOREX_ENGINE", LIGHT.model_dump_json())
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    path = tmp_path / "market.csv"
+    synthetic_table(900).to_csv(path, index=False)
+    return path
+
+
+def run_flow(horizon: Horizon, **parameters: Any) -> dict[str, Any]:
+    from flows.forecast import FLOWS
+
+    return FLOWS[horizon](**parameters)
+
+
+def runs(tmp_path: Path, horizon: Horizon = WEEK) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'data' / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(f"forecaster_{horizon}")
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+@pytest.mark.usefixtures("light")
+def test_a_flow_publishes_logs_and_reports(market: Path, tmp_path: Path) -> None:
+    document = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    (run,) = runs(tmp_path)
+    assert run.info.run_id == document["run_id"]
+    assert run.info.status == "FINISHED"
+    assert re.fullmatch(r"forecast_\d{8}_\d{6}", run.info.run_name)
+    metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
+    for member in ("random_walk", "theta", "var", "drivers"):
+        assert metrics[f"{member}_rmse"] == pytest.approx(document["models"][member]["rmse"])
+        assert metrics[f"{member}_mape"] == pytest.approx(document["models"][member]["mape_pct"])
+        assert metrics[f"{member}_weight"] == pytest.approx(document["models"][member]["weight"])
+    assert sum(metrics[f"{m}_weight"] for m in ("random_walk", "theta", "var", "drivers")) == pytest.approx(1)
+    assert metrics["7d_rmse"] == pytest.approx(document["models"]["ensemble"]["rmse"])
+    assert {"7d_crps", "7d_coverage_80", "7d_dm_pvalue", "7d_rmse_ratio_next_close"} <= set(metrics)
+    assert params["usdclp_series_length"] == "900"
+    assert params["copper_features_available"] == "True"
+    assert float(params["forecast_mean"]) == pytest.approx(document["mean"][-1])
+    assert tags["pair"] == "USDCLP"
+    assert tags["horizon"] == "7d"
+    assert tags["skip_email"] == "true"
+    assert tags["prefect_flow_run_id"] != "none"
+    assert "chronos" in document["failures"]
+    assert "no weights" in tags["left_out.chronos"]
+    folder = Path(document["report"]).parent
+    written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    stored = Path(run.info.artifact_uri.removeprefix("file://")) / "reports"
+    logged = {p.relative_to(stored).as_posix() for p in stored.rglob("*") if p.is_file()}
+    assert written == logged
+    assert {"report.html", "forecast.csv", "forecast.json", "members.json", "snapshot.parquet"} <= logged
+    assert json.loads((stored / "forecast.json").read_text())["run_id"] == run.info.run_id
+    assert run.info.run_id in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("light")
+def test_every_horizon_lands_in_its_own_experiment(market: Path, tmp_path: Path) -> None:
+    medians = []
+    for horizon in HORIZONS:
+        document = run_flow(horizon, pair="USDCLP", source="csv", paths=[market])
+        (run,) = runs(tmp_path, horizon)
+        assert f"{horizon}_rmse" in run.data.metrics
+        assert len(run.data.metrics) > 10
+        medians.append(document["quantiles"]["0.5"])
+    shortest = len(medians[0])
+    assert all(path[:shortest] == medians[0] for path in medians), "horizons are slices of one path"
+
+
+@pytest.mark.usefixtures("light")
+def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: Path) -> None:
+    first = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    again = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    assert again["already_published"]
+    assert again["run_id"] == first["run_id"]
+    assert len(runs(tmp_path)) == 1
+    elsewhere = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], output=tmp_path / "out")
+    assert Path(elsewhere["report"]) == tmp_path / "out" / "report.html"
+    assert Path(elsewhere["report"]).is_file()
+    forced = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], force=True)
+    assert forced["run_id"] != first["run_id"]
+    assert forced["quantiles"] == first["quantiles"]
+    assert len(runs(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("light")
+def test_a_failure_fails_the_flow_and_leaves_a_failed_run(market: Path, tmp_path: Path) -> None:
+    from forex_core.errors import InputError
+
+    with pytest.raises(InputError, match="before the data"):
+        run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=date(2001, 1, 1))
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error_type"] == "InputError"
+    assert "before the data" in run.data.tags["error_message"]
+    assert run.data.tags["pair"] == "USDCLP"
+
+
+@pytest.mark.usefixtures("light")
+def test_records_and_the_result_reach_prefect(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}), get_client(sync_client=True) as client:
+        document = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+        logged = _wait_for_log(client, "member chronos left out")
+        artifacts = client.read_artifacts()
+    assert logged.task_run_id is not None, "attributed to the task that made the record"
+    (artifact,) = [
+        a for a in artifacts if a.key == "forecast-usdclp-7d" and document["run_id"] in str(a.data)
+    ]
+    assert document["verdict"]["sentence"] in str(artifact.data)
+    assert document["report"] in str(artifact.data)
+
+
+def _wait_for_log(client: Any, text: str) -> Any:
+    """The first log record with `text`; records are sent in batches, some seconds after they are made."""
+    for _ in range(100):
+        found = [record for record in client.read_logs() if text in record.message]
+        if found:
+            return found[0]
+        time.sleep(0.2)
+    raise AssertionError(f"no log record with '{text}' reached the server")
+
+
+def test_only_an_unreachable_source_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect import flow
+
+    import flows.forecast as module
+    from forex_core.config import load_settings
+    from forex_core.errors import SourceError, SourceUnavailable
+
+    calls = []
+
+    class Flaky:
+        """Stands for a source across a network: unreachable at first, then without the pair."""
+
+        name = "flaky"
+
+        def load(self, pair: object) -> None:
+            calls.append(pair)
+            raise SourceUnavailable("gone") if len(calls) == 1 else SourceError("no such pair")
+
+    monkeypatch.setattr(module, "provider", lambda *_: Flaky())
+
+    @flow
+    def only_load() -> None:
+        module.load.with_options(retry_delay_seconds=0)(load_settings(), None)
+
+    with pytest.raises(SourceError):
+        only_load()
+    assert len(calls) == 2
