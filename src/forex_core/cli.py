@@ -10,17 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from loguru import logger
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from forex_core import __version__
 from forex_core.config import Settings, load_settings
 from forex_core.errors import ForexError, InputError
 from forex_core.types import Horizon, MarketBundle, Pair
+
+if TYPE_CHECKING:
+    from forex_core.engine import Engine
+    from forex_core.report.document import Document
 
 app = typer.Typer(
     help="Scheduled, tracked, honest FX forecasts.",
@@ -150,12 +155,13 @@ def forecast(
     prepare_manual_run(settings.root, verbose=verbose)
     with _progress(f"{settings.pair} {ahead}") as progress:
         from flows.forecast import FLOWS, PROGRESS
+        from forex_core.engine import import_libraries
 
         PROGRESS.set(progress)
         with ThreadPoolExecutor(1) as pool:
-            # Prefect spends seconds on starting its server; what comes after is made ready meanwhile. Should it
-            # fail, the flow meets the same failure and reports it.
-            pool.submit(_make_ready, settings)
+            # Prefect spends seconds on starting its server, in which the numerical libraries can be imported. Not
+            # the tracking store: SQLAlchemy sets up Prefect's and MLflow's mappers together, and not in parallel.
+            pool.submit(import_libraries)
             document = FLOWS[ahead](
                 pair=settings.pair,
                 source=settings.source,
@@ -236,18 +242,10 @@ def _load(settings: Settings, as_of: date | None) -> MarketBundle:
     return load_bundle(source, Pair.parse(settings.pair), as_of)
 
 
-def _engine(settings: Settings, progress: Callable[[str, int, int], None] | None = None) -> Any:
+def _engine(settings: Settings, progress: Callable[[str, int, int], None] | None = None) -> Engine:
     from forex_core.engine import Engine, build_members
 
     return Engine(settings.engine, build_members(settings.engine, settings.chronos), progress)
-
-
-def _make_ready(settings: Settings) -> None:
-    from forex_core.engine import import_libraries
-    from forex_core.tracking.mlflow_tracker import open_store
-
-    open_store(settings.mlflow_uri)
-    import_libraries()
 
 
 def _day(option: str, text: str | None) -> date | None:
@@ -259,11 +257,12 @@ def _day(option: str, text: str | None) -> date | None:
         raise InputError(f"{option} '{text}' is not a date; expected one such as 2024-06-28") from error
 
 
-def _print(document: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], Any]) -> None:
+def _print(document: Document, as_json: bool, render: Callable[[Document], list[RenderableType]]) -> None:
     if as_json:
         sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
     else:
-        stdout.print(render(document))
+        for part in render(document):
+            stdout.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _configure_logging(verbose: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -11,8 +12,8 @@ from forex_core.report.document import Document
 ENSEMBLE = "ensemble"
 
 
-def forecast_tables(document: Document) -> RenderableType:
-    """The forecast, the models behind it and the verdict, for a terminal."""
+def forecast_tables(document: Document) -> list[RenderableType]:
+    """The forecast, the models behind it and the verdict, for a terminal; lines of text are left to wrap there."""
     unit, origin = document["unit"], document["origin"]
     table = Table(
         title=f"{document['pair']} {document['horizon']} from {origin} ({unit})", title_justify="left"
@@ -28,8 +29,7 @@ def forecast_tables(document: Document) -> RenderableType:
     parts += [Text(f"Data: {r['series']} {r['kind']}: {r['note']}") for r in noticed]
     if document.get("already_published"):
         parts.append(Text("These data were published before; --force publishes them again."))
-    parts += [Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}", no_wrap=True)]
-    return Group(*parts)
+    return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}")]
 
 
 def models_table(document: Document) -> Table:
@@ -39,14 +39,14 @@ def models_table(document: Document) -> Table:
         f"Out of sample on {evaluation['origins']} rolling origins, {evaluation['first_origin']} to "
         f"{evaluation['last_origin']}, over {evaluation['steps']} steps"
     )
-    table = Table(title=title, title_justify="left")
+    table = _table(title)
     table.add_column("Model", no_wrap=True)
     for heading in ("RMSE", "MAPE %", "Weight", "RMSE/RW", "CRPS/RW", "80 %", "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, m in document["models"].items():
         table.add_row(
             name,
-            price(m["rmse"]),
+            error_size(m["rmse"]),
             number(m["mape_pct"], 2),
             number(m.get("weight", m["weight_mean"]), 3),
             number(m["rmse_ratio_rw"], 3),
@@ -58,9 +58,9 @@ def models_table(document: Document) -> Table:
     return table
 
 
-def leaderboard(document: Document) -> RenderableType:
+def leaderboard(document: Document) -> list[RenderableType]:
     """The models' scores, and each one's direction and tests against the random walk."""
-    tests = Table(title="Against the random walk, one-sided", title_justify="left")
+    tests = _table("Against the random walk, one-sided")
     tests.add_column("Model", no_wrap=True)
     for heading in ("Direction", "t", "p", "RMSE/next close", "p next close", "Failed"):
         tests.add_column(heading, justify="right", no_wrap=True)
@@ -76,7 +76,7 @@ def leaderboard(document: Document) -> RenderableType:
             style="bold" if name == ENSEMBLE else "",
         )
     left_out = [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
-    return Group(models_table(document), tests, *left_out)
+    return [models_table(document), tests, *left_out]
 
 
 def markdown_summary(document: Document) -> str:
@@ -96,7 +96,7 @@ def markdown_summary(document: Document) -> str:
     lines += ["", "| Model | RMSE | MAPE % | Weight | RMSE / random walk |", "|---|---:|---:|---:|---:|"]
     for name, m in document["models"].items():
         lines.append(
-            f"| {name} | {price(m['rmse'])} | {number(m['mape_pct'], 2)} | {number(m['weight'], 3)} "
+            f"| {name} | {error_size(m['rmse'])} | {number(m['mape_pct'], 2)} | {number(m['weight'], 3)} "
             f"| {number(m['rmse_ratio_rw'], 3)} |"
         )
     lines += ["", f"Run `{document['run_id']}`, [report](file://{document['report']})"]
@@ -104,19 +104,32 @@ def markdown_summary(document: Document) -> str:
 
 
 def price(value: float) -> str:
-    """A price or a difference of prices with about six significant digits.
+    """A price with about six significant digits.
 
-    >>> price(18.907715717), price(954.1300048), price(0.2260001)
-    ('18.9077', '954.130', '0.226000')
+    >>> price(18.907715717), price(954.1300048), price(1.0834)
+    ('18.9077', '954.130', '1.08340')
     """
     size = abs(value)
     decimals = 6 if size < 1 else 5 if size < 10 else 4 if size < 100 else 3 if size < 1000 else 2
     return f"{value:,.{decimals}f}"
 
 
+def error_size(value: float) -> str:
+    """An error in price units with about four significant digits.
+
+    >>> error_size(12.448), error_size(0.2135), error_size(0.006812)
+    ('12.45', '0.2135', '0.006812')
+    """
+    return f"{value:#.4g}"
+
+
 def number(value: float | None, decimals: int) -> str:
     """A figure, or a dash where it does not apply."""
     return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
 
 
 def _rows(document: Document) -> list[tuple[str, tuple[float, ...]]]:

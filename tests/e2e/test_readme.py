@@ -1,0 +1,98 @@
+"""Documents cannot drift: the README's commands are run, and the command reference is what the commands say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forex_core.testing import synthetic_table
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def readme_commands() -> list[list[str]]:
+    """Every `forex …` line in the README's code blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [line[1:] for line in lines if line and line[0].endswith("forex") and line[0] != "git"]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+    return kept | {"FOREX_DATA_DIR": str(folder / "data")}
+
+
+def test_readme_names_commands() -> None:
+    assert len(readme_commands()) >= 4
+
+
+@pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
+def test_readme_commands_run(command: list[str], tmp_path: Path) -> None:
+    table = synthetic_table(900)
+    table[["Date", "USDCLP", "Copper"]].to_csv(tmp_path / "market.csv", index=False)
+    table[["Date", "VIX"]].to_csv(tmp_path / "rates.csv", index=False)
+    done = subprocess.run(
+        [str(BIN / "forex"), *command],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rolling origins" in done.stdout
+    if command[0] == "forecast":
+        report = re.search(r"Report: (\S+)", done.stdout)
+        assert report is not None
+        assert Path(report[1]).is_file()
+
+
+def test_readme_make_targets_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "CONTRIBUTING.md").read_text(
+        encoding="utf-8"
+    )
+    targets = set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets >= {"forecast", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_command_reference_is_current(tmp_path: Path) -> None:
+    made = tmp_path / "cli.md"
+    subprocess.run(
+        [
+            str(BIN / "typer"),
+            "forex_core.cli",
+            "utils",
+            "docs",
+            "--name",
+            "forex",
+            "--title",
+            "Command line",
+            "--output",
+            str(made),
+        ],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    current = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert made.read_text(encoding="utf-8") == current, "run make docs"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
