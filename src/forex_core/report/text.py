@@ -15,9 +15,7 @@ ENSEMBLE = "ensemble"
 def forecast_tables(document: Document) -> list[RenderableType]:
     """The forecast, the models behind it and the verdict, for a terminal; lines of text are left to wrap there."""
     unit, origin = document["unit"], document["origin"]
-    table = Table(
-        title=f"{document['pair']} {document['horizon']} from {origin} ({unit})", title_justify="left"
-    )
+    table = _table(f"{document['pair']} {document['horizon']} from {origin} ({unit})")
     table.add_column("Target date")
     for name in ("Median", "80 % low", "80 % high", "95 % low", "95 % high"):
         table.add_column(name, justify="right")
@@ -36,8 +34,8 @@ def models_table(document: Document) -> Table:
     """One row a model, the ensemble first and the random walk beside it; scores are out of sample."""
     evaluation = document.get("evaluation", document)
     title = (
-        f"Out of sample on {evaluation['origins']} rolling origins, {evaluation['first_origin']} to "
-        f"{evaluation['last_origin']}, over {evaluation['steps']} steps"
+        f"Out of sample: {evaluation['origins']} rolling origins, {evaluation['first_origin']} to "
+        f"{evaluation['last_origin']}, {evaluation['steps']} steps"
     )
     table = _table(title)
     table.add_column("Model", no_wrap=True)
@@ -60,9 +58,9 @@ def models_table(document: Document) -> Table:
 
 def leaderboard(document: Document) -> list[RenderableType]:
     """The models' scores, and each one's direction and tests against the random walk."""
-    tests = _table("Against the random walk, one-sided")
+    tests = _table("Against the random walk from the origin's close (t, p) and from the next")
     tests.add_column("Model", no_wrap=True)
-    for heading in ("Direction", "t", "p", "RMSE/next close", "p next close", "Failed"):
+    for heading in ("Direction", "t", "p", "RMSE/next", "p next", "Failed"):
         tests.add_column(heading, justify="right", no_wrap=True)
     for name, m in document["models"].items():
         tests.add_row(
@@ -129,7 +127,15 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    # Narrow enough for a terminal of 80 columns.
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _rows(document: Document) -> list[tuple[str, tuple[float, ...]]]:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 FIRST_START_LIMIT_S = 120
 MAX_TAG = 5000
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""What MLflow reads when it is imported: it reports nothing home and draws nothing on the terminal."""
 
 
 class MLflowTracker:
@@ -185,9 +192,8 @@ def open_store(uri: str) -> MlflowClient:
     Raises:
         TrackingError: when the folder cannot be written or the database cannot be opened.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     with _translated(uri):
         from mlflow import MlflowClient
 
