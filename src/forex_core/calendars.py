@@ -100,8 +100,8 @@ def target_dates(pair: Pair, origin: date, horizon: Horizon) -> tuple[tuple[int,
     A step counts weekdays after the origin, as the rows of a bundle do, so a holiday leaves a step out
     and does not shift those behind it.
 
-    >>> [step for step, _ in target_dates(Pair("USD", "CLP"), date(2024, 9, 13), Horizon(7))]
-    [1, 2, 5]
+    >>> [step for step, _ in target_dates(Pair("USD", "CLP"), date(2024, 6, 28), Horizon(7))]
+    [1, 2, 3, 5]
     """
     steps = int(np.busday_count(origin + timedelta(days=1), origin + timedelta(days=horizon.days + 1)))
     weekdays = [origin]

@@ -165,12 +165,12 @@ class Engine:
             DataQualityError: with how many rows there are and how many are needed.
         """
         config = self.config
-        needed = (
-            config.min_history_rows
-            + config.min_scored_origins * config.grid_every * 4 // 3
-            + horizon.evaluation_steps
-        )
-        if len(bundle) < needed:
+        grid = self._grid(bundle, len(bundle))
+        after_warmup = grid[min(config.warmup_origins, len(grid) // 4) :]
+        if (after_warmup + horizon.evaluation_steps < len(bundle)).sum() < config.min_scored_origins:
+            # A quarter of the grid warms up, and holidays take a few days in a hundred out of it.
+            scored_rows = config.min_scored_origins * config.grid_every + horizon.evaluation_steps
+            needed = config.min_history_rows + int(1.45 * scored_rows)
             raise DataQualityError(
                 f"{bundle.pair} has {len(bundle)} rows of history up to {bundle.origin}; a {horizon} forecast "
                 f"needs {needed} to be scored out of sample: give a longer file or a later --as-of"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -79,10 +79,11 @@ def _instant(spot: Series, pair: Pair, as_of: date | pd.Timestamp | None) -> pd.
     if as_of is None:
         return now
     asked = pd.Timestamp(as_of)
-    if (asked if asked.tz else asked.tz_localize("UTC")) > now:
+    instant = asked.tz_convert("UTC") if asked.tz else asked.tz_localize("UTC")
+    if instant > now:
         raise InputError(f"as-of {as_of} lies in the future; expected today ({now.date()}) or earlier")
-    if isinstance(as_of, pd.Timestamp):
-        return as_of.tz_convert("UTC") if as_of.tz else as_of.tz_localize("UTC")
+    if isinstance(as_of, datetime):  # a pandas timestamp is one as well
+        return instant
     origin = _origin_ns(spot, pair, pd.DatetimeIndex([asked]))
     return min(pd.Timestamp(int(origin[0]), tz="UTC"), now)
 

@@ -1,0 +1,227 @@
+"""Settings: which layer wins, which names are refused, and what a message says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from forex_core.config import MEMBERS, Settings, known_names, load_settings
+from forex_core.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty current folder and no setting in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FOREX_DATA_DIR", raising=False)
+    return tmp_path
+
+
+def refusal(**overrides: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+class TestPrecedence:
+    LAYERS = ("command line", "environment", ".env", "forex.toml")
+
+    @pytest.mark.parametrize("highest", range(len(LAYERS) + 1), ids=[*LAYERS, "default"])
+    def test_command_line_over_environment_over_dotenv_over_toml_over_default(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, highest: int
+    ) -> None:
+        """All layers below the highest one are set to something else."""
+        (folder / "forex.toml").write_text('pair = "USDTRY"\n' if highest <= 3 else "")
+        (folder / ".env").write_text("FOREX_PAIR=USDJPY\n" if highest <= 2 else "")
+        if highest <= 1:
+            monkeypatch.setenv("FOREX_PAIR", "EURUSD")
+        found = load_settings(pair="USDCLP" if highest == 0 else None).pair
+        assert found == ("USDCLP", "EURUSD", "USDJPY", "USDTRY", "USDMXN")[highest]
+
+    def test_holds_for_each_nested_setting_by_itself(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path
+    ) -> None:
+        (folder / "forex.toml").write_text(
+            "[engine]\nmin_members = 4\ngrid_every = 7\nwarmup_origins = 9\nmin_scored_origins = 33\n"
+        )
+        (folder / ".env").write_text("FOREX_ENGINE__GRID_EVERY=8\nFOREX_ENGINE__WARMUP_ORIGINS=10\n")
+        monkeypatch.setenv("FOREX_ENGINE__WARMUP_ORIGINS", "11")
+        engine = load_settings(engine={"min_scored_origins": 44}).engine
+        assert (engine.min_members, engine.grid_every, engine.warmup_origins) == (4, 8, 11)
+        assert engine.min_scored_origins == 44
+        assert engine.grid_origins == 260  # the default
+
+    def test_none_leaves_the_layer_to_the_others_and_false_does_not(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_SKIP_EMAIL", "true")
+        assert load_settings(skip_email=None).skip_email is True
+        assert load_settings(skip_email=False).skip_email is False
+
+    def test_names_of_the_environment_may_be_in_lower_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("forex_pair", "EURUSD")
+        assert load_settings().pair == "EURUSD"
+
+    def test_lists_and_tables_are_json_in_the_environment_and_toml_in_the_file(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path
+    ) -> None:
+        (folder / "forex.toml").write_text('source = "csv"\n[columns]\nPrice = "USDCLP"\n')
+        monkeypatch.setenv("FOREX_PATHS", '["a.csv", "b.csv"]')
+        monkeypatch.setenv("FOREX_ENGINE__MEMBERS", '["random_walk", "ets"]')
+        found = load_settings()
+        assert found.paths == (Path("a.csv"), Path("b.csv"))
+        assert found.columns == {"Price": "USDCLP"}
+        assert found.engine.members == ("random_walk", "ets")
+        assert found.source == "csv"
+
+    def test_defaults_need_no_file_and_no_network(self) -> None:
+        found = load_settings()
+        assert (found.pair, found.source, found.paths) == ("USDMXN", "ecb", ())
+        assert found.engine.members == MEMBERS
+        assert found.chronos.model is None
+
+    def test_are_frozen(self) -> None:
+        found: Settings = load_settings()
+        with pytest.raises(ValidationError, match="frozen"):
+            found.pair = "EURUSD"
+        with pytest.raises(ValidationError, match="frozen"):
+            found.engine.min_members = 1
+
+
+class TestUnknownNames:
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("FOREX_PIAR", "FOREX_PAIR"),
+            ("FOREX_DATADIR", "FOREX_DATA_DIR"),
+            ("forex_sorce", "FOREX_SOURCE"),
+            ("FOREX_ENGINE__MIN_MEMBER", "FOREX_ENGINE__MIN_MEMBERS"),
+            ("FOREX_ENGINE_MIN_MEMBERS", "FOREX_ENGINE__MIN_MEMBERS"),
+            ("FOREX_CHRONOS__MODLE", "FOREX_CHRONOS__MODEL"),
+        ],
+    )
+    @pytest.mark.parametrize("layer", ["environment", ".env"])
+    def test_of_variables_are_refused_with_the_nearest_known_one(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, layer: str, name: str, nearest: str
+    ) -> None:
+        if layer == "environment":
+            monkeypatch.setenv(name, "1")
+        else:
+            (folder / ".env").write_text(f"{name}=1\n")
+        message = refusal()
+        assert f"{name} in {'the environment' if layer == 'environment' else '.env'}" in message
+        assert f"did you mean {nearest}?" in message
+
+    @pytest.mark.parametrize(
+        ("text", "name", "nearest"),
+        [
+            ('piar = "USDCLP"', "piar", "pair"),
+            ("[engine]\nmin_membrs = 3", "engine.min_membrs", "engine.min_members"),
+            ("[chronos]\ncontexts = 128", "chronos.contexts", "chronos.context"),
+            ("[engin]\nmin_members = 3", "engin", "engine"),
+            ("engine.grid_evry = 3", "engine.grid_evry", "engine.grid_every"),
+        ],
+    )
+    def test_of_the_toml_file_are_refused_with_the_nearest_known_one(
+        self, folder: Path, text: str, name: str, nearest: str
+    ) -> None:
+        (folder / "forex.toml").write_text(text)
+        message = refusal()
+        assert f"{name} in forex.toml" in message
+        assert f"did you mean {nearest}?" in message
+
+    def test_of_a_nested_json_value_are_refused_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FOREX_ENGINE", '{"min_membrs": 3}')
+        assert "did you mean engine.min_members?" in refusal()
+
+    @pytest.mark.parametrize(
+        ("overrides", "nearest"), [({"piar": "USDCLP"}, "pair"), ({"engine": {"min_mebers": 3}}, "engine")]
+    )
+    def test_of_the_call_are_refused_too(self, overrides: Mapping[str, Any], nearest: str) -> None:
+        assert f"did you mean {nearest}" in refusal(**overrides)
+
+    def test_that_resemble_nothing_are_refused_with_the_list_of_all(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_QQQXXX", "1")
+        message = refusal()
+        assert all(name in message for name in known_names())
+
+    def test_the_folder_of_an_installation_is_tolerated(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path
+    ) -> None:
+        monkeypatch.setenv("FOREX_HOME", "/opt/forex")
+        (folder / ".env").write_text("FOREX_HOME=/opt/forex\nFOREX_PAIR=USDJPY\n")
+        assert load_settings().pair == "USDJPY"
+
+    def test_of_other_programs_are_none_of_ours(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        monkeypatch.setenv("PAIR", "EURUSD")
+        (folder / ".env").write_text("PREFECT_HOME=/srv/prefect\npair=EURUSD\n")
+        assert load_settings().pair == "USDMXN"
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("name", "value", "told"),
+        [
+            ("FOREX_ENGINE__MIN_MEMBERS", "many", ("engine.min_members", "many", "integer")),
+            ("FOREX_ENGINE__MIN_MEMBERS", "0", ("engine.min_members", "0", "greater than or equal to 1")),
+            ("FOREX_SOURCE", "yahoo", ("source", "yahoo", "'ecb' or 'csv'")),
+            ("FOREX_SKIP_EMAIL", "perhaps", ("skip_email", "perhaps", "boolean")),
+            ("FOREX_PATHS", "market.csv", ("paths", "JSON", "FOREX_PATHS='[\"market.csv\"]'")),
+            ("FOREX_ENGINE", "{", ("engine", "JSON")),
+        ],
+    )
+    def test_that_do_not_parse_are_refused_with_setting_and_value(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: tuple[str, ...]
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        message = refusal()
+        assert all(part in message for part in told), message
+
+    def test_of_the_toml_file_are_checked_as_well(self, folder: Path) -> None:
+        (folder / "forex.toml").write_text("[engine]\ngrid_origins = 3\n")
+        assert "engine.grid_origins" in refusal()
+
+    @pytest.mark.parametrize("content", [b"pair = = 3", b"pair = '\xff'", b"[engine\n"])
+    def test_a_file_that_is_not_toml_is_refused_by_name(self, folder: Path, content: bytes) -> None:
+        (folder / "forex.toml").write_bytes(content)
+        assert "forex.toml is not TOML" in refusal()
+
+    def test_a_dotenv_file_that_is_not_text_is_refused(self, folder: Path) -> None:
+        (folder / ".env").write_bytes(b"FOREX_PAIR=\xff\n")
+        assert "cannot be read" in refusal()
+
+
+class TestPlaces:
+    def test_a_relative_data_folder_is_below_the_current_one(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = load_settings(data_dir="here/data")
+        assert found.root == folder / "here" / "data"
+        assert found.root.is_absolute()
+        assert found.reports_dir == folder / "here" / "data" / "reports"
+        assert load_settings().root == folder / "data"
+        (folder / "elsewhere").mkdir()
+        monkeypatch.chdir(folder / "elsewhere")
+        assert load_settings().root == folder / "elsewhere" / "data"
+
+    def test_an_absolute_one_and_one_at_home_are_kept(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(folder / "home"))
+        assert load_settings(data_dir="~/forex").root == folder / "home" / "forex"
+        assert load_settings(data_dir=folder / "x").root == folder / "x"
+
+    def test_tracking_lies_below_it_unless_named(self, folder: Path) -> None:
+        found = load_settings()
+        assert found.mlflow_uri == f"sqlite:///{folder / 'data' / 'mlflow' / 'mlflow.db'}"
+        assert found.mlflow_artifacts == (folder / "data" / "mlflow" / "mlruns").as_uri()
+        named = load_settings(tracking_uri="postgresql://db/mlflow", artifact_uri="s3://bucket/runs")
+        assert (named.mlflow_uri, named.mlflow_artifacts) == ("postgresql://db/mlflow", "s3://bucket/runs")
