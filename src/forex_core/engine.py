@@ -198,12 +198,13 @@ class Engine:
         """The rolling-origin leaderboard of every member and the ensemble.
 
         What is scored at each origin is what would have been published there. Weights and bands learn on the
-        fixed grid from `grid_origins` before `start` on, whatever the origins that are scored.
+        fixed grid from `grid_origins` before the first one on, whatever the origins that are scored.
 
         Args:
-            start: first origin; by default the grid origins behind a forecast of today, less the warm-up.
+            start: first origin; the others follow every `every` weekdays. By default the origins behind a
+                forecast of today: every `every`-th business day of the fixed grid, after the warm-up.
             end: last origin.
-            every: weekdays between two scored origins, counted on a fixed calendar.
+            every: distance of two scored origins, by default that of the grid.
 
         Raises:
             DataQualityError: when fewer than `min_scored_origins` are left.
@@ -215,12 +216,13 @@ class Engine:
         grid = self._grid(bundle, last)
         if start is None:
             grid = self._recent_grid(bundle, last)
-            first = int(grid[min(config.warmup_origins, len(grid) // 4)]) if len(grid) else 0
+            wanted = _calendar_rows(bundle, every)
+            wanted = wanted[(wanted >= grid[min(config.warmup_origins, len(grid) // 4)]) & (wanted < last)]
         else:
             first = int(bundle.dates.searchsorted(pd.Timestamp(start)))
+            wanted = np.arange(first, last, every)
+            wanted = wanted[wanted >= config.min_history_rows]
             grid = grid[max(0, int((grid < first).sum()) - config.grid_origins) :]
-        wanted = _calendar_rows(bundle, every)
-        wanted = wanted[(wanted >= max(first, config.min_history_rows)) & (wanted < last)]
         rows = np.union1d(grid, wanted)
         usable = int((wanted + horizon.evaluation_steps < len(bundle)).sum())
         if usable < config.min_scored_origins:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ def evaluation_document(evaluation: Evaluation, seconds: float) -> Document:
         "first_origin": evaluation.origins[0].isoformat(),
         "last_origin": evaluation.origins[-1].isoformat(),
         "every": evaluation.every,
+        "origin_weekdays": _weekdays(evaluation.origins),
         "seconds": round(seconds, 3),
         "reference": "random_walk",
         "models": {name: _model(scores) for name, scores in evaluation.scores.items()},
@@ -114,6 +118,12 @@ def replay_record(run: ForecastRun) -> Document:
             for m in run.members
         },
     }
+
+
+def _weekdays(origins: Sequence[date]) -> dict[str, int]:
+    """How many origins fall on each day of the week: scores differ by it where a close is struck early."""
+    counts = Counter(day.strftime("%A") for day in sorted(origins, key=date.weekday))
+    return dict(counts)
 
 
 def _model(scores: Scores) -> Document:

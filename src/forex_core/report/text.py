@@ -74,7 +74,9 @@ def leaderboard(document: Document) -> list[RenderableType]:
             style="bold" if name == ENSEMBLE else "",
         )
     left_out = [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
-    return [models_table(document), tests, *left_out]
+    weekdays = list(document["origin_weekdays"])
+    note = f"All origins fall on a {weekdays[0]}; other days of the week may score otherwise (--every 1 takes all)."
+    return [models_table(document), tests, *([Text(note)] if len(weekdays) == 1 else []), *left_out]
 
 
 def markdown_summary(document: Document) -> str:
