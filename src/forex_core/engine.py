@@ -217,7 +217,8 @@ class Engine:
         if start is None:
             grid = self._recent_grid(bundle, last)
             wanted = _calendar_rows(bundle, every)
-            wanted = wanted[(wanted >= grid[min(config.warmup_origins, len(grid) // 4)]) & (wanted < last)]
+            first = int(grid[min(config.warmup_origins, len(grid) // 4)]) if len(grid) else last
+            wanted = wanted[(wanted >= first) & (wanted < last)]
         else:
             first = int(bundle.dates.searchsorted(pd.Timestamp(start)))
             wanted = np.arange(first, last, every)

@@ -1,0 +1,398 @@
+"""One suite over every member of the ensemble, with a tiny Chronos-2 model built, saved and loaded for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from scipy.stats import norm
+from threadpoolctl import threadpool_limits
+
+from forex_core.config import MEMBERS, ChronosConfig, EngineConfig
+from forex_core.engine import build_members, import_libraries
+from forex_core.errors import MemberError
+from forex_core.models.base import Answers, Forecaster, Levels, lognormal, rows_of
+from forex_core.models.features import log_returns
+from forex_core.models.random_walk import RandomWalk
+from forex_core.testing import bundle_of, synthetic_table
+from forex_core.types import LEVELS, PATH_STEPS, Array, MarketBundle
+
+CONTEXT = 128
+ROWS = 620
+MIDDLE = LEVELS.index(0.5)
+BEFORE_ANCHOR, ANCHOR = date(2016, 12, 30), date(2017, 1, 2)
+"""The last weekday of a year and the first of the next, on which every member with a cadence re-estimates."""
+
+DAYS = (date(2016, 7, 14), date(2016, 12, 29), BEFORE_ANCHOR, ANCHOR, date(2017, 1, 3), date(2017, 4, 21))
+BUILT = build_members(EngineConfig(), ChronosConfig())
+BOUNDED = [m.name for m in BUILT if m.lookback_rows is not None]
+ON_DRIVERS = [m.name for m in BUILT if "drivers" in m.columns]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the engine runs them."""
+    import_libraries()
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return synthetic_table(ROWS, seed=3)
+
+
+@pytest.fixture(scope="module")
+def bundle(table: pd.DataFrame) -> MarketBundle:
+    return bundle_of(table)
+
+
+@pytest.fixture(scope="module")
+def tiny_chronos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained Chronos-2 model whose last layer's biases are a normal's quantiles."""
+    import torch
+    from chronos.chronos2 import Chronos2Model
+    from chronos.chronos2.config import Chronos2CoreConfig
+
+    levels = [0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99]
+    config = Chronos2CoreConfig(
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        initializer_factor=0.1,
+        chronos_pipeline_class="Chronos2Pipeline",
+        chronos_config={
+            "context_length": CONTEXT,
+            "input_patch_size": 8,
+            "input_patch_stride": 8,
+            "output_patch_size": 8,
+            "max_output_patches": PATH_STEPS // 8,
+            "quantiles": levels,
+            "use_reg_token": True,
+            "use_arcsinh": True,
+        },
+    )
+    folder = tmp_path_factory.mktemp("chronos") / "tiny"
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = Chronos2Model(config)
+        bias = model.output_patch_embedding.output_layer.bias
+        with torch.no_grad():
+            z = torch.tensor(norm.ppf(levels), dtype=torch.float32)
+            bias.copy_(0.5 * z.repeat_interleave(len(bias) // len(levels)))
+        model.save_pretrained(folder)
+    return folder
+
+
+def build(name: str, request: pytest.FixtureRequest) -> Forecaster:
+    """A new member; the Chronos weights are made only where it is asked for."""
+    model = str(request.getfixturevalue("tiny_chronos")) if name == "chronos" else None
+    config = EngineConfig(members=("random_walk", name) if name != "random_walk" else ("random_walk",))
+    return build_members(config, ChronosConfig(model=model, context=CONTEXT))[-1]
+
+
+@pytest.fixture(params=MEMBERS)
+def member(request: pytest.FixtureRequest) -> Forecaster:
+    return build(request.param, request)
+
+
+def ask(member: Forecaster, bundle: MarketBundle, days: tuple[date, ...] = DAYS) -> Array:
+    """[N, H, Q] answers at the origins of `days`, every one of them given."""
+    answers = member.forecast(bundle, instants_of(bundle, days), PATH_STEPS, LEVELS)
+    assert answers.reasons == {}
+    assert np.isfinite(answers.quantiles).all()
+    return answers.quantiles
+
+
+def instants_of(bundle: MarketBundle, days: tuple[date, ...]) -> pd.DatetimeIndex:
+    rows = bundle.dates.get_indexer(pd.DatetimeIndex(days))
+    assert (rows >= 0).all()
+    return bundle.instants[rows]
+
+
+def leaks(member: Forecaster, table: pd.DataFrame, day: date) -> list[str]:
+    """The canary: which changes to what came after an origin change that origin's answer by a single bit."""
+    whole = bundle_of(table)
+    origin = instants_of(whole, (day,))
+    later = (pd.to_datetime(table["Date"]) > pd.Timestamp(day)).to_numpy()
+    assert later.any()
+    loud = table.copy()
+    loud.loc[later, table.columns[1:]] *= 10
+    altered = {
+        "later rows times 10": bundle_of(loud),
+        "later rows deleted": bundle_of(table[~later]),
+        "the bundle as it stood": whole.until(origin[0]),
+    }
+    answer = member.forecast(whole, origin, PATH_STEPS, LEVELS)[0]
+    return [
+        change
+        for change, changed in altered.items()
+        if not np.array_equal(member.forecast(changed, origin, PATH_STEPS, LEVELS)[0], answer, equal_nan=True)
+    ]
+
+
+def held_back(table: pd.DataFrame, day: date) -> pd.DataFrame:
+    """The table with a real jump of 40 % at `day`: a print that the gate holds back until the next confirms it."""
+    jumped = table.copy()
+    jumped.loc[pd.to_datetime(table["Date"]) >= pd.Timestamp(day), "USDCLP"] *= 1.4
+    return jumped
+
+
+def test_shape_order_and_place(member: Forecaster, bundle: MarketBundle) -> None:
+    quantiles = ask(member, bundle)
+    assert quantiles.shape == (len(DAYS), PATH_STEPS, len(LEVELS))
+    assert (quantiles > 0).all()
+    assert (np.diff(quantiles, axis=2) >= 0).all()
+    assert (quantiles[:, :, -1] > quantiles[:, :, 0]).all()
+    spot = bundle.spot[rows_of(bundle, instants_of(bundle, DAYS))]
+    five_days = np.abs(np.log(quantiles[:, :5, MIDDLE] / spot[:, None]))
+    # Five days of 0.6 % each are 1.3 %; the tiny Chronos is untrained and leans to the mean of its context.
+    assert five_days.max() < (0.15 if member.name == "chronos" else 0.03)
+    assert np.abs(np.log(quantiles[:, :, MIDDLE] / spot[:, None])).max() < 0.15
+
+
+def test_other_levels_and_steps_are_answered_as_asked(member: Forecaster, bundle: MarketBundle) -> None:
+    whole = ask(member, bundle)
+    few = member.forecast(bundle, instants_of(bundle, DAYS), 7, (0.1, 0.5, 0.9)).quantiles
+    assert few.shape == (len(DAYS), 7, 3)
+    at = [LEVELS.index(level) for level in (0.1, 0.5, 0.9)]
+    np.testing.assert_allclose(few, whole[:, :7][:, :, at], rtol=1e-12)
+
+
+def test_the_same_question_gets_the_same_bits(
+    member: Forecaster, bundle: MarketBundle, request: pytest.FixtureRequest
+) -> None:
+    first = ask(member, bundle)
+    np.testing.assert_array_equal(ask(member, bundle), first)
+    np.testing.assert_array_equal(ask(build(member.name, request), bundle), first)
+
+
+def test_an_origin_alone_gets_the_bits_it_gets_among_others(member: Forecaster, bundle: MarketBundle) -> None:
+    among = ask(member, bundle)
+    for position, day in enumerate(DAYS):
+        np.testing.assert_array_equal(ask(member, bundle, (day,))[0], among[position], err_msg=str(day))
+    np.testing.assert_array_equal(ask(member, bundle, DAYS[:4])[-1], among[3])
+
+
+@pytest.mark.parametrize("day", [BEFORE_ANCHOR, ANCHOR], ids=["before_anchor", "anchor"])
+def test_nothing_after_an_origin_reaches_it(member: Forecaster, table: pd.DataFrame, day: date) -> None:
+    assert leaks(member, table, day) == []
+
+
+def test_a_print_held_back_at_the_origin_does_not_reach_it(member: Forecaster, table: pd.DataFrame) -> None:
+    jumped = held_back(table, ANCHOR)
+    known = bundle_of(jumped)
+    row = known.dates.get_loc(pd.Timestamp(ANCHOR))
+    assert known.spot[row] == known.spot[row - 1]
+    assert known.truth[row] > 1.3 * known.spot[row]
+    assert leaks(member, jumped, ANCHOR) == []
+
+
+class Cheat:
+    """A random walk around a price that it should not know."""
+
+    name = "cheat"
+    columns: tuple[str, ...] = ("spot",)
+    lookback_rows: int | None = None
+    trained_until: date | None = None
+
+    def centre(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
+        return bundle.spot[np.minimum(rows + 1, len(bundle) - 1)]
+
+    def sigma(self, bundle: MarketBundle) -> float:
+        return 0.006
+
+    def forecast(
+        self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
+    ) -> Answers:
+        rows = rows_of(bundle, origins)
+        spread = np.tile(self.sigma(bundle) * np.sqrt(np.arange(1, steps + 1)), (len(rows), 1))
+        return Answers(lognormal(self.centre(bundle, rows), np.zeros_like(spread), spread, levels))
+
+
+class Honest(Cheat):
+    def centre(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
+        return bundle.spot[rows]
+
+
+class KnowsTheWholeSample(Honest):
+    """Its volatility is that of all rows: the classical leak of a scaler fitted once."""
+
+    def sigma(self, bundle: MarketBundle) -> float:
+        return float(np.std(log_returns(bundle)))
+
+
+class ReadsTheTruth(Cheat):
+    """It reads the close of its own day, which a print that was held back did not have yet."""
+
+    def centre(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
+        truth = bundle.truth[rows]
+        return np.where(np.isnan(truth), bundle.spot[rows], truth)
+
+
+@pytest.mark.parametrize("day", [BEFORE_ANCHOR, ANCHOR])
+def test_the_canary_catches_a_member_that_reads_ahead(table: pd.DataFrame, day: date) -> None:
+    assert leaks(Honest(), table, day) == []
+    assert len(leaks(Cheat(), table, day)) == 3
+    assert len(leaks(KnowsTheWholeSample(), table, day)) == 3
+
+
+def test_only_a_held_print_shows_a_member_that_reads_the_truth(table: pd.DataFrame) -> None:
+    assert leaks(ReadsTheTruth(), table, ANCHOR) == []
+    assert leaks(ReadsTheTruth(), held_back(table, ANCHOR), ANCHOR) == [
+        "later rows deleted",
+        "the bundle as it stood",
+    ]
+
+
+def test_quantiles_scale_with_the_price(member: Forecaster, table: pd.DataFrame) -> None:
+    dear = table.copy()
+    dear["USDCLP"] *= 100
+    tolerance = 1e-3 if member.name == "chronos" else 1e-6
+    ratio = ask(member, bundle_of(dear)) / ask(member, bundle_of(table))
+    np.testing.assert_allclose(ratio, 100, rtol=tolerance)
+
+
+def test_the_unit_of_a_driver_changes_nothing(member: Forecaster, table: pd.DataFrame) -> None:
+    other = table.copy()
+    other[["Copper", "DXY", "VIX"]] *= 1000
+    np.testing.assert_allclose(ask(member, bundle_of(other)), ask(member, bundle_of(table)), rtol=1e-6)
+
+
+def test_the_columns_it_declares_are_those_it_reads(member: Forecaster, bundle: MarketBundle) -> None:
+    other = replace(bundle, drivers=bundle.drivers[::-1].copy())
+    same = np.array_equal(ask(member, other), ask(member, bundle))
+    assert same == ("drivers" not in member.columns)
+    assert "spot" in member.columns
+
+
+def with_drivers(bundle: MarketBundle, where: slice, columns: slice, value: float) -> MarketBundle:
+    drivers = bundle.drivers.copy()
+    drivers[where, columns] = value
+    return replace(bundle, drivers=drivers)
+
+
+EVERY, ONE = slice(None), slice(0, 1)
+DRIVERS = {
+    "unknown_copper": (EVERY, ONE, np.nan),
+    "unknown": (EVERY, EVERY, np.nan),
+    "one_starts_late": (slice(0, 330), ONE, np.nan),
+    "all_start_late": (slice(0, 330), EVERY, np.nan),
+    "one_stops": (slice(450, None), ONE, np.nan),
+    "all_stop": (slice(450, None), EVERY, np.nan),
+    "gaps": (slice(0, None, 7), ONE, np.nan),
+    "constant": (EVERY, ONE, 5.0),
+    "zero": (EVERY, ONE, 0.0),
+    "below_zero": (slice(300, 310), ONE, -3.0),
+}
+
+
+def answer_or_reason(member: Forecaster, bundle: MarketBundle) -> Array:
+    """Each origin is answered in full, or not at all and with a reason; a refusal is as good as no answer."""
+    try:
+        answers = member.forecast(bundle, bundle.instants[_ROWS_ASKED], PATH_STEPS, LEVELS)
+    except MemberError:
+        return np.full((len(_ROWS_ASKED), PATH_STEPS, len(LEVELS)), np.nan)
+    given = np.isfinite(answers.quantiles).all(axis=(1, 2))
+    assert np.isnan(answers.quantiles[~given]).all()
+    assert set(answers.reasons) == set(np.flatnonzero(~given).tolist())
+    assert all(answers.reasons.values())
+    assert (np.diff(answers.quantiles[given], axis=2) >= 0).all()
+    return answers.quantiles
+
+
+_ROWS_ASKED = [40, 260, 330, 400, 470, 530, ROWS - 1]
+
+
+@pytest.mark.parametrize("name", ON_DRIVERS)
+@pytest.mark.parametrize("drivers", DRIVERS)
+def test_missing_and_odd_drivers(
+    name: str, drivers: str, bundle: MarketBundle, request: pytest.FixtureRequest
+) -> None:
+    answers = answer_or_reason(build(name, request), with_drivers(bundle, *DRIVERS[drivers]))
+    if drivers not in ("unknown", "all_start_late", "all_stop"):
+        assert np.isfinite(answers[-1]).all()  # the other drivers carry it
+
+
+def test_a_bundle_without_drivers(member: Forecaster, bundle: MarketBundle) -> None:
+    bare = replace(bundle, drivers=np.empty((ROWS, 0)), driver_names=(), driver_units=())
+    answers = answer_or_reason(member, bare)
+    assert np.isfinite(answers[-1]).all() == (member.name not in ("var", "drivers"))
+    if member.name not in ON_DRIVERS:
+        np.testing.assert_array_equal(answers, answer_or_reason(member, bundle))
+
+
+@pytest.mark.parametrize("name", ["var", "drivers"])
+def test_a_driver_that_is_not_known_is_not_used(
+    name: str, bundle: MarketBundle, request: pytest.FixtureRequest
+) -> None:
+    member = build(name, request)
+    unknown = answer_or_reason(member, with_drivers(bundle, EVERY, ONE, np.nan))
+    without = replace(
+        bundle,
+        drivers=bundle.drivers[:, 1:],
+        driver_names=bundle.driver_names[1:],
+        driver_units=bundle.driver_units[1:],
+    )
+    np.testing.assert_array_equal(unknown, answer_or_reason(member, without))
+    stopped = answer_or_reason(member, with_drivers(bundle, slice(450, None), EVERY, np.nan))
+    assert np.isnan(stopped[_ROWS_ASKED.index(530)]).all()
+
+
+def test_a_short_history_is_no_answer_with_its_reason(member: Forecaster, bundle: MarketBundle) -> None:
+    short = bundle.until(bundle.instants[39])
+    answers = member.forecast(short, short.instants[[10, 39]], PATH_STEPS, LEVELS)
+    assert np.isnan(answers.quantiles).all()
+    assert set(answers.reasons) == {0, 1}
+    assert all("history" in reason for reason in answers.reasons.values())
+
+
+def test_a_history_that_starts_later_is_answered(member: Forecaster, table: pd.DataFrame) -> None:
+    ask(member, bundle_of(table[101:].reset_index(drop=True)), DAYS[1:])
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_rows_before_the_lookback_do_not_matter(
+    name: str, bundle: MarketBundle, request: pytest.FixtureRequest
+) -> None:
+    member = build(name, request)
+    assert member.lookback_rows is not None
+    row = bundle.dates.get_loc(pd.Timestamp(ANCHOR))
+    spot, drivers = bundle.spot.copy(), bundle.drivers.copy()
+    spot[: row + 1 - member.lookback_rows] *= 3
+    drivers[: row + 1 - member.lookback_rows] *= 3
+    other = replace(bundle, spot=spot, drivers=drivers)
+    np.testing.assert_array_equal(ask(member, other, (ANCHOR,)), ask(member, bundle, (ANCHOR,)))
+
+
+@pytest.mark.parametrize(
+    "still", [slice(None), slice(0, 400), slice(400, None)], ids=["all", "first", "last"]
+)
+def test_a_price_that_does_not_move(member: Forecaster, bundle: MarketBundle, still: slice) -> None:
+    spot = bundle.spot.copy()
+    spot[still] = spot[400]
+    answers = answer_or_reason(member, replace(bundle, spot=spot))
+    asked = spot[_ROWS_ASKED]
+    given = np.isfinite(answers[:, 0, 0])
+    assert np.abs(np.log(answers[given][:, 0, MIDDLE] / asked[given])).max(initial=0.0) < 0.05
+
+
+def test_an_origin_before_the_data_is_refused(member: Forecaster, bundle: MarketBundle) -> None:
+    too_early = bundle.instants[:1] - pd.Timedelta(days=30)
+    with pytest.raises(MemberError, match="before the first row"):
+        member.forecast(bundle, too_early, PATH_STEPS, LEVELS)
+
+
+def test_every_member_of_the_configuration_is_held_to_this_suite() -> None:
+    assert [m.name for m in BUILT] == list(MEMBERS)
+    assert isinstance(BUILT[0], RandomWalk)
+    assert set(ON_DRIVERS) == {"var", "drivers", "gradient_boosting"}
+    assert BOUNDED == ["chronos"]
