@@ -9,6 +9,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class ChronosConfig(BaseModel):
     revision: str | None = None
     context: int = Field(512, ge=64)
     device: str = "cpu"
+    trained_until: date | None = Field(None, description="last date the weights have seen, where it is known")
 
 
 class Settings(BaseSettings):

@@ -95,7 +95,9 @@ def import_libraries() -> None:
 def _chronos(config: ChronosConfig) -> Forecaster:
     from forex_core.models.chronos import ChronosForecaster
 
-    return ChronosForecaster(config.model, config.revision, config.context, config.device)
+    return ChronosForecaster(
+        config.model, config.revision, config.context, config.device, config.trained_until
+    )
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Engine:
     def recipe(self) -> str:
         """sha256 of what makes this model this model: members, settings, rules and code."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
-        digest.update("|".join(f"{m.name}:{m.trained_until}" for m in self.members).encode())
+        digest.update("|".join(member.identity for member in self.members).encode())
         package = Path(__file__).parent
         for path in sorted([*package.glob("models/*.py"), *(package / f for f in _RULES)]):
             digest.update(path.read_bytes())

@@ -200,6 +200,7 @@ class Cheat:
     """A random walk around a price that it should not know."""
 
     name = "cheat"
+    identity = "cheat"
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None

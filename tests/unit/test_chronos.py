@@ -435,3 +435,16 @@ def test_it_carries_what_the_engine_reads() -> None:
     member = ChronosForecaster("somewhere", context=256, trained_until=date(2024, 6, 30))
     assert (member.name, member.columns, member.lookback_rows) == ("chronos", ("spot",), 256)
     assert member.trained_until == date(2024, 6, 30)
+
+
+def test_identity_follows_the_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"one")
+    first = ChronosForecaster(str(folder)).identity
+    assert ChronosForecaster(str(folder)).identity == first
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert ChronosForecaster(str(folder)).identity != first
+    assert ChronosForecaster(str(folder), context=256).identity != ChronosForecaster(str(folder)).identity
+    assert ChronosForecaster("a/b", "1").identity != ChronosForecaster("a/b", "2").identity

@@ -90,6 +90,7 @@ class Broken:
         trained_until: date | None = None,
     ) -> None:
         self.name = name
+        self.identity = f"{name}:{trained_until}"
         self.error = error
         self.silent_every = silent_every
         self.silent_on = pd.DatetimeIndex(silent_on)

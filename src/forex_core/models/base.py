@@ -47,12 +47,16 @@ class Forecaster(Protocol):
         lookback_rows: how many rows before an origin can influence its answer; None for all of them.
         trained_until: for weights learned elsewhere, the last date they have seen; no origin before it may be
             scored. None when nothing is learned outside the rows up to the origin.
+        identity: what, besides the code and the data, makes its answers what they are; part of the recipe.
     """
 
     name: str
     columns: tuple[str, ...]
     lookback_rows: int | None
     trained_until: date | None
+
+    @property
+    def identity(self) -> str: ...
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
@@ -80,6 +84,10 @@ class Refitted(ABC, Generic[P]):
     trained_until: date | None = None
     cadence: Cadence = "quarter"
     min_rows: int = 250
+
+    @property
+    def identity(self) -> str:
+        return self.name
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,17 @@ class ChronosForecaster:
         self.trained_until = trained_until
         self.lookback_rows: int | None = context
         self._loaded: Any = None
+
+    @cached_property
+    def identity(self) -> str:
+        """Name, context and weights: a folder's by the sha256 of its files, the hub's by name and revision."""
+        weights = f"{self.model}@{self.revision}"
+        if self.model and (folder := Path(self.model).expanduser()).is_dir():
+            digest = hashlib.sha256()
+            for path in (folder / _CONFIG, folder / _WEIGHTS):
+                digest.update(path.read_bytes() if path.is_file() else b"missing")
+            weights = digest.hexdigest()
+        return f"{self.name}:{self.context}:{weights}:{self.trained_until}"
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels

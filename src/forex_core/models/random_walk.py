@@ -35,6 +35,7 @@ class RandomWalk:
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    identity: str = name
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
