@@ -17,13 +17,13 @@ from forex_core.data.series import PRICE, Series
 from forex_core.errors import DataQualityError
 from forex_core.types import Array, Repair
 
-SPOT_JUMP = math.log(1.25)
+SPOT_JUMP = round(math.log(1.25), 9)
 """A spot print this far (in logs) from the last accepted one waits for the next print."""
 
-DRIVER_JUMP = math.log(4.0)
+DRIVER_JUMP = round(math.log(4.0), 9)
 """The same for a driver: volatility indices do double in a day."""
 
-GROSS_JUMP = math.log(3.0)
+GROSS_JUMP = round(math.log(3.0), 9)
 """Beyond this factor, one agreeing print is not enough: a decimal slip often lasts for days."""
 
 GROSS_CONFIRMATIONS = 5
@@ -152,7 +152,8 @@ def _judge(name: str, dates: pd.DatetimeIndex, values: Array, limit: float) -> t
 
 def _distance(value: float, other: float) -> float:
     """Absolute log ratio. It says nothing of a price at or below zero (oil, April 2020): 0, so it is believed."""
-    return abs(math.log(value / other)) if value > 0 and other > 0 else 0.0
+    # Rounded, so that a print exactly at a limit is judged the same in every unit of the price.
+    return round(abs(math.log(value / other)), 9) if value > 0 and other > 0 else 0.0
 
 
 def _ratio(value: float, last: float) -> str:
