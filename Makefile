@@ -18,7 +18,7 @@ help:  ## list the commands
 $(RUNTIME): pyproject.toml constraints.txt
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch, then the rest, into $(VENV) (about two minutes)"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation -e .
 	@touch $@

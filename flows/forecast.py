@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
@@ -22,11 +21,10 @@ from prefect.states import State
 from forex_core.config import Settings, load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
-from forex_core.data.snapshot import write_snapshot
 from forex_core.engine import Engine, Progress, build_members
 from forex_core.errors import SourceUnavailable
 from forex_core.report.document import Document
-from forex_core.report.folder import DOCUMENT, prepare_folder, write_report
+from forex_core.report.folder import DOCUMENT, copy_report, write_report
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import MLflowTracker, Tracker, forecast_record
 from forex_core.types import HORIZONS, ForecastRun, Horizon, MarketBundle, Pair
@@ -76,50 +74,40 @@ def compute(engine: Engine, bundle: MarketBundle, horizon: Horizon) -> ForecastR
 
 
 @task(name="publish", cache_policy=NO_CACHE)
-def publish(
-    run: ForecastRun, bundle: MarketBundle, tracker: Tracker, settings: Settings, output: Path | None
-) -> Document:
-    """Write the report's files and log the run with them."""
-    now = datetime.now(UTC)
-    name = f"forecast_{now:%Y%m%d_%H%M%S}"
-    run_id = tracker.start_run(
-        name, f"{run.horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
-    )
-    default = settings.reports_dir / bundle.pair.slug / str(run.horizon) / f"{name}_{run_id[:8]}"
-    folder = prepare_folder(output.absolute() if output else default)
+def publish(run: ForecastRun, bundle: MarketBundle, tracker: Tracker, settings: Settings) -> Document:
+    """Write the report's files into a folder of the run's own and log the run with them."""
+    name = _run_name()
+    description = f"{run.horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
+    run_id = tracker.start_run(name, description)
+    folder = settings.reports_dir / bundle.pair.slug / str(run.horizon) / f"{name}_{run_id[:8]}"
     document = write_report(folder, run, bundle, run_id)
     logger.info("report written: {}", document["report"])
-    write_snapshot(bundle, folder / "snapshot.parquet")
-    tracker.log(forecast_record(run, bundle, {}))
+    tracker.log(forecast_record(run, bundle))
     tracker.log_artifacts_dir(folder, "reports")
     logger.info("run logged: {}", run_id)
     return document
 
 
 def _published_before(
-    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon, output: Path | None
+    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon
 ) -> Document | None:
-    """The document of a finished run of the same recipe on the same data, when its report is still there."""
-    run_id = tracker.find_run(
-        {
-            "pair": str(bundle.pair),
-            "horizon": str(horizon),
-            "fingerprint": bundle.fingerprint,
-            "recipe": engine.recipe,
-            "status": "published",
-        }
-    )
+    """The document of a finished run of the same recipe, data and as-of day, when its report is still there."""
+    key = {
+        "pair": str(bundle.pair),
+        "horizon": str(horizon),
+        "fingerprint": bundle.fingerprint,
+        "recipe": engine.recipe,
+        "as_of_date": bundle.as_of.date().isoformat(),
+        "status": "published",
+    }
+    run_id = tracker.find_run(key)
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     if text is None:
         return None
     document: Document = json.loads(text)
-    report = Path(document["report"])
-    if not report.is_file():
+    if not Path(document["report"]).is_file():
         return None
-    if output and output.absolute() != report.parent:
-        shutil.copytree(report.parent, prepare_folder(output.absolute()), dirs_exist_ok=True)
-        document["report"] = str(output.absolute() / report.name)
-    logger.info("these data were published as run {} already; force publishes them again", run_id)
+    logger.info("published as run {} already; force publishes again", run_id)
     return document | {"already_published": True}
 
 
@@ -128,35 +116,39 @@ def _forecast(
 ) -> Document:
     """The task graph that every horizon shares."""
     _connect_logging()
-    pair = Pair.parse(settings.pair)
-    tags = {
-        "pair": str(pair),
-        "horizon": str(horizon),
-        "environment": settings.environment,
-        "skip_email": str(settings.skip_email).lower(),
-        "prefect_flow_run_id": str(flow_run.id or "none"),
-    }
+    logger.info("flow started: {} {}", settings.pair, horizon)
     tracker = MLflowTracker(
         settings.mlflow_uri,
         f"forecaster_{horizon}",
         artifact_location=settings.mlflow_artifacts,
         experiment_tags={"model_family": "ensemble", "horizon": str(horizon), "service": SERVICE},
-        run_name=f"forecast_{datetime.now(UTC):%Y%m%d_%H%M%S}",
-        tags=tags,
+        run_name=_run_name(),
+        tags={
+            "pair": settings.pair,
+            "horizon": str(horizon),
+            "environment": settings.environment,
+            "skip_email": str(settings.skip_email).lower(),
+            "prefect_flow_run_id": str(flow_run.id or "none"),
+        },
     )
-    logger.info("flow started: {} {}", pair, horizon)
     with tracker:
         bundle = load(settings, as_of)
         engine = Engine(settings.engine, build_members(settings.engine, settings.chronos), PROGRESS.get())
-        document = None if force else _published_before(tracker, engine, bundle, horizon, output)
+        document = None if force else _published_before(tracker, engine, bundle, horizon)
         if document is None:
-            document = publish(compute(engine, bundle, horizon), bundle, tracker, settings, output)
-    create_markdown_artifact(
-        markdown=markdown_summary(document),
-        key=f"forecast-{pair.slug}-{horizon}",
-        description=f"{horizon} forecast of {pair}",
-    )
+            document = publish(compute(engine, bundle, horizon), bundle, tracker, settings)
+        if output:
+            document = copy_report(document, output.absolute())
+        create_markdown_artifact(
+            markdown=markdown_summary(document),
+            key=f"forecast-{bundle.pair.slug}-{horizon}",
+            description=f"{horizon} forecast of {bundle.pair}",
+        )
     return document
+
+
+def _run_name() -> str:
+    return f"forecast_{datetime.now(UTC):%Y%m%d_%H%M%S}"
 
 
 def _flow(horizon: Horizon) -> Flow[..., Document]:

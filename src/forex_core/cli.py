@@ -98,9 +98,9 @@ The origins behind today's forecast:
 
     forex evaluate 7d
 
-A window of your own, every tenth business day:
+A window of your own, every seventh weekday, so that origins fall on all days of the week:
 
-    forex evaluate 30d --pair EURUSD --from 2018-01-01 --to 2024-06-28 --every 10
+    forex evaluate 30d --pair EURUSD --from 2018-01-01 --to 2024-06-28 --every 7
 """
 
 
@@ -191,15 +191,20 @@ def evaluate(
     ] = None,
     every: Annotated[
         int | None,
-        typer.Option("--every", metavar="N", min=1, help="Business days between origins. [default: 5]"),
+        typer.Option(
+            "--every",
+            metavar="N",
+            min=1,
+            help="Weekdays between origins, counted from --from; without it business days of a fixed grid. "
+            "A multiple of 5 from --from scores one day of the week alone. [default: 5]",
+        ),
     ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Score every member and the ensemble on rolling origins, beside the random walk.
 
-    What is scored at each origin is what would have been published there: weights and bands learn from outcomes
-    that were known by then, and from nothing later.
+    Weights and bands learn, at each origin, from outcomes that were known by then and from nothing later.
     """
     from forex_core.report.document import evaluation_document
     from forex_core.report.text import leaderboard

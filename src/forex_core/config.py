@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -45,7 +45,7 @@ class EngineConfig(BaseModel):
 
     members: tuple[str, ...] = MEMBERS
     min_members: int = Field(3, ge=1)
-    grid_every: int = Field(5, ge=1, description="weekdays between two origins of the fixed grid")
+    grid_every: int = Field(5, ge=1, description="business days between two origins of the fixed grid")
     grid_origins: int = Field(260, ge=40, description="grid origins behind a published forecast")
     warmup_origins: int = Field(52, ge=0, description="first grid origins, which teach and are not scored")
     min_history_rows: int = Field(300, ge=120, description="rows before the first origin")
@@ -86,7 +86,6 @@ class Settings(BaseSettings):
     tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
     artifact_uri: str | None = Field(None, description="default: files below data_dir")
     skip_email: bool = True
-    log_level: str = "INFO"
     engine: EngineConfig = EngineConfig()
     chronos: ChronosConfig = ChronosConfig()
 
@@ -100,6 +99,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_no_address(cls, folder: Path) -> Path:
+        if set("?#") & set(str(folder)):
+            raise ValueError("'?' and '#' mean something in a database address; name another folder")
+        return folder
 
     @property
     def root(self) -> Path:

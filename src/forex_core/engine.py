@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,11 @@ from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.models.smoothing import DampedTrend, Theta
 from forex_core.models.vector_autoregression import VectorAutoregression
 from forex_core.types import (
+    ENSEMBLE,
     HORIZONS,
     LEVELS,
     PATH_STEPS,
+    RANDOM_WALK,
     Array,
     Evaluation,
     Forecast,
@@ -50,8 +53,16 @@ from forex_core.types import (
     Verdict,
 )
 
-ENSEMBLE = "ensemble"
-RANDOM_WALK = "random_walk"
+LIBRARIES = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "arch",
+    "scikit-learn",
+    "torch",
+    "chronos-forecasting",
+)
 MAX_FAILED_SHARE = 0.01
 """A member that leaves more than this share of the origins unanswered is left out."""
 
@@ -84,6 +95,11 @@ def build_members(config: EngineConfig, chronos: ChronosConfig) -> list[Forecast
     if RANDOM_WALK not in config.members:
         raise ConfigError("engine.members lacks random_walk, which is always a member: add it")
     return [makers[name]() for name in config.members]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose arithmetic a forecast rests on."""
+    return {name: version(name) for name in LIBRARIES}
 
 
 def import_libraries() -> None:
@@ -199,8 +215,8 @@ class Engine:
     ) -> Evaluation:
         """The rolling-origin leaderboard of every member and the ensemble.
 
-        What is scored at each origin is what would have been published there. Weights and bands learn on the
-        fixed grid from `grid_origins` before the first one on, whatever the origins that are scored.
+        Weights and bands learn on the fixed grid, whatever the origins that are scored: weights from the last
+        `grid_origins` at each, as in a published forecast; band factors from as many before the first one on.
 
         Args:
             start: first origin; the others follow every `every` weekdays. By default the origins behind a
@@ -289,7 +305,9 @@ class Engine:
             deviations[m] = calibration.widen(deviations[m], factors)
         self._progress("calibration of members", total - 1, total)
         sigma = reference_sigma(bundle)[rows]
-        combined = ensemble.combine(medians, deviations, outcomes, sigma, ordinals, config.weight_shrinkage)
+        combined = ensemble.combine(
+            medians, deviations, outcomes, sigma, ordinals, config.weight_shrinkage, config.grid_origins
+        )
         factors = calibration.online_factors(combined.medians, combined.deviations, outcomes, LEVELS)
 
         def price(median: Array, deviation: Array) -> Array:
@@ -348,6 +366,7 @@ class Engine:
             as_of=bundle.as_of,
             settings=json.loads(self.config.model_dump_json()),
             timings=paths.timings,
+            libraries=library_versions(),
         )
 
     def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
@@ -444,13 +463,13 @@ class Engine:
             walk = replace(ours, quantiles=paths.walk[keep][:, : h.evaluation_steps])
             scores = score(ours, walk, paths.every)
             pvalues[h] = (
-                scores.dm_pvalue or 0.0,
+                1.0 if scores.dm_pvalue is None else scores.dm_pvalue,
                 1.0 if scores.p_next_close is None else scores.p_next_close,
             )
         return evaluation.judge_skill(pvalues, horizon, dates[decided].date(), counts[horizon])
 
 
-_RULES = ("calibration.py", "ensemble.py", "evaluation.py", "engine.py", "calendars.py")
+_RULES = ("types.py", "calibration.py", "ensemble.py", "evaluation.py", "engine.py", "calendars.py")
 
 
 def _unanswered(quantiles: Array) -> Mask:

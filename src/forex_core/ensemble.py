@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from forex_core.calibration import Outcomes
+from forex_core.errors import ForecastError
 from forex_core.types import Array
 
 LOSS_STEPS = (6, 11)
@@ -37,6 +38,7 @@ def combine(
     sigma: Array,
     ordinals: npt.NDArray[np.int64],
     shrinkage: float,
+    window: int,
 ) -> Combination:
     """Weights from known outcomes alone, then location and spread combined apart (quantile averaging).
 
@@ -46,6 +48,7 @@ def combine(
         sigma: [N] daily volatility of the reference at each origin.
         ordinals: [N] number of each grid origin in its calendar, which says when weights are re-estimated.
         shrinkage: λ of the pull towards equal weights.
+        window: how many grid origins back the weights look.
     """
     count = medians.shape[0]
     weights = np.empty((len(outcomes.rows), count))
@@ -54,9 +57,11 @@ def combine(
     steps = slice(first - 1, last)
     scale = sigma[:, None] * np.sqrt(np.arange(first, last + 1))
     errors = (outcomes.values[:, steps] - medians[:, :, steps]) / scale
+    number = np.cumsum(outcomes.learning)
     for i, row in enumerate(outcomes.rows):
         if outcomes.learning[i] and ordinals[i] % REESTIMATE_EVERY == 0:
             known = outcomes.known_by(int(row))[:, steps]
+            known[number < number[i] - window] = False
             if known.any(axis=1).sum() >= MIN_KNOWN_ORIGINS:
                 current = simplex_weights(errors[:, known], shrinkage)
         weights[i] = current
@@ -93,5 +98,7 @@ def simplex_weights(errors: Array, shrinkage: float) -> Array:
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(count)},
         options={"ftol": 1e-12, "maxiter": 200},
     )
+    if not found.success:
+        raise ForecastError(f"the weights of the members could not be found: {found.message}")
     positive = np.maximum(found.x, 0.0)
     return np.asarray(positive / positive.sum())

@@ -125,9 +125,6 @@ class Judged:
     def median(self) -> Array:
         return np.asarray(self.quantiles[:, :, self.levels.index(0.5)])
 
-    def first(self, steps: int, keep: Array | slice) -> Judged:
-        return Judged(self.quantiles[keep, :steps], self.truth[keep, :steps], self.spot[keep], self.levels)
-
 
 def score(
     model: Judged,

@@ -24,6 +24,10 @@ PERCENT_PER_YEAR = "percent per year"
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+ENSEMBLE = "ensemble"
+RANDOM_WALK = "random_walk"
+"""Names of the combination and of the reference among the models of a run."""
+
 LEVELS: tuple[float, ...] = (0.01, 0.025, *(round(0.05 * i, 2) for i in range(1, 20)), 0.975, 0.99)
 """The quantile levels of every forecast: .01, .025, .05 to .95 by .05, .975, .99."""
 
@@ -59,6 +63,10 @@ class Pair:
     @property
     def slug(self) -> str:
         return str(self).lower()
+
+    @property
+    def slashed(self) -> str:
+        return f"{self.base}/{self.quote}"
 
     @property
     def unit(self) -> str:
@@ -123,7 +131,7 @@ class Repair:
 
     `kind` is one of: refuted (a print that came back, taken out), held (a suspicious last print, waiting for
     the next), confirmed (a real jump, used one print late), hole (filled forward), repeated, duplicate,
-    unordered, not_positive, stale.
+    unordered, weekend, not_positive, stale. `day` and `found` are of the first where there are several.
     """
 
     series: str
@@ -408,6 +416,7 @@ class ForecastRun:
     as_of: pd.Timestamp
     settings: Mapping[str, object]
     timings: Mapping[str, float]
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, float]:

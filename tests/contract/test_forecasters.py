@@ -397,3 +397,45 @@ def test_every_member_of_the_configuration_is_held_to_this_suite() -> None:
     assert isinstance(BUILT[0], RandomWalk)
     assert set(ON_DRIVERS) == {"var", "drivers", "gradient_boosting"}
     assert BOUNDED == ["chronos"]
+
+
+@pytest.mark.parametrize("name", ON_DRIVERS)
+def test_a_stretch_without_quotes_does_not_unfit_a_member(name: str, request: pytest.FixtureRequest) -> None:
+    """Closes repeated for a year and a half, as in a currency that was not quoted: the volatility runs dry there."""
+    table = synthetic_table(1300, seed=5)
+    table.loc[400:800, "USDCLP"] = np.nan
+    member, bundle = build(name, request), bundle_of(table)
+    answers = member.forecast(bundle, bundle.instants[[1100, 1299]], PATH_STEPS, LEVELS)
+    assert answers.reasons == {}
+    spread = np.log(answers.quantiles[:, 4, -2] / answers.quantiles[:, 4, 1])
+    assert (spread < 0.3).all()
+
+
+@pytest.mark.parametrize("name", ON_DRIVERS)
+@pytest.mark.parametrize("start", [520, 600])
+def test_a_driver_that_starts_late_costs_the_others_nothing(
+    name: str, start: int, table: pd.DataFrame, request: pytest.FixtureRequest
+) -> None:
+    """Until it has moved long enough to be used, a new driver changes no answer, however it begins."""
+    late = table.assign(New=np.where(np.arange(ROWS) < start, 100.0, 100 + np.arange(ROWS) % 7))
+    member, bundle, without = build(name, request), bundle_of(late), bundle_of(table)
+    answers = member.forecast(bundle, bundle.instants[-3:], PATH_STEPS, LEVELS)
+    assert answers.reasons == {}
+    if name != "gradient_boosting":  # trees see every column, and ignore one that says nothing
+        alone = member.forecast(without, without.instants[-3:], PATH_STEPS, LEVELS)
+        np.testing.assert_array_equal(answers.quantiles, alone.quantiles)
+
+
+@pytest.mark.parametrize("name", ["arima_garch", "ets", "theta", "var", "drivers", "gradient_boosting"])
+def test_bands_before_calibration_have_the_size_of_the_errors(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """On a random walk with steady volatility the next close's standardised error has deviation 1."""
+    rng = np.random.default_rng(4)
+    table = synthetic_table(1500, seed=4).assign(USDCLP=700 * np.exp(np.cumsum(rng.normal(0, 0.006, 1500))))
+    member, bundle = build(name, request), bundle_of(table)
+    rows = np.arange(700, 1499)
+    q = np.log(member.forecast(bundle, bundle.instants[rows], 5, LEVELS).quantiles[:, 0])
+    spread = (q[:, LEVELS.index(0.9)] - q[:, LEVELS.index(0.1)]) / (2 * norm.ppf(0.9))
+    error = (np.log(bundle.spot[rows + 1]) - q[:, MIDDLE]) / spread
+    assert 0.93 < error.std() < 1.09

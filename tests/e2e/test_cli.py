@@ -54,6 +54,8 @@ def broken(folder: Path, kind: str) -> list[str | Path]:
             return ["7d", "--pair", "USDCLP"]
         case "as-of before the data":
             return ["7d", "--path", good, "--pair", "USDCLP", "--as-of", "2001-01-01"]
+        case "as-of long before the data":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--as-of", "1500-01-01"]
         case "as-of is no date":
             return ["7d", "--as-of", "yesterday"]
         case "as-of in the future":
@@ -89,6 +91,7 @@ KINDS = {
     "pair not in the source": "no column for EURNOK",
     "pair not in the embedded rates": "not among the ECB reference rates",
     "as-of before the data": "lies before the data",
+    "as-of long before the data": "lies before the data",
     "as-of is no date": "is not a date",
     "as-of in the future": "lies in the future",
     "horizon": "expected one of 7d, 15d, 30d, 90d",
@@ -118,6 +121,14 @@ def test_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
     done = forex("evaluate", "7d", folder=tmp_path, FOREX_DATADIR="x")
     assert done.returncode == 2
     assert "did you mean FOREX_DATA_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b"])
+def test_a_data_folder_that_no_database_address_can_hold_is_refused(name: str, tmp_path: Path) -> None:
+    done = forex("forecast", "7d", folder=tmp_path, FOREX_DATA_DIR=str(tmp_path / name))
+    assert done.returncode == 2
+    assert "data_dir" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["forecast", "evaluate"])

@@ -20,7 +20,7 @@ def test_two_first_runs_at_once(tmp_path: Path) -> None:
         subprocess.Popen(
             [forex, "forecast", horizon],
             cwd=tmp_path,
-            env=kept | {"FOREX_DATA_DIR": str(tmp_path / "data with a space")},
+            env=kept | {"FOREX_DATA_DIR": str(tmp_path / "data 100%20 ñ")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -29,7 +29,7 @@ def test_two_first_runs_at_once(tmp_path: Path) -> None:
     ]
     ended = [process.communicate(timeout=280) for process in started]
     assert [process.returncode for process in started] == [0, 0], [errors for _, errors in ended]
-    database = tmp_path / "data with a space" / "mlflow" / "mlflow.db"
+    database = tmp_path / "data 100%20 ñ" / "mlflow" / "mlflow.db"
     with closing(sqlite3.connect(database)) as connection:
         statuses = connection.execute("SELECT status FROM runs").fetchall()
     assert statuses == [("FINISHED",), ("FINISHED",)]

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from forex_core.config import EngineConfig
@@ -101,18 +102,56 @@ def test_every_horizon_lands_in_its_own_experiment(market: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("light")
 def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: Path) -> None:
-    first = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
-    again = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    day = date(2018, 6, 8)
+    first = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day)
+    again = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day)
     assert again["already_published"]
     assert again["run_id"] == first["run_id"]
     assert len(runs(tmp_path)) == 1
-    elsewhere = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], output=tmp_path / "out")
-    assert Path(elsewhere["report"]) == tmp_path / "out" / "report.html"
-    assert Path(elsewhere["report"]).is_file()
-    forced = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], force=True)
+    forced = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day, force=True)
     assert forced["run_id"] != first["run_id"]
     assert forced["quantiles"] == first["quantiles"]
     assert len(runs(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("light")
+def test_the_same_data_on_a_later_day_are_older_and_published_again(market: Path, tmp_path: Path) -> None:
+    last = pd.read_csv(market).Date.iloc[-1]
+    fresh = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=date.fromisoformat(last))
+    stale = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    assert stale["fingerprint"] == fresh["fingerprint"]
+    assert stale["run_id"] != fresh["run_id"]
+    assert "stale" not in {r["kind"] for r in fresh["repairs"]}
+    assert "stale" in {r["kind"] for r in stale["repairs"]}
+
+
+@pytest.mark.usefixtures("light")
+def test_a_named_output_gets_the_runs_files_and_gives_none(market: Path, tmp_path: Path) -> None:
+    """What lies in the folder already is left alone: not logged, not removed, never taken for the run's report."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "private.txt").write_text("mine")
+    first = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], output=output)
+    assert Path(first["report"]) == output / "report.html"
+    assert json.loads((output / "forecast.json").read_text())["report"] == first["report"]
+    other = run_flow(Horizon(15), pair="USDCLP", source="csv", paths=[market], output=output)
+    again = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    assert other["run_id"] in (output / "report.html").read_text(encoding="utf-8")
+    assert first["run_id"] in Path(again["report"]).read_text(encoding="utf-8")
+    (run,) = runs(tmp_path)
+    stored = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert "private.txt" not in {p.name for p in stored.rglob("*")}
+    assert (output / "private.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("light")
+def test_a_pair_that_is_none_leaves_a_failed_run(tmp_path: Path) -> None:
+    from forex_core.errors import InputError
+
+    with pytest.raises(InputError):
+        run_flow(WEEK, pair="DOLLARS")
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FAILED"
 
 
 @pytest.mark.usefixtures("light")

@@ -76,7 +76,7 @@ class TestRows:
         bundle = bundle_of(closes([np.nan, np.nan, 700, 701]))
         assert bundle.dates[0] == pd.Timestamp("2020-01-08")
 
-    def test_weekend_prints_are_used_but_have_no_row(self) -> None:
+    def test_weekend_prints_are_taken_out(self) -> None:
         table = pd.DataFrame(
             {
                 "Date": pd.to_datetime(
@@ -87,14 +87,23 @@ class TestRows:
         )
         bundle = bundle_of(table)
         assert list(bundle.dates.day_of_week) == [3, 4, 0, 1]
-        np.testing.assert_array_equal(bundle.spot, [940, 943, 943, 944])  # Sunday's was known on Monday at 8
+        np.testing.assert_array_equal(bundle.spot, [940, 941, 941, 944])
         np.testing.assert_array_equal(bundle.truth, [940, 941, np.nan, 944])
+        (said,) = repairs(bundle, "weekend")
+        assert (said.found, said.count) == (942, 2)
+
+    def test_a_feed_gone_silent_offers_no_origins(self) -> None:
+        """Empty cells after the last print are rows for three weekdays; then there is no close to start from."""
+        table = closes([*np.linspace(700, 720, 30), *[np.nan] * 20])
+        bundle = bundle_of(table)
+        assert len(bundle) == 33
+        assert bundle.spot[-1] == 720
 
     def test_weekends_alone_are_refused(self) -> None:
         table = pd.DataFrame(
             {"Date": pd.to_datetime(["2024-06-29", "2024-06-30"]), "USDCLP": [1.0, 2.0], "Oil": [1.0, 2.0]}
         )
-        with pytest.raises(DataQualityError, match="no close on a weekday"):
+        with pytest.raises(DataQualityError, match="no usable value on a weekday"):
             bundle_of(table)
 
     @pytest.mark.parametrize("rows", [2, 100, 400])
@@ -154,7 +163,7 @@ class TestBadPrints:
     def test_zero_and_negative_closes_are_taken_out(self) -> None:
         bundle = bundle_of(closes([700, 0, 702, -1, 704]))
         np.testing.assert_array_equal(bundle.spot, [700, 700, 702, 702, 704])
-        assert [r.found for r in repairs(bundle, "not_positive")] == [0, -1]
+        assert [(r.found, r.count) for r in repairs(bundle, "not_positive")] == [(0, 2)]
 
     def test_a_negative_driver_is_kept(self) -> None:
         bundle = bundle_of(closes([850, 851, 852], Oil=[18.3, -37.63, 10.0]))

@@ -105,11 +105,13 @@ def setting(
 
 
 ORDINALS = np.arange(120) + 1003
+WINDOW = 1000
+"""Longer than the series: everything that is known counts."""
 
 
 def test_weights_in_a_slow_loop() -> None:
     medians, deviations, outcomes, sigma = setting()
-    found = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002)
+    found = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, WINDOW)
     current = np.full(3, 1 / 3)
     changes = 0
     for i, row in enumerate(outcomes.rows):
@@ -132,7 +134,7 @@ def test_weights_in_a_slow_loop() -> None:
 
 def test_weights_are_a_point_of_the_simplex_and_change_every_fourth_origin() -> None:
     medians, deviations, outcomes, sigma = setting()
-    weights = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002).weights
+    weights = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, WINDOW).weights
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
     changed = (np.diff(weights, axis=0) != 0).any(axis=1)
@@ -142,7 +144,7 @@ def test_weights_are_a_point_of_the_simplex_and_change_every_fourth_origin() -> 
 
 def test_weights_are_equal_before_enough_outcomes_are_known() -> None:
     medians, deviations, outcomes, sigma = setting()
-    weights = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002).weights
+    weights = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, WINDOW).weights
     scored_by = np.array(
         [outcomes.known_by(row)[:, FIRST - 1 : LAST].any(axis=1).sum() for row in outcomes.rows]
     )
@@ -155,7 +157,7 @@ def test_weights_are_equal_before_enough_outcomes_are_known() -> None:
 @pytest.mark.parametrize("position", [30, 60, 119])
 def test_what_becomes_known_later_changes_no_weights_before(position: int) -> None:
     medians, deviations, outcomes, sigma = setting()
-    args = (sigma, ORDINALS, 0.002)
+    args = (sigma, ORDINALS, 0.002, WINDOW)
     whole = combine(medians, deviations, outcomes, *args)
     later = outcomes.known > outcomes.rows[position]
     for values in (10 * outcomes.values + 1, np.full_like(outcomes.values, np.nan)):
@@ -169,11 +171,13 @@ def test_what_becomes_known_later_changes_no_weights_before(position: int) -> No
 
 def test_an_outcome_that_is_known_late_is_used_late() -> None:
     medians, deviations, outcomes, sigma = setting()
-    on_time = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002).weights
+    on_time = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, WINDOW).weights
     never = replace(outcomes, known=np.full_like(outcomes.known, 10_000))
-    np.testing.assert_array_equal(combine(medians, deviations, never, sigma, ORDINALS, 0.002).weights, 1 / 3)
+    np.testing.assert_array_equal(
+        combine(medians, deviations, never, sigma, ORDINALS, 0.002, WINDOW).weights, 1 / 3
+    )
     late = replace(outcomes, known=outcomes.known + 100)
-    delayed = combine(medians, deviations, late, sigma, ORDINALS, 0.002).weights
+    delayed = combine(medians, deviations, late, sigma, ORDINALS, 0.002, WINDOW).weights
     np.testing.assert_array_equal(delayed[20:], on_time[:-20])
 
 
@@ -181,12 +185,18 @@ def test_origins_off_the_grid_get_weights_and_teach_nothing() -> None:
     medians, deviations, outcomes, sigma = setting()
     learning = np.arange(120) % 3 != 1
     mixed = replace(outcomes, learning=learning)
-    weights = combine(medians, deviations, mixed, sigma, ORDINALS, 0.002).weights
+    weights = combine(medians, deviations, mixed, sigma, ORDINALS, 0.002, WINDOW).weights
     on_grid = Outcomes(
         outcomes.values[learning], outcomes.known[learning], outcomes.rows[learning], learning[learning]
     )
     alone = combine(
-        medians[:, learning], deviations[:, learning], on_grid, sigma[learning], ORDINALS[learning], 0.002
+        medians[:, learning],
+        deviations[:, learning],
+        on_grid,
+        sigma[learning],
+        ORDINALS[learning],
+        0.002,
+        WINDOW,
     ).weights
     np.testing.assert_array_equal(weights[learning], alone)
     np.testing.assert_array_equal(weights[~learning], weights[np.flatnonzero(~learning) - 1])
@@ -194,7 +204,7 @@ def test_origins_off_the_grid_get_weights_and_teach_nothing() -> None:
 
 def test_medians_are_weighted_and_spreads_are_averaged() -> None:
     medians, deviations, outcomes, sigma = setting()
-    found = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002)
+    found = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, WINDOW)
     for n, h in product(range(0, 120, 17), range(12)):
         expected = sum(found.weights[n, m] * medians[m, n, h] for m in range(3))
         assert found.medians[n, h] == pytest.approx(expected, rel=1e-12, abs=1e-15)
@@ -205,9 +215,9 @@ def test_medians_are_weighted_and_spreads_are_averaged() -> None:
 
 def test_one_weight_vector_serves_the_whole_path() -> None:
     medians, deviations, outcomes, sigma = setting()
-    whole = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002)
+    whole = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, WINDOW)
     cut = Outcomes(outcomes.values[:, :11], outcomes.known[:, :11], outcomes.rows, outcomes.learning)
-    short = combine(medians[:, :, :11], deviations[:, :, :11], cut, sigma, ORDINALS, 0.002)
+    short = combine(medians[:, :, :11], deviations[:, :, :11], cut, sigma, ORDINALS, 0.002, WINDOW)
     np.testing.assert_array_equal(short.weights, whole.weights)
     np.testing.assert_allclose(short.medians, whole.medians[:, :11], rtol=1e-14, atol=1e-18)
 
@@ -215,8 +225,20 @@ def test_one_weight_vector_serves_the_whole_path() -> None:
 def test_shrinkage_pulls_towards_equal_weights() -> None:
     medians, deviations, outcomes, sigma = setting()
     distance = [
-        np.abs(combine(medians, deviations, outcomes, sigma, ORDINALS, lam).weights - 1 / 3).max()
+        np.abs(combine(medians, deviations, outcomes, sigma, ORDINALS, lam, WINDOW).weights - 1 / 3).max()
         for lam in (0.0, 0.5, 1e5)
     ]
     assert distance[0] > distance[1] > distance[2]
     assert distance[2] < 1e-4
+
+
+def test_weights_forget_what_lies_before_their_window() -> None:
+    """Outcomes of origins before the last `window` change nothing; those inside it do."""
+    medians, deviations, outcomes, sigma = setting()
+    weights = combine(medians, deviations, outcomes, sigma, ORDINALS, 0.002, 50).weights
+    for before, same in ((67, True), (75, False)):
+        values = outcomes.values.copy()
+        values[:before] *= -3
+        changed = replace(outcomes, values=values)
+        again = combine(medians, deviations, changed, sigma, ORDINALS, 0.002, 50).weights
+        assert np.array_equal(again[-1], weights[-1]) == same, before

@@ -11,20 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forex_core.errors import MemberError
 from forex_core.models.base import ewma
 from forex_core.models.features import (
     WARM_ROWS,
     changes,
     copper_features,
+    driver_inputs,
     log_returns,
     momentum,
     relative_strength,
     rolling_correlation,
     standardised,
+    usable_drivers,
     volatility,
 )
 from forex_core.models.random_walk import reference_sigma
-from forex_core.models.vector_autoregression import driver_inputs, usable_drivers
 from forex_core.testing import bundle_of, synthetic_bundle, synthetic_table
 from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle
 
@@ -205,14 +207,18 @@ def test_copper_that_is_unknown_says_nothing(bundle: MarketBundle) -> None:
         assert (features[name] == 0).all()
 
 
-def test_usable_drivers_are_those_known_long_and_lately(bundle: MarketBundle) -> None:
+def test_usable_drivers_are_those_that_moved_long_and_lately(bundle: MarketBundle) -> None:
     drivers = bundle.drivers.copy()
-    drivers[:120, 0] = np.nan  # too short
+    drivers[:60, 0] = np.nan  # starts late
     drivers[165:, 1] = np.nan  # stopped
     inputs = driver_inputs(replace(bundle, drivers=drivers))
-    assert usable_drivers(inputs, ROWS - 1, 100) == (2,)
-    assert usable_drivers(inputs, 160, 100) == (1, 2)
-    assert usable_drivers(inputs, ROWS - 1, 70) == (0, 2)
+    moved = [int((inputs["drivers"][:, k] != 0).sum()) for k in range(3)]
+    assert moved[0] < moved[2]
+    assert usable_drivers(inputs, ROWS - 1, 2 * moved[2]) == (2,)
+    assert usable_drivers(inputs, ROWS - 1, 2 * moved[0]) == (0, 2)
+    assert 1 in usable_drivers(inputs, 164, 60)
+    with pytest.raises(MemberError, match="no driver"):
+        usable_drivers(inputs, ROWS - 1, 2 * moved[2] + 2)
 
 
 def test_policy_rates_are_left_to_the_slow_members(bundle: MarketBundle) -> None:

@@ -39,25 +39,17 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
     """
     data = provider.load(pair)
     instant = _instant(data.spot, pair, as_of)
+    today = as_of if as_of is not None and not isinstance(as_of, datetime) else instant.date()
     spot = _known(data.spot, instant)
     if len(spot.dates) == 0:
-        first = data.spot.dates.min().date()
-        raise InputError(
-            f"as-of {as_of or instant} lies before the data: the first row of {pair} is of {first}; "
-            "give a later --as-of"
-        )
+        raise _too_early(data.spot, pair, as_of or instant)
     accepted = gate(spot, is_spot=True)
-    days = pd.bdate_range(accepted.dates[0], spot.dates.max()).as_unit("s")
-    if len(days) == 0:
-        raise DataQualityError(
-            f"{pair} has no close on a weekday up to {as_of or instant}, only at weekends; "
-            "expected one row per trading day: check the dates"
-        )
+    days = pd.bdate_range(accepted.dates[0], _last_row(spot)).as_unit("s")
     instants = np.minimum(_origin_ns(data.spot, pair, days), instant.as_unit("ns").value)
     values, _ = _align(accepted, days, instants)
     truth, truth_known = _truth(accepted, days, instants)
     _refuse_constant(pair, values)
-    names, units, drivers, repairs = _drivers(data, instant, days, instants)
+    names, units, drivers, repairs = _drivers(data, instant, today, days, instants)
     return MarketBundle(
         pair=pair,
         dates=days,
@@ -70,7 +62,7 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
         driver_units=units,
         as_of=instant,
         sources=data.sources,
-        repairs=(*accepted.repairs, *_holes(pair, truth), *_stale(pair, accepted, instant), *repairs),
+        repairs=(*accepted.repairs, *_holes(pair, truth), *_stale(pair, accepted, today), *repairs),
     )
 
 
@@ -79,6 +71,8 @@ def _instant(spot: Series, pair: Pair, as_of: date | pd.Timestamp | None) -> pd.
     if as_of is None:
         return now
     asked = pd.Timestamp(as_of)
+    if asked.year < spot.dates.min().year - 1:  # also: what nanoseconds cannot count
+        raise _too_early(spot, pair, as_of)
     instant = asked.tz_convert("UTC") if asked.tz else asked.tz_localize("UTC")
     if instant > now:
         raise InputError(f"as-of {as_of} lies in the future; expected today ({now.date()}) or earlier")
@@ -86,6 +80,13 @@ def _instant(spot: Series, pair: Pair, as_of: date | pd.Timestamp | None) -> pd.
         return instant
     origin = _origin_ns(spot, pair, pd.DatetimeIndex([asked]))
     return min(pd.Timestamp(int(origin[0]), tz="UTC"), now)
+
+
+def _too_early(spot: Series, pair: Pair, as_of: date | pd.Timestamp) -> InputError:
+    first = spot.dates.min().date()
+    return InputError(
+        f"as-of {as_of} lies before the data: the first row of {pair} is of {first}; give a later --as-of"
+    )
 
 
 def _origin_ns(spot: Series, pair: Pair, days: pd.DatetimeIndex) -> Nanoseconds:
@@ -97,6 +98,16 @@ def _known(series: Series, instant: pd.Timestamp) -> Series:
     """The part of a raw series that had been released at `instant`."""
     released = _ns(series.definition.release.instants(series.dates)) <= instant.as_unit("ns").value
     return replace(series, dates=series.dates[released], values=series.values[released])
+
+
+def _last_row(spot: Series) -> pd.Timestamp:
+    """Date of the last row of the source, but no more than a few weekdays after its last print.
+
+    An empty day is a hole and has a row like any other; a feed that has gone silent has no origins to offer.
+    """
+    last_print = spot.dates[~np.isnan(spot.values)].max()
+    silent = np.busday_offset(np.datetime64(last_print, "D"), STALE_AFTER_WEEKDAYS, roll="backward")
+    return min(spot.dates.max(), pd.Timestamp(silent))
 
 
 def _align(accepted: Accepted, days: pd.DatetimeIndex, instants: Nanoseconds) -> tuple[Array, Array]:
@@ -123,7 +134,7 @@ def _truth(accepted: Accepted, days: pd.DatetimeIndex, instants: Nanoseconds) ->
 
 
 def _drivers(
-    data: MarketData, instant: pd.Timestamp, days: pd.DatetimeIndex, instants: Nanoseconds
+    data: MarketData, instant: pd.Timestamp, today: date, days: pd.DatetimeIndex, instants: Nanoseconds
 ) -> tuple[tuple[str, ...], tuple[str, ...], Array, list[Repair]]:
     columns: dict[str, Array] = {}
     units: dict[str, str] = {}
@@ -139,11 +150,13 @@ def _drivers(
         fresh = age <= series.definition.max_age_days
         columns[series.name] = np.where(fresh, values, np.nan)
         repairs += accepted.repairs
+        last = accepted.dates[-1].date()
         if not fresh[-1]:
-            last = accepted.dates[-1].date()
-            repairs.append(
-                Repair(series.name, "stale", last, None, f"last value is of {last}; not used on the last row")
-            )
+            note = f"the last value is of {last}: too old to be used on the last row"
+            repairs.append(Repair(series.name, "stale", last, None, note))
+        elif (today - last).days > series.definition.max_age_days:
+            note = f"the last value is of {last}, {(today - last).days} days before the as-of date"
+            repairs.append(Repair(series.name, "stale", last, None, note))
     by_lower = {name.lower(): name for name in columns}
     for name, (minuend, subtrahend) in DERIVED.items():
         if minuend in by_lower and subtrahend in by_lower:
@@ -159,12 +172,11 @@ def _holes(pair: Pair, truth: Array) -> list[Repair]:
     return [Repair(str(pair), "hole", None, None, note, count)] if count else []
 
 
-def _stale(pair: Pair, accepted: Accepted, instant: pd.Timestamp) -> list[Repair]:
+def _stale(pair: Pair, accepted: Accepted, today: date) -> list[Repair]:
     last = accepted.dates[-1].date()
-    age = int(np.busday_count(last, instant.date()))
-    if age <= STALE_AFTER_WEEKDAYS:
+    if int(np.busday_count(last, today)) <= STALE_AFTER_WEEKDAYS:
         return []
-    note = f"the last close is of {last}, {(instant.date() - last).days} days before the as-of date"
+    note = f"the last close is of {last}, {(today - last).days} days before the as-of date"
     return [Repair(str(pair), "stale", last, float(accepted.values[-1]), note)]
 
 

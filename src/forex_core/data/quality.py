@@ -47,11 +47,13 @@ def gate(series: Series, *, is_spot: bool) -> Accepted:
     """
     repairs: list[Repair] = []
     dates, values = _ordered(series, repairs)
+    if series.definition.kind == PRICE:
+        dates, values = _on_weekdays(series.name, dates, values, repairs)
     if is_spot:
         dates, values = _positive(series.name, dates, values, repairs)
     if len(values) == 0:
         raise DataQualityError(
-            f"series '{series.name}' has no usable value; expected at least one number per trading day"
+            f"series '{series.name}' has no usable value on a weekday; expected one number per trading day"
         )
     known_at = series.definition.release.instants(dates)
     if series.definition.kind == PRICE:
@@ -80,33 +82,41 @@ def _ordered(series: Series, repairs: list[Repair]) -> tuple[pd.DatetimeIndex, A
     order = np.argsort(days[present], kind="stable")
     days, values = days[present][order], values[present][order]
     last_of_day = np.append(days[1:] != days[:-1], True) if len(days) else np.array([], dtype=bool)
-    for position in np.flatnonzero(~last_of_day):
-        repairs.append(
-            Repair(
-                series.name,
-                "duplicate",
-                pd.Timestamp(days[position]).date(),
-                float(values[position]),
-                f"a later row of the same day says {values[position + 1]:g} and is used",
-            )
+    repeated = np.flatnonzero(~last_of_day)
+    if len(repeated):
+        first = int(repeated[0])
+        note = (
+            f"several rows of one day, the last is used: first {values[first]:g}, then {values[first + 1]:g}"
         )
+        day = pd.Timestamp(days[first]).date()
+        repairs.append(Repair(series.name, "duplicate", day, float(values[first]), note, len(repeated)))
     return pd.DatetimeIndex(days[last_of_day]), values[last_of_day]
+
+
+def _on_weekdays(
+    name: str, dates: pd.DatetimeIndex, values: Array, repairs: list[Repair]
+) -> tuple[pd.DatetimeIndex, Array]:
+    """Prints of Monday to Friday: no market closes on the other days, whatever a quote service says."""
+    trading = np.asarray(dates.day_of_week < 5)
+    weekend = np.flatnonzero(~trading)
+    if len(weekend):
+        first = int(weekend[0])
+        day = pd.Timestamp(dates[first]).date()
+        note = "prints dated Saturday or Sunday, taken out"
+        repairs.append(Repair(name, "weekend", day, float(values[first]), note, len(weekend)))
+    return dates[trading], values[trading]
 
 
 def _positive(
     name: str, dates: pd.DatetimeIndex, values: Array, repairs: list[Repair]
 ) -> tuple[pd.DatetimeIndex, Array]:
     good = values > 0
-    for position in np.flatnonzero(~good):
-        repairs.append(
-            Repair(
-                name,
-                "not_positive",
-                pd.Timestamp(dates[int(position)]).date(),
-                float(values[position]),
-                "a price cannot be zero or negative, taken out",
-            )
-        )
+    bad = np.flatnonzero(~good)
+    if len(bad):
+        first = int(bad[0])
+        note = "a price cannot be zero or negative, taken out"
+        day = pd.Timestamp(dates[first]).date()
+        repairs.append(Repair(name, "not_positive", day, float(values[first]), note, len(bad)))
     return dates[good], values[good]
 
 

@@ -108,7 +108,10 @@ class Refitted(ABC, Generic[P]):
             except MemberError as error:
                 reasons |= {int(p): str(error) for p in positions}
                 continue
-            quantiles[positions] = lognormal(bundle.spot[rows[positions]], centre, spread, levels)
+            answer = lognormal(bundle.spot[rows[positions]], centre, spread, levels)
+            finite = np.isfinite(answer).all(axis=(1, 2))
+            quantiles[positions[finite]] = answer[finite]
+            reasons |= {int(p): "its answer is not finite" for p in positions[~finite]}
         return Answers(quantiles, reasons)
 
     @abstractmethod

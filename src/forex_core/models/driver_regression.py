@@ -9,7 +9,7 @@ import numpy as np
 
 from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
-from forex_core.models.vector_autoregression import driver_inputs, first_known, usable_drivers
+from forex_core.models.features import alive, driver_inputs, first_moved, targets, usable_drivers
 from forex_core.types import Array, MarketBundle
 
 LAGS = 3
@@ -41,18 +41,15 @@ class DriverRegression(Refitted[_Fitted]):
 
     def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
         used = usable_drivers(inputs, anchor, self.min_rows)
-        first = first_known(inputs, used) + LAGS
-        rows = np.arange(first, anchor + 1)
+        rows = np.arange(first_moved(inputs) + LAGS, anchor)
+        rows = rows[alive(inputs["sigma"][rows])]
         if len(rows) < self.min_rows // 2:
-            raise MemberError(f"only {len(rows)} rows on which every driver is known")
-        features = _lagged(inputs, used, rows)
+            raise MemberError(f"only {len(rows)} rows since the price began to move")
         coefficients, growth = [], []
-        total = np.concatenate([[0.0], np.cumsum(inputs["returns"])])
         for step in range(1, REACH + 1):
-            known = rows + step <= anchor
-            target = total[rows[known] + step + 1] - total[rows[known] + 1]
-            target = target / inputs["sigma"][rows[known]]
-            x = features[known]
+            known = rows[rows + step <= anchor]
+            target = targets(inputs, known, step)
+            x = _lagged(inputs, used, known)
             gram = x.T @ x + self.ridge * len(x) * np.eye(x.shape[1])
             beta = np.linalg.solve(gram, x.T @ target)
             coefficients.append(beta)

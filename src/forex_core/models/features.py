@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from forex_core.models.base import ewma
-from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle
+from forex_core.errors import MemberError
+from forex_core.models.base import Rows, ewma
+from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Mask
 
 WARM_ROWS = 60
 CLIP_SIGMAS = 6.0
@@ -98,3 +101,68 @@ def copper_features(bundle: MarketBundle) -> dict[str, Array]:
         "copper_rsi": relative_strength(returns),
         "copper_correlation": rolling_correlation(returns, log_returns(bundle)),
     }
+
+
+def driver_inputs(bundle: MarketBundle) -> dict[str, Array]:
+    """What members read that learn from drivers, on rows [T].
+
+    `spot` and `drivers` [T, K] are moves over their own volatility, 0 where not known; `moves` [T, K] counts the
+    rows on which each driver has moved so far; `sigma` is the volatility of the returns, `returns` as they are.
+    Policy rates move in steps months apart; their changes are left out.
+    """
+    returns = log_returns(bundle)
+    raw = changes(bundle)
+    prices = [k for k, unit in enumerate(bundle.driver_units) if unit != PERCENT_PER_YEAR]
+    drivers = np.zeros((len(returns), len(prices)))
+    for column, k in enumerate(prices):
+        drivers[:, column] = standardised(raw[:, k])
+    return {
+        "spot": standardised(returns),
+        "drivers": drivers,
+        "moves": np.cumsum(drivers != 0, axis=0).astype(np.float64),
+        "sigma": volatility(returns),
+        "returns": returns,
+    }
+
+
+def usable_drivers(inputs: Mapping[str, Array], anchor: int, min_rows: int) -> tuple[int, ...]:
+    """Columns of drivers that moved on half of `min_rows` rows or more up to `anchor`, and on most of the last 60.
+
+    A driver that starts late counts as not moving before: its column is 0 there, its mean, so it costs the others
+    none of their history.
+
+    Raises:
+        MemberError: when there is none.
+    """
+    moves = inputs["moves"]
+    enough = moves[anchor] >= min_rows // 2
+    recent = moves[anchor] - moves[max(0, anchor - 60)] > 30
+    used = tuple(int(k) for k in np.flatnonzero(enough & recent))
+    if not used:
+        raise MemberError("no driver has enough history; it needs at least one besides the spot")
+    return used
+
+
+def first_moved(inputs: Mapping[str, Array]) -> int:
+    """First row on which the spot has a move over a known volatility."""
+    return int(np.argmax(inputs["spot"] != 0))
+
+
+def alive(sigma: Array) -> Mask:
+    """[n] rows whose volatility is more than a tenth of an ordinary one: not those inside a long hole.
+
+    Returns over the volatility of a stretch without quotes have no scale.
+    """
+    known = np.nan_to_num(sigma, nan=0.0)
+    return np.asarray(known > 0.1 * float(np.quantile(known, 0.75)))
+
+
+def targets(inputs: Mapping[str, Array], rows: Rows, step: int) -> Array:
+    """[n] return over the `step` rows after each of `rows`, over its volatility, clipped at 4 √step.
+
+    Rounded, so that what is learned does not hang on the last bit of a logarithm.
+    """
+    total = np.concatenate([[0.0], np.cumsum(inputs["returns"])])
+    scaled = (total[rows + step + 1] - total[rows + 1]) / inputs["sigma"][rows]
+    limit = 4 * np.sqrt(step)
+    return np.asarray(np.clip(np.round(scaled, 9), -limit, limit))

@@ -10,8 +10,17 @@ import numpy as np
 
 from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
-from forex_core.models.features import copper_features, log_returns, momentum, relative_strength, volatility
-from forex_core.models.vector_autoregression import driver_inputs
+from forex_core.models.features import (
+    alive,
+    copper_features,
+    driver_inputs,
+    first_moved,
+    log_returns,
+    momentum,
+    relative_strength,
+    targets,
+    volatility,
+)
 from forex_core.types import Array, MarketBundle
 
 TARGET_STEPS = (1, 3)
@@ -38,11 +47,11 @@ class GradientBoosting(Refitted[_Fitted]):
     def prepare(self, bundle: MarketBundle) -> Mapping[str, Array]:
         inputs = driver_inputs(bundle)
         returns = log_returns(bundle)
-        slow = np.sqrt(np.maximum(volatility(returns, 0.99), 1e-12))
+        fast, slow = volatility(returns, 0.94), volatility(returns, 0.99)
         columns = [
             *(momentum(returns, rows) for rows in (5, 20, 60)),
             relative_strength(returns),
-            volatility(returns, 0.94) / slow**2,
+            fast / np.maximum(slow, 1e-12),
             *copper_features(bundle).values(),
         ]
         for lag in range(LAGS):
@@ -55,15 +64,14 @@ class GradientBoosting(Refitted[_Fitted]):
     def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        total = np.concatenate([[0.0], np.cumsum(inputs["returns"])])
-        first = int(np.argmax(inputs["sigma"] > 0))
+        known = np.arange(first_moved(inputs), anchor)
+        known = known[alive(inputs["sigma"][known])]
         trees, growth = [], []
         for step in TARGET_STEPS:
-            rows = np.arange(first, anchor + 1 - step)
+            rows = known[known + step <= anchor]
             if len(rows) < self.min_rows // 2:
                 raise MemberError(f"only {len(rows)} rows since the price began to move")
-            target = (total[rows + step + 1] - total[rows + 1]) / inputs["sigma"][rows]
-            limit = 4 * np.sqrt(step)
+            target = targets(inputs, rows, step)
             model = HistGradientBoostingRegressor(
                 max_iter=60,
                 learning_rate=0.05,
@@ -74,7 +82,7 @@ class GradientBoosting(Refitted[_Fitted]):
                 early_stopping=False,
                 random_state=0,
             )
-            trees.append(model.fit(inputs["features"][rows], np.clip(np.round(target, 9), -limit, limit)))
+            trees.append(model.fit(inputs["features"][rows], target))
             growth.append(float(np.std(target)))
         return _Fitted(tuple(trees), np.array(growth))
 

@@ -85,7 +85,6 @@ class DampedTrend(Refitted[_Damped]):
 
 @dataclass(frozen=True)
 class _Theta:
-    level: float
     alpha: float
     drift: float
 
@@ -118,7 +117,7 @@ class Theta(Refitted[_Theta]):
                 raise MemberError(f"no Theta estimate at row {anchor}: {error}") from error
         if not np.isfinite([drift, alpha]).all():
             raise MemberError(f"the Theta estimate at row {anchor} did not converge")
-        return _Theta(0.0, min(max(alpha, 0.01), 1.0), drift)
+        return _Theta(min(max(alpha, 0.01), 1.0), drift)
 
     def answer(
         self, fitted: _Theta, inputs: Mapping[str, Array], anchor: int, rows: Rows, steps: int
@@ -126,7 +125,7 @@ class Theta(Refitted[_Theta]):
         start = max(0, anchor + 1 - self.window)
         path = inputs["log_price"][start : int(rows.max()) + 1]
         base = float(path[0])
-        level = fitted.level
+        level = 0.0
         levels, errors = np.empty(len(path)), np.empty(len(path))
         for t, value in enumerate((path - base).tolist()):
             errors[t] = value - level

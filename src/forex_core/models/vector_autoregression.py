@@ -9,8 +9,8 @@ import numpy as np
 
 from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
-from forex_core.models.features import changes, log_returns, standardised, volatility
-from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle
+from forex_core.models.features import driver_inputs, first_moved, usable_drivers
+from forex_core.types import Array, MarketBundle
 
 LAGS = 3
 
@@ -42,7 +42,7 @@ class VectorAutoregression(Refitted[_Fitted]):
         from statsmodels.tsa.api import VAR
 
         used = usable_drivers(inputs, anchor, self.min_rows)
-        first = max(first_known(inputs, used), anchor + 1 - self.window)
+        first = max(first_moved(inputs), anchor + 1 - self.window)
         sample = np.column_stack(
             [inputs["spot"][first : anchor + 1], inputs["drivers"][first : anchor + 1][:, used]]
         )
@@ -65,7 +65,7 @@ class VectorAutoregression(Refitted[_Fitted]):
             total = total + power
             response[step] = total[0]
         shocks = np.einsum("hi,ij,hj->h", moving, covariance, moving)
-        growth = np.sqrt(np.cumsum(shocks) / float(np.var(sample[:, 0])))
+        growth = np.sqrt(np.cumsum(shocks))
         return _Fitted(used, response, growth)
 
     def answer(
@@ -82,44 +82,3 @@ class VectorAutoregression(Refitted[_Fitted]):
             ]
             centre[n] = fitted.response[:steps] @ np.concatenate(recent)
         return centre * sigma[:, None], sigma[:, None] * fitted.growth[:steps]
-
-
-def driver_inputs(bundle: MarketBundle) -> dict[str, Array]:
-    """What the driver members read: spot returns and driver changes over their volatility, and σ_t.
-
-    Policy rates move in steps months apart; their changes are left to the slow members.
-    """
-    returns = log_returns(bundle)
-    moves = changes(bundle)
-    prices = [k for k, unit in enumerate(bundle.driver_units) if unit != PERCENT_PER_YEAR]
-    known = ~np.isnan(moves[:, prices])
-    return {
-        "spot": standardised(returns),
-        "drivers": np.column_stack([standardised(moves[:, k]) for k in prices])
-        if prices
-        else np.empty((len(returns), 0)),
-        "known_rows": np.cumsum(known, axis=0).astype(np.float64),
-        "known": known.astype(np.float64),
-        "sigma": volatility(returns),
-        "returns": returns,
-    }
-
-
-def usable_drivers(inputs: Mapping[str, Array], anchor: int, min_rows: int) -> tuple[int, ...]:
-    """Columns known on at least `min_rows` rows up to `anchor`, and on most of the last 60.
-
-    Raises:
-        MemberError: when there is none.
-    """
-    enough = inputs["known_rows"][anchor] >= min_rows
-    recent = inputs["known"][max(0, anchor - 59) : anchor + 1].mean(axis=0) > 0.5
-    used = tuple(int(k) for k in np.flatnonzero(enough & recent))
-    if not used:
-        raise MemberError("no driver has enough history; it needs at least one besides the spot")
-    return used
-
-
-def first_known(inputs: Mapping[str, Array], used: tuple[int, ...]) -> int:
-    """First row at which every driver of `used` moves and the volatilities have warmed up."""
-    started = [int(np.argmax(inputs["drivers"][:, k] != 0)) for k in used]
-    return max(int(np.argmax(inputs["spot"] != 0)), *started)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from forex_core.report.charts import chart_images
-from forex_core.report.html import forecast_table, render_report
+from forex_core.report.page import forecast_table, render_report
 
 __all__ = ["chart_images", "forecast_table", "render_report"]

@@ -16,15 +16,13 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from forex_core.report.document import price_decimals
 from forex_core.report.drawing import Drawn, draw
-from forex_core.types import Array, Evaluation, ForecastRun, MarketBundle
+from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, ForecastRun, MarketBundle
 
 Row = dict[str, Any]
 Layers = alt.LayerChart | alt.FacetChart
 Chart = Layers | alt.ConcatChart
-
-ENSEMBLE = "ensemble"
-RANDOM_WALK = "random_walk"
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 """One stack for the page and its charts; the static renderer falls back to its own sans-serif."""
@@ -142,18 +140,6 @@ def draw_still(drawn: Mapping[str, Picture]) -> Drawn:
     return draw({name: picture.spec(still=True) for name, picture in drawn.items()})
 
 
-def price_decimals(price: float) -> int:
-    """Decimals that a price of this size is quoted with.
-
-    >>> [price_decimals(p) for p in (0.0067, 1.0875, 18.6307, 954.13, 15732.5)]
-    [6, 4, 4, 2, 1]
-    """
-    for limit, decimals in ((0.1, 6), (100.0, 4), (10_000.0, 2)):
-        if abs(price) < limit:
-            return decimals
-    return 1
-
-
 def day_words(day: date) -> str:
     """A date as '30 Oct 2026', whatever the locale of the machine.
 
@@ -257,7 +243,7 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
     ]
     last = forecast.target_dates[-1]
     return Picture(
-        title=f"{_slashed(run)}: close and forecast",
+        title=f"{run.forecast.pair.slashed}: close and forecast",
         caption=(
             f"The last {len(history)} closes, then the median (line) with the 80 % band (darker) and the 95 % band "
             "(lighter). The dashed line is the random walk: the last close, carried forward."
@@ -635,7 +621,3 @@ def _share(value: float) -> str:
 
 def _or_dash(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "no value"
-
-
-def _slashed(run: ForecastRun) -> str:
-    return f"{run.forecast.pair.base}/{run.forecast.pair.quote}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,6 +35,18 @@ _MODEL_FIELDS = (
     "weight_mean",
     "failed_origins",
 )
+
+
+def price_decimals(price: float) -> int:
+    """Decimals that a price of this size is shown with.
+
+    >>> [price_decimals(p) for p in (0.0000613, 0.0067, 1.0875, 18.6307, 954.13, 15732.5)]
+    [8, 6, 4, 4, 2, 1]
+    """
+    size = abs(price)
+    if 0 < size < 0.1:
+        return 3 - math.floor(math.log10(size))
+    return 4 if size < 100 else 2 if size < 10_000 else 1
 
 
 def evaluation_document(evaluation: Evaluation, seconds: float) -> Document:

@@ -68,7 +68,7 @@ def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
     version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
     asked = json.dumps({**request, "scale": PNG_SCALE, "vega_lite": version}).encode()
     worker = Path(__file__).with_name("drawing_process.py")
-    # -P: the worker's folder, where our html.py lies, must not shadow the standard library.
+    # -P: what lies in the worker's folder must not shadow the standard library.
     command = [sys.executable, "-P", str(worker)]
     try:
         done = subprocess.run(command, input=asked, capture_output=True, timeout=TIMEOUT_SECONDS, check=True)

@@ -1,12 +1,14 @@
-"""The files of a published forecast, written into one folder."""
+"""The files of a published forecast, written into a folder of the run's own."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 
+from forex_core.data.snapshot import write_snapshot
 from forex_core.errors import InputError
 from forex_core.report import chart_images, forecast_table, render_report
 from forex_core.report.document import Document, forecast_document, replay_record
@@ -17,7 +19,9 @@ DOCUMENT = "forecast.json"
 
 
 def write_report(folder: Path, run: ForecastRun, bundle: MarketBundle, run_id: str) -> Document:
-    """Write `report.html`, `forecast.csv`, `forecast.json`, `members.json` and `charts/`; returns the document.
+    """Write the report, its charts, the forecast as CSV and JSON, the members' answers and the data snapshot.
+
+    `folder` is new and the run's own. Returns the document that `forecast.json` holds.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -30,8 +34,26 @@ def write_report(folder: Path, run: ForecastRun, bundle: MarketBundle, run_id: s
     for name, image in chart_images(run, bundle).items():
         (folder / "charts" / name).write_bytes(image)
     (folder / "members.json").write_text(json.dumps(replay_record(run)), encoding="utf-8")
-    (folder / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    write_snapshot(bundle, folder / "snapshot.parquet")
+    _write_document(folder, document)
     return document
+
+
+def copy_report(document: Document, output: Path) -> Document:
+    """Copy the files of a run into a folder that someone named; returns the document with its new place.
+
+    Raises:
+        InputError: when the folder cannot be written.
+    """
+    source = Path(document["report"]).parent
+    prepare_folder(output)
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        target = output / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    moved = document | {"report": str(output / REPORT)}
+    _write_document(output, moved)
+    return moved
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -50,3 +72,7 @@ def prepare_folder(folder: Path) -> Path:
             f"cannot write into {folder} ({error.strerror}); expected a folder that this user may write"
         ) from error
     return folder
+
+
+def _write_document(folder: Path, document: Document) -> None:
+    (folder / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forex_core.report.document import Document
-
-ENSEMBLE = "ensemble"
+from forex_core.report.document import Document, price_decimals
+from forex_core.types import ENSEMBLE
 
 
 def forecast_tables(document: Document) -> list[RenderableType]:
@@ -20,13 +21,13 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for name in ("Median", "80 % low", "80 % high", "95 % low", "95 % high"):
         table.add_column(name, justify="right")
     for day, values in _rows(document):
-        table.add_row(day, *(price(v) for v in values))
+        table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
     parts += [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
     noticed = [r for r in document["repairs"] if r["kind"] in ("refuted", "held", "stale", "not_positive")]
     parts += [Text(f"Data: {r['series']} {r['kind']}: {r['note']}") for r in noticed]
     if document.get("already_published"):
-        parts.append(Text("These data were published before; --force publishes them again."))
+        parts.append(Text("Published before from these data on this as-of day; --force publishes again."))
     return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}")]
 
 
@@ -90,28 +91,15 @@ def markdown_summary(document: Document) -> str:
         "|---|---:|---:|---:|",
     ]
     for day, (median, low80, high80, low95, high95) in _rows(document):
-        lines.append(
-            f"| {day} | {price(median)} | {price(low80)} to {price(high80)} | {price(low95)} to {price(high95)} |"
-        )
+        lines.append(f"| {day} | {median} | {low80} to {high80} | {low95} to {high95} |")
     lines += ["", "| Model | RMSE | MAPE % | Weight | RMSE / random walk |", "|---|---:|---:|---:|---:|"]
     for name, m in document["models"].items():
         lines.append(
             f"| {name} | {error_size(m['rmse'])} | {number(m['mape_pct'], 2)} | {number(m['weight'], 3)} "
             f"| {number(m['rmse_ratio_rw'], 3)} |"
         )
-    lines += ["", f"Run `{document['run_id']}`, [report](file://{document['report']})"]
+    lines += ["", f"Run `{document['run_id']}`, [report]({Path(document['report']).as_uri()})"]
     return "\n".join(lines)
-
-
-def price(value: float) -> str:
-    """A price with about six significant digits.
-
-    >>> price(18.907715717), price(954.1300048), price(1.0834)
-    ('18.9077', '954.130', '1.08340')
-    """
-    size = abs(value)
-    decimals = 6 if size < 1 else 5 if size < 10 else 4 if size < 100 else 3 if size < 1000 else 2
-    return f"{value:,.{decimals}f}"
 
 
 def error_size(value: float) -> str:
@@ -140,7 +128,10 @@ def _table(title: str) -> Table:
     )
 
 
-def _rows(document: Document) -> list[tuple[str, tuple[float, ...]]]:
-    q = document["quantiles"]
-    columns = [q[level] for level in ("0.5", "0.1", "0.9", "0.025", "0.975")]
-    return list(zip(document["target_dates"], zip(*columns, strict=True), strict=True))
+def _rows(document: Document) -> list[tuple[str, list[str]]]:
+    """Each target date with median, 80 % and 95 % band as text."""
+    decimals = price_decimals(document["origin_close"])
+    columns = [document["quantiles"][level] for level in ("0.5", "0.1", "0.9", "0.025", "0.975")]
+    rows = zip(*columns, strict=True)
+    texts = [[f"{value:,.{decimals}f}" for value in row] for row in rows]
+    return list(zip(document["target_dates"], texts, strict=True))

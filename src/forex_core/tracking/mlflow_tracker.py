@@ -128,8 +128,8 @@ class MLflowTracker:
     def read_text(self, run_id: str, artifact_path: str) -> str | None:
         import mlflow.artifacts
 
-        uri = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact_path}"
         with _translated(self._uri):
+            uri = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact_path}"
             try:
                 return str(mlflow.artifacts.load_text(uri))
             except OSError:
@@ -216,7 +216,7 @@ def _is_migrated(path: Path) -> bool:
     """Whether a first start has finished: WAL, which lasts in the file, is its last step."""
     if not path.exists():
         return False
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         return str(connection.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
 
 

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 from forex_core.models.features import copper_features
@@ -35,7 +34,7 @@ class Record:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def forecast_record(run: ForecastRun, bundle: MarketBundle, tags: Mapping[str, str]) -> Record:
+def forecast_record(run: ForecastRun, bundle: MarketBundle) -> Record:
     """The design's list for one published forecast. RMSE and MAE in quote units, MAPE in percent."""
     prefix = str(run.horizon)
     ours = run.evaluation.scores["ensemble"]
@@ -73,18 +72,18 @@ def forecast_record(run: ForecastRun, bundle: MarketBundle, tags: Mapping[str, s
         "as_of": run.as_of.isoformat(),
         "origin": forecast.origin.isoformat(),
         "settings": json.dumps(run.settings, sort_keys=True),
-        "libraries": json.dumps(library_versions(), sort_keys=True),
+        "libraries": json.dumps(run.libraries, sort_keys=True),
     }
     run_tags = {
         "pair": str(bundle.pair),
         "horizon": prefix,
         "fingerprint": run.fingerprint,
         "recipe": run.recipe,
+        "as_of_date": run.as_of.date().isoformat(),
         "git_commit": git_commit(),
         "verdict": run.verdict.kind,
         "status": "published",
         **{f"left_out.{name}": reason for name, reason in run.failures.items()},
-        **tags,
     }
     return Record(
         params={name: str(value) for name, value in params.items()},
@@ -92,11 +91,6 @@ def forecast_record(run: ForecastRun, bundle: MarketBundle, tags: Mapping[str, s
         stepped={f"{prefix}_rmse_by_step": ours.rmse_by_step},
         tags=run_tags,
     )
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries whose arithmetic a forecast rests on."""
-    return {name: version(name) for name in LIBRARIES}
 
 
 @lru_cache(maxsize=1)

@@ -21,19 +21,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from forex_core.report.charts import (
-    ENSEMBLE,
     FONT,
     PALETTE,
-    RANDOM_WALK,
     charts,
     day_words,
     draw_still,
     label_of,
-    price_decimals,
     recent_drivers,
 )
+from forex_core.report.document import price_decimals
 from forex_core.report.drawing import browser_script
-from forex_core.types import ForecastRun, MarketBundle, Scores
+from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Scores
 
 OLD_AFTER_WEEKDAYS = 3
 """An origin older than this, in weekdays before the as-of date, carries a warning."""
@@ -97,8 +95,8 @@ def render_report(run: ForecastRun, bundle: MarketBundle, *, run_id: str, genera
             raise ValueError("a script of the report would end its own element")
     page = {
         "run": run,
-        "heading": f"{_slashed(run)}, {run.horizon.days} days ahead",
-        "title": f"{_slashed(run)} {run.horizon}, {day_words(run.forecast.origin)}",
+        "heading": f"{run.forecast.pair.slashed}, {run.horizon.days} days ahead",
+        "title": f"{run.forecast.pair.slashed} {run.horizon}, {day_words(run.forecast.origin)}",
         "facts_list": _facts(run, bundle),
         "age_warning": _age_warning(run),
         "verdict": _verdict(run),
@@ -187,7 +185,10 @@ def _verdict(run: ForecastRun) -> dict[str, Any]:
         "label": VERDICT_LABELS.get(verdict.kind, verdict.kind),
         "sentence": verdict.sentence,
         "evidence": [(what, _number(ratio, 3), _pvalue(p)) for what, ratio, p in evidence],
-        "decided": f"Decided on {day_words(verdict.decided_on)} from {_count(verdict.origins)} origins",
+        "decided": (
+            f"The p-values were decided on {day_words(verdict.decided_on)} from {_count(verdict.origins)} origins, "
+            "after Holm's correction over the four horizons; the ratios are those of today's table below"
+        ),
     }
 
 
@@ -270,7 +271,7 @@ def _sample(run: ForecastRun) -> list[tuple[str, str]]:
         ("Origins", _count(len(origins))),
         ("First origin", day_words(origins[0]) if origins else DASH),
         ("Last origin", day_words(origins[-1]) if origins else DASH),
-        ("One origin every", f"{evaluation.every} weekdays"),
+        ("One origin every", f"{evaluation.every} business days"),
         ("Effective number", _number(evaluation.n_effective, 1)),
     ]
 
@@ -396,7 +397,8 @@ def _identity(run: ForecastRun, run_id: str, generated_at: pd.Timestamp) -> list
 
 
 def _settings(run: ForecastRun) -> Table | None:
-    rows = [[key, value] for key, value in _flattened("", run.settings)]
+    stated = {**run.settings, "library": run.libraries}
+    rows = [[key, value] for key, value in _flattened("", stated)]
     columns = (Column("Setting", words=True), Column("Value", words=True))
     return Table("Settings and library versions", columns, rows) if rows else None
 
@@ -461,10 +463,6 @@ def _count(n: int) -> str:
 def _instant(moment: pd.Timestamp) -> str:
     utc = moment.tz_convert("UTC") if moment.tz else moment.tz_localize("UTC")
     return f"{day_words(utc.date())}, {utc:%H:%M} UTC"
-
-
-def _slashed(run: ForecastRun) -> str:
-    return f"{run.forecast.pair.base}/{run.forecast.pair.quote}"
 
 
 # The parts of the page that are not plain text.
