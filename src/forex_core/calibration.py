@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from forex_core.types import Array, Mask, level_indices
 
@@ -100,8 +100,8 @@ def _updated(theta: Array, block: npt.NDArray[np.intp], miss: Mask, band: int) -
 
 def _spread_over_levels(theta: Array, levels: tuple[float, ...]) -> Array:
     """[B, Q] factors: the 80 % band's up to its own levels, the 95 % band's from its own on, linear in |z|."""
-    z = np.abs(norm.ppf(np.asarray(levels)))
-    inner, outer = norm.ppf(0.9), norm.ppf(0.975)
+    z = np.abs(ndtri(np.asarray(levels)))
+    inner, outer = ndtri(0.9), ndtri(0.975)
     share = np.clip((z - inner) / (outer - inner), 0.0, 1.0)
     return np.asarray(np.exp(theta[0][:, None] * (1 - share) + theta[1][:, None] * share))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtr
 
 from forex_core.types import HORIZONS, Array, Horizon, Scores, Verdict, level_indices
 
@@ -68,7 +68,7 @@ def equal_weighted_cosine(d: Array, steps: int, every: int = 5) -> Test:
     projections = np.sqrt(2 / n) * (cosines * d).sum(axis=1)
     variance = float((projections**2).mean())
     stat = float(d.mean() / np.sqrt(variance / n))
-    return Test(stat, float(student_t.sf(stat, dof)))
+    return Test(stat, float(stdtr(dof, -stat)))
 
 
 def diebold_mariano(d: Array, lags: int) -> Test | None:
@@ -91,7 +91,7 @@ def diebold_mariano(d: Array, lags: int) -> Test | None:
         return None
     correction = (n + 1 - 2 * lags + lags * (lags - 1) / n) / n
     stat = float(d.mean() / np.sqrt(variance / n) * np.sqrt(correction))
-    return Test(stat, float(student_t.sf(stat, n - 1)))
+    return Test(stat, float(stdtr(n - 1, -stat)))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

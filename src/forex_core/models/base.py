@@ -16,7 +16,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from forex_core.errors import MemberError
 from forex_core.types import Array, MarketBundle
@@ -139,7 +139,7 @@ def rows_of(bundle: MarketBundle, origins: pd.DatetimeIndex) -> Rows:
 
 def lognormal(spot: Array, centre: Array, spread: Array, levels: Levels) -> Array:
     """Quantiles [N, H, Q] of spot [N] times exp of a normal with mean `centre` and deviation `spread` [N, H]."""
-    z = norm.ppf(np.asarray(levels))
+    z = ndtri(np.asarray(levels))
     return np.asarray(spot[:, None, None] * np.exp(centre[:, :, None] + spread[:, :, None] * z))
 
 

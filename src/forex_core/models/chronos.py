@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from forex_core.errors import MemberError
 from forex_core.models.base import Answers, Levels, rows_of
@@ -262,8 +262,8 @@ def _at_levels(path: Array, trained: Array, levels: Array) -> Array:
     inside = np.array([np.interp(asked, trained, row) for row in path]).reshape(len(path), len(asked))
     out, median = inside[:, :-1], inside[:, -1]
     for outermost, beyond in ((0, levels < trained[0]), (-1, levels > trained[-1])):
-        sigma = (path[:, outermost] - median) / norm.ppf(trained[outermost])
-        out[:, beyond] = median[:, None] + sigma[:, None] * norm.ppf(levels[beyond])
+        sigma = (path[:, outermost] - median) / ndtri(trained[outermost])
+        out[:, beyond] = median[:, None] + sigma[:, None] * ndtri(levels[beyond])
     return out
 
 
