@@ -219,7 +219,7 @@ def evaluate(
     bundle = _load(settings, _day("--as-of", as_of))
     with _progress(f"{settings.pair} {ahead}") as progress:
         evaluation = _engine(settings, progress).evaluate(bundle, ahead, first, last, every)
-    document = evaluation_document(evaluation, time.perf_counter() - started)
+    document = evaluation_document(evaluation, bundle, time.perf_counter() - started)
     _print(document, as_json, leaderboard)
 
 
@@ -234,7 +234,9 @@ def main() -> None:
 
 def _settings(pair: str | None, source: str | None, path: list[Path] | None) -> Settings:
     implied = source or ("csv" if path else None)
-    settings = load_settings(pair=pair, source=implied, paths=path or None)
+    # A source that is asked for and reads no files leaves the files of the settings aside.
+    paths = path or ([] if source == "ecb" else None)
+    settings = load_settings(pair=pair, source=implied, paths=paths)
     Pair.parse(settings.pair)
     return settings
 

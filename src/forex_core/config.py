@@ -6,17 +6,19 @@ Constructed only at an entry point and handed down from there.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -79,8 +81,10 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("data"), description="everything that the system writes lies below it")
     pair: str = "USDMXN"
-    source: Literal["ecb", "csv"] = "ecb"
-    paths: tuple[Path, ...] = Field((), description="files of source csv")
+    source: Literal["ecb", "csv"] = Field("ecb", description="csv where paths are given and no source is")
+    paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="files of source csv: one, or a JSON list"
+    )
     columns: dict[str, str] = Field({}, description="CSV column name to series name or pair")
     environment: str = "development"
     tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
@@ -99,6 +103,23 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_mean_csv(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"source": "csv", **values} if values.get("paths") else values
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = json.loads(value) if value.lstrip().startswith("[") else [value]
+        return value
+
+    @field_validator("paths")
+    @classmethod
+    def _from_home(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser() for path in paths)
 
     @field_validator("data_dir")
     @classmethod
@@ -143,8 +164,8 @@ def load_settings(**overrides: Any) -> Settings:
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"the settings cannot be read: {reason}; expected a list or a table as JSON, "
-            "such as FOREX_PATHS='[\"market.csv\"]'"
+            f"the settings cannot be read: {reason}; expected a list or a table as JSON, such as "
+            'FOREX_ENGINE__MEMBERS=\'["random_walk", "ets", "var"]\' or FOREX_COLUMNS=\'{"Close": "USDCLP"}\''
         ) from error
     except (ValueError, OSError) as error:  # a file that cannot be read
         raise ConfigError(f"the settings cannot be read: {error}") from error

@@ -276,15 +276,17 @@ class Engine:
             try:
                 raw[member.name] = self._answers(member, bundle, rows)
             except _MEMBER_FAULTS as error:
-                failures[member.name] = f"{type(error).__name__}: {error}"
+                failures[member.name] = (
+                    str(error) if isinstance(error, MemberError) else f"{type(error).__name__}: {error}"
+                )
             timings[member.name] = time.perf_counter() - started
             self._progress(member.name, done, total)
         if RANDOM_WALK not in raw:
             raise ForecastError(f"the random walk could not answer: {failures[RANDOM_WALK]}")
         if len(raw) < config.min_members:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            reasons = "".join(f"; {name}: {reason}" for name, reason in failures.items())
             raise ForecastError(
-                f"{len(raw)} members answered, at least {config.min_members} are needed ({reasons})"
+                f"{len(raw)} members answered, at least {config.min_members} are needed{reasons}"
             )
 
         failed = {name: int(_unanswered(q).sum()) for name, q in raw.items()}

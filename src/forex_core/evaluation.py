@@ -188,20 +188,21 @@ def judge_skill(
         kind = "usable"
         sentence = (
             f"Usable skill at {horizon}: the median beats the random walk even from the next close "
-            f"(p = {following:.3f}, {origins} origins)."
+            f"(p = {following:.3f}, {origins} origins to {decided_on})."
         )
     elif close < CLAIM_LEVEL:
         kind = "close_only"
         sentence = (
-            f"At {horizon} the median beats the origin's close (p = {close:.3f}, {origins} origins), but not the "
-            f"next close (p = {following:.2f}): the skill is in how the close is struck and is not tradable. "
+            f"At {horizon} the median beats the origin's close (p = {close:.3f}, {origins} origins to {decided_on}), "
+            f"but not the next close (p = {following:.2f}): the skill is in how the close is struck and is not "
+            "tradable. "
             "Use it where you are fixed to that close; otherwise expect no directional edge; use the band."
         )
     else:
         kind = "none"
         sentence = (
             f"No skill of the median over the random walk is shown at {horizon} (p = {close:.2f}, {origins} "
-            "origins): expect no directional edge; use the band."
+            f"origins to {decided_on}): expect no directional edge; use the band."
         )
     return Verdict(kind, sentence, close, following, decided_on, origins)
 

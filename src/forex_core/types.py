@@ -131,7 +131,8 @@ class Repair:
 
     `kind` is one of: refuted (a print that came back, taken out), held (a suspicious last print, waiting for
     the next), confirmed (a real jump, used one print late), hole (filled forward), repeated, duplicate,
-    unordered, weekend, not_positive, stale. `day` and `found` are of the first where there are several.
+    unordered, weekend, not_positive, stale, ignored (a column of text), future (rows dated after today).
+    `day` and `found` are of the first where there are several.
     """
 
     series: str

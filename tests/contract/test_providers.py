@@ -130,7 +130,7 @@ BAD_FILES: dict[str, tuple[str | bytes, type[ForexError], tuple[str, ...]]] = {
         ("no date column", "'USDCLP'", "'700.5'"),
     ),
     "row numbers first": ("n,USDCLP\n2020,700\n2021,701\n", SourceError, ("no date column", "'2020'")),
-    "semicolons": ("Date;USDCLP\n2020-01-01;700\n", SourceError, ("no date column", "'Date;USDCLP'")),
+    "semicolons": ("Date;USDCLP\n2020-01-01;700\n", SourceError, ("separated by semicolons",)),
     "a bad date": (
         HEAD + "2020-01-01,700,2\n2020-01-02,701,2\n02/01/2020,702,2\n",
         DataQualityError,
@@ -442,3 +442,44 @@ class TestEcb:
         assert {"EUR", "USD", "MXN", "JPY"} <= set(held)
         assert "CLP" not in held
         assert list(held) == sorted(held)
+
+
+FORMATTED = {
+    "decimal commas": '"3,0034"',
+    "thousands separators": '"4,000.00"',
+    "percent signs": "12.0%",
+}
+
+
+@pytest.mark.parametrize("kind", FORMATTED)
+def test_a_driver_of_formatted_numbers_is_refused_and_not_dropped(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "market.csv"
+    path.write_text(
+        f"Date,USDCLP,Copper\n2024-06-27,946.4,{FORMATTED[kind]}\n2024-06-28,954.1,{FORMATTED[kind]}\n"
+    )
+    with pytest.raises(DataQualityError, match=r"line 2, column 'Copper'.*decimal point"):
+        CsvProvider((path,)).load(Pair("USD", "CLP"))
+
+
+def test_a_column_of_text_is_named_among_the_repairs(tmp_path: Path) -> None:
+    path = tmp_path / "market.csv"
+    rows = "".join(f"2024-06-{day:02d},{900 + day},calm\n" for day in (24, 25, 26, 27, 28))
+    path.write_text("Date,USDCLP,Mood\n" + rows)
+    data = CsvProvider((path,)).load(Pair("USD", "CLP"))
+    assert data.ignored == ("Mood",)
+    assert data.drivers == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04rest", "Excel workbook"),
+        (b"Date;USDCLP\n2024-06-28;954,13\n", "separated by semicolons"),
+        (b"Date\tUSDCLP\n2024-06-28\t954.13\n", "separated by tabs"),
+    ],
+)
+def test_files_of_another_kind_are_named(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=said):
+        CsvProvider((path,)).load(Pair("USD", "CLP"))

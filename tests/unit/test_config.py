@@ -174,7 +174,7 @@ class TestValues:
             ("FOREX_ENGINE__MIN_MEMBERS", "0", ("engine.min_members", "0", "greater than or equal to 1")),
             ("FOREX_SOURCE", "yahoo", ("source", "yahoo", "'ecb' or 'csv'")),
             ("FOREX_SKIP_EMAIL", "perhaps", ("skip_email", "perhaps", "boolean")),
-            ("FOREX_PATHS", "market.csv", ("paths", "JSON", "FOREX_PATHS='[\"market.csv\"]'")),
+            ("FOREX_COLUMNS", "Close", ("columns", "JSON", 'FOREX_COLUMNS=\'{"Close": "USDCLP"}\'')),
             ("FOREX_ENGINE", "{", ("engine", "JSON")),
         ],
     )
@@ -225,3 +225,18 @@ class TestPlaces:
         assert found.mlflow_artifacts == (folder / "data" / "mlflow" / "mlruns").as_uri()
         named = load_settings(tracking_uri="postgresql://db/mlflow", artifact_uri="s3://bucket/runs")
         assert (named.mlflow_uri, named.mlflow_artifacts) == ("postgresql://db/mlflow", "s3://bucket/runs")
+
+
+@pytest.mark.parametrize("text", ["market.csv", '["market.csv"]'])
+def test_paths_of_the_environment_mean_csv(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREX_PATHS", text)
+    settings = load_settings()
+    assert (settings.source, settings.paths) == ("csv", (Path("market.csv"),))
+    monkeypatch.setenv("FOREX_SOURCE", "ecb")
+    assert load_settings().source == "ecb"
+    assert load_settings(source="ecb", paths=[]).paths == ()
+
+
+def test_paths_know_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert load_settings(paths=["~/x.csv"]).paths == (Path("/somewhere/x.csv"),)

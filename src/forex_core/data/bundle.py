@@ -62,7 +62,14 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
         driver_units=units,
         as_of=instant,
         sources=data.sources,
-        repairs=(*accepted.repairs, *_holes(pair, truth), *_stale(pair, accepted, today), *repairs),
+        repairs=(
+            *accepted.repairs,
+            *_holes(pair, truth),
+            *_stale(pair, accepted, today),
+            *repairs,
+            *(Repair(name, "ignored", None, None, "a column of text, not used") for name in data.ignored),
+            *(_future(data.spot, today) if as_of is None else ()),
+        ),
     )
 
 
@@ -178,6 +185,14 @@ def _stale(pair: Pair, accepted: Accepted, today: date) -> list[Repair]:
         return []
     note = f"the last close is of {last}, {(today - last).days} days before the as-of date"
     return [Repair(str(pair), "stale", last, float(accepted.values[-1]), note)]
+
+
+def _future(spot: Series, today: date) -> list[Repair]:
+    later = spot.dates[spot.dates > pd.Timestamp(today)]
+    if len(later) == 0:
+        return []
+    note = f"rows dated after today, up to {later.max().date()}, not used"
+    return [Repair(spot.name, "future", later.min().date(), None, note, len(later))]
 
 
 def _refuse_constant(pair: Pair, spot: Array) -> None:

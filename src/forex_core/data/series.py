@@ -109,3 +109,5 @@ class MarketData:
     spot: Series
     drivers: tuple[Series, ...]
     sources: tuple[Source, ...]
+    ignored: tuple[str, ...] = ()
+    """Columns of text, which are not used."""

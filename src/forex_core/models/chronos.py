@@ -133,8 +133,8 @@ class ChronosForecaster:
         if self._loaded is None:
             if self.model is None:
                 raise MemberError(
-                    f"no weights for the member '{self.name}': give it a folder that holds {_CONFIG} and"
-                    f" {_WEIGHTS}, or a hub name with a pinned revision"
+                    f"no weights are configured; set chronos.model to a folder that holds {_CONFIG} and {_WEIGHTS},"
+                    " or to a hub name with chronos.revision"
                 )
             self._loaded = _load(_locate(self.model, self.revision), self.model, self.device, self.context)
         return self._loaded

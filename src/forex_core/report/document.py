@@ -49,7 +49,7 @@ def price_decimals(price: float) -> int:
     return 4 if size < 100 else 2 if size < 10_000 else 1
 
 
-def evaluation_document(evaluation: Evaluation, seconds: float) -> Document:
+def evaluation_document(evaluation: Evaluation, bundle: MarketBundle, seconds: float) -> Document:
     """The leaderboard. RMSE, MAE and CRPS in `unit`, over the whole path of steps, pooled over origins."""
     return {
         "pair": str(evaluation.pair),
@@ -66,6 +66,7 @@ def evaluation_document(evaluation: Evaluation, seconds: float) -> Document:
         "reference": "random_walk",
         "models": {name: _model(scores) for name, scores in evaluation.scores.items()},
         "failures": dict(evaluation.failures),
+        "repairs": _repairs(bundle),
     }
 
 
@@ -113,10 +114,7 @@ def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, repor
             "origins": run.verdict.origins,
         },
         "failures": dict(run.failures),
-        "repairs": [
-            asdict(repair) | {"day": repair.day.isoformat() if repair.day else None}
-            for repair in bundle.repairs
-        ],
+        "repairs": _repairs(bundle),
         "seconds": {name: round(seconds, 3) for name, seconds in run.timings.items()},
     }
 
@@ -131,6 +129,10 @@ def replay_record(run: ForecastRun) -> Document:
             for m in run.members
         },
     }
+
+
+def _repairs(bundle: MarketBundle) -> list[Document]:
+    return [asdict(r) | {"day": r.day.isoformat() if r.day else None} for r in bundle.repairs]
 
 
 def _weekdays(origins: Sequence[date]) -> dict[str, int]:

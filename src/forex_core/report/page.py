@@ -167,6 +167,7 @@ def _age_warning(run: ForecastRun) -> str:
     return (
         f"Old data: the last close is {weekdays} weekdays older than the as-of date. "
         "The forecast starts from that close."
+        + (" Every target date has passed." if run.forecast.target_dates[-1] < run.as_of.date() else "")
     )
 
 

