@@ -21,6 +21,8 @@ def prepare_manual_run(data_root: Path, *, verbose: bool) -> None:
         "DO_NOT_TRACK": "1",
         # A cold start on a busy small machine takes longer than the 20 s that Prefect allows.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Block types are for servers that last; writing them takes seconds of a first run.
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
     }
     for name, value in defaults.items():
