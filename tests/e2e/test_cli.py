@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from forex_core.testing import synthetic_table
 
-FOREX = Path(sys.executable).parent / "forex"
-
-
-def forex(*arguments: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
-    return subprocess.run(
-        [str(FOREX), *map(str, arguments)],
-        cwd=folder,
-        env=kept | {"FOREX_DATA_DIR": str(folder / "data"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def market(folder: Path, rows: int = 900, **changes: object) -> Path:
@@ -107,8 +93,8 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bad_input_is_one_clear_line_and_exit_code_2(kind: str, tmp_path: Path) -> None:
-    done = forex("forecast", *broken(tmp_path, kind), folder=tmp_path)
+def test_bad_input_is_one_clear_line_and_exit_code_2(kind: str, forex: Forex, tmp_path: Path) -> None:
+    done = forex("forecast", *broken(tmp_path, kind))
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert KINDS[kind] in done.stderr
@@ -117,23 +103,25 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(kind: str, tmp_path: Path) 
     assert not (tmp_path / "data" / "mlflow").exists(), "a run was recorded"
 
 
-def test_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
-    done = forex("evaluate", "7d", folder=tmp_path, FOREX_DATADIR="x")
+def test_unknown_setting_names_the_nearest(forex: Forex, tmp_path: Path) -> None:
+    done = forex("evaluate", "7d", FOREX_DATADIR="x")
     assert done.returncode == 2
     assert "did you mean FOREX_DATA_DIR" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b"])
-def test_a_data_folder_that_no_database_address_can_hold_is_refused(name: str, tmp_path: Path) -> None:
-    done = forex("forecast", "7d", folder=tmp_path, FOREX_DATA_DIR=str(tmp_path / name))
+def test_a_data_folder_that_no_database_address_can_hold_is_refused(
+    name: str, forex: Forex, tmp_path: Path
+) -> None:
+    done = forex("forecast", "7d", FOREX_DATA_DIR=str(tmp_path / name))
     assert done.returncode == 2
     assert "data_dir" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["forecast", "evaluate"])
-def test_help_is_complete(command: str, tmp_path: Path) -> None:
-    done = forex(command, "--help", folder=tmp_path, COLUMNS="120")
+def test_help_is_complete(command: str, forex: Forex, tmp_path: Path) -> None:
+    done = forex(command, "--help", COLUMNS="120")
     assert done.returncode == 0
     wanted = {
         "forecast": ("--pair", "--source", "--path", "--as-of", "--output", "--force", "--json"),
@@ -143,10 +131,10 @@ def test_help_is_complete(command: str, tmp_path: Path) -> None:
     assert f"forex {command} 7d" in done.stdout
 
 
-def test_evaluate_json_is_the_contract_and_alone_on_stdout(tmp_path: Path) -> None:
+def test_evaluate_json_is_the_contract_and_alone_on_stdout(forex: Forex, tmp_path: Path) -> None:
     path = market(tmp_path, rows=1100)
     arguments = ("evaluate", "15d", "--path", path, "--pair", "USDCLP", "--from", "2017-06-01", "--json")
-    done = forex(*arguments, folder=tmp_path)
+    done = forex(*arguments)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert {

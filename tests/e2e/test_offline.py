@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
 GUARD = """
 import socket
@@ -34,21 +37,12 @@ socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, c
 """
 
 
-def test_a_forecast_needs_no_network(tmp_path: Path) -> None:
+def test_a_forecast_needs_no_network(forex: Forex, tmp_path: Path) -> None:
     """Every Python process of the run, Prefect's server among them, starts with sockets blocked."""
     attempts = tmp_path / "attempts.txt"
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD.format(log=str(attempts)))
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "forex"), "forecast", "7d"],
-        cwd=tmp_path,
-        env=kept | {"FOREX_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(tmp_path / "guard")},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = forex("forecast", "7d", PYTHONPATH=str(tmp_path / "guard"))
     assert done.returncode == 0, done.stderr
     assert "Report: " in done.stdout
     tried = attempts.read_text().splitlines() if attempts.exists() else []

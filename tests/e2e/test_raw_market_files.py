@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,13 @@ from forex_core.types import HORIZONS, ForecastRun, Horizon, Pair
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.slow]
 
+Forex = Callable[..., "subprocess.CompletedProcess[str]"]
+
 USDCLP = Pair("USD", "CLP")
 BAD_PRINTS = (date(2014, 4, 10), date(2016, 12, 22))
 
 
-def forex_json(folder: Path, *arguments: str | Path) -> dict[str, Any]:
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "forex"), *map(str, arguments), "--json"],
-        cwd=folder,
-        env=kept | {"FOREX_DATA_DIR": str(folder / "data")},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
@@ -55,8 +46,8 @@ def files(shared_data: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("horizon", HORIZONS, ids=str)
-def test_every_horizon_on_the_raw_files(horizon: Horizon, files: list[str], tmp_path: Path) -> None:
-    document = forex_json(tmp_path, "forecast", str(horizon), *files)
+def test_every_horizon_on_the_raw_files(horizon: Horizon, files: list[str], forex: Forex) -> None:
+    document = read(forex("forecast", str(horizon), *files, "--json"))
     report = Path(document["report"]).read_text(encoding="utf-8")
     assert "10 Apr 2014" in report
     assert "22 Dec 2016" in report
@@ -69,8 +60,8 @@ def test_every_horizon_on_the_raw_files(horizon: Horizon, files: list[str], tmp_
 
 
 @pytest.mark.parametrize("day", BAD_PRINTS, ids=str)
-def test_a_forecast_on_the_day_of_a_bad_print_is_sane(day: date, files: list[str], tmp_path: Path) -> None:
-    document = forex_json(tmp_path, "forecast", "7d", *files, "--as-of", day.isoformat())
+def test_a_forecast_on_the_day_of_a_bad_print_is_sane(day: date, files: list[str], forex: Forex) -> None:
+    document = read(forex("forecast", "7d", *files, "--as-of", day.isoformat(), "--json"))
     assert document["origin"] == day.isoformat()
     assert 500 < document["origin_close"] < 700
     for level, values in document["quantiles"].items():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from forex_core.testing import synthetic_table
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def readme_commands() -> list[list[str]]:
@@ -24,29 +25,16 @@ def readme_commands() -> list[list[str]]:
     return [line[1:] for line in lines if line and line[0].endswith("forex") and line[0] != "git"]
 
 
-def environment(folder: Path) -> dict[str, str]:
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
-    return kept | {"FOREX_DATA_DIR": str(folder / "data")}
-
-
 def test_readme_names_commands() -> None:
     assert len(readme_commands()) >= 4
 
 
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
-def test_readme_commands_run(command: list[str], tmp_path: Path) -> None:
+def test_readme_commands_run(command: list[str], forex: Forex, tmp_path: Path) -> None:
     table = synthetic_table(900)
     table[["Date", "USDCLP", "Copper"]].to_csv(tmp_path / "market.csv", index=False)
     table[["Date", "VIX"]].to_csv(tmp_path / "rates.csv", index=False)
-    done = subprocess.run(
-        [str(BIN / "forex"), *command],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = forex(*command)
     assert done.returncode == 0, done.stderr
     assert "rolling origins" in done.stdout
     if command[0] == "forecast":
@@ -81,7 +69,6 @@ def test_command_reference_is_current(tmp_path: Path) -> None:
             str(made),
         ],
         cwd=tmp_path,
-        env=environment(tmp_path),
         capture_output=True,
         check=True,
         timeout=60,

@@ -12,17 +12,6 @@ from pathlib import Path
 from forex_core.models.features import copper_features
 from forex_core.types import ForecastRun, MarketBundle
 
-LIBRARIES = (
-    "numpy",
-    "pandas",
-    "scipy",
-    "statsmodels",
-    "arch",
-    "scikit-learn",
-    "torch",
-    "chronos-forecasting",
-)
-
 
 @dataclass(frozen=True)
 class Record:
