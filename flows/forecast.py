@@ -21,7 +21,7 @@ from prefect.states import State
 from forex_core.config import Settings, load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
-from forex_core.engine import Engine, Progress, build_members
+from forex_core.engine import Engine, Progress, build_engine
 from forex_core.errors import SourceUnavailable
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
@@ -133,7 +133,7 @@ def _forecast(
     )
     with tracker:
         bundle = load(settings, as_of)
-        engine = Engine(settings.engine, build_members(settings.engine, settings.chronos), PROGRESS.get())
+        engine = build_engine(settings, PROGRESS.get())
         document = None if force else _published_before(tracker, engine, bundle, horizon)
         if document is None:
             document = publish(compute(engine, bundle, horizon), bundle, tracker, settings)

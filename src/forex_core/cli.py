@@ -24,7 +24,6 @@ from forex_core.errors import ForexError, InputError
 from forex_core.types import Horizon, MarketBundle, Pair
 
 if TYPE_CHECKING:
-    from forex_core.engine import Engine
     from forex_core.report.document import Document
 
 app = typer.Typer(
@@ -137,6 +136,7 @@ def forecast(
     Prints the target dates with median and bands, every model's out-of-sample scores beside the random walk, the
     verdict, the run id and the path of the report.
     """
+    from forex_core.engine import build_engine
     from forex_core.report.folder import prepare_folder
     from forex_core.report.text import forecast_tables
 
@@ -146,7 +146,8 @@ def forecast(
     settings = _settings(pair, source, path)
     # What is wrong with the input is said before a run is started and recorded.
     bundle = _load(settings, day)
-    _engine(settings).check(bundle, ahead)
+    engine = build_engine(settings)
+    engine.check(bundle, ahead)
     prepare_folder(output or settings.root)
     logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
 
@@ -155,13 +156,12 @@ def forecast(
     prepare_manual_run(settings.root, verbose=verbose)
     with _progress(f"{settings.pair} {ahead}") as progress:
         from flows.forecast import FLOWS, PROGRESS
-        from forex_core.engine import import_libraries
 
         PROGRESS.set(progress)
         with ThreadPoolExecutor(1) as pool:
             # Prefect spends seconds on starting its server, in which the numerical libraries can be imported. Not
             # the tracking store: SQLAlchemy sets up Prefect's and MLflow's mappers together, and not in parallel.
-            pool.submit(import_libraries)
+            pool.submit(engine.prepare, bundle)
             document = FLOWS[ahead](
                 pair=settings.pair,
                 source=settings.source,
@@ -206,6 +206,7 @@ def evaluate(
 
     Weights and bands learn, at each origin, from outcomes that were known by then and from nothing later.
     """
+    from forex_core.engine import build_engine
     from forex_core.report.document import evaluation_document
     from forex_core.report.text import leaderboard
 
@@ -218,7 +219,7 @@ def evaluate(
     started = time.perf_counter()
     bundle = _load(settings, _day("--as-of", as_of))
     with _progress(f"{settings.pair} {ahead}") as progress:
-        evaluation = _engine(settings, progress).evaluate(bundle, ahead, first, last, every)
+        evaluation = build_engine(settings, progress).evaluate(bundle, ahead, first, last, every)
     document = evaluation_document(evaluation, bundle, time.perf_counter() - started)
     _print(document, as_json, leaderboard)
 
@@ -247,12 +248,6 @@ def _load(settings: Settings, as_of: date | None) -> MarketBundle:
 
     source = provider(settings.source, settings.paths, settings.columns)
     return load_bundle(source, Pair.parse(settings.pair), as_of)
-
-
-def _engine(settings: Settings, progress: Callable[[str, int, int], None] | None = None) -> Engine:
-    from forex_core.engine import Engine, build_members
-
-    return Engine(settings.engine, build_members(settings.engine, settings.chronos), progress)
 
 
 def _day(option: str, text: str | None) -> date | None:

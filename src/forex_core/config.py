@@ -35,6 +35,7 @@ MEMBERS: tuple[str, ...] = (
     "theta",
     "var",
     "drivers",
+    "momentum",
     "gradient_boosting",
     "chronos",
 )
@@ -52,7 +53,7 @@ class EngineConfig(BaseModel):
     warmup_origins: int = Field(52, ge=0, description="first grid origins, which teach and are not scored")
     min_history_rows: int = Field(300, ge=120, description="rows before the first origin")
     min_scored_origins: int = Field(26, ge=10)
-    weight_shrinkage: float = Field(0.002, ge=0)
+    weight_rate: float = Field(120.0, ge=0, description="how sharply weights follow past losses")
 
 
 class ChronosConfig(BaseModel):
@@ -90,6 +91,9 @@ class Settings(BaseSettings):
     tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
     artifact_uri: str | None = Field(None, description="default: files below data_dir")
     skip_email: bool = True
+    cache: bool = Field(
+        True, description="keep the members' answers below data_dir, so that a run computes what is new"
+    )
     engine: EngineConfig = EngineConfig()
     chronos: ChronosConfig = ChronosConfig()
 
@@ -144,6 +148,11 @@ class Settings(BaseSettings):
     @property
     def reports_dir(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What may be deleted at any time, at the price of computing it again."""
+        return self.root / "cache"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,14 +23,15 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from forex_core import calibration, ensemble, evaluation
+from forex_core.cache import AnswerCache
 from forex_core.calendars import business_day_numbers, target_dates
 from forex_core.calibration import Outcomes
-from forex_core.config import ChronosConfig, EngineConfig
+from forex_core.config import ChronosConfig, EngineConfig, Settings
 from forex_core.errors import ConfigError, DataQualityError, ForecastError, MemberError
 from forex_core.evaluation import Judged, score
 from forex_core.models.arima_garch import ArimaGarch
-from forex_core.models.base import Forecaster
-from forex_core.models.driver_regression import DriverRegression
+from forex_core.models.base import Answers, Forecaster
+from forex_core.models.driver_regression import DriverMomentum, DriverRegression
 from forex_core.models.gradient_boosting import GradientBoosting
 from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.models.smoothing import DampedTrend, Theta
@@ -50,7 +51,6 @@ from forex_core.types import (
     Mask,
     MemberForecast,
     Scores,
-    Verdict,
 )
 
 LIBRARIES = (
@@ -62,6 +62,8 @@ LIBRARIES = (
     "scikit-learn",
     "torch",
     "chronos-forecasting",
+    "transformers",
+    "holidays",
 )
 MAX_FAILED_SHARE = 0.01
 """A member that leaves more than this share of the origins unanswered is left out."""
@@ -86,6 +88,7 @@ def build_members(config: EngineConfig, chronos: ChronosConfig) -> list[Forecast
         "theta": Theta,
         "var": VectorAutoregression,
         "drivers": DriverRegression,
+        "momentum": DriverMomentum,
         "gradient_boosting": GradientBoosting,
         "chronos": lambda: _chronos(chronos),
     }
@@ -97,8 +100,19 @@ def build_members(config: EngineConfig, chronos: ChronosConfig) -> list[Forecast
     return [makers[name]() for name in config.members]
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries whose arithmetic a forecast rests on."""
+def build_engine(settings: Settings, progress: Progress | None = None) -> Engine:
+    """The engine of a deployment, which keeps its members' answers below the data folder unless told not to.
+
+    Raises:
+        ConfigError: as `build_members`.
+    """
+    kept = AnswerCache(settings.cache_dir / "members", library_versions()) if settings.cache else None
+    return Engine(settings.engine, build_members(settings.engine, settings.chronos), progress, kept)
+
+
+@cache
+def library_versions() -> Mapping[str, str]:
+    """Versions of the libraries that a forecast rests on."""
     return {name: version(name) for name in LIBRARIES}
 
 
@@ -121,11 +135,13 @@ class Paths:
     """One pass over a bundle: what every member and the ensemble said at each origin, in price.
 
     `rows` [N] rows of the origins, the last one today where it is `published`; `quantiles` [N, H, Q] by model,
-    the ensemble among them, members calibrated; `walk` the random walk as defined, not calibrated.
+    the ensemble among them, members calibrated; `walk` the random walk as defined, not calibrated. Of the grid,
+    every `every`-th business day, the first `warmup` origins are not scored.
     """
 
     bundle: MarketBundle
     every: int
+    warmup: int
     rows: npt.NDArray[np.int64]
     outcomes: Outcomes
     raw: Mapping[str, Array]
@@ -148,16 +164,68 @@ class Paths:
         end = len(self.bundle) - 1 if known_by is None else known_by
         return np.asarray(among & (self.rows + horizon.evaluation_steps <= end))
 
+    def scored_grid(self, end: int | None = None) -> Mask:
+        """[N] grid origins after the warm-up, up to row `end` (default: all)."""
+        learning = self.outcomes.learning & (end is None or self.rows <= end)
+        warm = min(self.warmup, int(learning.sum()) // 4)
+        return np.asarray(learning & (np.cumsum(learning) > warm))
+
+    @cached_property
+    def skill(self) -> Skill:
+        """Tests of the ensemble at every horizon, on what was known on the last row before the month of the origin."""
+        dates = self.bundle.dates
+        decided = max(_last_row_before_month(self.bundle, len(dates)), 0)
+        among = self.scored_grid(decided)
+        then = np.where(self.outcomes.known <= decided, self.truth, np.nan)
+        spot = self.bundle.spot[self.rows]
+        pvalues: dict[Horizon, tuple[float, float]] = {}
+        counts: dict[Horizon, int] = {}
+        for h in HORIZONS:
+            keep = self.scored(h, among, decided)
+            counts[h] = int(keep.sum())
+            if counts[h] < 10:
+                pvalues[h] = (1.0, 1.0)
+                continue
+            path = slice(h.evaluation_steps)
+            ours, walk = (
+                Judged(q[keep][:, path], then[keep][:, path], spot[keep], LEVELS)
+                for q in (self.quantiles[ENSEMBLE], self.walk)
+            )
+            scores = score(ours, walk, self.every)
+            pvalues[h] = (
+                1.0 if scores.dm_pvalue is None else scores.dm_pvalue,
+                1.0 if scores.p_next_close is None else scores.p_next_close,
+            )
+        return Skill(dates[decided].date(), pvalues, counts)
+
+
+@dataclass(frozen=True)
+class Skill:
+    """What a verdict rests on: by horizon, p against the walk from the origin's close and from the next, and origins.
+
+    Decided on the last row before a month, so that a verdict changes monthly at most.
+    """
+
+    decided_on: date
+    pvalues: Mapping[Horizon, tuple[float, float]]
+    origins: Mapping[Horizon, int]
+
 
 class Engine:
     """Members, weights, bands and scores over one configuration.
 
     Args:
         progress: called after each stage, for a progress bar.
+        cache: where answers of members are kept from one run to the next; changes how long a run takes and
+            no bit of it.
     """
 
     def __init__(
-        self, config: EngineConfig, members: Sequence[Forecaster], progress: Progress | None = None
+        self,
+        config: EngineConfig,
+        members: Sequence[Forecaster],
+        progress: Progress | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         names = [m.name for m in members]
         if RANDOM_WALK not in names or len(set(names)) != len(names):
@@ -165,6 +233,7 @@ class Engine:
         self.config = config
         self.members = list(members)
         self._progress = progress or (lambda stage, done, total: None)
+        self._cache = cache
 
     @cached_property
     def recipe(self) -> str:
@@ -202,8 +271,13 @@ class Engine:
             ForecastError: too few members answered.
         """
         self.check(bundle, horizon)
-        rows = np.union1d(self._recent_grid(bundle, len(bundle)), [len(bundle) - 1])
-        return self.publish(self.paths(bundle, rows), horizon)
+        return self.publish(self.paths(bundle, self._rows_behind(bundle)), horizon)
+
+    def prepare(self, bundle: MarketBundle) -> None:
+        """Import now what a forecast of `bundle` needs, for a caller that has the time; nothing if all is kept."""
+        rows, kept = self._rows_behind(bundle), self._cache
+        if kept is None or not all(kept.holds(m, bundle, rows, PATH_STEPS, LEVELS) for m in self.members):
+            import_libraries()
 
     def evaluate(
         self,
@@ -261,7 +335,6 @@ class Engine:
         Raises:
             ForecastError: without the random walk, or with fewer than `min_members`.
         """
-        import_libraries()  # a limit reaches the libraries that are loaded when it is set
         with threadpool_limits(1):
             return self._paths(bundle, rows)
 
@@ -302,26 +375,26 @@ class Engine:
         logs = {name: np.log(q / spot[:, None, None]) for name, q in raw.items()}
         medians = np.stack([logs[name][:, :, middle] for name in names])
         deviations = np.stack([logs[name] - logs[name][:, :, [middle]] for name in names])
-        for m in range(len(names)):
-            factors = calibration.online_factors(medians[m], deviations[m], outcomes, LEVELS)
-            deviations[m] = calibration.widen(deviations[m], factors)
+        factors = calibration.online_factors(medians, deviations, outcomes, LEVELS)
+        calibrated = calibration.widen(deviations, factors)
         self._progress("calibration of members", total - 1, total)
         sigma = reference_sigma(bundle)[rows]
         combined = ensemble.combine(
-            medians, deviations, outcomes, sigma, ordinals, config.weight_shrinkage, config.grid_origins
+            medians, deviations, outcomes, sigma, ordinals, config.weight_rate, config.grid_origins
         )
         factors = calibration.online_factors(combined.medians, combined.deviations, outcomes, LEVELS)
 
         def price(median: Array, deviation: Array) -> Array:
             return np.asarray(spot[:, None, None] * np.exp(median[:, :, None] + deviation))
 
-        quantiles = {name: price(medians[m], deviations[m]) for m, name in enumerate(names)}
+        quantiles = {name: price(medians[m], calibrated[m]) for m, name in enumerate(names)}
         quantiles[ENSEMBLE] = price(combined.medians, calibration.widen(combined.deviations, factors))
         timings["combination"] = time.perf_counter() - started
         self._progress("combination", total, total)
         return Paths(
             bundle=bundle,
             every=config.grid_every,
+            warmup=config.warmup_origins,
             rows=rows,
             outcomes=outcomes,
             raw=raw,
@@ -346,7 +419,7 @@ class Engine:
             raise ForecastError(f"no common answer of the members at the last row ({bundle.origin})")
         steps, days = zip(*target_dates(bundle.pair, bundle.origin, horizon), strict=True)
         at = np.array(steps) - 1
-        among = self._scored_grid(paths)
+        among, skill = paths.scored_grid(), paths.skill
         forecast = Forecast(
             bundle.pair, bundle.origin, days, steps, LEVELS, paths.quantiles[ENSEMBLE][-1][at]
         )
@@ -361,7 +434,7 @@ class Engine:
             ),
             band_factors=paths.factors[-1][at],
             evaluation=self._evaluation(paths, horizon, among, paths.every),
-            verdict=self._verdict(paths, horizon),
+            verdict=evaluation.judge_skill(skill.pvalues, horizon, skill.decided_on, skill.origins[horizon]),
             failures=paths.failures,
             fingerprint=bundle.fingerprint,
             recipe=self.recipe,
@@ -372,7 +445,13 @@ class Engine:
         )
 
     def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
-        answers = member.forecast(bundle, bundle.instants[rows], PATH_STEPS, LEVELS)
+        def ask(asked: npt.NDArray[np.int64]) -> Answers:
+            import_libraries()  # a limit reaches the libraries that are loaded when it is set
+            with threadpool_limits(1):
+                return member.forecast(bundle, bundle.instants[asked], PATH_STEPS, LEVELS)
+
+        kept = self._cache
+        answers = kept.answers(member, bundle, rows, PATH_STEPS, LEVELS, ask) if kept else ask(rows)
         missing = _unanswered(answers.quantiles)
         if member.trained_until is not None:
             missing |= np.asarray(bundle.dates[rows] <= pd.Timestamp(member.trained_until))
@@ -385,6 +464,10 @@ class Engine:
                 f"{bundle.dates[rows[position]].date()}: {reason}"
             )
         return answers.quantiles
+
+    def _rows_behind(self, bundle: MarketBundle) -> npt.NDArray[np.int64]:
+        """Rows that a forecast of today asks its members for: the grid behind it and today."""
+        return np.union1d(self._recent_grid(bundle, len(bundle)), [len(bundle) - 1])
 
     def _grid(self, bundle: MarketBundle, end: int) -> npt.NDArray[np.int64]:
         """Grid rows before row `end`."""
@@ -414,12 +497,6 @@ class Engine:
         learning = np.asarray((numbers >= 0) & (numbers % every == 0))
         return Outcomes(values, known, rows, learning), numbers // every
 
-    def _scored_grid(self, paths: Paths, end: int | None = None) -> Mask:
-        """[N] grid origins after the warm-up, up to row `end` (default: all)."""
-        learning = paths.outcomes.learning & (end is None or paths.rows <= end)
-        warm = min(self.config.warmup_origins, int(learning.sum()) // 4)
-        return np.asarray(learning & (np.cumsum(learning) > warm))
-
     def _evaluation(self, paths: Paths, horizon: Horizon, among: Mask, every: int) -> Evaluation:
         keep = paths.scored(horizon, among)
         steps = horizon.evaluation_steps
@@ -445,30 +522,6 @@ class Engine:
         spot = paths.bundle.spot[paths.rows][keep]
         truth = paths.truth[keep][:, :steps]
         return {name: Judged(q[keep][:, :steps], truth, spot, LEVELS) for name, q in paths.quantiles.items()}
-
-    def _verdict(self, paths: Paths, horizon: Horizon) -> Verdict:
-        """Decided on what was known on the last row before the month of the origin, so it changes monthly at most."""
-        dates = paths.bundle.dates
-        decided = max(_last_row_before_month(paths.bundle, len(dates)), 0)
-        among = self._scored_grid(paths, decided)
-        then = np.where(paths.outcomes.known <= decided, paths.truth, np.nan)
-        pvalues: dict[Horizon, tuple[float, float]] = {}
-        counts: dict[Horizon, int] = {}
-        for h in HORIZONS:
-            keep = paths.scored(h, among, decided)
-            counts[h] = int(keep.sum())
-            if counts[h] < 10:
-                pvalues[h] = (1.0, 1.0)
-                continue
-            ours = self._judged(paths, h.evaluation_steps, keep)[ENSEMBLE]
-            ours = replace(ours, truth=then[keep][:, : h.evaluation_steps])
-            walk = replace(ours, quantiles=paths.walk[keep][:, : h.evaluation_steps])
-            scores = score(ours, walk, paths.every)
-            pvalues[h] = (
-                1.0 if scores.dm_pvalue is None else scores.dm_pvalue,
-                1.0 if scores.p_next_close is None else scores.p_next_close,
-            )
-        return evaluation.judge_skill(pvalues, horizon, dates[decided].date(), counts[horizon])
 
 
 _RULES = ("types.py", "calibration.py", "ensemble.py", "evaluation.py", "engine.py", "calendars.py")
