@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from forex_core.calibration import Outcomes
-from forex_core.errors import ForecastError
 from forex_core.types import Array
 
 LOSS_STEPS = (6, 11)
@@ -37,33 +35,35 @@ def combine(
     outcomes: Outcomes,
     sigma: Array,
     ordinals: npt.NDArray[np.int64],
-    shrinkage: float,
+    rate: float,
     window: int,
 ) -> Combination:
     """Weights from known outcomes alone, then location and spread combined apart (quantile averaging).
 
     Args:
         medians: [M, N, H] log medians relative to the origin's close.
-        deviations: [M, N, H, Q] calibrated log deviations from each member's own median.
+        deviations: [M, N, H, Q] log deviations from each member's own median.
         sigma: [N] daily volatility of the reference at each origin.
         ordinals: [N] number of each grid origin in its calendar, which says when weights are re-estimated.
-        shrinkage: λ of the pull towards equal weights.
+        rate: η of `exponential_weights`.
         window: how many grid origins back the weights look.
     """
     count = medians.shape[0]
     weights = np.empty((len(outcomes.rows), count))
     current = np.full(count, 1.0 / count)
-    first, last = LOSS_STEPS
-    steps = slice(first - 1, last)
-    scale = sigma[:, None] * np.sqrt(np.arange(first, last + 1))
-    errors = (outcomes.values[:, steps] - medians[:, :, steps]) / scale
+    shortest, longest = LOSS_STEPS
+    steps = slice(shortest - 1, longest)
+    scale = sigma[:, None] * np.sqrt(np.arange(shortest, longest + 1))
+    walk = (outcomes.values[:, steps] / scale) ** 2
+    losses = ((outcomes.values[:, steps] - medians[:, :, steps]) / scale) ** 2
     number = np.cumsum(outcomes.learning)
     for i, row in enumerate(outcomes.rows):
         if outcomes.learning[i] and ordinals[i] % REESTIMATE_EVERY == 0:
-            known = outcomes.known_by(int(row))[:, steps]
-            known[number < number[i] - window] = False
+            first = int(np.searchsorted(number, number[i] - window))
+            known = outcomes.known_by(int(row), first)[:, steps]
             if known.any(axis=1).sum() >= MIN_KNOWN_ORIGINS:
-                current = simplex_weights(errors[:, known], shrinkage)
+                mean = losses[:, first:][:, known].mean(axis=1)
+                current = exponential_weights(mean / walk[first:][known].mean(), rate)
         weights[i] = current
     return Combination(
         weights=weights,
@@ -72,33 +72,15 @@ def combine(
     )
 
 
-def simplex_weights(errors: Array, shrinkage: float) -> Array:
-    """[M] weights on the simplex minimising mean((Σ w_m e_m)²) + λ‖w − 1/M‖².
+def exponential_weights(losses: Array, rate: float) -> Array:
+    """[M] weights proportional to exp(−η L), L the mean loss of each member in units of the random walk's.
 
-    Args:
-        errors: [M, n] scaled errors of each member on the same outcomes.
+    Members whose losses differ by less than 1/η share the weight almost evenly, those far behind get none (Cesa-Bianchi
+    and Lugosi 2006, section 2.1). Unlike weights that minimise the squared error of the mixture, it does not pay a
+    member for erring differently in the sample at hand.
 
-    >>> simplex_weights(np.array([[1.0, -1.0], [-1.0, 1.0]]), 0.0).round(6).tolist()
-    [0.5, 0.5]
+    >>> exponential_weights(np.array([0.9, 0.9, 1.0]), 120.0).round(6).tolist()
+    [0.499998, 0.499998, 3e-06]
     """
-    count = len(errors)
-    equal = np.full(count, 1.0 / count)
-    gram = errors @ errors.T / errors.shape[1] + shrinkage * np.eye(count)
-
-    def loss(w: Array) -> tuple[float, Array]:
-        slope = gram @ w
-        return float(w @ slope - 2 * shrinkage * (equal @ w)), 2 * (slope - shrinkage * equal)
-
-    found = minimize(
-        loss,
-        equal,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0.0, 1.0)] * count,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(count)},
-        options={"ftol": 1e-12, "maxiter": 200},
-    )
-    if not found.success:
-        raise ForecastError(f"the weights of the members could not be found: {found.message}")
-    positive = np.maximum(found.x, 0.0)
-    return np.asarray(positive / positive.sum())
+    raw = np.exp(-rate * (losses - losses.min()))
+    return np.asarray(raw / raw.sum())

@@ -11,7 +11,10 @@ from forex_core.models.base import Rows, ewma
 from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Mask
 
 WARM_ROWS = 60
-CLIP_SIGMAS = 6.0
+LIMIT_SIGMAS = 3.5
+VOLATILITY_DECAYS = (0.95, 0.99)
+NORMAL_SIZE = float(np.sqrt(np.pi / 2))
+"""Standard deviation of a centred normal over its mean absolute value."""
 
 
 def log_returns(bundle: MarketBundle) -> Array:
@@ -43,18 +46,36 @@ def volatility(returns: Array, decay: float = 0.97) -> Array:
     return np.asarray(np.sqrt(ewma(returns**2, decay, WARM_ROWS)))
 
 
-def standardised(series: Array) -> Array:
-    """[T] each value over the volatility known the row before, clipped at 6; 0 where either is not known."""
+def two_speed_volatility(returns: Array) -> Array:
+    """[T] standard deviation of `returns` from their mean size at two speeds, NaN before its warm-up.
+
+    √(π/2) E|r| is the deviation of a normal; sizes are hurt less than squares by a single wild day (Davidian and
+    Carroll 1987).
+    """
+    sizes = [ewma(np.abs(returns), decay, WARM_ROWS) for decay in VOLATILITY_DECAYS]
+    return np.asarray(NORMAL_SIZE * np.mean(sizes, axis=0))
+
+
+def bounded(series: Array) -> Array:
+    """[T] each value kept within 3.5 times the volatility known the row before; 0 where either is not known.
+
+    One print (oil on 20 April 2020) must not rule a regression for years.
+    """
     known = np.nan_to_num(series, nan=0.0)
     first = int(np.argmax(~np.isnan(series))) if not np.isnan(series).all() else len(series)
-    scale = np.full(len(series), np.nan)
+    limit = np.zeros(len(series))
     if first < len(series):
-        scale[first:] = np.sqrt(ewma(known[first:] ** 2, 0.98, WARM_ROWS))
-    before = np.concatenate([[np.nan], scale[:-1]])
-    usable = before > 0
-    out = np.zeros(len(series))
-    np.divide(known, before, out=out, where=usable)
-    return np.clip(out, -CLIP_SIGMAS, CLIP_SIGMAS)
+        scale = np.sqrt(ewma(known[first:] ** 2, 0.98, WARM_ROWS))
+        limit[first + 1 :] = LIMIT_SIGMAS * np.nan_to_num(scale[:-1], nan=0.0)
+    return np.clip(known, -limit, limit)
+
+
+def carried(moves: Array, still: Mask) -> Array:
+    """[T, K] moves, added up over the rows on which the spot stood still: what its next close will catch up with."""
+    out = moves.copy()
+    for t in np.flatnonzero(still[1:]) + 1:
+        out[t] += out[t - 1]
+    return out
 
 
 def momentum(returns: Array, rows: int) -> Array:
@@ -95,7 +116,7 @@ def copper_features(bundle: MarketBundle) -> dict[str, Array]:
     returns = np.nan_to_num(raw, nan=0.0)
     vol = volatility(returns)
     return {
-        "copper_return": standardised(raw),
+        "copper_return": bounded(raw),
         "copper_volatility": np.nan_to_num(vol, nan=0.0),
         "copper_trend": momentum(returns, 20),
         "copper_rsi": relative_strength(returns),
@@ -104,48 +125,42 @@ def copper_features(bundle: MarketBundle) -> dict[str, Array]:
 
 
 def driver_inputs(bundle: MarketBundle) -> dict[str, Array]:
-    """What members read that learn from drivers, on rows [T].
+    """What members read that learn from drivers, on rows [T]; column 0 is the spot, the others price drivers.
 
-    `spot` and `drivers` [T, K] are moves over their own volatility, 0 where not known; `moves` [T, K] counts the
-    rows on which each driver has moved so far; `sigma` is the volatility of the returns, `returns` as they are.
-    Policy rates move in steps months apart; their changes are left out.
+    `moves` [T, 1 + K] bounded relative changes; `carried` the same, added up while the spot stood still; `counts`
+    [T, 1 + K] how often each has moved so far; `sigma` volatility of the returns; `returns` as they are. Policy
+    rates move in steps months apart; their changes are left out.
     """
     returns = log_returns(bundle)
     raw = changes(bundle)
     prices = [k for k, unit in enumerate(bundle.driver_units) if unit != PERCENT_PER_YEAR]
-    drivers = np.zeros((len(returns), len(prices)))
-    for column, k in enumerate(prices):
-        drivers[:, column] = standardised(raw[:, k])
+    # Rounded, so that what is learned does not hang on the last bit of a logarithm.
+    bound = [bounded(series) for series in (returns, *raw[:, prices].T)]
+    moves = np.asarray(np.round(np.column_stack(bound), 9), dtype=np.float64)
     return {
-        "spot": standardised(returns),
-        "drivers": drivers,
-        "moves": np.cumsum(drivers != 0, axis=0).astype(np.float64),
-        "sigma": volatility(returns),
+        "moves": moves,
+        "carried": carried(moves, returns == 0),
+        "counts": np.cumsum(moves != 0, axis=0).astype(np.float64),
+        "sigma": two_speed_volatility(returns),
         "returns": returns,
     }
 
 
-def usable_drivers(inputs: Mapping[str, Array], anchor: int, min_rows: int) -> tuple[int, ...]:
-    """Columns of drivers that moved on half of `min_rows` rows or more up to `anchor`, and on most of the last 60.
+def usable(inputs: Mapping[str, Array], anchor: int, min_rows: int) -> tuple[int, ...]:
+    """The spot's column and those of drivers that moved on half of `min_rows` rows or more and on most of the last 60.
 
     A driver that starts late counts as not moving before: its column is 0 there, its mean, so it costs the others
     none of their history.
-
-    Raises:
-        MemberError: when there is none.
     """
-    moves = inputs["moves"]
-    enough = moves[anchor] >= min_rows // 2
-    recent = moves[anchor] - moves[max(0, anchor - 60)] > 30
-    used = tuple(int(k) for k in np.flatnonzero(enough & recent))
-    if not used:
-        raise MemberError("no driver has enough history; it needs at least one besides the spot")
-    return used
+    counts = inputs["counts"]
+    enough = counts[anchor] >= min_rows // 2
+    recent = counts[anchor] - counts[max(0, anchor - 60)] > 30
+    return (0, *(int(k) for k in np.flatnonzero(enough & recent) if k > 0))
 
 
 def first_moved(inputs: Mapping[str, Array]) -> int:
-    """First row on which the spot has a move over a known volatility."""
-    return int(np.argmax(inputs["spot"] != 0))
+    """First row on which the spot has a move within a known bound."""
+    return int(np.argmax(inputs["moves"][:, 0] != 0))
 
 
 def alive(sigma: Array) -> Mask:
@@ -157,12 +172,34 @@ def alive(sigma: Array) -> Mask:
     return np.asarray(known > 0.1 * float(np.quantile(known, 0.75)))
 
 
-def targets(inputs: Mapping[str, Array], rows: Rows, step: int) -> Array:
-    """[n] return over the `step` rows after each of `rows`, over its volatility, clipped at 4 √step.
+def learning_rows(inputs: Mapping[str, Array], anchor: int, min_rows: int, lags: int) -> Rows:
+    """Rows before `anchor` that a regression on `lags` rows of moves may learn from.
 
-    Rounded, so that what is learned does not hang on the last bit of a logarithm.
+    Raises:
+        MemberError: when they are fewer than half of `min_rows`.
     """
+    rows = np.arange(first_moved(inputs) + lags, anchor)
+    rows = rows[alive(inputs["sigma"][rows])] if len(rows) else rows
+    if len(rows) < min_rows // 2:
+        raise MemberError(f"only {len(rows)} rows since the price began to move")
+    return rows
+
+
+def targets(inputs: Mapping[str, Array], rows: Rows, step: int) -> Array:
+    """[n] log return over the `step` rows after each of `rows`, kept within 4 σ √step, rounded as moves are."""
     total = np.concatenate([[0.0], np.cumsum(inputs["returns"])])
-    scaled = (total[rows + step + 1] - total[rows + 1]) / inputs["sigma"][rows]
-    limit = 4 * np.sqrt(step)
-    return np.asarray(np.clip(np.round(scaled, 9), -limit, limit))
+    limit = 4 * np.sqrt(step) * inputs["sigma"][rows]
+    return np.asarray(np.clip(np.round(total[rows + step + 1] - total[rows + 1], 9), -limit, limit))
+
+
+def lagged(values: Array, rows: Rows, lags: int) -> Array:
+    """[N, lags * K] the last `lags` rows of `values` [T, K] at each of `rows`, the latest first."""
+    return np.concatenate([values[rows - lag] for lag in range(lags)], axis=1)
+
+
+def rowwise_products(x: Array, coefficients: Array) -> Array:
+    """[N, C] x [N, F] times coefficients [C, F], with the same bits for a row alone and among others.
+
+    A matrix product sums in another order when it is given other rows.
+    """
+    return np.asarray((np.ascontiguousarray(x)[:, None, :] * coefficients).sum(axis=2))

@@ -1,4 +1,4 @@
-"""Gradient-boosted trees on the recent moves, trends and volatility of spot and drivers."""
+"""Gradient-boosted trees on what a linear regression leaves of the next days."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
+from forex_core.models.driver_regression import LAGS, DayRegression
 from forex_core.models.features import (
-    alive,
+    NORMAL_SIZE,
     copper_features,
     driver_inputs,
-    first_moved,
+    learning_rows,
     log_returns,
     momentum,
     relative_strength,
     targets,
+    usable,
     volatility,
 )
 from forex_core.types import Array, MarketBundle
 
 TARGET_STEPS = (1, 3)
-LAGS = 3
 
 
 @dataclass(frozen=True)
 class _Fitted:
+    days: DayRegression
     trees: tuple[Any, ...]
     growth: Array  # [steps of TARGET_STEPS] deviation of the target, over σ_t
 
 
 class GradientBoosting(Refitted[_Fitted]):
-    """Histogram gradient boosting (scikit-learn) of the return over 1 and 3 steps in units of σ_t, per year.
+    """A `DayRegression`, and histogram gradient boosting (scikit-learn) of its residual over 1 and 3 steps, per year.
 
-    Shallow trees, few of them and large leaves: daily returns hold little that can be learned, and what a
-    larger model finds there is noise. Beyond three steps the path is flat.
+    Trees read the recent moves, trends and volatility of spot and drivers; rows count by the inverse of their
+    volatility, as in the regression. Shallow trees, few of them and large leaves: daily returns hold little that
+    can be learned, and what a larger model finds there is noise. Beyond three steps the path is flat.
     """
 
     name = "gradient_boosting"
@@ -55,8 +57,7 @@ class GradientBoosting(Refitted[_Fitted]):
             *copper_features(bundle).values(),
         ]
         for lag in range(LAGS):
-            columns.append(_shift(inputs["spot"], lag))
-            columns.extend(_shift(inputs["drivers"][:, k], lag) for k in range(inputs["drivers"].shape[1]))
+            columns.extend(_shift(inputs["carried"], lag).T)
         # Rounded, so that a tree's split does not hang on the last bit of a logarithm.
         features = np.round(np.nan_to_num(np.column_stack(columns), nan=0.0), 9)
         return inputs | {"features": features}
@@ -64,17 +65,16 @@ class GradientBoosting(Refitted[_Fitted]):
     def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        known = np.arange(first_moved(inputs), anchor)
-        known = known[alive(inputs["sigma"][known])]
+        days = DayRegression.estimated(inputs, anchor, usable(inputs, anchor, self.min_rows), self.min_rows)
+        known = learning_rows(inputs, anchor, self.min_rows, LAGS)
         trees, growth = [], []
         for step in TARGET_STEPS:
             rows = known[known + step <= anchor]
-            if len(rows) < self.min_rows // 2:
-                raise MemberError(f"only {len(rows)} rows since the price began to move")
-            target = targets(inputs, rows, step)
+            sigma = inputs["sigma"][rows]
+            residual = targets(inputs, rows, step) - days.centre(inputs, rows)[:, step - 1]
             model = HistGradientBoostingRegressor(
                 max_iter=60,
-                learning_rate=0.05,
+                learning_rate=0.025,
                 max_leaf_nodes=6,
                 min_samples_leaf=max(20, len(rows) // 40),
                 l2_regularization=20.0,
@@ -82,20 +82,21 @@ class GradientBoosting(Refitted[_Fitted]):
                 early_stopping=False,
                 random_state=0,
             )
-            trees.append(model.fit(inputs["features"][rows], target))
-            growth.append(float(np.std(target)))
-        return _Fitted(tuple(trees), np.array(growth))
+            trees.append(model.fit(inputs["features"][rows], residual, sample_weight=np.mean(sigma) / sigma))
+            growth.append(NORMAL_SIZE * float(np.mean(np.abs(residual) / sigma)))
+        return _Fitted(days, tuple(trees), np.array(growth))
 
     def answer(
         self, fitted: _Fitted, inputs: Mapping[str, Array], anchor: int, rows: Rows, steps: int
     ) -> tuple[Array, Array]:
         sigma = inputs["sigma"][rows]
-        one, three = (model.predict(inputs["features"][rows]) for model in fitted.trees)
-        path = [one, (one + three) / 2] + [three] * max(steps - 2, 0)
+        one, two, three = fitted.days.centre(inputs, rows).T
+        first, last = (model.predict(inputs["features"][rows]) for model in fitted.trees)
+        path = [one + first, two + (first + last) / 2] + [three + last] * max(steps - 2, 0)
         h = np.arange(1, steps + 1)
         growth = np.sqrt(np.where(h <= 3, h * fitted.growth[1] ** 2 / 3, fitted.growth[1] ** 2 + h - 3))
-        return np.column_stack(path[:steps]) * sigma[:, None], sigma[:, None] * growth
+        return np.column_stack(path[:steps]), sigma[:, None] * growth
 
 
 def _shift(values: Array, rows: int) -> Array:
-    return np.concatenate([np.zeros(rows), values[: len(values) - rows]])
+    return np.vstack([np.zeros((rows, values.shape[1])), values[: len(values) - rows]])

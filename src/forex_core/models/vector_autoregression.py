@@ -9,24 +9,27 @@ import numpy as np
 
 from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
-from forex_core.models.features import driver_inputs, first_moved, usable_drivers
+from forex_core.models.driver_regression import kept_share
+from forex_core.models.features import driver_inputs, first_moved, lagged, rowwise_products, usable
 from forex_core.types import Array, MarketBundle
 
 LAGS = 3
+PERCENT = 100.0  # moves of a size that the solver likes
 
 
 @dataclass(frozen=True)
 class _Fitted:
     used: tuple[int, ...]
-    response: Array  # [longest, LAGS * (1 + K)] cumulated return per unit of each lagged value, over σ_t
+    response: Array  # [longest, LAGS * K] cumulated return per unit of each lagged move
     growth: Array  # [longest] standard deviation of the cumulated return, over σ_t
 
 
 class VectorAutoregression(Refitted[_Fitted]):
-    """VAR(3) of the return and the drivers' changes (statsmodels), per month on the last 2,500 rows.
+    """VAR(3) of the bounded moves of spot and drivers (statsmodels), per month on the last 2,500 rows.
 
-    Estimated on values over their own volatility, so that calm years count as much as rough ones. The variance
-    of the cumulated return follows from the moving-average form (Lütkepohl 2005, section 2.2.2).
+    Its answer is shrunk towards no move by `driver_regression.kept_share`. The shape of the
+    variance of the cumulated return over the steps follows from the moving-average form (Lütkepohl 2005, section
+    2.2.2); its level is that of today's volatility.
     """
 
     name = "var"
@@ -41,11 +44,11 @@ class VectorAutoregression(Refitted[_Fitted]):
     def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
         from statsmodels.tsa.api import VAR
 
-        used = usable_drivers(inputs, anchor, self.min_rows)
+        used = usable(inputs, anchor, self.min_rows)
+        if len(used) == 1:
+            raise MemberError("no driver has enough history; it needs at least one besides the spot")
         first = max(first_moved(inputs), anchor + 1 - self.window)
-        sample = np.column_stack(
-            [inputs["spot"][first : anchor + 1], inputs["drivers"][first : anchor + 1][:, used]]
-        )
+        sample = inputs["carried"][first : anchor + 1][:, used] * PERCENT
         try:
             result = VAR(sample).fit(LAGS, trend="n")
         except (np.linalg.LinAlgError, ValueError) as error:
@@ -64,8 +67,12 @@ class VectorAutoregression(Refitted[_Fitted]):
             power = companion @ power
             total = total + power
             response[step] = total[0]
+        fit, residual = np.asarray(result.fittedvalues)[:, 0], np.asarray(result.resid)[:, 0]
+        noise = float(np.mean(residual**2)) * LAGS * width / len(fit)
+        response *= kept_share(float(np.mean(fit**2)), noise)
         shocks = np.einsum("hi,ij,hj->h", moving, covariance, moving)
-        growth = np.sqrt(np.cumsum(shocks))
+        seen = PERCENT * inputs["sigma"][first : anchor + 1]
+        growth = np.sqrt(np.cumsum(shocks) / np.mean(seen**2))
         return _Fitted(used, response, growth)
 
     def answer(
@@ -73,12 +80,6 @@ class VectorAutoregression(Refitted[_Fitted]):
     ) -> tuple[Array, Array]:
         if steps > self.longest:
             raise MemberError(f"answers at most {self.longest} steps, asked for {steps}")
-        sigma = inputs["sigma"][rows]
-        centre = np.empty((len(rows), steps))
-        for n, row in enumerate(rows):
-            recent = [
-                np.concatenate([inputs["spot"][[row - lag]], inputs["drivers"][row - lag][list(fitted.used)]])
-                for lag in range(LAGS)
-            ]
-            centre[n] = fitted.response[:steps] @ np.concatenate(recent)
-        return centre * sigma[:, None], sigma[:, None] * fitted.growth[:steps]
+        recent = lagged(inputs["carried"][:, fitted.used], rows, LAGS)
+        centre = rowwise_products(recent, fitted.response[:steps])
+        return centre, inputs["sigma"][rows][:, None] * fitted.growth[:steps]
