@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -17,7 +17,16 @@ from threadpoolctl import threadpool_limits
 from forex_core.config import MEMBERS, ChronosConfig, EngineConfig
 from forex_core.engine import build_members, import_libraries
 from forex_core.errors import MemberError
-from forex_core.models.base import Answers, Forecaster, Levels, lognormal, rows_of
+from forex_core.models.base import (
+    Answers,
+    Cadence,
+    Forecaster,
+    Levels,
+    Refitted,
+    Rows,
+    lognormal,
+    rows_of,
+)
 from forex_core.models.features import log_returns
 from forex_core.models.random_walk import RandomWalk
 from forex_core.testing import bundle_of, synthetic_table
@@ -146,6 +155,13 @@ def held_back(table: pd.DataFrame, day: date) -> pd.DataFrame:
     return jumped
 
 
+def yet_to_start(table: pd.DataFrame, day: date) -> pd.DataFrame:
+    """The table with its first driver unknown until six weeks after `day`."""
+    late = table.copy()
+    late.loc[pd.to_datetime(table["Date"]) <= pd.Timestamp(day) + pd.Timedelta(weeks=6), "Copper"] = np.nan
+    return late
+
+
 def test_shape_order_and_place(member: Forecaster, bundle: MarketBundle) -> None:
     quantiles = ask(member, bundle)
     assert quantiles.shape == (len(DAYS), PATH_STEPS, len(LEVELS))
@@ -196,6 +212,15 @@ def test_a_print_held_back_at_the_origin_does_not_reach_it(member: Forecaster, t
     assert leaks(member, jumped, ANCHOR) == []
 
 
+def test_a_driver_yet_to_start_does_not_reach_an_origin(member: Forecaster, table: pd.DataFrame) -> None:
+    late = yet_to_start(table, ANCHOR)
+    copper = bundle_of(late).drivers[:, 0]
+    row = bundle_of(late).dates.get_loc(pd.Timestamp(ANCHOR))
+    assert np.isnan(copper[: row + 1]).all()
+    assert np.isfinite(copper[-1])
+    assert leaks(member, late, ANCHOR) == []
+
+
 class Cheat:
     """A random walk around a price that it should not know."""
 
@@ -231,6 +256,33 @@ class KnowsTheWholeSample(Honest):
         return float(np.std(log_returns(bundle)))
 
 
+class FillsBackwards(Honest):
+    """It leans on a driver whose start it has filled with the first value to come."""
+
+    def centre(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
+        first = pd.Series(bundle.drivers[:, 0]).bfill().fillna(1.0).to_numpy()
+        return bundle.spot[rows] * (1 + 1e-3 * np.tanh(first[rows] / 100))
+
+
+class TrainsOnTheAnswer(Refitted[float]):
+    """The drift that it learns on the first row of a month counts the two days after that row."""
+
+    name = "trains_on_the_answer"
+    cadence: Cadence = "month"
+
+    def prepare(self, bundle: MarketBundle) -> Mapping[str, Array]:
+        return {"log_price": np.log(bundle.spot)}
+
+    def fit(self, inputs: Mapping[str, Array], anchor: int) -> float:
+        return float(np.diff(inputs["log_price"][: anchor + 3]).mean())
+
+    def answer(
+        self, fitted: float, inputs: Mapping[str, Array], anchor: int, rows: Rows, steps: int
+    ) -> tuple[Array, Array]:
+        h = np.tile(np.arange(1, steps + 1), (len(rows), 1))
+        return fitted * h, 0.006 * np.sqrt(h)
+
+
 class ReadsTheTruth(Cheat):
     """It reads the close of its own day, which a print that was held back did not have yet."""
 
@@ -244,6 +296,16 @@ def test_the_canary_catches_a_member_that_reads_ahead(table: pd.DataFrame, day: 
     assert leaks(Honest(), table, day) == []
     assert len(leaks(Cheat(), table, day)) == 3
     assert len(leaks(KnowsTheWholeSample(), table, day)) == 3
+
+
+def test_only_the_day_of_an_estimate_shows_a_member_that_trains_on_the_answer(table: pd.DataFrame) -> None:
+    assert leaks(TrainsOnTheAnswer(), table, BEFORE_ANCHOR) == []
+    assert len(leaks(TrainsOnTheAnswer(), table, ANCHOR)) == 3
+
+
+def test_only_a_driver_that_is_yet_to_start_shows_a_member_that_fills_backwards(table: pd.DataFrame) -> None:
+    assert leaks(FillsBackwards(), table, ANCHOR) == []
+    assert len(leaks(FillsBackwards(), yet_to_start(table, ANCHOR), ANCHOR)) == 3
 
 
 def test_only_a_held_print_shows_a_member_that_reads_the_truth(table: pd.DataFrame) -> None:
