@@ -8,8 +8,10 @@ TORCH_INDEX ?=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+PEERS_VENV := .venv-peers
+PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install forecast test test-slow check format bench docs clean
+.PHONY: help install forecast test test-slow check format bench bench-peers docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -53,8 +55,17 @@ format: $(DEV)  ## format the code and mend what the linter can
 bench: $(DEV)  ## time and memory of a forecast from process start to exit
 	$(VENV)/bin/python tests/bench/cold_forecast.py
 
+$(PEERS): tests/bench/peers-requirements.txt
+	@test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	@echo "Installing the models to compare with into $(PEERS_VENV)"
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+bench-peers: $(DEV) $(PEERS)  ## our scores beside statsforecast's models (ARGS="--help")
+	$(VENV)/bin/python tests/bench/peers.py $(ARGS)
+
 docs: $(DEV)  ## write docs/cli.md from the commands' own help
 	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
 
-clean:  ## remove caches and the virtual environment
-	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean:  ## remove caches and the virtual environments
+	rm -rf $(VENV) $(PEERS_VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
