@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install forecast test test-slow check format bench bench-peers docs clean
+.PHONY: help install forecast test test-slow check format bench bench-peers size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -63,6 +63,9 @@ $(PEERS): tests/bench/peers-requirements.txt
 
 bench-peers: $(DEV) $(PEERS)  ## our scores beside statsforecast's models (ARGS="--help")
 	$(VENV)/bin/python tests/bench/peers.py $(ARGS)
+
+size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
+	$(VENV)/bin/python tests/bench/test_size.py
 
 docs: $(DEV)  ## write docs/cli.md from the commands' own help
 	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
