@@ -25,6 +25,9 @@ RATES: tuple[float, ...] = (0.1, 0.06, 0.03, 0.01)
 PULL = 0.05
 """Share of the distance to the block before that a block gives up at each update."""
 
+LEAK = 0.1
+"""Share of a log factor given up at each update, in units of γ: bands go back to the raw ones unless misses hold on."""
+
 FACTOR_RANGE = (0.8, 1.6)
 WIDE_BAND_SPEED = 2.5
 
@@ -110,7 +113,7 @@ def _updated(theta: Array, block: npt.NDArray[np.intp], miss: Mask, band: int) -
     for b, rate in enumerate(RATES):
         mine = miss[:, block == b]
         if mine.shape[1]:
-            out[:, b] += speed * rate * (mine.mean(axis=1) - nominal)
+            out[:, b] += rate * (speed * (mine.mean(axis=1) - nominal) - LEAK * theta[:, b])
     for b in range(1, len(RATES)):
         out[:, b] += PULL * (out[:, b - 1] - out[:, b])
     return out

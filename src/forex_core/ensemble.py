@@ -17,7 +17,7 @@ REESTIMATE_EVERY = 4
 """Grid origins between two estimates of the weights."""
 
 MIN_KNOWN_ORIGINS = 26
-"""Below this many origins with known outcomes the weights stay equal."""
+"""Below this many origins with known outcomes the weights stay equal; they stay as they are while a price is pegged."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def combine(
         if outcomes.learning[i] and ordinals[i] % REESTIMATE_EVERY == 0:
             first = int(np.searchsorted(number, number[i] - window))
             known = outcomes.known_by(int(row), first)[:, steps]
-            if known.any(axis=1).sum() >= MIN_KNOWN_ORIGINS:
+            if known.any(axis=1).sum() >= MIN_KNOWN_ORIGINS and walk[first:][known].any():
                 mean = losses[:, first:][:, known].mean(axis=1)
                 current = exponential_weights(mean / walk[first:][known].mean(), rate)
         weights[i] = current

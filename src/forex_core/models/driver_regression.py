@@ -15,6 +15,7 @@ from forex_core.models.features import (
     lagged,
     learning_rows,
     rowwise_products,
+    spread_ahead,
     targets,
     usable,
 )
@@ -99,7 +100,7 @@ class DriverRegression(Refitted[DayRegression]):
         beyond = np.maximum(h - REACH, 0)
         growth = np.sqrt(fitted.growth[np.minimum(h, REACH) - 1] ** 2 + beyond)
         centre = fitted.centre(inputs, rows)[:, np.minimum(h, REACH) - 1]
-        return centre, inputs["sigma"][rows][:, None] * growth
+        return centre, spread_ahead(inputs, rows, growth)
 
 
 class DriverMomentum(Refitted[tuple[DayRegression, Array]]):
@@ -156,6 +157,7 @@ def shrunk_regression(x: Array, y: Array, weights: Array, ridge: float, overlap:
         x: [n, F]; a column of zeros gets coefficient 0.
         y: [n].
         weights: [n] positive.
+        ridge: positive.
         overlap: rows that share a day with the next: n / overlap of them are independent.
     """
     share = weights / weights.sum()

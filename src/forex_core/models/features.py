@@ -12,7 +12,9 @@ from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Mask
 
 WARM_ROWS = 60
 LIMIT_SIGMAS = 3.5
-VOLATILITY_DECAYS = (0.95, 0.99)
+FAST_DECAY, SLOW_DECAY = 0.95, 0.993
+FAST_SHARE, REVERSION = 0.6, 0.95
+CARRIED_ROWS = 10
 NORMAL_SIZE = float(np.sqrt(np.pi / 2))
 """Standard deviation of a centred normal over its mean absolute value."""
 
@@ -46,14 +48,39 @@ def volatility(returns: Array, decay: float = 0.97) -> Array:
     return np.asarray(np.sqrt(ewma(returns**2, decay, WARM_ROWS)))
 
 
-def two_speed_volatility(returns: Array) -> Array:
-    """[T] standard deviation of `returns` from their mean size at two speeds, NaN before its warm-up.
+def mean_size(returns: Array, decay: float) -> Array:
+    """[T] standard deviation of `returns` from their exponentially weighted mean size, NaN before its warm-up.
 
     √(π/2) E|r| is the deviation of a normal; sizes are hurt less than squares by a single wild day (Davidian and
     Carroll 1987).
     """
-    sizes = [ewma(np.abs(returns), decay, WARM_ROWS) for decay in VOLATILITY_DECAYS]
-    return np.asarray(NORMAL_SIZE * np.mean(sizes, axis=0))
+    return np.asarray(NORMAL_SIZE * ewma(np.abs(returns), decay, WARM_ROWS))
+
+
+def volatility_ahead(fast: Array, slow: Array, steps: int) -> Array:
+    """[N, H] standard deviation of the return cumulated over 1 … H steps, of uncorrelated returns.
+
+    The variance of a step starts as a mixture of a fast and a slow estimate, FAST_SHARE of the first, and falls back
+    on the slow one by the factor REVERSION a step, as in a component GARCH (Engle and Lee 1999).
+
+    Args:
+        fast: [N] fast estimate of the deviation of one step.
+        slow: [N] slow one.
+    """
+    kept = FAST_SHARE * REVERSION ** np.arange(steps)
+    variance = slow[:, None] ** 2 + (fast**2 - slow**2)[:, None] * kept
+    return np.asarray(np.sqrt(np.cumsum(variance, axis=1)))
+
+
+def spread_ahead(inputs: Mapping[str, Array], rows: Rows, growth: Array) -> Array:
+    """[N, H] deviation of the cumulated return from each of `rows`.
+
+    Args:
+        inputs: `fast` and `slow` [T], as `driver_inputs` gives them.
+        growth: [H] deviation over σ_t that a steady volatility would give; √h for uncorrelated returns.
+    """
+    ahead = volatility_ahead(inputs["fast"][rows], inputs["slow"][rows], len(growth))
+    return np.asarray(ahead * growth / np.sqrt(np.arange(1, len(growth) + 1)))
 
 
 def bounded(series: Array) -> Array:
@@ -71,10 +98,17 @@ def bounded(series: Array) -> Array:
 
 
 def carried(moves: Array, still: Mask) -> Array:
-    """[T, K] moves, added up over the rows on which the spot stood still: what its next close will catch up with."""
+    """[T, K] moves, added up over the rows on which the spot stood still: what its next close will catch up with.
+
+    From the eleventh still row on a row holds its own moves alone: that is a price that is not quoted, not one that is
+    late, and the moves of months say nothing of the next days.
+    """
     out = moves.copy()
-    for t in np.flatnonzero(still[1:]) + 1:
-        out[t] += out[t - 1]
+    waited = 0
+    for t in range(1, len(moves)):
+        waited = waited + 1 if still[t] else 0
+        if 0 < waited <= CARRIED_ROWS:
+            out[t] += out[t - 1]
     return out
 
 
@@ -128,10 +162,12 @@ def driver_inputs(bundle: MarketBundle) -> dict[str, Array]:
     """What members read that learn from drivers, on rows [T]; column 0 is the spot, the others price drivers.
 
     `moves` [T, 1 + K] bounded relative changes; `carried` the same, added up while the spot stood still; `counts`
-    [T, 1 + K] how often each has moved so far; `sigma` volatility of the returns; `returns` as they are. Policy
-    rates move in steps months apart; their changes are left out.
+    [T, 1 + K] how often each has moved so far; `sigma` [T] deviation of the next return, `fast`
+    and `slow` [T] what it is made of (`volatility_ahead`); `returns` [T] as they are. Policy rates move in steps
+    months apart; their changes are left out.
     """
     returns = log_returns(bundle)
+    fast, slow = mean_size(returns, FAST_DECAY), mean_size(returns, SLOW_DECAY)
     raw = changes(bundle)
     prices = [k for k, unit in enumerate(bundle.driver_units) if unit != PERCENT_PER_YEAR]
     # Rounded, so that what is learned does not hang on the last bit of a logarithm.
@@ -141,7 +177,9 @@ def driver_inputs(bundle: MarketBundle) -> dict[str, Array]:
         "moves": moves,
         "carried": carried(moves, returns == 0),
         "counts": np.cumsum(moves != 0, axis=0).astype(np.float64),
-        "sigma": two_speed_volatility(returns),
+        "sigma": volatility_ahead(fast, slow, 1)[:, 0],
+        "fast": fast,
+        "slow": slow,
         "returns": returns,
     }
 

@@ -18,6 +18,7 @@ from forex_core.models.features import (
     log_returns,
     momentum,
     relative_strength,
+    spread_ahead,
     targets,
     usable,
     volatility,
@@ -31,7 +32,7 @@ TARGET_STEPS = (1, 3)
 class _Fitted:
     days: DayRegression
     trees: tuple[Any, ...]
-    growth: Array  # [steps of TARGET_STEPS] deviation of the target, over σ_t
+    growth: Array  # [steps of TARGET_STEPS] deviation of the regression's residual, over σ_t
 
 
 class GradientBoosting(Refitted[_Fitted]):
@@ -89,13 +90,12 @@ class GradientBoosting(Refitted[_Fitted]):
     def answer(
         self, fitted: _Fitted, inputs: Mapping[str, Array], anchor: int, rows: Rows, steps: int
     ) -> tuple[Array, Array]:
-        sigma = inputs["sigma"][rows]
         one, two, three = fitted.days.centre(inputs, rows).T
         first, last = (model.predict(inputs["features"][rows]) for model in fitted.trees)
         path = [one + first, two + (first + last) / 2] + [three + last] * max(steps - 2, 0)
         h = np.arange(1, steps + 1)
         growth = np.sqrt(np.where(h <= 3, h * fitted.growth[1] ** 2 / 3, fitted.growth[1] ** 2 + h - 3))
-        return np.column_stack(path[:steps]), sigma[:, None] * growth
+        return np.column_stack(path[:steps]), spread_ahead(inputs, rows, growth)
 
 
 def _shift(values: Array, rows: int) -> Array:

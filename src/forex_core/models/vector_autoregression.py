@@ -10,7 +10,14 @@ import numpy as np
 from forex_core.errors import MemberError
 from forex_core.models.base import Cadence, Refitted, Rows
 from forex_core.models.driver_regression import kept_share
-from forex_core.models.features import driver_inputs, first_moved, lagged, rowwise_products, usable
+from forex_core.models.features import (
+    driver_inputs,
+    first_moved,
+    lagged,
+    rowwise_products,
+    spread_ahead,
+    usable,
+)
 from forex_core.types import Array, MarketBundle
 
 LAGS = 3
@@ -27,9 +34,9 @@ class _Fitted:
 class VectorAutoregression(Refitted[_Fitted]):
     """VAR(3) of the bounded moves of spot and drivers (statsmodels), per month on the last 2,500 rows.
 
-    Its answer is shrunk towards no move by `driver_regression.kept_share`. The shape of the
-    variance of the cumulated return over the steps follows from the moving-average form (Lütkepohl 2005, section
-    2.2.2); its level is that of today's volatility.
+    Its answer is shrunk towards no move by `driver_regression.kept_share`. The shape of the variance of the cumulated
+    return over the steps follows from the moving-average form (Lütkepohl 2005, section 2.2.2); its level is that of
+    today's volatility.
     """
 
     name = "var"
@@ -48,6 +55,8 @@ class VectorAutoregression(Refitted[_Fitted]):
         if len(used) == 1:
             raise MemberError("no driver has enough history; it needs at least one besides the spot")
         first = max(first_moved(inputs), anchor + 1 - self.window)
+        if anchor + 1 - first < self.min_rows // 2:
+            raise MemberError(f"only {max(anchor + 1 - first, 0)} rows since the price began to move")
         sample = inputs["carried"][first : anchor + 1][:, used] * PERCENT
         try:
             result = VAR(sample).fit(LAGS, trend="n")
@@ -82,4 +91,4 @@ class VectorAutoregression(Refitted[_Fitted]):
             raise MemberError(f"answers at most {self.longest} steps, asked for {steps}")
         recent = lagged(inputs["carried"][:, fitted.used], rows, LAGS)
         centre = rowwise_products(recent, fitted.response[:steps])
-        return centre, inputs["sigma"][rows][:, None] * fitted.growth[:steps]
+        return centre, spread_ahead(inputs, rows, fitted.growth[:steps])
