@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install forecast test test-slow check format bench bench-peers size docs clean
+.PHONY: help install forecast test test-slow check format bench bench-panel bench-peers size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -54,6 +54,9 @@ format: $(DEV)  ## format the code and mend what the linter can
 
 bench: $(DEV)  ## time and memory of a forecast from process start to exit
 	$(VENV)/bin/python tests/bench/cold_forecast.py
+
+bench-panel: $(DEV)  ## the ensemble on the 26 pairs of the ECB panel, fails past its bounds
+	$(VENV)/bin/python tests/bench/panel.py $(ARGS)
 
 $(PEERS): tests/bench/peers-requirements.txt
 	@test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -133,6 +134,10 @@ def _holidays(currency: str, year: int) -> frozenset[date]:
     if currency not in _MARKETS:
         return frozenset()
     code = _MARKETS[currency][0]
-    if code == "ECB":
-        return frozenset(holidays.financial_holidays("ECB", years=year))
-    return frozenset(holidays.country_holidays(code, years=year))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of years before a calendar begins: they have no holidays then
+        if code == "ECB":
+            return frozenset(holidays.financial_holidays("ECB", years=year))
+        return frozenset(holidays.country_holidays(code, years=year))

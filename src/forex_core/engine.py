@@ -51,6 +51,7 @@ from forex_core.types import (
     Mask,
     MemberForecast,
     Scores,
+    Verdict,
 )
 
 LIBRARIES = (
@@ -70,6 +71,9 @@ MAX_FAILED_SHARE = 0.01
 
 Progress = Callable[[str, int, int], None]
 """Called with what was just finished, how many of how many."""
+
+_WITHOUT_LIBRARIES = frozenset({RANDOM_WALK, "drivers", "momentum", "chronos"})
+"""Members that compute with numpy alone, or, as Chronos, import and limit what they need themselves."""
 
 _MEMBER_FAULTS = (MemberError, ArithmeticError, ValueError, RuntimeError)
 """What a member or the numerical library behind it raises when it cannot answer."""
@@ -172,10 +176,15 @@ class Paths:
 
     @cached_property
     def skill(self) -> Skill:
-        """Tests of the ensemble at every horizon, on what was known on the last row before the month of the origin."""
-        dates = self.bundle.dates
-        decided = max(_last_row_before_month(self.bundle, len(dates)), 0)
-        among = self.scored_grid(decided)
+        """Tests of the ensemble on what was known on the last row before the month of the last origin.
+
+        A verdict thus changes monthly at most.
+        """
+        decided = max(_last_row_before_month(self.bundle, len(self.bundle)), 0)
+        return self.tested(self.scored_grid(decided), self.every, decided)
+
+    def tested(self, among: Mask, every: int, decided: int) -> Skill:
+        """Tests of the ensemble at every horizon, on origins of `among` and outcomes known at row `decided`."""
         then = np.where(self.outcomes.known <= decided, self.truth, np.nan)
         spot = self.bundle.spot[self.rows]
         pvalues: dict[Horizon, tuple[float, float]] = {}
@@ -191,24 +200,24 @@ class Paths:
                 Judged(q[keep][:, path], then[keep][:, path], spot[keep], LEVELS)
                 for q in (self.quantiles[ENSEMBLE], self.walk)
             )
-            scores = score(ours, walk, self.every)
+            scores = score(ours, walk, every)
             pvalues[h] = (
                 1.0 if scores.dm_pvalue is None else scores.dm_pvalue,
                 1.0 if scores.p_next_close is None else scores.p_next_close,
             )
-        return Skill(dates[decided].date(), pvalues, counts)
+        return Skill(self.bundle.dates[decided].date(), pvalues, counts)
 
 
 @dataclass(frozen=True)
 class Skill:
-    """What a verdict rests on: by horizon, p against the walk from the origin's close and from the next, and origins.
-
-    Decided on the last row before a month, so that a verdict changes monthly at most.
-    """
+    """By horizon, p against the walk from the origin's close and from the next, and how many origins they rest on."""
 
     decided_on: date
     pvalues: Mapping[Horizon, tuple[float, float]]
     origins: Mapping[Horizon, int]
+
+    def verdict(self, horizon: Horizon) -> Verdict:
+        return evaluation.judge_skill(self.pvalues, horizon, self.decided_on, self.origins[horizon])
 
 
 class Engine:
@@ -276,7 +285,8 @@ class Engine:
     def prepare(self, bundle: MarketBundle) -> None:
         """Import now what a forecast of `bundle` needs, for a caller that has the time; nothing if all is kept."""
         rows, kept = self._rows_behind(bundle), self._cache
-        if kept is None or not all(kept.holds(m, bundle, rows, PATH_STEPS, LEVELS) for m in self.members):
+        needing = [m for m in self.members if m.name not in _WITHOUT_LIBRARIES]
+        if kept is None or not all(kept.holds(m, bundle, rows, PATH_STEPS, LEVELS) for m in needing):
             import_libraries()
 
     def evaluate(
@@ -304,28 +314,49 @@ class Engine:
         self.check(bundle, horizon)
         config = self.config
         every = every or config.grid_every
-        last = len(bundle) if end is None else int(bundle.dates.searchsorted(pd.Timestamp(end), side="right"))
-        grid = self._grid(bundle, last)
+        first, last = _rows_between(bundle, start, end)
         if start is None:
             grid = self._recent_grid(bundle, last)
             wanted = _calendar_rows(bundle, every)
             first = int(grid[min(config.warmup_origins, len(grid) // 4)]) if len(grid) else last
             wanted = wanted[(wanted >= first) & (wanted < last)]
         else:
-            first = int(bundle.dates.searchsorted(pd.Timestamp(start)))
             wanted = np.arange(first, last, every)
             wanted = wanted[wanted >= config.min_history_rows]
-            grid = grid[max(0, int((grid < first).sum()) - config.grid_origins) :]
-        rows = np.union1d(grid, wanted)
-        usable = int((wanted + horizon.evaluation_steps < len(bundle)).sum())
-        if usable < config.min_scored_origins:
-            raise DataQualityError(
-                f"only {usable} origins with a known {horizon} outcome between {start or bundle.dates[0].date()} "
-                f"and {end or bundle.origin}; expected at least {config.min_scored_origins}: widen --from and --to"
-            )
-        paths = self.paths(bundle, rows)
-        among = np.isin(paths.rows, wanted)
-        return self._evaluation(paths, horizon, among, every)
+            grid = self._grid_around(bundle, first, last)
+        self._refuse_few(bundle, horizon, wanted, start, end)
+        return self._rolling(bundle, (horizon,), grid, wanted, every)[0]
+
+    def evaluations(
+        self,
+        bundle: MarketBundle,
+        horizons: Sequence[Horizon],
+        start: date,
+        end: date | None = None,
+        every: int | None = None,
+    ) -> tuple[Evaluation, ...]:
+        """A leaderboard for each horizon, all from one pass.
+
+        Differs from `evaluate` in the origins: every `every`-th business day of the fixed grid from `start` on,
+        so that those of another `start` or `end` are the same where both windows hold them.
+
+        Args:
+            start: the first origin falls on this day or after it.
+            end: no origin falls after this day.
+            every: business days between two origins, by default those of the grid.
+
+        Raises:
+            DataQualityError: when fewer than `min_scored_origins` are left at one of the horizons.
+        """
+        for horizon in horizons:
+            self.check(bundle, horizon)
+        every = every or self.config.grid_every
+        first, last = _rows_between(bundle, start, end)
+        wanted = _calendar_rows(bundle, every)
+        wanted = wanted[(wanted >= max(first, self.config.min_history_rows)) & (wanted < last)]
+        for horizon in horizons:
+            self._refuse_few(bundle, horizon, wanted, start, end)
+        return self._rolling(bundle, horizons, self._grid_around(bundle, first, last), wanted, every)
 
     def paths(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Paths:
         """Every member's answers at `rows`, calibrated, combined and calibrated again, point in time.
@@ -364,31 +395,36 @@ class Engine:
 
         failed = {name: int(_unanswered(q).sum()) for name, q in raw.items()}
         answered = ~np.any([_unanswered(q) for q in raw.values()], axis=0)
-        rows = rows[answered]
-        raw = {name: q[answered] for name, q in raw.items()}
+        if not answered.all():
+            rows = rows[answered]
+            raw = {name: q[answered] for name, q in raw.items()}
         names = tuple(raw)
 
         started = time.perf_counter()
         outcomes, ordinals = self._outcomes(bundle, rows)
         spot = bundle.spot[rows]
         middle = LEVELS.index(0.5)
-        logs = {name: np.log(q / spot[:, None, None]) for name, q in raw.items()}
-        medians = np.stack([logs[name][:, :, middle] for name in names])
-        deviations = np.stack([logs[name] - logs[name][:, :, [middle]] for name in names])
+        # Member by member, here and below: together these arrays are the most memory that a run takes.
+        medians = np.empty((len(names), len(rows), PATH_STEPS))
+        deviations = np.empty((*medians.shape, len(LEVELS)))
+        for m, name in enumerate(names):
+            logs = np.log(raw[name] / spot[:, None, None])
+            medians[m] = logs[:, :, middle]
+            deviations[m] = logs - logs[:, :, [middle]]
         factors = calibration.online_factors(medians, deviations, outcomes, LEVELS)
-        calibrated = calibration.widen(deviations, factors)
         self._progress("calibration of members", total - 1, total)
         sigma = reference_sigma(bundle)[rows]
         combined = ensemble.combine(
             medians, deviations, outcomes, sigma, ordinals, config.weight_rate, config.grid_origins
         )
-        factors = calibration.online_factors(combined.medians, combined.deviations, outcomes, LEVELS)
+        ensemble_factors = calibration.online_factors(combined.medians, combined.deviations, outcomes, LEVELS)
 
-        def price(median: Array, deviation: Array) -> Array:
-            return np.asarray(spot[:, None, None] * np.exp(median[:, :, None] + deviation))
+        def price(median: Array, deviation: Array, factor: Array) -> Array:
+            widened = calibration.widen(deviation, factor)
+            return np.asarray(spot[:, None, None] * np.exp(median[:, :, None] + widened))
 
-        quantiles = {name: price(medians[m], calibrated[m]) for m, name in enumerate(names)}
-        quantiles[ENSEMBLE] = price(combined.medians, calibration.widen(combined.deviations, factors))
+        quantiles = {name: price(medians[m], deviations[m], factors[m]) for m, name in enumerate(names)}
+        quantiles[ENSEMBLE] = price(combined.medians, combined.deviations, ensemble_factors)
         timings["combination"] = time.perf_counter() - started
         self._progress("combination", total, total)
         return Paths(
@@ -401,7 +437,7 @@ class Engine:
             quantiles=quantiles,
             walk=raw[RANDOM_WALK],
             weights=combined.weights,
-            factors=factors,
+            factors=ensemble_factors,
             members=names,
             failures=failures,
             failed_origins=failed,
@@ -434,7 +470,7 @@ class Engine:
             ),
             band_factors=paths.factors[-1][at],
             evaluation=self._evaluation(paths, horizon, among, paths.every),
-            verdict=evaluation.judge_skill(skill.pvalues, horizon, skill.decided_on, skill.origins[horizon]),
+            verdict=skill.verdict(horizon),
             failures=paths.failures,
             fingerprint=bundle.fingerprint,
             recipe=self.recipe,
@@ -446,7 +482,8 @@ class Engine:
 
     def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
         def ask(asked: npt.NDArray[np.int64]) -> Answers:
-            import_libraries()  # a limit reaches the libraries that are loaded when it is set
+            if member.name not in _WITHOUT_LIBRARIES:
+                import_libraries()  # a limit reaches the libraries that are loaded when it is set
             with threadpool_limits(1):
                 return member.forecast(bundle, bundle.instants[asked], PATH_STEPS, LEVELS)
 
@@ -482,6 +519,46 @@ class Engine:
         grid = self._grid(bundle, end)
         before = int((grid <= _last_row_before_month(bundle, end)).sum())
         return grid[max(0, before - self.config.grid_origins) :]
+
+    def _grid_around(self, bundle: MarketBundle, first: int, last: int) -> npt.NDArray[np.int64]:
+        """Grid rows before row `last`, from `grid_origins` before row `first` on."""
+        grid = self._grid(bundle, last)
+        return grid[max(0, int((grid < first).sum()) - self.config.grid_origins) :]
+
+    def _refuse_few(
+        self,
+        bundle: MarketBundle,
+        horizon: Horizon,
+        wanted: npt.NDArray[np.int64],
+        start: date | None,
+        end: date | None,
+    ) -> None:
+        usable = int((wanted + horizon.evaluation_steps < len(bundle)).sum())
+        if usable < self.config.min_scored_origins:
+            raise DataQualityError(
+                f"only {usable} origins with a known {horizon} outcome between {start or bundle.dates[0].date()} "
+                f"and {end or bundle.origin}; expected at least {self.config.min_scored_origins}: "
+                "widen --from and --to"
+            )
+
+    def _rolling(
+        self,
+        bundle: MarketBundle,
+        horizons: Sequence[Horizon],
+        grid: npt.NDArray[np.int64],
+        wanted: npt.NDArray[np.int64],
+        every: int,
+    ) -> tuple[Evaluation, ...]:
+        """Scores and verdict at the rows `wanted`, after learning on the rows `grid`."""
+        paths = self.paths(bundle, np.union1d(grid, wanted))
+        among = np.isin(paths.rows, wanted)
+        evaluations = []
+        for horizon in horizons:
+            # What became known after the last path of this horizon would move the verdict by the longer ones.
+            decided = min(int(wanted[-1]) + horizon.evaluation_steps, len(bundle) - 1)
+            verdict = paths.tested(among, every, decided).verdict(horizon)
+            evaluations.append(replace(self._evaluation(paths, horizon, among, every), verdict=verdict))
+        return tuple(evaluations)
 
     def _outcomes(
         self, bundle: MarketBundle, rows: npt.NDArray[np.int64]
@@ -529,6 +606,13 @@ _RULES = ("types.py", "calibration.py", "ensemble.py", "evaluation.py", "engine.
 
 def _unanswered(quantiles: Array) -> Mask:
     return np.asarray(~np.isfinite(quantiles).all(axis=(1, 2)))
+
+
+def _rows_between(bundle: MarketBundle, start: date | None, end: date | None) -> tuple[int, int]:
+    """First row of a window and the row behind its last; both days included, None for no bound."""
+    first = 0 if start is None else int(bundle.dates.searchsorted(pd.Timestamp(start)))
+    last = len(bundle) if end is None else int(bundle.dates.searchsorted(pd.Timestamp(end), side="right"))
+    return first, last
 
 
 def _last_row_before_month(bundle: MarketBundle, end: int) -> int:

@@ -349,29 +349,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Scores of every member and the ensemble on rolling origins.
-
-    `n_effective` is n · every / max(every, H): the origins that overlap leaves independent.
-    """
-
-    pair: Pair
-    horizon: Horizon
-    origins: tuple[date, ...]
-    every: int
-    scores: Mapping[str, Scores]
-    failures: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def steps(self) -> int:
-        return self.horizon.evaluation_steps
-
-    @property
-    def n_effective(self) -> float:
-        return len(self.origins) * self.every / max(self.every, self.steps)
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What the evidence allows a reader to conclude, in one sentence, with the figures behind it.
 
@@ -385,6 +362,31 @@ class Verdict:
     p_next_close: float
     decided_on: date
     origins: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of every member and the ensemble on rolling origins.
+
+    `n_effective` is n · every / max(every, H): the origins that overlap leaves independent. `verdict` is what these
+    origins allow to be said; None for those behind a published forecast, which has a verdict of its own.
+    """
+
+    pair: Pair
+    horizon: Horizon
+    origins: tuple[date, ...]
+    every: int
+    scores: Mapping[str, Scores]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.horizon.evaluation_steps
+
+    @property
+    def n_effective(self) -> float:
+        return len(self.origins) * self.every / max(self.every, self.steps)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forex_core.types import Evaluation, ForecastRun, MarketBundle, Scores
+from forex_core.types import Evaluation, ForecastRun, MarketBundle, Scores, Verdict
+
+if TYPE_CHECKING:
+    from forex_core.panel import Panel, PanelScores, Ratio, Summary
 
 Document = dict[str, Any]
 
@@ -51,22 +54,30 @@ def price_decimals(price: float) -> int:
 
 def evaluation_document(evaluation: Evaluation, bundle: MarketBundle, seconds: float) -> Document:
     """The leaderboard. RMSE, MAE and CRPS in `unit`, over the whole path of steps, pooled over origins."""
+    return _evaluation(evaluation) | {"seconds": round(seconds, 3), "repairs": _repairs(bundle)}
+
+
+def panel_document(panel: Panel, scores: PanelScores, seconds: float) -> Document:
+    """Leaderboards of many pairs, each as `evaluation_document` has it, and the ensemble over all of them.
+
+    `outcomes` are the closes that paths were scored against, by which coverages are pooled; `failed` says why a pair
+    has no leaderboard.
+    """
+    summaries = {str(horizon): scores.summary(horizon) for horizon in panel.horizons}
     return {
-        "pair": str(evaluation.pair),
-        "horizon": str(evaluation.horizon),
-        "steps": evaluation.steps,
-        "unit": evaluation.pair.unit,
-        "origins": len(evaluation.origins),
-        "origins_effective": round(evaluation.n_effective, 1),
-        "first_origin": evaluation.origins[0].isoformat(),
-        "last_origin": evaluation.origins[-1].isoformat(),
-        "every": evaluation.every,
-        "origin_weekdays": _weekdays(evaluation.origins),
+        "source": panel.settings.source,
+        "from": panel.start.isoformat(),
+        "to": panel.end.isoformat() if panel.end else None,
+        "every": panel.every,
+        "horizons": [str(horizon) for horizon in panel.horizons],
         "seconds": round(seconds, 3),
-        "reference": "random_walk",
-        "models": {name: _model(scores) for name, scores in evaluation.scores.items()},
-        "failures": dict(evaluation.failures),
-        "repairs": _repairs(bundle),
+        "summary": {horizon: _summary(found) for horizon, found in summaries.items() if found},
+        "failed": {str(pair): reason for pair, reason in scores.failed.items()},
+        "evaluations": [
+            _evaluation(one.evaluation) | {"outcomes": one.outcomes}
+            for several in scores.scored.values()
+            for one in several
+        ],
     }
 
 
@@ -105,14 +116,7 @@ def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, repor
             "steps": run.evaluation.steps,
             "reference": "random_walk",
         },
-        "verdict": {
-            "kind": run.verdict.kind,
-            "sentence": run.verdict.sentence,
-            "p_close": run.verdict.p_close,
-            "p_next_close": run.verdict.p_next_close,
-            "decided_on": run.verdict.decided_on.isoformat(),
-            "origins": run.verdict.origins,
-        },
+        "verdict": _verdict(run.verdict),
         "failures": dict(run.failures),
         "repairs": _repairs(bundle),
         "seconds": {name: round(seconds, 3) for name, seconds in run.timings.items()},
@@ -128,6 +132,43 @@ def replay_record(run: ForecastRun) -> Document:
             m.name: {"weight": m.weight, "raw": m.raw.tolist(), "calibrated": m.calibrated.tolist()}
             for m in run.members
         },
+    }
+
+
+def _evaluation(evaluation: Evaluation) -> Document:
+    return {
+        "pair": str(evaluation.pair),
+        "horizon": str(evaluation.horizon),
+        "steps": evaluation.steps,
+        "unit": evaluation.pair.unit,
+        "origins": len(evaluation.origins),
+        "origins_effective": round(evaluation.n_effective, 1),
+        "first_origin": evaluation.origins[0].isoformat(),
+        "last_origin": evaluation.origins[-1].isoformat(),
+        "every": evaluation.every,
+        "origin_weekdays": _weekdays(evaluation.origins),
+        "reference": "random_walk",
+        "models": {name: _model(scores) for name, scores in evaluation.scores.items()},
+        "verdict": _verdict(evaluation.verdict) if evaluation.verdict else None,
+        "failures": dict(evaluation.failures),
+    }
+
+
+def _verdict(verdict: Verdict) -> Document:
+    return asdict(verdict) | {"decided_on": verdict.decided_on.isoformat()}
+
+
+def _summary(summary: Summary) -> Document:
+    def ratio(found: Ratio) -> Document:
+        return {"median": found.median, "worst": found.worst, "worst_pair": str(found.worst_pair)}
+
+    return {
+        "origins": summary.origins,
+        "outcomes": summary.outcomes,
+        "rmse_ratio_rw": ratio(summary.rmse),
+        "crps_ratio_rw": ratio(summary.crps),
+        "coverage_80": summary.coverage_80,
+        "coverage_95": summary.coverage_95,
     }
 
 

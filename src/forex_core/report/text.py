@@ -12,6 +12,10 @@ from rich.text import Text
 from forex_core.report.document import Document, price_decimals
 from forex_core.types import ENSEMBLE
 
+_RATIOS = (
+    "Ratios to the random walk (RW) below 1 beat it; 'in 80 %' is the share of outcomes inside that band."
+)
+
 
 def forecast_tables(document: Document) -> list[RenderableType]:
     """The forecast, the models behind it and the verdict, for a terminal; lines of text are left to wrap there."""
@@ -82,7 +86,54 @@ def leaderboard(document: Document) -> list[RenderableType]:
     weekdays = list(document["origin_weekdays"])
     note = f"All origins fall on a {weekdays[0]}; other days of the week may score otherwise (--every 1 takes all)."
     one_day = [Text(note)] if len(weekdays) == 1 else []
-    return [models_table(document), tests, *one_day, *_remarks(document)]
+    verdict = document["verdict"]
+    sentence = [Text(verdict["sentence"])] if verdict else []
+    return [models_table(document), tests, *sentence, *one_day, *_remarks(document)]
+
+
+def panel_tables(document: Document) -> list[RenderableType]:
+    """The ensemble on every pair beside the random walk, by horizon, with what that comes to over all pairs."""
+    evaluations = document["evaluations"]
+    pairs = list(dict.fromkeys(one["pair"] for one in evaluations))
+    first = min((one["first_origin"] for one in evaluations), default=document["from"])
+    last = max((one["last_origin"] for one in evaluations), default=document["to"])
+    table = _table(
+        f"Ensemble out of sample, {first} to {last}\n"
+        f"(pairs: {len(pairs)}; business days between origins: {document['every']})"
+    )
+    table.add_column("Pair", no_wrap=True)
+    table.add_column("Horizon", no_wrap=True)
+    for heading in ("Origins", "RMSE/RW", "CRPS/RW", "p", "in 80 %", "in 95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for horizon, summary in document["summary"].items():
+        for one in evaluations:
+            if one["horizon"] == horizon:
+                m = one["models"][ENSEMBLE]
+                ratios = (number(m["rmse_ratio_rw"], 3), number(m["crps_ratio_rw"], 3))
+                shares = (number(m["coverage_80"], 3), number(m["coverage_95"], 3))
+                table.add_row(
+                    one["pair"], horizon, str(one["origins"]), *ratios, number(m["dm_pvalue"], 3), *shares
+                )
+        table.add_section()
+        rmse, crps = summary["rmse_ratio_rw"], summary["crps_ratio_rw"]
+        for name in ("median", "worst"):
+            table.add_row(name, horizon, "", number(rmse[name], 3), number(crps[name], 3), style="bold")
+        shares = (number(summary["coverage_80"], 3), number(summary["coverage_95"], 3))
+        table.add_row("pooled", horizon, str(summary["origins"]), "", "", "", *shares, style="bold")
+        table.add_section()
+    without: dict[tuple[str, str], list[str]] = {}
+    for one in evaluations:
+        for name, reason in one["failures"].items():
+            without.setdefault((name, reason), []).append(one["pair"])
+    parts: list[RenderableType] = [
+        table,
+        Text(f"{_RATIOS} p: one-sided against RW from the close. Pooled: by outcomes, over all pairs."),
+    ]
+    for (name, reason), affected in without.items():
+        where = list(dict.fromkeys(affected))
+        of = "" if where == pairs else f" for {', '.join(where)}"
+        parts.append(Text(f"Left out{of}: {name} ({reason})"))
+    return [*parts, *(Text(f"Not scored: {pair} ({reason})") for pair, reason in document["failed"].items())]
 
 
 def markdown_summary(document: Document) -> str:
@@ -125,9 +176,7 @@ def _remarks(document: Document) -> list[RenderableType]:
     """How to read the scores, who was left out, and what the quality gate did that a reader should know."""
     told = ("refuted", "held", "stale", "not_positive", "weekend", "ignored", "future")
     return [
-        Text(
-            "Ratios to the random walk (RW) below 1 beat it; 'in 80 %' is the share of outcomes inside that band."
-        ),
+        Text(_RATIOS),
         *(Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()),
         *(
             Text(f"Data: {r['series']} {r['kind']}: {r['note']}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +32,19 @@ DOLLAR_INDEX_WEIGHTS: dict[str, float] = {
 DOLLAR_INDEX_SCALE = 50.14348112
 COMMODITY_CURRENCIES: tuple[str, ...] = ("AUD", "CAD", "NZD", "NOK", "ZAR", "BRL")
 
+PANEL_FROM = date(2015, 1, 1)
+PANEL: tuple[Pair, ...] = (
+    *(Pair(currency, "USD") for currency in ("EUR", "GBP", "AUD", "NZD")),
+    *(Pair("USD", currency) for currency in ("BRL", "CAD", "CHF", "CNY", "CZK", "HUF", "IDR", "ILS", "INR")),
+    *(Pair("USD", currency) for currency in ("JPY", "KRW", "MXN", "MYR", "NOK", "PHP", "PLN", "RON", "SEK")),
+    *(Pair("USD", currency) for currency in ("SGD", "THB", "TRY", "ZAR")),
+)
+"""The dollar against every currency that was quoted on each day since `PANEL_FROM`, but for two that are pegged:
+HKD to the dollar, DKK to the euro.
+
+Written down and not worked out from the file, so that a newer one cannot change what is compared unnoticed.
+"""
+
 
 @dataclass(frozen=True)
 class EcbProvider:
@@ -48,7 +62,7 @@ class EcbProvider:
         if missing:
             raise SourceError(
                 f"{' and '.join(missing)} of {pair} is not among the ECB reference rates; found "
-                f"{', '.join(sorted(rates))}. Give another --pair, or your own data with --source csv --path FILE"
+                f"{', '.join(sorted(rates))}. Give another pair, or your own data with --source csv --path FILE"
             )
         spot = rates[pair.quote] / rates[pair.base]
         quoted = np.flatnonzero(~np.isnan(spot))
