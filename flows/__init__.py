@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from pathlib import Path
 
+from flows.server import TemporaryServer
 
-def prepare_manual_run(data_root: Path, *, verbose: bool) -> None:
+
+def prepare_manual_run(data_root: Path, *, verbose: bool) -> TemporaryServer | None:
     """Set up Prefect for a run by hand, before it is imported. What the user has set stays as it is.
 
-    Without a server of the user's, Prefect starts one of its own for the run; its files go below `data_root`.
+    Without a choice of the user's, a server is started for the run, whose files go below `data_root` and which ends
+    when this process ends; it is returned while it is still getting ready.
     """
-    chosen = {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & set(os.environ)
-    if not chosen:
-        home = data_root / "prefect"
-        home.mkdir(parents=True, exist_ok=True)
-        os.environ["PREFECT_HOME"] = str(home)
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # A cold start on a busy small machine takes longer than the 20 s that Prefect allows.
+        # For a profile of the user's that names no server: Prefect then starts one of its own, and may be slow.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # Block types are for servers that last; writing them takes seconds of a first run.
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
@@ -27,3 +26,13 @@ def prepare_manual_run(data_root: Path, *, verbose: bool) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & set(os.environ):
+        return None
+    home = data_root / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
+    server = TemporaryServer()
+    # Registered before Prefect is imported, so run after Prefect has sent what it still holds.
+    atexit.register(server.stop)
+    os.environ["PREFECT_API_URL"] = server.api_url
+    return server

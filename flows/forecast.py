@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
@@ -23,6 +24,7 @@ from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
 from forex_core.engine import Engine, Progress, build_engine
 from forex_core.errors import SourceUnavailable
+from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
 from forex_core.report.text import markdown_summary
@@ -78,9 +80,13 @@ def publish(run: ForecastRun, bundle: MarketBundle, tracker: Tracker, settings: 
     """Write the report's files into a folder of the run's own and log the run with them."""
     name = _run_name()
     description = f"{run.horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
-    run_id = tracker.start_run(name, description)
+    with ThreadPoolExecutor(1) as pool:
+        # Charts are drawn by processes of their own while this one opens the tracking store.
+        drawn = pool.submit(draw_charts, run, bundle, settings.cache_dir)
+        run_id = tracker.start_run(name, description)
+        drawings = drawn.result()
     folder = settings.reports_dir / bundle.pair.slug / str(run.horizon) / f"{name}_{run_id[:8]}"
-    document = write_report(folder, run, bundle, run_id)
+    document = write_report(folder, run, bundle, run_id, drawings)
     logger.info("report written: {}", document["report"])
     tracker.log(forecast_record(run, bundle))
     tracker.log_artifacts_dir(folder, "reports")

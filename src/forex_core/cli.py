@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import date
 from functools import partial
@@ -172,19 +173,23 @@ def forecast(
         from forex_core.tracking import open_store
 
         PROGRESS.set(progress)
-        if server is not None:
-            engine.prepare(bundle)
-            with suppress(TrackingError):  # is met again in the flow, which is where it is reported
-                open_store(settings.mlflow_uri)
-            server.wait()
-        document = FLOWS[ahead](
-            pair=settings.pair,
-            source=settings.source,
-            paths=list(settings.paths),
-            as_of=day,
-            output=output,
-            force=force,
-        )
+        with ThreadPoolExecutor(1) as pool:
+            if server is None:
+                # The numerical libraries, while the flow waits for the answers of the user's server.
+                pool.submit(engine.prepare, bundle)
+            else:
+                engine.prepare(bundle)
+                with suppress(TrackingError):  # is met again in the flow, which is where it is reported
+                    open_store(settings.mlflow_uri)
+                server.wait()
+            document = FLOWS[ahead](
+                pair=settings.pair,
+                source=settings.source,
+                paths=list(settings.paths),
+                as_of=day,
+                output=output,
+                force=force,
+            )
     _print(document, as_json, forecast_tables)
 
 

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -85,6 +86,19 @@ def test_a_flow_publishes_logs_and_reports(market: Path, tmp_path: Path) -> None
     assert {"report.html", "forecast.csv", "forecast.json", "members.json", "snapshot.parquet"} <= logged
     assert json.loads((stored / "forecast.json").read_text())["run_id"] == run.info.run_id
     assert run.info.run_id in (folder / "report.html").read_text(encoding="utf-8")
+    replayed = published_from(json.loads((stored / "members.json").read_text()))
+    for at, level in enumerate(json.loads((stored / "members.json").read_text())["levels"]):
+        assert replayed[:, at] == pytest.approx(document["quantiles"][str(level)], abs=1e-6)
+
+
+def published_from(record: dict[str, Any]) -> np.ndarray:
+    """[H, Q] prices, as the stored record of the members says they came about."""
+    middle = record["levels"].index(0.5)
+    logs = np.log([member["raw"] for member in record["members"].values()])
+    weights = np.array([member["weight"] for member in record["members"].values()])
+    median = np.tensordot(weights, logs[:, :, middle], axes=1)
+    spread = (logs - logs[:, :, [middle]]).mean(axis=0) * np.array(record["band_factors"])
+    return np.exp(median[:, None] + np.sort(spread, axis=1))
 
 
 @pytest.mark.usefixtures("light")

@@ -20,8 +20,9 @@ import pytest
 
 from forex_core.calendars import origin_instants, target_dates
 from forex_core.errors import ForexError
-from forex_core.report import chart_images, drawing, forecast_table, render_report
-from forex_core.report.charts import charts, error_by_step
+from forex_core.report import drawing
+from forex_core.report.charts import charts, draw_charts, error_by_step
+from forex_core.report.page import forecast_table, render_report
 from forex_core.types import (
     LEVELS,
     Evaluation,
@@ -339,15 +340,15 @@ def _specs(page: str) -> dict[str, Any]:
 
 
 def test_equal_inputs_give_equal_files(run: ForecastRun, bundle: MarketBundle, page: str) -> None:
-    images = chart_images(run, bundle)
+    images = draw_charts(run, bundle).images
     drawing._draw.cache_clear()
     assert render_report(run, bundle, run_id=RUN_ID, generated_at=MADE) == page
     drawing._draw.cache_clear()
-    assert chart_images(run, bundle) == images
+    assert draw_charts(run, bundle).images == images
 
 
 def test_images_are_large_png_files(run: ForecastRun, bundle: MarketBundle) -> None:
-    images = chart_images(run, bundle)
+    images = draw_charts(run, bundle).images
     assert set(images) == {
         f"{n}.png" for n in ("fan", "weights", "error_by_step", "coverage_by_step", "drivers")
     }
@@ -414,7 +415,7 @@ def test_a_bundle_without_drivers_sources_or_repairs_has_a_report(
     words = " ".join(read.words)
     assert "None: every member answered." in words
     assert "The bundle names no source." in words
-    assert "drivers.png" not in chart_images(lean, bare)
+    assert "drivers.png" not in draw_charts(lean, bare).images
 
 
 def test_the_forecast_table_comes_back_from_csv(run: ForecastRun) -> None:
@@ -495,3 +496,29 @@ def test_without_scripts_the_static_pictures_stand(chromium: Browser, saved: Cal
     page.goto(saved("copper"))
     assert [p.is_visible() for p in page.locator(".chart .still svg").all()] == [True] * 5
     context.close()
+
+
+def test_every_chart_is_valid_vega_lite(run: ForecastRun, bundle: MarketBundle) -> None:
+    """Held against the schema here, so that no run spends its time on it."""
+    for picture in charts(run, bundle).values():
+        assert picture.chart.to_dict(validate=True) == picture.chart.to_dict(validate=False)
+
+
+def test_the_script_is_kept_and_a_damaged_copy_is_made_again(tmp_path: Path) -> None:
+    script = drawing.browser_script()
+    cache = tmp_path / "not yet there"
+    assert drawing.browser_script(cache) == script
+    (file,) = cache.iterdir()
+    sound = file.read_bytes()
+    drawing._script.cache_clear()
+    assert drawing.browser_script(cache) == script
+    assert drawing._script.cache_info().misses == 0, "read, not made"
+    for damaged in (sound[:-1], b"", b"\xff" + sound, sound.replace(b"vegaEmbed", b"vegaembed", 1)):
+        file.write_bytes(damaged)
+        assert drawing.browser_script(cache) == script
+        assert file.read_bytes() == sound
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert drawing.browser_script(tmp_path / "file" / "below") == drawing.browser_script()

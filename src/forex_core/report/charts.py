@@ -11,13 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 import numpy as np
 
 from forex_core.report.document import price_decimals
-from forex_core.report.drawing import Drawn, draw
+from forex_core.report.drawing import Drawn, browser_script, draw
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, ForecastRun, MarketBundle
 
 Row = dict[str, Any]
@@ -100,7 +101,8 @@ class Picture:
 
     def spec(self, *, still: bool = False) -> Row:
         """Vega-Lite, complete with its data; `still` leaves out what only answers the pointer."""
-        spec = self.chart.to_dict()
+        # Not held against Vega-Lite's schema, which takes longer than all else: it is when the tests are run.
+        spec = self.chart.to_dict(validate=False)
         if still:
             spec = _without_hover(spec)
         if self.height is not None:
@@ -122,22 +124,32 @@ def charts(run: ForecastRun, bundle: MarketBundle) -> dict[str, Picture]:
     return drawn
 
 
-def chart_images(run: ForecastRun, bundle: MarketBundle) -> dict[str, bytes]:
-    """Each chart as a PNG at twice its size on white, by file name (`fan.png` …).
+@dataclass(frozen=True)
+class Drawings:
+    """What a report shows beside its words: the charts, their static pictures, the script that makes them answer."""
+
+    charts: Mapping[str, Picture]
+    still: Drawn
+    script: str
+
+    @property
+    def images(self) -> dict[str, bytes]:
+        """Each chart as a PNG at twice its size on white, by file name (`fan.png` …)."""
+        return {f"{name}.png": png for name, png in self.still.png.items()}
+
+
+def draw_charts(run: ForecastRun, bundle: MarketBundle, cache: Path | None = None) -> Drawings:
+    """The charts of a run, drawn. Most of the time this waits for the process that draws.
+
+    Args:
+        cache: folder in which the script, which is the same for every report, is kept.
 
     Raises:
         ForexError: the charts could not be drawn.
     """
-    return {f"{name}.png": png for name, png in draw_still(charts(run, bundle)).png.items()}
-
-
-def draw_still(drawn: Mapping[str, Picture]) -> Drawn:
-    """Static pictures of charts; the same charts are not drawn twice in a row.
-
-    Raises:
-        ForexError: the charts could not be drawn.
-    """
-    return draw({name: picture.spec(still=True) for name, picture in drawn.items()})
+    made = charts(run, bundle)
+    still = draw({name: picture.spec(still=True) for name, picture in made.items()})
+    return Drawings(made, still, browser_script(cache))
 
 
 def day_words(day: date) -> str:

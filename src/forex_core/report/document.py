@@ -124,10 +124,15 @@ def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, repor
 
 
 def replay_record(run: ForecastRun) -> Document:
-    """What turns the members' stored answers into the published numbers: weights, factors, member quantiles."""
+    """What turns the members' stored answers into the published numbers.
+
+    With x the logs of `raw` and x.5 those of its median: the published log quantiles are Σ weight · x.5 plus the
+    `band_factors` times the plain mean of x − x.5 over members, sorted by level. Weights sum to one, so that logs may
+    be of prices. `calibrated` is for reading alone.
+    """
     return {
         "levels": list(run.forecast.levels),
-        "origin_factors": run.band_factors.tolist(),
+        "band_factors": run.band_factors.tolist(),
         "members": {
             m.name: {"weight": m.weight, "raw": m.raw.tolist(), "calibrated": m.calibrated.tolist()}
             for m in run.members

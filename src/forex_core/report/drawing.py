@@ -8,15 +8,19 @@ nought each time, which makes equal charts equal files.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import altair as alt
 
@@ -54,19 +58,42 @@ def _draw(specs: str) -> Drawn:
     )
 
 
-@lru_cache(maxsize=1)
-def browser_script() -> str:
+def browser_script(cache: Path | None = None) -> str:
     """The script bundle that defines `vegaEmbed` in a browser; it depends on the installed renderer alone.
+
+    Args:
+        cache: folder in which it is kept for later processes, since making it takes longer than all pictures.
 
     Raises:
         ForexError: the renderer could not be started.
     """
+    if cache is None:
+        return _script()
+    file = cache / f"vega-embed-{_vega_lite()}-{version('vl-convert-python')}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        digest, _, script = file.read_bytes().partition(b"\n")
+        if hashlib.sha256(script).hexdigest().encode() == digest:
+            return script.decode()
+    script = _script().encode()
+    unfinished = file.with_name(f"{file.stem}-{uuid4().hex}.tmp")
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(hashlib.sha256(script).hexdigest().encode() + b"\n" + script)
+        unfinished.replace(file)
+    return script.decode()
+
+
+@lru_cache(maxsize=1)
+def _script() -> str:
     return str(_ask({"specs": {}, "script": True})["script"])
 
 
+def _vega_lite() -> str:
+    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
 def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    asked = json.dumps({**request, "scale": PNG_SCALE, "vega_lite": version}).encode()
+    asked = json.dumps({**request, "scale": PNG_SCALE, "vega_lite": _vega_lite()}).encode()
     worker = Path(__file__).with_name("drawing_process.py")
     # -P: what lies in the worker's folder must not shadow the standard library.
     command = [sys.executable, "-P", str(worker)]

@@ -5,33 +5,44 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from forex_core.data.snapshot import write_snapshot
 from forex_core.errors import InputError
-from forex_core.report import chart_images, forecast_table, render_report
-from forex_core.report.document import Document, forecast_document, replay_record
-from forex_core.types import ForecastRun, MarketBundle
+
+if TYPE_CHECKING:
+    from forex_core.report.charts import Drawings
+    from forex_core.report.document import Document
+    from forex_core.types import ForecastRun, MarketBundle
 
 REPORT = "report.html"
 DOCUMENT = "forecast.json"
 
 
-def write_report(folder: Path, run: ForecastRun, bundle: MarketBundle, run_id: str) -> Document:
+def write_report(
+    folder: Path, run: ForecastRun, bundle: MarketBundle, run_id: str, drawings: Drawings
+) -> Document:
     """Write the report, its charts, the forecast as CSV and JSON, the members' answers and the data snapshot.
 
-    `folder` is new and the run's own. Returns the document that `forecast.json` holds.
+    `folder` is new and the run's own; `drawings` are of the same run. Returns the document that `forecast.json`
+    holds.
 
     Raises:
         InputError: when the folder cannot be written.
     """
+    # Here and not above: whoever only prepares a folder need not load what draws charts.
+    import pandas as pd
+
+    from forex_core.data.snapshot import write_snapshot
+    from forex_core.report.document import forecast_document, replay_record
+    from forex_core.report.page import forecast_table, render_report
+
     document = forecast_document(run, bundle, run_id, folder / REPORT)
     prepare_folder(folder / "charts")
-    html = render_report(run, bundle, run_id=run_id, generated_at=pd.Timestamp.now(tz="UTC").floor("s"))
+    now = pd.Timestamp.now(tz="UTC").floor("s")
+    html = render_report(run, bundle, run_id=run_id, generated_at=now, drawings=drawings)
     (folder / REPORT).write_text(html, encoding="utf-8")
     forecast_table(run).to_csv(folder / "forecast.csv", index=False)
-    for name, image in chart_images(run, bundle).items():
+    for name, image in drawings.images.items():
         (folder / "charts" / name).write_bytes(image)
     (folder / "members.json").write_text(json.dumps(replay_record(run)), encoding="utf-8")
     write_snapshot(bundle, folder / "snapshot.parquet")

@@ -23,14 +23,13 @@ from markupsafe import Markup
 from forex_core.report.charts import (
     FONT,
     PALETTE,
-    charts,
+    Drawings,
     day_words,
-    draw_still,
+    draw_charts,
     label_of,
     recent_drivers,
 )
 from forex_core.report.document import price_decimals
-from forex_core.report.drawing import browser_script
 from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Scores
 
 OLD_AFTER_WEEKDAYS = 3
@@ -79,17 +78,26 @@ class Figure:
     svg: Markup
 
 
-def render_report(run: ForecastRun, bundle: MarketBundle, *, run_id: str, generated_at: pd.Timestamp) -> str:
+def render_report(
+    run: ForecastRun,
+    bundle: MarketBundle,
+    *,
+    run_id: str,
+    generated_at: pd.Timestamp,
+    drawings: Drawings | None = None,
+) -> str:
     """The report as one self-contained HTML file: equal arguments give equal text.
 
     Charts are interactive where scripts run and static pictures elsewhere (print, mail, scripts off).
 
+    Args:
+        drawings: the charts, where they have been drawn already.
+
     Raises:
         ForexError: the charts could not be drawn.
     """
-    drawn = charts(run, bundle)
-    pictures = draw_still(drawn)
-    library, boot = browser_script(), _asset("report.js")
+    drawings = drawings or draw_charts(run, bundle)
+    library, boot = drawings.script, _asset("report.js")
     for script in (library, boot):
         if "</script" in script.lower() or "<!--" in script:
             raise ValueError("a script of the report would end its own element")
@@ -101,8 +109,8 @@ def render_report(run: ForecastRun, bundle: MarketBundle, *, run_id: str, genera
         "age_warning": _age_warning(run),
         "verdict": _verdict(run),
         "figures": {
-            name: Figure(name, p.title, p.caption, p.description, Markup(pictures.svg[name]))
-            for name, p in drawn.items()
+            name: Figure(name, p.title, p.caption, p.description, Markup(drawings.still.svg[name]))
+            for name, p in drawings.charts.items()
         },
         "targets": _targets(run),
         "models": _models(run),
@@ -121,7 +129,7 @@ def render_report(run: ForecastRun, bundle: MarketBundle, *, run_id: str, genera
         "font": Markup(FONT),
         "palette": PALETTE,
         "css": Markup(_asset("report.css")),
-        "specs": _json_in_script({name: picture.spec() for name, picture in drawn.items()}),
+        "specs": _json_in_script({name: picture.spec() for name, picture in drawings.charts.items()}),
         "scripts": [Markup(library), Markup(boot)],
         # Hashes, and not 'unsafe-inline': a script that slipped in through a name would not be run.
         "script_hashes": Markup(" ".join(f"'sha256-{_sha256(s)}'" for s in (library, boot))),

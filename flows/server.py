@@ -1,0 +1,126 @@
+"""Prefect's own server for one run by hand, in a process of its own that ends with ours.
+
+Prefect would start one itself, but only once it is asked for the first time, and it imports the whole server into
+the process that asks: seconds and 100 MB for nothing. Started here, at the beginning of a command, the server gets
+ready while the command imports what it needs. Run as a script, this file is that process.
+"""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+from forex_core.errors import ForexError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+START_LIMIT_S = 120
+"""A cold start on a busy small machine takes longer than the 20 s that Prefect allows itself."""
+
+STOP_LIMIT_S = 30
+"""A server that is told to end while it makes its database finishes that first."""
+
+
+class TemporaryServer:
+    """A Prefect server on a free loopback port, without user interface and scheduling, starting.
+
+    It reads its settings from the environment. It ends on `stop`, and when this process ends in any way: it waits
+    for the end of a pipe that this process holds.
+    """
+
+    def __init__(self) -> None:
+        self._errors = TemporaryFile()  # noqa: SIM115, closed in `stop`
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            # Open from now on: whoever connects waits in line until the server is ready.
+            self._port = int(listening.getsockname()[1])
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__)), str(listening.fileno())],
+                pass_fds=[listening.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                # An interrupt from the terminal is for the command, which still has a state to report.
+                start_new_session=True,
+            )
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def wait(self) -> None:
+        """Return as soon as the server answers.
+
+        Raises:
+            ForexError: when it ended instead, or has not answered for `START_LIMIT_S`.
+        """
+        asking = http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_LIMIT_S)
+        try:
+            asking.request("GET", "/api/health")
+            status = asking.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            self._end()
+            raise ForexError(
+                f"Prefect's temporary server did not start ({error}): {self._last_error}; name a running server in "
+                "PREFECT_API_URL"
+            ) from error
+        finally:
+            asking.close()
+        if status != http.client.OK:
+            raise ForexError(f"Prefect's temporary server answers with {status}, expected {http.client.OK}")
+
+    def stop(self) -> None:
+        """End the server and wait for it; nothing happens the second time."""
+        self._end()
+        self._errors.close()
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def _last_error(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _serve(descriptor: int) -> None:
+    served: list[uvicorn.Server] = []
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        if not served:  # still importing, nothing to be undone
+            os._exit(0)
+        served[0].should_exit = True
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    gc.disable()  # what is imported lives to the end
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True, final=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    served.append(server)
+    gc.freeze()
+    gc.enable()
+    server.run(sockets=[socket.socket(fileno=descriptor)])
+    # Everything is written; taking thousands of modules down one by one would keep the command waiting.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,83 @@
+"""The Prefect server of a run by hand: there when it is asked, gone with whoever started it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.server import TemporaryServer
+from forex_core.errors import ForexError
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("PREFECT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    monkeypatch.setenv("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
+
+
+@pytest.fixture
+def server() -> Iterator[TemporaryServer]:
+    started = TemporaryServer()
+    yield started
+    started.stop()
+
+
+def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
+    server: TemporaryServer, tmp_path: Path
+) -> None:
+    server.wait()
+    with urllib.request.urlopen(f"{server.api_url}/health", timeout=10) as answer:
+        assert answer.read() == b"true"
+    assert (tmp_path / "prefect" / "prefect.db").is_file()
+    server.stop()
+    server.stop()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{server.api_url}/health", timeout=10)
+
+
+def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> None:
+    process = psutil.Process(server._process.pid)
+    server.stop()
+    assert not process.is_running()
+
+
+def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    database = f"sqlite+aiosqlite:///{tmp_path / 'file' / 'prefect.db'}"
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database)
+    started = TemporaryServer()
+    try:
+        with pytest.raises(ForexError, match=r"did not start .*PREFECT_API_URL"):
+            started.wait()
+    finally:
+        started.stop()
+
+
+def test_it_ends_with_a_process_that_is_killed() -> None:
+    code = """
+import time
+from flows.server import TemporaryServer
+server = TemporaryServer()
+server.wait()
+print(server._process.pid, flush=True)
+time.sleep(100)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    _, alive = psutil.wait_procs([orphan], timeout=30)
+    assert alive == []

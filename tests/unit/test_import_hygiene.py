@@ -1,0 +1,89 @@
+"""What is heavy is imported when it is needed and not before: seconds and hundreds of megabytes of a command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forex_core.config import EngineConfig
+from forex_core.testing import synthetic_table
+
+NUMERICAL = {"torch", "transformers", "chronos", "sklearn", "statsmodels", "arch", "matplotlib"}
+HEAVY = NUMERICAL | {
+    "altair",
+    "vl_convert",
+    "jsonschema",
+    "mlflow",
+    "sqlalchemy",
+    "prefect",
+    "fastapi",
+}
+
+
+def loaded_after(code: str, *arguments: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running `code`."""
+    tail = "\nimport json, sys\nprint(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+COMMAND = """
+import contextlib
+from forex_core.cli import main
+with contextlib.suppress(SystemExit):
+    main()
+"""
+
+
+def test_the_probe_sees_what_is_loaded() -> None:
+    assert "sklearn" in loaded_after("import sklearn.ensemble")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("forecast", "--help"), ("forecast", "8d")]
+)
+def test_what_needs_no_forecast_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert HEAVY & loaded_after(COMMAND, *arguments) == set()
+
+
+def test_an_evaluation_loads_neither_charts_nor_tracking_nor_orchestration() -> None:
+    code = """
+import flows, forex_core.engine, forex_core.report.document, forex_core.report.folder, forex_core.report.text
+"""
+    assert HEAVY & loaded_after(code) == set()
+
+
+def test_an_engine_that_finds_all_answers_kept_loads_no_library(tmp_path: Path) -> None:
+    """Nor does a member without weights, which is asked every time, or the check before a run."""
+    market = tmp_path / "market.csv"
+    synthetic_table(700).to_csv(market, index=False)
+    members = ("random_walk", "theta", "var", "drivers", "momentum", "chronos")
+    config = EngineConfig(members=members, grid_origins=40, warmup_origins=4)
+    code = """
+import sys
+from pathlib import Path
+from forex_core.config import load_settings
+from forex_core.data.bundle import load_bundle
+from forex_core.data.providers import provider
+from forex_core.engine import build_engine
+from forex_core.types import Horizon, Pair
+settings = load_settings(pair="USDCLP", paths=[sys.argv[1]], data_dir=sys.argv[2], engine=sys.argv[3])
+bundle = load_bundle(provider("csv", settings.paths), Pair("USD", "CLP"), None)
+engine = build_engine(settings)
+engine.prepare(bundle)
+assert "chronos" in engine.forecast(bundle, Horizon(7)).failures
+"""
+    code = code.replace("engine=sys.argv[3]", "engine=__import__('json').loads(sys.argv[3])")
+    arguments = (str(market), str(tmp_path / "kept"), config.model_dump_json())
+    assert "statsmodels" in loaded_after(code, *arguments), "the first run computes"
+    assert NUMERICAL & loaded_after(code, *arguments) == set(), "the second finds all it needs"

@@ -1,0 +1,85 @@
+"""What the benchmarks of time and memory make of what they measure."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """The benchmarks as modules; as scripts they find each other beside them."""
+    monkeypatch.syspath_prepend(BENCH)
+    loaded = {}
+    for name in ("bounds", "engine_speed", "command_speed"):
+        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        loaded[name] = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, loaded[name])
+        spec.loader.exec_module(loaded[name])
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "code"),
+    [(9.9, 10.0, 0), (10.0, 10.0, 0), (10.1, 10.0, 1), (1e9, None, 0), (float("nan"), 10.0, 1)],
+)
+def test_a_bound_is_missed_past_it_and_by_no_number(
+    value: float,
+    bound: float | None,
+    code: int,
+    bench: dict[str, ModuleType],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bounds = bench["bounds"]
+    met = bounds.Figure("met", 1.0, "s", 2.0)
+    assert bounds.judge("title", [met, bounds.Figure("figure", value, "s", bound)]) == code
+    assert ("MISSED" in capsys.readouterr().out) == bool(code)
+
+
+def test_stages_are_told_by_the_log_across_midnight(bench: dict[str, ModuleType]) -> None:
+    log = (
+        "23:59:58.500 INFO    input read: 900 rows\n"
+        "23:59:59.000 | INFO    | prefect - something\n"
+        "00:00:01.000 INFO    flow started: USDMXN 7d\n"
+        "00:00:01.250 INFO    run logged: abc\n"
+    )
+    spent = bench["command_speed"].stages(log, datetime(2026, 1, 1, 23, 59, 58), 4.0)
+    assert list(spent.values()) == pytest.approx([0.5, 2.5, 0.25, 0.75])
+    assert sum(spent.values()) == pytest.approx(4.0)
+
+
+def runs(bench: dict[str, ModuleType], **changes: dict[str, tuple[float, float]]) -> dict[str, list[object]]:
+    module = bench["engine_speed"]
+    measured = {
+        "cold": {"one": (6.0, 6.0), "others": (1.0, 1.0)},
+        "next day": {"next day": (1.0, 1.0)},
+        "imports": {"imports": (2.0, 2.0)},
+        "origins": {str(n): (n / 50, n / 50) for n in module.ORIGINS},
+        "history": {str(n): (1.0, 1.0) for n in module.HISTORY},
+        "daily": {str(n): (1.0, 1.0) for n in range(1, 31)},
+    }
+    return {name: [values] for name, values in (measured | changes).items()}
+
+
+def missed(bench: dict[str, ModuleType], **changes: dict[str, tuple[float, float]]) -> list[str]:
+    return [f.what for f in bench["engine_speed"].figures(runs(bench, **changes)) if not f.met]
+
+
+def test_the_engines_bounds_can_be_missed(bench: dict[str, ModuleType]) -> None:
+    origins = bench["engine_speed"].ORIGINS
+    assert missed(bench) == []
+    assert missed(bench, cold={"one": (10.5, 9.0), "others": (1.0, 1.0)}) == ["260 origins, cold"]
+    assert missed(bench, cold={"one": (6.0, 6.0), "others": (6.0, 6.0)}) == [
+        "four horizons in one process over one"
+    ]
+    assert len(missed(bench, origins={str(n): (n**1.5, n**1.5) for n in origins})) == 1
+    assert len(missed(bench, daily={str(n): (1 + n / 20, 1 + n / 20) for n in range(1, 31)})) == 1
