@@ -59,6 +59,9 @@ _DISPATCH = (
     "NPY_ENABLE_CPU_FEATURES",
     "MKL_ENABLE_INSTRUCTIONS",
     "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "GLIBC_TUNABLES",
 )
 """Variables by which a user chooses the kernels of numerical libraries, and with them the last bits."""
 

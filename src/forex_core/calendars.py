@@ -135,9 +135,8 @@ def _holidays(currency: str, year: int) -> frozenset[date]:
         return frozenset()
     code = _MARKETS[currency][0]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of years before a calendar begins: they have no holidays then
+        # Of years in which a calendar knows none.
+        warnings.filterwarnings("ignore", "Requested Holidays are available only from", UserWarning)
         if code == "ECB":
             return frozenset(holidays.financial_holidays("ECB", years=year))
         return frozenset(holidays.country_holidays(code, years=year))

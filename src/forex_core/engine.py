@@ -359,7 +359,7 @@ class Engine:
         return self._rolling(bundle, horizons, self._grid_around(bundle, first, last), wanted, every)
 
     def paths(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Paths:
-        """Every member's answers at `rows`, calibrated, combined and calibrated again, point in time.
+        """Every member's answers at `rows`, their combination, and the bands of all of them calibrated, point in time.
 
         Runs on one thread: sums in another order are other numbers, and the arrays are too small to gain by two.
 

@@ -75,9 +75,9 @@ def combine(
 def exponential_weights(losses: Array, rate: float) -> Array:
     """[M] weights proportional to exp(−η L), L the mean loss of each member in units of the random walk's.
 
-    Members whose losses differ by less than 1/η share the weight almost evenly, those far behind get none (Cesa-Bianchi
-    and Lugosi 2006, section 2.1). Unlike weights that minimise the squared error of the mixture, it does not pay a
-    member for erring differently in the sample at hand.
+    Members whose losses differ by much less than 1/η share the weight almost evenly, those far behind get none
+    (Cesa-Bianchi and Lugosi 2006, section 2.1). Unlike weights that minimise the squared error of the mixture, it does
+    not pay a member for erring differently in the sample at hand.
 
     >>> exponential_weights(np.array([0.9, 0.9, 1.0]), 120.0).round(6).tolist()
     [0.499998, 0.499998, 3e-06]

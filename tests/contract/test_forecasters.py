@@ -500,6 +500,17 @@ def test_the_drivers_moves_of_weeks_without_quotes_are_not_still_to_come(
 
 
 @pytest.mark.parametrize("name", ON_DRIVERS)
+@pytest.mark.parametrize("row", [252, 280, 300])
+def test_the_end_of_a_still_stretch_is_not_known_within_it(
+    name: str, row: int, request: pytest.FixtureRequest
+) -> None:
+    """A price that moved only while the bounds of moves were warming up, and moves again after the origin."""
+    table = synthetic_table(700, seed=5)
+    table.loc[61:305, "USDCLP"] = table.loc[60, "USDCLP"]
+    assert leaks(build(name, request), table, pd.Timestamp(table["Date"][row]).date()) == []
+
+
+@pytest.mark.parametrize("name", ON_DRIVERS)
 def test_a_peg_that_breaks_is_refused_until_there_is_enough_to_learn_from(
     name: str, request: pytest.FixtureRequest
 ) -> None:

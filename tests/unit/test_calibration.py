@@ -226,7 +226,7 @@ def test_coverage_settles_near_what_it_should_be(too_narrow: float) -> None:
 
 @pytest.mark.parametrize(("too_narrow", "raw"), [(0.7, 0.63), (1.15, 0.86)])
 def test_most_of_a_lasting_error_is_made_good(too_narrow: float, raw: float) -> None:
-    """What is given up at each update leaves about a quarter of it: the price of not following every chance run."""
+    """What is given up at each update leaves a part of it, below a third: the price of not following chance runs."""
     inner, _, wider = settled_coverage(too_narrow)
     assert abs(inner - 0.80) < 0.3 * abs(raw - 0.80)
     assert (wider - 1) / (1 / too_narrow - 1) > 0.7

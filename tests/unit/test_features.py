@@ -399,7 +399,7 @@ def test_a_driver_that_moves_on_half_of_its_days_is_used_and_one_on_fewer_is_not
 
 def test_rows_to_learn_from_begin_with_the_moves_and_end_before_the_anchor(bundle: MarketBundle) -> None:
     inputs = driver_inputs(bundle)
-    assert first_moved(inputs) == WARM_ROWS + 1
+    assert first_moved(inputs, len(inputs["moves"]) - 1) == WARM_ROWS + 1
     np.testing.assert_array_equal(learning_rows(inputs, 190, 100, 3), np.arange(WARM_ROWS + 4, 190))
     np.testing.assert_array_equal(learning_rows(inputs, 190, 100, 60), np.arange(WARM_ROWS + 61, 190))
     enough = 190 - (WARM_ROWS + 4)
@@ -412,7 +412,7 @@ def test_a_price_that_began_to_move_late_or_never_is_learned_from_then_on(bundle
     spot = bundle.spot.copy()
     spot[:100] = spot[100]
     inputs = driver_inputs(replace(bundle, spot=spot))
-    assert first_moved(inputs) == 102  # the first move has no bound yet
+    assert first_moved(inputs, len(inputs["moves"]) - 1) == 102  # the first move has no bound yet
     np.testing.assert_array_equal(learning_rows(inputs, 190, 100, 3), np.arange(105, 190))
     inputs = driver_inputs(replace(bundle, spot=np.full(ROWS, 700.0)))
     with pytest.raises(MemberError, match="only 0 rows"):

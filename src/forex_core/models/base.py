@@ -87,7 +87,9 @@ class Refitted(ABC, Generic[P]):
 
     @property
     def identity(self) -> str:
-        return self.name
+        """Its settings: every public attribute that is a number or a text."""
+        own = {n: getattr(self, n) for n in dir(self) if not n.startswith("_") and n != "identity"}
+        return ",".join(f"{n}={v}" for n, v in own.items() if isinstance(v, (str, int, float)))
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels

@@ -158,7 +158,8 @@ def shrunk_regression(x: Array, y: Array, weights: Array, ridge: float, overlap:
         y: [n].
         weights: [n] positive.
         ridge: positive.
-        overlap: rows that share a day with the next: n / overlap of them are independent.
+        overlap: length of the return in y; n / overlap rows are taken as independent. That is what noise fits for
+            regressors that last, as trends do; for those of days it is firmer than it need be, on purpose.
     """
     share = weights / weights.sum()
     scale = np.sqrt(share @ x**2)

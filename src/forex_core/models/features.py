@@ -98,7 +98,10 @@ def bounded(series: Array) -> Array:
 
 
 def carried(moves: Array, still: Mask) -> Array:
-    """[T, K] moves, added up over the rows on which the spot stood still: what its next close will catch up with.
+    """[T, K] moves, added up from the row before the spot stood still: what its next close will catch up with.
+
+    The spot's own column, where there is one, keeps its last move alike. A close that is equal to the one before
+    counts as still, be it stale or not.
 
     From the eleventh still row on a row holds its own moves alone: that is a price that is not quoted, not one that is
     late, and the moves of months say nothing of the next days.
@@ -196,9 +199,10 @@ def usable(inputs: Mapping[str, Array], anchor: int, min_rows: int) -> tuple[int
     return (0, *(int(k) for k in np.flatnonzero(enough & recent) if k > 0))
 
 
-def first_moved(inputs: Mapping[str, Array]) -> int:
-    """First row on which the spot has a move within a known bound."""
-    return int(np.argmax(inputs["moves"][:, 0] != 0))
+def first_moved(inputs: Mapping[str, Array], anchor: int) -> int:
+    """First row up to `anchor` on which the spot has a move within a known bound; the row after it without one."""
+    moved = np.flatnonzero(inputs["moves"][: anchor + 1, 0])
+    return int(moved[0]) if len(moved) else anchor + 1
 
 
 def alive(sigma: Array) -> Mask:
@@ -216,7 +220,7 @@ def learning_rows(inputs: Mapping[str, Array], anchor: int, min_rows: int, lags:
     Raises:
         MemberError: when they are fewer than half of `min_rows`.
     """
-    rows = np.arange(first_moved(inputs) + lags, anchor)
+    rows = np.arange(first_moved(inputs, anchor) + lags, anchor)
     rows = rows[alive(inputs["sigma"][rows])] if len(rows) else rows
     if len(rows) < min_rows // 2:
         raise MemberError(f"only {len(rows)} rows since the price began to move")

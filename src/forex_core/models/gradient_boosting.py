@@ -32,7 +32,7 @@ TARGET_STEPS = (1, 3)
 class _Fitted:
     days: DayRegression
     trees: tuple[Any, ...]
-    growth: Array  # [steps of TARGET_STEPS] deviation of the regression's residual, over σ_t
+    growth: float  # deviation of the residual over the last of TARGET_STEPS, over σ_t
 
 
 class GradientBoosting(Refitted[_Fitted]):
@@ -68,7 +68,7 @@ class GradientBoosting(Refitted[_Fitted]):
 
         days = DayRegression.estimated(inputs, anchor, usable(inputs, anchor, self.min_rows), self.min_rows)
         known = learning_rows(inputs, anchor, self.min_rows, LAGS)
-        trees, growth = [], []
+        trees: list[Any] = []
         for step in TARGET_STEPS:
             rows = known[known + step <= anchor]
             sigma = inputs["sigma"][rows]
@@ -84,8 +84,8 @@ class GradientBoosting(Refitted[_Fitted]):
                 random_state=0,
             )
             trees.append(model.fit(inputs["features"][rows], residual, sample_weight=np.mean(sigma) / sigma))
-            growth.append(NORMAL_SIZE * float(np.mean(np.abs(residual) / sigma)))
-        return _Fitted(days, tuple(trees), np.array(growth))
+            growth = NORMAL_SIZE * float(np.mean(np.abs(residual) / sigma))
+        return _Fitted(days, tuple(trees), growth)
 
     def answer(
         self, fitted: _Fitted, inputs: Mapping[str, Array], anchor: int, rows: Rows, steps: int
@@ -94,7 +94,7 @@ class GradientBoosting(Refitted[_Fitted]):
         first, last = (model.predict(inputs["features"][rows]) for model in fitted.trees)
         path = [one + first, two + (first + last) / 2] + [three + last] * max(steps - 2, 0)
         h = np.arange(1, steps + 1)
-        growth = np.sqrt(np.where(h <= 3, h * fitted.growth[1] ** 2 / 3, fitted.growth[1] ** 2 + h - 3))
+        growth = np.sqrt(np.where(h <= 3, h * fitted.growth**2 / 3, fitted.growth**2 + h - 3))
         return np.column_stack(path[:steps]), spread_ahead(inputs, rows, growth)
 
 

@@ -32,7 +32,7 @@ class _Fitted:
 
 
 class VectorAutoregression(Refitted[_Fitted]):
-    """VAR(3) of the bounded moves of spot and drivers (statsmodels), per month on the last 2,500 rows.
+    """VAR(3) of the carried moves of spot and drivers (statsmodels), per month on the last 2,500 rows.
 
     Its answer is shrunk towards no move by `driver_regression.kept_share`. The shape of the variance of the cumulated
     return over the steps follows from the moving-average form (Lütkepohl 2005, section 2.2.2); its level is that of
@@ -54,7 +54,7 @@ class VectorAutoregression(Refitted[_Fitted]):
         used = usable(inputs, anchor, self.min_rows)
         if len(used) == 1:
             raise MemberError("no driver has enough history; it needs at least one besides the spot")
-        first = max(first_moved(inputs), anchor + 1 - self.window)
+        first = max(first_moved(inputs, anchor), anchor + 1 - self.window)
         if anchor + 1 - first < self.min_rows // 2:
             raise MemberError(f"only {max(anchor + 1 - first, 0)} rows since the price began to move")
         sample = inputs["carried"][first : anchor + 1][:, used] * PERCENT
