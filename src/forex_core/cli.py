@@ -307,10 +307,10 @@ def _panel(
     first = first or PANEL_FROM
     _refuse_reversed(first, last)
     settings = _settings(None, source, path)
-    if settings.source != "ecb":
+    if settings.source != "ecb" or settings.paths:
         raise ConfigError(
-            f"--pairs reads source ecb, found source {settings.source}; add --source ecb, or evaluate your own "
-            "files one pair at a time with --pair"
+            f"--pairs reads source ecb and no files, found source {settings.source} and "
+            f"{len(settings.paths)} file(s); leave out --path, or evaluate your own files one pair at a time"
         )
     return Panel(settings, (ahead,) if ahead else _PANEL_HORIZONS, first, last, every or _PANEL_EVERY, as_of)
 

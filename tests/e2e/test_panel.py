@@ -79,7 +79,10 @@ WRONG = {
     "both": (["--pairs", "all", "--pair", "EURUSD"], "--pair EURUSD and --pairs all exclude each other"),
     "no currency": (["--pairs", "EURUSD,USDCLP"], "CLP of USDCLP is not among the ECB reference rates"),
     "no pair": (["--pairs", "EURUSD,"], "'' is not a currency pair"),
-    "files": (["--pairs", "all", "--path", "market.csv"], "--pairs reads source ecb, found source csv"),
+    "files": (
+        ["--pairs", "all", "--path", "market.csv"],
+        "--pairs reads source ecb and no files, found source csv",
+    ),
     "horizon": (["8d", "--pairs", "all"], "'8d' is not a horizon"),
     "no horizon": (["--pair", "EURUSD"], "give one of 7d, 15d, 30d, 90d"),
     "jobs": (["7d", "--jobs", "2"], "--jobs 2 goes with --pairs"),

@@ -96,7 +96,7 @@ def panel_tables(document: Document) -> list[RenderableType]:
     evaluations = document["evaluations"]
     pairs = list(dict.fromkeys(one["pair"] for one in evaluations))
     first = min((one["first_origin"] for one in evaluations), default=document["from"])
-    last = max((one["last_origin"] for one in evaluations), default=document["to"])
+    last = max((one["last_origin"] for one in evaluations), default=document["to"] or "the last rate")
     table = _table(
         f"Ensemble out of sample, {first} to {last}\n"
         f"(pairs: {len(pairs)}; business days between origins: {document['every']})"
