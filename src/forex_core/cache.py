@@ -224,10 +224,10 @@ def _machine() -> list[str | None]:
     """Interpreter, C library and processor: numerical libraries choose their kernels by it."""
     libc = " ".join(platform.libc_ver())
     chosen = [os.environ.get(name) for name in _DISPATCH]
-    return [platform.python_version(), platform.machine(), sys.byteorder, libc, _processor(), *chosen]
+    return [platform.python_version(), platform.machine(), sys.byteorder, libc, processor(), *chosen]
 
 
-def _processor() -> str:
+def processor() -> str:
     """Maker, model and instruction sets; its name alone where the system tells no more."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:

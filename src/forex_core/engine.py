@@ -11,7 +11,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -22,13 +22,11 @@ import numpy.typing as npt
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from forex_core import calibration, ensemble, evaluation
+from forex_core import calibration, ensemble
 from forex_core.cache import AnswerCache
-from forex_core.calendars import business_day_numbers, target_dates
-from forex_core.calibration import Outcomes
+from forex_core.calendars import business_day_numbers
 from forex_core.config import ChronosConfig, EngineConfig, Settings
 from forex_core.errors import ConfigError, DataQualityError, ForecastError, MemberError
-from forex_core.evaluation import Judged, score
 from forex_core.models.arima_garch import ArimaGarch
 from forex_core.models.base import Answers, Forecaster
 from forex_core.models.driver_regression import DriverMomentum, DriverRegression
@@ -36,9 +34,9 @@ from forex_core.models.gradient_boosting import GradientBoosting
 from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.models.smoothing import DampedTrend, Theta
 from forex_core.models.vector_autoregression import VectorAutoregression
+from forex_core.paths import Paths, Rules, combined, last_row_before_month, outcomes_of
 from forex_core.types import (
     ENSEMBLE,
-    HORIZONS,
     LEVELS,
     PATH_STEPS,
     RANDOM_WALK,
@@ -49,9 +47,7 @@ from forex_core.types import (
     Horizon,
     MarketBundle,
     Mask,
-    MemberForecast,
-    Scores,
-    Verdict,
+    State,
 )
 
 LIBRARIES = (
@@ -134,92 +130,6 @@ def _chronos(config: ChronosConfig) -> Forecaster:
     )
 
 
-@dataclass(frozen=True)
-class Paths:
-    """One pass over a bundle: what every member and the ensemble said at each origin, in price.
-
-    `rows` [N] rows of the origins, the last one today where it is `published`; `quantiles` [N, H, Q] by model,
-    the ensemble among them, members calibrated; `walk` the random walk as defined, not calibrated. Of the grid,
-    every `every`-th business day, the first `warmup` origins are not scored.
-    """
-
-    bundle: MarketBundle
-    every: int
-    warmup: int
-    rows: npt.NDArray[np.int64]
-    outcomes: Outcomes
-    raw: Mapping[str, Array]
-    quantiles: Mapping[str, Array]
-    walk: Array
-    weights: Array
-    factors: Array
-    members: tuple[str, ...]
-    failures: Mapping[str, str]
-    failed_origins: Mapping[str, int]
-    timings: Mapping[str, float]
-
-    @cached_property
-    def truth(self) -> Array:
-        """[N, H] accepted closes, NaN where nothing was observed or is known yet."""
-        return np.asarray(self.bundle.spot[self.rows][:, None] * np.exp(self.outcomes.values))
-
-    def scored(self, horizon: Horizon, among: Mask, known_by: int | None = None) -> Mask:
-        """[N] origins of `among` whose path of that horizon had ended at row `known_by` (default: the last)."""
-        end = len(self.bundle) - 1 if known_by is None else known_by
-        return np.asarray(among & (self.rows + horizon.evaluation_steps <= end))
-
-    def scored_grid(self, end: int | None = None) -> Mask:
-        """[N] grid origins after the warm-up, up to row `end` (default: all)."""
-        learning = self.outcomes.learning & (end is None or self.rows <= end)
-        warm = min(self.warmup, int(learning.sum()) // 4)
-        return np.asarray(learning & (np.cumsum(learning) > warm))
-
-    @cached_property
-    def skill(self) -> Skill:
-        """Tests of the ensemble on what was known on the last row before the month of the last origin.
-
-        A verdict thus changes monthly at most.
-        """
-        decided = max(_last_row_before_month(self.bundle, len(self.bundle)), 0)
-        return self.tested(self.scored_grid(decided), self.every, decided)
-
-    def tested(self, among: Mask, every: int, decided: int) -> Skill:
-        """Tests of the ensemble at every horizon, on origins of `among` and outcomes known at row `decided`."""
-        then = np.where(self.outcomes.known <= decided, self.truth, np.nan)
-        spot = self.bundle.spot[self.rows]
-        pvalues: dict[Horizon, tuple[float, float]] = {}
-        counts: dict[Horizon, int] = {}
-        for h in HORIZONS:
-            keep = self.scored(h, among, decided)
-            counts[h] = int(keep.sum())
-            if counts[h] < 10:
-                pvalues[h] = (1.0, 1.0)
-                continue
-            path = slice(h.evaluation_steps)
-            ours, walk = (
-                Judged(q[keep][:, path], then[keep][:, path], spot[keep], LEVELS)
-                for q in (self.quantiles[ENSEMBLE], self.walk)
-            )
-            scores = score(ours, walk, every)
-            pvalues[h] = (
-                1.0 if scores.dm_pvalue is None else scores.dm_pvalue,
-                1.0 if scores.p_next_close is None else scores.p_next_close,
-            )
-        return Skill(self.bundle.dates[decided].date(), pvalues, counts)
-
-
-@dataclass(frozen=True)
-class Skill:
-    """By horizon, p against the walk from the origin's close and from the next, and how many origins they rest on."""
-
-    decided_on: date
-    pvalues: Mapping[Horizon, tuple[float, float]]
-    origins: Mapping[Horizon, int]
-
-    def verdict(self, horizon: Horizon) -> Verdict:
-        return evaluation.judge_skill(self.pvalues, horizon, self.decided_on, self.origins[horizon])
-
-
 class Engine:
     """Members, weights, bands and scores over one configuration.
 
@@ -280,11 +190,11 @@ class Engine:
             ForecastError: too few members answered.
         """
         self.check(bundle, horizon)
-        return self.publish(self.paths(bundle, self._rows_behind(bundle)), horizon)
+        return self.paths(bundle, self.rows_behind(bundle)).run(horizon)
 
     def prepare(self, bundle: MarketBundle) -> None:
         """Import now what a forecast of `bundle` needs, for a caller that has the time; nothing if all is kept."""
-        rows, kept = self._rows_behind(bundle), self._cache
+        rows, kept = self.rows_behind(bundle), self._cache
         needing = [m for m in self.members if m.name not in _WITHOUT_LIBRARIES]
         if kept is None or not all(kept.holds(m, bundle, rows, PATH_STEPS, LEVELS) for m in needing):
             import_libraries()
@@ -401,7 +311,7 @@ class Engine:
         names = tuple(raw)
 
         started = time.perf_counter()
-        outcomes, ordinals = self._outcomes(bundle, rows)
+        outcomes, ordinals = outcomes_of(bundle, rows, config.grid_every)
         spot = bundle.spot[rows]
         middle = LEVELS.index(0.5)
         # Member by member, here and below: together these arrays are the most memory that a run takes.
@@ -414,29 +324,35 @@ class Engine:
         factors = calibration.online_factors(medians, deviations, outcomes, LEVELS)
         self._progress("calibration of members", total - 1, total)
         sigma = reference_sigma(bundle)[rows]
-        combined = ensemble.combine(
+        combination = ensemble.combine(
             medians, deviations, outcomes, sigma, ordinals, config.weight_rate, config.grid_origins
         )
-        ensemble_factors = calibration.online_factors(combined.medians, combined.deviations, outcomes, LEVELS)
+        ensemble_factors = calibration.online_factors(
+            combination.medians, combination.deviations, outcomes, LEVELS
+        )
 
         def price(median: Array, deviation: Array, factor: Array) -> Array:
             widened = calibration.widen(deviation, factor)
             return np.asarray(spot[:, None, None] * np.exp(median[:, :, None] + widened))
 
         quantiles = {name: price(medians[m], deviations[m], factors[m]) for m, name in enumerate(names)}
-        quantiles[ENSEMBLE] = price(combined.medians, combined.deviations, ensemble_factors)
+        quantiles[ENSEMBLE] = price(combination.medians, combination.deviations, ensemble_factors)
         timings["combination"] = time.perf_counter() - started
         self._progress("combination", total, total)
         return Paths(
             bundle=bundle,
-            every=config.grid_every,
-            warmup=config.warmup_origins,
+            rules=Rules(
+                self.recipe,
+                config.grid_every,
+                config.warmup_origins,
+                json.loads(config.model_dump_json()),
+                library_versions(),
+            ),
             rows=rows,
-            outcomes=outcomes,
-            raw=raw,
+            last={name: answers[-1] for name, answers in raw.items()},
             quantiles=quantiles,
             walk=raw[RANDOM_WALK],
-            weights=combined.weights,
+            weights=combination.weights,
             factors=ensemble_factors,
             members=names,
             failures=failures,
@@ -444,41 +360,28 @@ class Engine:
             timings=timings,
         )
 
-    def publish(self, paths: Paths, horizon: Horizon) -> ForecastRun:
-        """The forecast of the last origin of `paths`, as a slice of its longest path.
+    def apply(self, bundle: MarketBundle, horizon: Horizon, state: State) -> Forecast:
+        """The forecast of the last row under a state that was learned before: nothing is learned here.
 
         Raises:
-            ForecastError: when some member could not answer the last origin.
+            ForecastError: a member that the state knows could not answer.
         """
-        bundle = paths.bundle
-        if paths.rows[-1] != len(bundle) - 1:
-            raise ForecastError(f"no common answer of the members at the last row ({bundle.origin})")
-        steps, days = zip(*target_dates(bundle.pair, bundle.origin, horizon), strict=True)
-        at = np.array(steps) - 1
-        among, skill = paths.scored_grid(), paths.skill
-        forecast = Forecast(
-            bundle.pair, bundle.origin, days, steps, LEVELS, paths.quantiles[ENSEMBLE][-1][at]
-        )
-        return ForecastRun(
-            horizon=horizon,
-            forecast=forecast,
-            members=tuple(
-                MemberForecast(
-                    name, float(paths.weights[-1, m]), paths.raw[name][-1][at], paths.quantiles[name][-1][at]
-                )
-                for m, name in enumerate(paths.members)
-            ),
-            band_factors=paths.factors[-1][at],
-            evaluation=self._evaluation(paths, horizon, among, paths.every),
-            verdict=skill.verdict(horizon),
-            failures=paths.failures,
-            fingerprint=bundle.fingerprint,
-            recipe=self.recipe,
-            as_of=bundle.as_of,
-            settings=json.loads(self.config.model_dump_json()),
-            timings=paths.timings,
-            libraries=library_versions(),
-        )
+        rows = np.array([len(bundle) - 1])
+        raw: dict[str, Array] = {}
+        for member in self.members:
+            if member.name in state.weights:
+                try:
+                    raw[member.name] = self._answers(member, bundle, rows)[0]
+                except _MEMBER_FAULTS as error:
+                    raise ForecastError(
+                        f"{member.name} could not answer at {bundle.origin}: {error}"
+                    ) from error
+        missing = set(state.weights) - set(raw)
+        if missing:
+            raise ForecastError(
+                f"the state weighs members that this engine lacks: {', '.join(sorted(missing))}"
+            )
+        return combined(bundle, horizon, state, raw)[0]
 
     def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
         def ask(asked: npt.NDArray[np.int64]) -> Answers:
@@ -502,7 +405,7 @@ class Engine:
             )
         return answers.quantiles
 
-    def _rows_behind(self, bundle: MarketBundle) -> npt.NDArray[np.int64]:
+    def rows_behind(self, bundle: MarketBundle) -> npt.NDArray[np.int64]:
         """Rows that a forecast of today asks its members for: the grid behind it and today."""
         return np.union1d(self._recent_grid(bundle, len(bundle)), [len(bundle) - 1])
 
@@ -517,7 +420,7 @@ class Engine:
         Where learning starts thus moves with the month, and a verdict decided at its beginning stands.
         """
         grid = self._grid(bundle, end)
-        before = int((grid <= _last_row_before_month(bundle, end)).sum())
+        before = int((grid <= last_row_before_month(bundle, end)).sum())
         return grid[max(0, before - self.config.grid_origins) :]
 
     def _grid_around(self, bundle: MarketBundle, first: int, last: int) -> npt.NDArray[np.int64]:
@@ -557,51 +460,19 @@ class Engine:
             # What became known after the last path of this horizon would move the verdict by the longer ones.
             decided = min(int(wanted[-1]) + horizon.evaluation_steps, len(bundle) - 1)
             verdict = paths.tested(among, every, decided).verdict(horizon)
-            evaluations.append(replace(self._evaluation(paths, horizon, among, every), verdict=verdict))
+            evaluations.append(replace(paths.evaluation(horizon, among, every), verdict=verdict))
         return tuple(evaluations)
 
-    def _outcomes(
-        self, bundle: MarketBundle, rows: npt.NDArray[np.int64]
-    ) -> tuple[Outcomes, npt.NDArray[np.int64]]:
-        targets = rows[:, None] + np.arange(1, PATH_STEPS + 1)
-        inside = targets < len(bundle)
-        at = np.where(inside, targets, 0)
-        truth = np.where(inside, bundle.truth[at], np.nan)
-        known = np.where(inside, bundle.truth_known[at], len(bundle))
-        every = self.config.grid_every
-        numbers = business_day_numbers(bundle.pair, bundle.dates)[rows]
-        values = np.log(truth / bundle.spot[rows][:, None])
-        learning = np.asarray((numbers >= 0) & (numbers % every == 0))
-        return Outcomes(values, known, rows, learning), numbers // every
 
-    def _evaluation(self, paths: Paths, horizon: Horizon, among: Mask, every: int) -> Evaluation:
-        keep = paths.scored(horizon, among)
-        steps = horizon.evaluation_steps
-        judged = self._judged(paths, steps, keep)
-        walk = replace(judged[RANDOM_WALK], quantiles=paths.walk[keep][:, :steps])
-        judged[RANDOM_WALK] = walk
-        mean_weights = dict(zip(paths.members, paths.weights[keep].mean(axis=0), strict=True))
-        scores: dict[str, Scores] = {
-            name: score(
-                judged[name],
-                walk,
-                every,
-                is_walk=name == RANDOM_WALK,
-                weight_mean=float(mean_weights[name]) if name in mean_weights else None,
-                failed_origins=paths.failed_origins.get(name, 0),
-            )
-            for name in (ENSEMBLE, RANDOM_WALK, *(m for m in paths.members if m != RANDOM_WALK))
-        }
-        origins = tuple(paths.bundle.dates[row].date() for row in paths.rows[keep])
-        return Evaluation(paths.bundle.pair, horizon, origins, every, scores, paths.failures)
-
-    def _judged(self, paths: Paths, steps: int, keep: Mask) -> dict[str, Judged]:
-        spot = paths.bundle.spot[paths.rows][keep]
-        truth = paths.truth[keep][:, :steps]
-        return {name: Judged(q[keep][:, :steps], truth, spot, LEVELS) for name, q in paths.quantiles.items()}
-
-
-_RULES = ("types.py", "calibration.py", "ensemble.py", "evaluation.py", "engine.py", "calendars.py")
+_RULES = (
+    "types.py",
+    "calibration.py",
+    "ensemble.py",
+    "evaluation.py",
+    "paths.py",
+    "engine.py",
+    "calendars.py",
+)
 
 
 def _unanswered(quantiles: Array) -> Mask:
@@ -613,11 +484,6 @@ def _rows_between(bundle: MarketBundle, start: date | None, end: date | None) ->
     first = 0 if start is None else int(bundle.dates.searchsorted(pd.Timestamp(start)))
     last = len(bundle) if end is None else int(bundle.dates.searchsorted(pd.Timestamp(end), side="right"))
     return first, last
-
-
-def _last_row_before_month(bundle: MarketBundle, end: int) -> int:
-    """Last row before the month of row `end - 1`; -1 when there is none."""
-    return int(bundle.dates.searchsorted(bundle.dates[end - 1].replace(day=1))) - 1
 
 
 def _calendar_rows(bundle: MarketBundle, every: int) -> npt.NDArray[np.int64]:

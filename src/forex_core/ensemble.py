@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from forex_core.calibration import Outcomes
+from forex_core.calibration import Outcomes, widen
 from forex_core.types import Array
 
 LOSS_STEPS = (6, 11)
@@ -70,6 +70,27 @@ def combine(
         medians=np.einsum("nm,mnh->nh", weights, medians),
         deviations=deviations.mean(axis=0),
     )
+
+
+def published(raw: Array, weights: Array, factors: Array, middle: int) -> Array:
+    """[H, Q] quantiles in price from those of the members: their last combination, and the way to replay it.
+
+    With x the logs of `raw` and x.5 those of its medians: exp(Σ_m w_m x.5 + sorted(factor · mean_m(x − x.5))).
+
+    Args:
+        raw: [M, H, Q] quantiles in price as members answered.
+        weights: [M] non-negative, summing to one.
+        factors: [H, Q] band factors.
+        middle: position of the median among the levels.
+
+    >>> one = np.array([[[90.0, 100.0, 110.0]]])
+    >>> published(one, np.ones(1), np.ones((1, 3)), 1).round(6).tolist()
+    [[90.0, 100.0, 110.0]]
+    """
+    logs = np.log(raw)
+    medians = logs[:, :, middle]
+    spread = (logs - medians[:, :, None]).mean(axis=0)
+    return np.asarray(np.exp((weights @ medians)[:, None] + widen(spread, factors)))
 
 
 def exponential_weights(losses: Array, rate: float) -> Array:

@@ -390,6 +390,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class State:
+    """What a recipe has learned up to a cut-off.
+
+    `trained_until` is the date of the last row learned from; `weights` are of the members and sum to one; `factors`
+    [H, Q], over the longest path, multiply the log deviation of each level from the median.
+    """
+
+    trained_until: date
+    weights: Mapping[str, float]
+    factors: Array
+
+
+@dataclass(frozen=True)
 class MemberForecast:
     """One member of a published forecast, as it answered and after calibration; quantiles [H, Q] in price."""
 
@@ -401,15 +414,16 @@ class MemberForecast:
 
 @dataclass(frozen=True)
 class ForecastRun:
-    """A published forecast with everything needed to judge and to replay it.
+    """A forecast with everything needed to judge and to replay it.
 
-    `band_factors` [H, Q] multiply the log deviation of each level from the median, the last step of the
-    combination; `failures` names the members left out, with the reason.
+    `state` is what it was made with, learned by this run or by an earlier one; `band_factors` [H, Q] are its factors at
+    the steps of the forecast, the last step of the combination; `failures` names the members left out, with the reason.
     """
 
     horizon: Horizon
     forecast: Forecast
     members: tuple[MemberForecast, ...]
+    state: State
     band_factors: Array
     evaluation: Evaluation
     verdict: Verdict

@@ -26,7 +26,8 @@ from loguru import logger
 from threadpoolctl import threadpool_limits
 
 import forex_core
-from forex_core import cache, engine
+from forex_core import cache
+from forex_core import paths as paths_module
 from forex_core.cache import AnswerCache, code_digest
 from forex_core.config import MEMBERS, ChronosConfig, EngineConfig, Settings
 from forex_core.engine import Engine, build_engine, build_members, import_libraries, library_versions
@@ -913,15 +914,15 @@ def test_four_horizons_of_one_pass_judge_their_skill_once(monkeypatch: pytest.Mo
     bundle = synthetic_bundle(760, seed=5)
     speaker = Engine(LIGHT, build_members(LIGHT, ChronosConfig()))
     expected = [speaker.forecast(bundle, h).verdict for h in HORIZONS]
-    paths = speaker.paths(bundle, speaker._rows_behind(bundle))
+    paths = speaker.paths(bundle, speaker.rows_behind(bundle))
     calls: list[int] = []
-    real = engine.score
+    real = paths_module.score
 
     def counted(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(engine, "score", counted)
-    assert [speaker.publish(paths, h).verdict for h in HORIZONS] == expected
+    monkeypatch.setattr(paths_module, "score", counted)
+    assert [paths.run(h).verdict for h in HORIZONS] == expected
     models = len(LIGHT.members) + 1
     assert len(calls) == 4 * models + 4

@@ -35,6 +35,7 @@ from forex_core.types import (
     Repair,
     Scores,
     Source,
+    State,
     Verdict,
 )
 
@@ -134,6 +135,7 @@ def _run(bundle: MarketBundle, horizon: Horizon | None = None) -> ForecastRun:
             MemberForecast("random_walk", 0.375, quantiles, quantiles),
             MemberForecast("drivers", 0.625, quantiles, quantiles),
         ),
+        state=State(bundle.origin, {"random_walk": 0.375, "drivers": 0.625}, np.ones((64, len(LEVELS)))),
         band_factors=np.ones_like(quantiles),
         evaluation=Evaluation(bundle.pair, horizon, origins, 5, scores),
         verdict=Verdict(

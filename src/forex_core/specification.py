@@ -1,0 +1,296 @@
+"""A model as a plain JSON document: its recipe, and the state that it had learned by some day.
+
+Whoever has the document and the code can compute the model's forecast of rows it has never seen. The code goes with
+it (`carry_code`), so that a model keeps saying what it said after the code here has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from forex_core.cache import AnswerCache, processor
+from forex_core.calendars import origin_instants
+from forex_core.config import ChronosConfig, EngineConfig
+from forex_core.data.snapshot import read_snapshot, write_snapshot
+from forex_core.engine import Engine, build_members, library_versions
+from forex_core.errors import ConfigError, ForecastError, InputError
+from forex_core.paths import Paths
+from forex_core.types import LEVELS, PATH_STEPS, Forecast, ForecastRun, Horizon, MarketBundle, Pair, State
+
+FORMAT = 1
+_DRIVER = "driver."
+_CARRIED = (
+    "__init__.py",
+    "cache.py",
+    "calendars.py",
+    "calibration.py",
+    "config.py",
+    "data/__init__.py",
+    "data/snapshot.py",
+    "engine.py",
+    "ensemble.py",
+    "errors.py",
+    "evaluation.py",
+    "models/*.py",
+    "paths.py",
+    "py.typed",
+    "specification.py",
+    "types.py",
+)
+_ASK = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from forex_core.specification import answer_rows; answer_rows(*sys.argv[1:])"
+)
+
+
+@dataclass(frozen=True)
+class Specification:
+    """Recipe and state of one model.
+
+    `drivers` maps the name of each driver in the data that the state was learned from to its unit; `libraries` and
+    `processor` are those it was learned with, on which the last digits of a recomputation hang.
+    """
+
+    pair: Pair
+    horizon: Horizon
+    recipe: str
+    engine_settings: Mapping[str, object]
+    chronos_settings: Mapping[str, object]
+    state: State
+    drivers: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=library_versions)
+    processor: str = field(default_factory=processor)
+
+    def to_json(self) -> str:
+        document = {
+            "format": FORMAT,
+            "pair": str(self.pair),
+            "horizon": str(self.horizon),
+            "recipe": self.recipe,
+            "engine": dict(self.engine_settings),
+            "chronos": dict(self.chronos_settings),
+            "state": {
+                "trained_until": self.state.trained_until.isoformat(),
+                "weights": dict(self.state.weights),
+                "levels": list(LEVELS),
+                "factors": self.state.factors.tolist(),
+            },
+            "drivers": dict(self.drivers),
+            "libraries": dict(self.libraries),
+            "processor": self.processor,
+        }
+        return json.dumps(document, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Specification:
+        """What `to_json` wrote.
+
+        Raises:
+            InputError: the text is none, or of another format.
+        """
+        try:
+            document: dict[str, Any] = json.loads(text)
+            if document["format"] != FORMAT or tuple(document["state"]["levels"]) != LEVELS:
+                raise InputError(
+                    f"a specification of format {document['format']} cannot be read; expected format {FORMAT} with "
+                    f"the levels {LEVELS}"
+                )
+            state = document["state"]
+            factors = np.array(state["factors"], dtype=np.float64)
+            if factors.shape != (PATH_STEPS, len(LEVELS)) or not np.isfinite(factors).all():
+                raise ValueError(f"band factors of shape {factors.shape}")
+            return cls(
+                pair=Pair.parse(document["pair"]),
+                horizon=Horizon.parse(document["horizon"]),
+                recipe=str(document["recipe"]),
+                engine_settings=dict(document["engine"]),
+                chronos_settings=dict(document["chronos"]),
+                state=State(
+                    date.fromisoformat(state["trained_until"]),
+                    {str(name): float(weight) for name, weight in state["weights"].items()},
+                    factors,
+                ),
+                drivers=dict(document["drivers"]),
+                libraries=dict(document["libraries"]),
+                processor=str(document["processor"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"this is no specification of a model ({type(error).__name__}: {reason}); expected the "
+                "specification.json that a run logged"
+            ) from error
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the frame that `forecast` takes."""
+        return ("date", "spot", *(f"{_DRIVER}{name}" for name in self.drivers))
+
+    @classmethod
+    def of(
+        cls, run: ForecastRun, bundle: MarketBundle, config: EngineConfig, chronos: ChronosConfig
+    ) -> Specification:
+        """Of a run over `bundle` by the engine of these settings, with the state that the run was made with."""
+        return cls(
+            pair=bundle.pair,
+            horizon=run.horizon,
+            recipe=run.recipe,
+            engine_settings=config.model_dump(mode="json"),
+            chronos_settings=chronos.model_dump(mode="json"),
+            state=run.state,
+            drivers=dict(zip(bundle.driver_names, bundle.driver_units, strict=True)),
+        )
+
+    def engine(self, cache: AnswerCache | None = None) -> Engine | None:
+        """The engine of this recipe, None where the code that is running makes another one of these settings."""
+        try:
+            config = EngineConfig.model_validate(dict(self.engine_settings))
+            chronos = ChronosConfig.model_validate(dict(self.chronos_settings))
+            engine = Engine(config, build_members(config, chronos), cache=cache)
+        except (ValidationError, ConfigError):  # settings or members of another day
+            return None
+        return engine if engine.recipe == self.recipe else None
+
+    def forecast(self, frame: pd.DataFrame) -> Forecast:
+        """The model's forecast of the last row of `frame`, computed from its rows.
+
+        Args:
+            frame: a row for each weekday, none left out, with `columns`: date, what was known of the spot rate on the
+                morning after it, and of each driver (NaN before its first). As in a run's snapshot.parquet.
+
+        Raises:
+            InputError: rows or columns are not as expected.
+            ForecastError: the running code is not that of the model, or a member cannot answer.
+        """
+        return self._own_engine.apply(self.bundle(frame), self.horizon, self.state)
+
+    @cached_property
+    def _own_engine(self) -> Engine:
+        engine = self.engine()
+        if engine is None:
+            raise ForecastError(
+                f"the code or the Chronos weights that are loaded do not make the model's recipe {self.recipe[:12]}; "
+                "load the model in a fresh process, where the code that it carries comes first"
+            )
+        return engine
+
+    def bundle(self, frame: pd.DataFrame) -> MarketBundle:
+        """The rows of a frame as a bundle.
+
+        Raises:
+            InputError: as `forecast`.
+        """
+        missing = [name for name in self.columns if name not in frame.columns]
+        if missing:
+            raise InputError(
+                f"the frame lacks {', '.join(missing)}; expected the columns {', '.join(self.columns)}"
+            )
+        days = pd.DatetimeIndex(pd.to_datetime(frame["date"])).as_unit("ns")
+        if not len(days) or not days.equals(
+            pd.DatetimeIndex(pd.bdate_range(days[0], days[-1])).as_unit("ns")
+        ):
+            raise InputError(
+                f"the {len(days)} rows of the frame are not every weekday from the first to the last, in order; "
+                "expected a row for each Monday to Friday, holidays with what was known before"
+            )
+        spot = frame["spot"].to_numpy(dtype=np.float64)
+        if not (np.isfinite(spot) & (spot > 0)).all():
+            raise InputError(
+                "the frame holds a spot rate that is no positive number; carry the close before it"
+            )
+        instants = origin_instants(self.pair, days)
+        drivers = frame[list(self.columns[2:])].to_numpy(dtype=np.float64)
+        return MarketBundle(
+            pair=self.pair,
+            dates=days,
+            instants=instants,
+            spot=spot,
+            truth=spot,
+            truth_known=np.arange(len(days)),
+            drivers=drivers,
+            driver_names=tuple(self.drivers),
+            driver_units=tuple(self.drivers.values()),
+            as_of=instants[-1],
+        )
+
+
+def frame_of(bundle: MarketBundle) -> pd.DataFrame:
+    """The rows of a bundle as `Specification.forecast` takes them."""
+    drivers = {f"{_DRIVER}{name}": bundle.drivers[:, k] for k, name in enumerate(bundle.driver_names)}
+    return pd.DataFrame({"date": bundle.dates.to_numpy(), "spot": bundle.spot, **drivers})
+
+
+def carry_code(folder: Path) -> None:
+    """Copy the code that a model computes with into `folder`, as a package that can be imported from there."""
+    package = Path(__file__).parent
+    for pattern in _CARRIED:
+        for path in package.glob(pattern):
+            target = folder / package.name / path.relative_to(package)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def paths_of(
+    specification: Specification, code: Path, bundle: MarketBundle, cache_folder: Path | None
+) -> Paths:
+    """One pass over `bundle` by the recipe of a model: here where the code here makes it, else by the code it carries.
+
+    Args:
+        code: folder that holds the package that the model carries.
+        cache_folder: where members' answers are kept.
+
+    Raises:
+        ForecastError: the model's code could not answer.
+    """
+    engine = specification.engine(_cache(cache_folder))
+    if engine is not None:
+        return engine.paths(bundle, engine.rows_behind(bundle))
+    with tempfile.TemporaryDirectory() as scratch:
+        document, snapshot, answer = (
+            Path(scratch) / n for n in ("spec.json", "bundle.parquet", "answer.npz")
+        )
+        document.write_text(specification.to_json(), encoding="utf-8")
+        write_snapshot(bundle, snapshot)
+        command = [sys.executable, "-P", "-c", _ASK, code, document, snapshot, answer, cache_folder or ""]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            raise ForecastError(
+                f"the code that recipe {specification.recipe[:12]} carries could not answer: {said[-1]}"
+            )
+        with np.load(answer) as arrays:
+            return Paths.from_arrays(bundle, arrays)
+
+
+def answer_rows(document: str, snapshot: str, answer: str, cache_folder: str = "") -> None:
+    """What `paths_of` has another code do: its pass over a bundle, as plain arrays in a file.
+
+    The arrays are `Paths.arrays`; their names and shapes are what codes of different days agree on.
+    """
+    specification = Specification.from_json(Path(document).read_text(encoding="utf-8"))
+    engine = specification.engine(_cache(Path(cache_folder) if cache_folder else None))
+    if engine is None:
+        raise ForecastError(
+            "the code was altered since, or the Chronos weights are not those of then: it makes another recipe"
+        )
+    bundle = read_snapshot(Path(snapshot))
+    arrays: dict[str, Any] = dict(engine.paths(bundle, engine.rows_behind(bundle)).arrays())
+    np.savez(answer, **arrays)
+
+
+def _cache(folder: Path | None) -> AnswerCache | None:
+    return AnswerCache(folder, library_versions()) if folder else None
