@@ -62,13 +62,19 @@ def equal_weighted_cosine(d: Array, steps: int, every: int = 5) -> Test:
     n = len(d)
     if n < 10 or np.ptp(d) == 0:
         return Test(0.0, 1.0 if n < 10 or d[0] <= 0 else 0.0)
+    variance, dof = _cosine_variance(d, steps, every)
+    stat = float(d.mean() / np.sqrt(variance / n))
+    return Test(stat, float(stdtr(dof, -stat)))
+
+
+def _cosine_variance(d: Array, steps: int, every: int) -> tuple[float, int]:
+    """Ω, the long-run variance of `d` [n], and ν, as `equal_weighted_cosine` has them."""
+    n = len(d)
     dof = int(max(4, np.floor(min(0.4 * n ** (2 / 3), n * every / (2 * steps)))))
     j = np.arange(1, dof + 1)[:, None]
     cosines = np.cos(np.pi * j * (np.arange(1, n + 1) - 0.5) / n)
     projections = np.sqrt(2 / n) * (cosines * d).sum(axis=1)
-    variance = float((projections**2).mean())
-    stat = float(d.mean() / np.sqrt(variance / n))
-    return Test(stat, float(stdtr(dof, -stat)))
+    return float((projections**2).mean()), dof
 
 
 def diebold_mariano(d: Array, lags: int) -> Test | None:
@@ -171,6 +177,43 @@ def score(
         coverage_80_by_step=_by_step(inside[0.8].astype(float), seen),
         coverage_95_by_step=_by_step(inside[0.95].astype(float), seen),
     )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much worse one model's CRPS is than another's, in units of the random walk's: negative is better.
+
+    `origins_effective` is what overlap leaves of the origins, n · every / max(every, H).
+    """
+
+    difference: float
+    standard_error: float
+    origins: int
+    origins_effective: float
+
+
+def compare_crps(new: Judged, old: Judged, walk: Judged, every: int) -> Comparison:
+    """Δ = mean_o(d_o) / mean_o(w_o) over the same origins, and its standard error.
+
+    d_o is the path mean of (CRPS_new − CRPS_old) / S_o, w_o that of CRPS_walk / S_o. The standard error is that of the
+    linearised ratio: of the mean of (d_o − Δ w_o) / w̄, with the long-run variance of `equal_weighted_cosine`.
+
+    Raises:
+        ValueError: without an origin whose outcome is known, or for a walk without loss.
+    """
+    losses = [crps(m.quantiles, m.truth, m.levels) / m.spot[:, None] for m in (new, old, walk)]
+    seen = ~np.isnan(losses[0])
+    some = seen.any(axis=1)
+    means = [np.where(seen, loss, 0.0)[some].sum(axis=1) / seen[some].sum(axis=1) for loss in losses]
+    d, w = means[0] - means[1], means[2]
+    n = len(d)
+    if not n or not w.mean() > 0:
+        raise ValueError(f"{n} origins with a known outcome, mean loss of the walk {w.mean() if n else 0}")
+    difference = float(d.mean() / w.mean())
+    around = (d - difference * w) / w.mean()
+    steps = new.truth.shape[1]
+    variance = _cosine_variance(around, steps, every)[0] if n > 1 else 0.0
+    return Comparison(difference, float(np.sqrt(variance / n)), n, n * every / max(every, steps))
 
 
 def judge_skill(

@@ -1,0 +1,217 @@
+"""Which model is published: the champion, or the state that today's run has learned.
+
+A new state of the champion's recipe succeeds it when it is sound; a new recipe is a challenger, which has to be at
+least as good on origins that neither has seen. Nothing here is stored: `forex_core.tracking` keeps who is champion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from forex_core.engine import Engine
+from forex_core.errors import ForecastError
+from forex_core.evaluation import Comparison, compare_crps
+from forex_core.models.random_walk import RandomWalk, reference_sigma
+from forex_core.paths import Paths
+from forex_core.specification import Specification, paths_of
+from forex_core.types import ENSEMBLE, LEVELS, PATH_STEPS, Forecast, ForecastRun, Horizon, MarketBundle
+
+MAX_SIGMAS = 4.0
+"""A median further from the close than this many σ√h is not believed."""
+
+WIDTH_RANGE = (0.5, 2.0)
+"""How wide the 80 % band of a new state may be, in units of the old one's."""
+
+WALK_WIDTH_RANGE = (0.25, 4.0)
+"""How wide a band may be in units of the random walk's, where there is no old one to compare with."""
+
+MIN_ORIGINS = 104
+"""Grid origins below which a challenger is not judged."""
+
+TOLERANCE = 0.01
+CONFIDENCE = 1.28
+"""A challenger is promoted when Δ ≤ 0 and Δ + 1.28 SE(Δ) < 1 % of the random walk's CRPS."""
+
+Outcome = Literal["initial", "refreshed", "promoted", "kept", "undecided", "unsound", "pinned", "past"]
+
+
+@dataclass(frozen=True)
+class Reigning:
+    """The champion as it was found: its specification, the code that it carries, and whether it is held in place.
+
+    `decided_on` is the day of the last decision about a challenger, None before the first.
+    """
+
+    version: int
+    specification: Specification
+    code: Path
+    pinned: str | None = None
+    decided_on: date | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of the state that a run has learned, and why.
+
+    `outcome`: 'initial' (there was no champion), 'refreshed' (the next state of the champion's recipe), 'promoted' (a
+    new recipe that won) make it champion; 'kept' (a new recipe that did not win), 'undecided' (too early to tell),
+    'unsound', 'pinned' (the champion is held in place) leave it challenger; 'past' (it is older than the champion's)
+    leaves everything as it is. `comparison` is of new to old where the two were compared.
+    """
+
+    outcome: Outcome
+    reason: str
+    comparison: Comparison | None = None
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether the new state becomes champion."""
+        return self.outcome in ("initial", "refreshed", "promoted")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`published` is the champion's run or, where it succeeds, the new state's; `other` the one that is not."""
+
+    decision: Decision
+    published: ForecastRun
+    other: ForecastRun | None = None
+
+
+def choose(
+    engine: Engine,
+    bundle: MarketBundle,
+    horizon: Horizon,
+    reigning: Reigning | None,
+    cache_folder: Path | None = None,
+) -> tuple[Choice, ForecastRun]:
+    """What is published of `bundle` at `horizon`, and the run of the new state.
+
+    Raises:
+        DataQualityError: too short a history.
+        ForecastError: too few members answered, the champion could not answer, or the first state is unsound.
+    """
+    engine.check(bundle, horizon)
+    paths = engine.paths(bundle, engine.rows_behind(bundle))
+    new = paths.run(horizon)
+    if reigning is None:
+        faults = soundness(new.forecast, bundle)
+        if faults:
+            raise ForecastError(
+                f"the forecast is not sound: {'; '.join(faults)}; look at the last rows of the data"
+            )
+        return Choice(Decision("initial", "There was no champion before it."), new), new
+    old = reigning.specification
+    if old.state.trained_until > bundle.origin:
+        reason = f"The champion has learned up to {old.state.trained_until}, after {bundle.origin}: it is not asked."
+        return Choice(Decision("past", reason), new), new
+    same = old.recipe == new.recipe
+    theirs = paths if same else paths_of(old, reigning.code, bundle, cache_folder)
+    champion = theirs.run(horizon, old.state)
+    if reigning.pinned is not None:
+        decision = Decision("pinned", f"Version {reigning.version} is pinned: {reigning.pinned}.")
+    elif same:
+        decision = _succession(new, champion, bundle)
+    else:
+        decision = _contest(paths, theirs, horizon, reigning, new)
+    if not decision.succeeds:
+        return Choice(decision, champion, new), new
+    return Choice(decision, new, None if same else champion), new
+
+
+def soundness(new: Forecast, bundle: MarketBundle, old: Forecast | None = None) -> list[str]:
+    """What speaks against publishing `new` at all; empty when nothing does.
+
+    Its median strays from the close by more than `MAX_SIGMAS` σ√h, or its 80 % band is out of proportion to that of
+    `old`, where there is one to compare with.
+    """
+    close = float(bundle.spot[-1])
+    limit = MAX_SIGMAS * float(reference_sigma(bundle)[-1]) * np.sqrt(np.array(new.steps))
+    strayed = np.abs(np.log(new.median / close)) - limit
+    faults = []
+    if (strayed > 1e-12).any():
+        at = int(strayed.argmax())
+        faults.append(
+            f"the median of {new.target_dates[at]} is {new.median[at]:.6g}, more than {MAX_SIGMAS:g} σ√h from the "
+            f"close of {close:.6g}"
+        )
+    return faults if old is None else [*faults, *_out_of_proportion(new, old, WIDTH_RANGE, "the champion's")]
+
+
+def believable(new: Forecast, bundle: MarketBundle) -> list[str]:
+    """`soundness` of a forecast that has no predecessor to be compared with, its band against the random walk's."""
+    walk = RandomWalk().forecast(bundle, bundle.instants[-1:], PATH_STEPS, LEVELS).quantiles[0]
+    at = np.array(new.steps) - 1
+    reference = Forecast(new.pair, new.origin, new.target_dates, new.steps, LEVELS, walk[at])
+    return [
+        *soundness(new, bundle),
+        *_out_of_proportion(new, reference, WALK_WIDTH_RANGE, "the random walk's"),
+    ]
+
+
+def _out_of_proportion(
+    new: Forecast, reference: Forecast, allowed: tuple[float, float], name: str
+) -> list[str]:
+    width, against = (np.log(high / low) for low, high in (new.interval(0.8), reference.interval(0.8)))
+    wrong = (width < allowed[0] * against - 1e-12) | (width > allowed[1] * against + 1e-12)
+    if not wrong.any():
+        return []
+    at = int(wrong.argmax())
+    return [
+        f"the 80 % band of {new.target_dates[at]} is {width[at] / max(against[at], 1e-12):.2f} times {name}; expected "
+        f"{allowed[0]:g} to {allowed[1]:g}"
+    ]
+
+
+def _succession(new: ForecastRun, champion: ForecastRun, bundle: MarketBundle) -> Decision:
+    """Whether the next state of the champion's recipe is sound."""
+    faults = soundness(new.forecast, bundle, champion.forecast)
+    faults += [
+        f"{name} newly failed: {new.failures[name]}"
+        for name in champion.state.weights
+        if name in new.failures
+    ]
+    if faults:
+        return Decision("unsound", f"The new state is not sound: {'; '.join(faults)}.")
+    return Decision("refreshed", "The next state of the same recipe, and sound.")
+
+
+def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: ForecastRun) -> Decision:
+    """Whether a new recipe is promoted: on the grid origins that both have scored, each learned from its own past."""
+    bundle = new.bundle
+    today = bundle.origin
+    if reigning.decided_on is not None and reigning.decided_on.replace(day=1) >= today.replace(day=1):
+        return Decision(
+            "undecided",
+            f"The last decision was on {reigning.decided_on}; there is one a month at most.",
+        )
+    rows = [paths.rows[paths.scored(horizon, paths.scored_grid())] for paths in (new, old)]
+    shared = np.intersect1d(rows[0], rows[1])
+    if len(shared) < MIN_ORIGINS:
+        return Decision(
+            "undecided",
+            f"{len(shared)} origins are scored for both recipes; a decision takes {MIN_ORIGINS}.",
+        )
+    faults = soundness(run.forecast, bundle)
+    mine, theirs = (np.isin(paths.rows, shared) for paths in (new, old))
+    found = compare_crps(
+        new.judged(new.quantiles[ENSEMBLE], horizon, mine),
+        old.judged(old.quantiles[ENSEMBLE], horizon, theirs),
+        new.judged(new.walk, horizon, mine),
+        max(new.rules.every, old.rules.every),
+    )
+    bound = found.difference + CONFIDENCE * found.standard_error
+    figures = (
+        f"Δ = {100 * found.difference:+.2f} % of the random walk's CRPS, standard error "
+        f"{100 * found.standard_error:.2f} %, {found.origins} origins ({found.origins_effective:.0f} effective)"
+    )
+    if faults:
+        return Decision("kept", f"The challenger is not sound: {'; '.join(faults)}. {figures}.", found)
+    if found.difference <= 0 and bound < TOLERANCE:
+        return Decision("promoted", f"The challenger is no worse: {figures}.", found)
+    return Decision("kept", f"The challenger has not shown to be no worse: {figures}.", found)

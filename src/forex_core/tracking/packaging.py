@@ -1,0 +1,107 @@
+"""A forecast model as the folder that MLflow logs, and the way back from there. JSON and source code, no pickle."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from forex_core.errors import InputError, TrackingError
+from forex_core.specification import Specification, carry_code
+from forex_core.tracking.store import quiet
+from forex_core.types import LEVELS
+
+MODEL = "model"
+"""Name of the model that a forecast run logs."""
+
+DOCUMENT = "specification.json"
+_SCRIPT = Path(__file__).with_name("forecast_model.py")
+_EXAMPLE_ROWS = 400
+_REQUIRED = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "scipy",
+    "pyarrow",
+    "filelock",
+    "holidays",
+    "loguru",
+    "pydantic",
+    "pydantic-settings",
+    "python-dotenv",
+    "threadpoolctl",
+    "statsmodels",
+    "arch",
+    "scikit-learn",
+)
+_FOR_CHRONOS = ("torch", "chronos-forecasting", "huggingface-hub", "safetensors")
+
+
+def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) -> Path:
+    """Write the model into `folder`, which is new, and return it.
+
+    Args:
+        frame: rows as `Specification.forecast` takes them; the last of them become the input example.
+
+    Raises:
+        TrackingError: MLflow could not write it.
+    """
+    quiet()
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    inputs = [
+        ColSpec(DataType.datetime, "date"),
+        *(ColSpec(DataType.double, n) for n in specification.columns[1:]),
+    ]
+    outputs = [ColSpec(DataType.datetime, "target_date"), ColSpec(DataType.long, "step")]
+    outputs += [ColSpec(DataType.double, str(level)) for level in LEVELS]
+    names = _REQUIRED
+    if "chronos" in specification.state.weights:
+        names += _FOR_CHRONOS
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        # MLflow's own use of pandas, and its advice on type hints: the signature is given.
+        warnings.filterwarnings("ignore", "Operation with range is deprecated")
+        warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method")
+        document = Path(scratch) / DOCUMENT
+        document.write_text(specification.to_json(), encoding="utf-8")
+        carry_code(Path(scratch) / "code")
+        try:
+            mlflow.pyfunc.save_model(
+                folder,
+                python_model=str(_SCRIPT),
+                artifacts={"specification": str(document)},
+                code_paths=[str(Path(scratch) / "code" / "forex_core")],
+                signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
+                input_example=frame[list(specification.columns)].tail(_EXAMPLE_ROWS).reset_index(drop=True),
+                pip_requirements=[f"{name}=={version(name)}" for name in names],
+                metadata={"recipe": specification.recipe, "pair": str(specification.pair)},
+            )
+        except (MlflowException, OSError) as error:
+            raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
+    return folder
+
+
+def read_model(folder: Path) -> tuple[Specification, Path]:
+    """The specification of a model in `folder`, and the folder of the code that it carries.
+
+    Raises:
+        TrackingError: files are missing or damaged.
+    """
+    document, code = folder / "artifacts" / DOCUMENT, folder / "code"
+    try:
+        specification = Specification.from_json(document.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, InputError) as error:
+        raise TrackingError(
+            f"the model in {folder} cannot be used: {error}; restore its files, or choose another version"
+        ) from error
+    if not (folder / "MLmodel").is_file() or not (code / "forex_core" / "specification.py").is_file():
+        raise TrackingError(
+            f"the model in {folder} lacks MLmodel or its code; restore its files, or choose another version"
+        )
+    return specification, code
