@@ -6,19 +6,21 @@ least as good on origins that neither has seen. Nothing here is stored: `forex_c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from forex_core.engine import Engine
 from forex_core.errors import ForecastError
-from forex_core.evaluation import Comparison, compare_crps
+from forex_core.evaluation import Comparison, Judged, compare_crps
 from forex_core.models.random_walk import RandomWalk, reference_sigma
-from forex_core.paths import Paths
-from forex_core.specification import Specification, paths_of
+from forex_core.paths import Paths, outcomes_of
+from forex_core.specification import Specification, paths_of, replay_of
 from forex_core.types import ENSEMBLE, LEVELS, PATH_STEPS, Forecast, ForecastRun, Horizon, MarketBundle
 
 MAX_SIGMAS = 4.0
@@ -36,6 +38,9 @@ MIN_ORIGINS = 104
 TOLERANCE = 0.01
 CONFIDENCE = 1.28
 """A challenger is promoted when Δ ≤ 0 and Δ + 1.28 SE(Δ) < 1 % of the random walk's CRPS."""
+
+ROLLBACK_ORIGINS, MIN_ROLLBACK_ORIGINS = 52, 26
+"""Origins that candidates of a rollback are compared on, and the fewest that tell."""
 
 Outcome = Literal["initial", "refreshed", "promoted", "kept", "undecided", "unsound", "pinned", "past"]
 
@@ -122,6 +127,72 @@ def choose(
     if not decision.succeeds:
         return Choice(decision, champion, new), new
     return Choice(decision, new, None if same else champion), new
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A state that could be champion again."""
+
+    version: int
+    specification: Specification
+    code: Path
+
+
+def best_previous(
+    candidates: Sequence[Candidate],
+    previous: int | None,
+    bundle: MarketBundle,
+    horizon: Horizon,
+    cache_folder: Path | None = None,
+) -> tuple[int, str]:
+    """The version to go back to, and why: the best by CRPS, else the last known good.
+
+    All are scored, in the state that they are in, on the same last `ROLLBACK_ORIGINS` grid origins whose outcomes are
+    known and that are later than every candidate's cut-off. With fewer than `MIN_ROLLBACK_ORIGINS` of them, or a lead
+    of less than one standard error over the last known good, that is taken.
+
+    Args:
+        candidates: the newest first.
+        previous: version of the last known good, where it is among them; else the newest stands in for it.
+    """
+    known_good = next((c for c in candidates if c.version == previous), candidates[0])
+    name = "the last known good" if known_good.version == previous else "the newest"
+    if len(candidates) == 1:
+        return known_good.version, "it is the only candidate"
+    cut_off = max(c.specification.state.trained_until for c in candidates)
+    rows = np.arange(int(bundle.dates.searchsorted(pd.Timestamp(cut_off), side="right")), len(bundle))
+    every = max(int(str(c.specification.engine_settings["grid_every"])) for c in candidates)
+    learning = outcomes_of(bundle, rows, every)[0].learning
+    rows = rows[learning & (rows + horizon.evaluation_steps < len(bundle))][-ROLLBACK_ORIGINS:]
+    if len(rows) < MIN_ROLLBACK_ORIGINS:
+        return known_good.version, (
+            f"{name}: {len(rows)} outcomes are known since the candidates stopped learning on {cut_off}, a comparison "
+            f"takes {MIN_ROLLBACK_ORIGINS}"
+        )
+    path = slice(horizon.evaluation_steps)
+    spot = bundle.spot[rows]
+    truth = spot[:, None] * np.exp(outcomes_of(bundle, rows, every)[0].values[:, path])
+    walk = RandomWalk().forecast(bundle, bundle.instants[rows], PATH_STEPS, LEVELS).quantiles[:, path]
+    judged = {
+        c.version: Judged(
+            replay_of(c.specification, c.code, bundle, rows, cache_folder)[:, path], truth, spot, LEVELS
+        )
+        for c in candidates
+    }
+    reference = Judged(walk, truth, spot, LEVELS)
+    found = {
+        version: compare_crps(model, judged[known_good.version], reference, every)
+        for version, model in judged.items()
+    }
+    best = min(found, key=lambda version: found[version].difference)
+    lead = found[best]
+    figures = f"{-100 * lead.difference:.2f} % of the random walk's CRPS, standard error {100 * lead.standard_error:.2f} %"
+    over = f"{len(rows)} origins since {bundle.dates[rows[0]].date()}"
+    if best == known_good.version:
+        return best, f"{name}, and the best of {len(candidates)} over {over}"
+    if -lead.difference < lead.standard_error:
+        return known_good.version, f"{name}: version {best} leads by {figures} only, over {over}"
+    return best, f"it leads {name} by {figures}, over {over}"
 
 
 def soundness(new: Forecast, bundle: MarketBundle, old: Forecast | None = None) -> list[str]:

@@ -366,12 +366,31 @@ class Engine:
         Raises:
             ForecastError: a member that the state knows could not answer.
         """
-        rows = np.array([len(bundle) - 1])
+        raw = self._answers_under(state, bundle, np.array([len(bundle) - 1]))
+        return combined(bundle, horizon, state, {name: answers[0] for name, answers in raw.items()})[0]
+
+    def replay(self, bundle: MarketBundle, rows: npt.NDArray[np.int64], state: State) -> Array:
+        """[N, H, Q] what a state would have published at `rows` [N], over the longest path, in price.
+
+        Raises:
+            ForecastError: as `apply`.
+        """
+        raw = self._answers_under(state, bundle, rows)
+        weights = np.array([state.weights[name] for name in raw])
+        middle = LEVELS.index(0.5)
+        each = (np.stack([answers[n] for answers in raw.values()]) for n in range(len(rows)))
+        return np.stack([ensemble.published(answers, weights, state.factors, middle) for answers in each])
+
+    def _answers_under(
+        self, state: State, bundle: MarketBundle, rows: npt.NDArray[np.int64]
+    ) -> dict[str, Array]:
+        """Answers [N, H, Q] of the members that a state weighs."""
         raw: dict[str, Array] = {}
         for member in self.members:
             if member.name in state.weights:
                 try:
-                    raw[member.name] = self._answers(member, bundle, rows)[0]
+                    with threadpool_limits(1):
+                        raw[member.name] = self._answers(member, bundle, rows)
                 except _MEMBER_FAULTS as error:
                     raise ForecastError(
                         f"{member.name} could not answer at {bundle.origin}: {error}"
@@ -381,7 +400,7 @@ class Engine:
             raise ForecastError(
                 f"the state weighs members that this engine lacks: {', '.join(sorted(missing))}"
             )
-        return combined(bundle, horizon, state, raw)[0]
+        return raw
 
     def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
         def ask(asked: npt.NDArray[np.int64]) -> Answers:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
@@ -29,7 +30,17 @@ from forex_core.data.snapshot import read_snapshot, write_snapshot
 from forex_core.engine import Engine, build_members, library_versions
 from forex_core.errors import ConfigError, ForecastError, InputError
 from forex_core.paths import Paths
-from forex_core.types import LEVELS, PATH_STEPS, Forecast, ForecastRun, Horizon, MarketBundle, Pair, State
+from forex_core.types import (
+    LEVELS,
+    PATH_STEPS,
+    Array,
+    Forecast,
+    ForecastRun,
+    Horizon,
+    MarketBundle,
+    Pair,
+    State,
+)
 
 FORMAT = 1
 _DRIVER = "driver."
@@ -51,7 +62,7 @@ _CARRIED = (
     "specification.py",
     "types.py",
 )
-_ASK = (
+_PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from forex_core.specification import answer_rows; answer_rows(*sys.argv[1:])"
 )
@@ -256,30 +267,29 @@ def paths_of(
     Raises:
         ForecastError: the model's code could not answer.
     """
-    engine = specification.engine(_cache(cache_folder))
-    if engine is not None:
-        return engine.paths(bundle, engine.rows_behind(bundle))
-    with tempfile.TemporaryDirectory() as scratch:
-        document, snapshot, answer = (
-            Path(scratch) / n for n in ("spec.json", "bundle.parquet", "answer.npz")
-        )
-        document.write_text(specification.to_json(), encoding="utf-8")
-        write_snapshot(bundle, snapshot)
-        command = [sys.executable, "-P", "-c", _ASK, code, document, snapshot, answer, cache_folder or ""]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            raise ForecastError(
-                f"the code that recipe {specification.recipe[:12]} carries could not answer: {said[-1]}"
-            )
-        with np.load(answer) as arrays:
-            return Paths.from_arrays(bundle, arrays)
+    return Paths.from_arrays(bundle, _ask(specification, code, bundle, None, cache_folder))
 
 
-def answer_rows(document: str, snapshot: str, answer: str, cache_folder: str = "") -> None:
-    """What `paths_of` has another code do: its pass over a bundle, as plain arrays in a file.
+def replay_of(
+    specification: Specification,
+    code: Path,
+    bundle: MarketBundle,
+    rows: npt.NDArray[np.int64],
+    cache_folder: Path | None,
+) -> Array:
+    """[N, H, Q] what the model would have published at `rows` of `bundle` over the longest path, in its state of now.
 
-    The arrays are `Paths.arrays`; their names and shapes are what codes of different days agree on.
+    Raises:
+        ForecastError: as `paths_of`.
+    """
+    return np.asarray(_ask(specification, code, bundle, rows, cache_folder)["replay"], dtype=np.float64)
+
+
+def answer_rows(document: str, snapshot: str, rows: str, answer: str, cache_folder: str = "") -> None:
+    """What another code is asked to do: its answers to the bundle in a file, as plain arrays in a file.
+
+    With the name of a file of rows `replay`, else `Paths.arrays`: names and shapes that codes of different days agree
+    on.
     """
     specification = Specification.from_json(Path(document).read_text(encoding="utf-8"))
     engine = specification.engine(_cache(Path(cache_folder) if cache_folder else None))
@@ -287,9 +297,47 @@ def answer_rows(document: str, snapshot: str, answer: str, cache_folder: str = "
         raise ForecastError(
             "the code was altered since, or the Chronos weights are not those of then: it makes another recipe"
         )
-    bundle = read_snapshot(Path(snapshot))
-    arrays: dict[str, Any] = dict(engine.paths(bundle, engine.rows_behind(bundle)).arrays())
-    np.savez(answer, **arrays)
+    asked = np.load(rows) if rows else None
+    np.savez(answer, **_answered(specification, engine, read_snapshot(Path(snapshot)), asked))
+
+
+def _ask(
+    specification: Specification,
+    code: Path,
+    bundle: MarketBundle,
+    rows: npt.NDArray[np.int64] | None,
+    cache_folder: Path | None,
+) -> dict[str, Any]:
+    engine = specification.engine(_cache(cache_folder))
+    if engine is not None:
+        return _answered(specification, engine, bundle, rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        document, snapshot, answer = (folder / n for n in ("spec.json", "bundle.parquet", "answer.npz"))
+        document.write_text(specification.to_json(), encoding="utf-8")
+        write_snapshot(bundle, snapshot)
+        asked: Path | str = ""
+        if rows is not None:
+            asked = folder / "rows.npy"
+            np.save(asked, rows)
+        arguments = [code, document, snapshot, asked, answer, cache_folder or ""]
+        command = [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            raise ForecastError(
+                f"the code that recipe {specification.recipe[:12]} carries could not answer: {said[-1]}"
+            )
+        with np.load(answer) as arrays:
+            return dict(arrays)
+
+
+def _answered(
+    specification: Specification, engine: Engine, bundle: MarketBundle, rows: npt.NDArray[np.int64] | None
+) -> dict[str, Any]:
+    if rows is None:
+        return dict(engine.paths(bundle, engine.rows_behind(bundle)).arrays())
+    return {"replay": engine.replay(bundle, rows, specification.state)}
 
 
 def _cache(folder: Path | None) -> AnswerCache | None:

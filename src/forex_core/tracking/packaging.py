@@ -53,17 +53,18 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    inputs = [
+    inputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.datetime, "date"),
         *(ColSpec(DataType.double, n) for n in specification.columns[1:]),
     ]
-    outputs = [ColSpec(DataType.datetime, "target_date"), ColSpec(DataType.long, "step")]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.datetime, "target_date"),
+        ColSpec(DataType.long, "step"),
+    ]
     outputs += [ColSpec(DataType.double, str(level)) for level in LEVELS]
-    names = _REQUIRED
-    if "chronos" in specification.state.weights:
-        names += _FOR_CHRONOS
+    names = (*_REQUIRED, *(_FOR_CHRONOS if "chronos" in specification.state.weights else ()))
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         # MLflow's own use of pandas, and its advice on type hints: the signature is given.
         warnings.filterwarnings("ignore", "Operation with range is deprecated")
