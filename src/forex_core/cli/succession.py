@@ -1,0 +1,178 @@
+"""`forex rollback` and `forex promote`: another champion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from forex_core.cli.app import (
+    HorizonArgument,
+    JsonOption,
+    PairOption,
+    PathOption,
+    VerboseOption,
+    configure_logging,
+    print_document,
+    progress_bar,
+    settings_from,
+)
+from forex_core.errors import InputError
+from forex_core.types import Horizon
+
+ROLLBACK_EXAMPLES = """
+**Examples**
+
+What would be published instead, without changing anything:
+
+    forex rollback 7d --pair USDCLP --dry-run
+
+Back to the best previous model, and held there until it is promoted past:
+
+    forex rollback 7d --pair USDCLP --reason "bands too narrow since Monday"
+
+Back to version 12, or to the version that a run made, or to the lowest logged RMSE:
+
+    forex rollback 30d --to 12
+    forex rollback 30d --to 3f9a2c1e
+    forex rollback 30d --metric 30d_rmse
+
+It was a mistake:
+
+    forex rollback 7d --pair USDCLP --undo
+"""
+PROMOTE_EXAMPLES = """
+**Examples**
+
+The challenger becomes champion; a champion that was pinned by a rollback is let go:
+
+    forex promote 7d --pair USDCLP --reason "data were repaired"
+    forex promote 7d --to 14
+"""
+
+DataSourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="ecb|csv",
+        help="Data to try the version on. [default: those of the pair's latest recorded run]",
+    ),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.")]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", metavar="RUN_ID|VERSION", help="Version to go to, or the run that made it."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Find the version, try it on the data, and change nothing.")
+]
+
+
+def rollback(
+    horizon: HorizonArgument,
+    pair: PairOption = None,
+    to: ToOption = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="METRIC",
+            help="Rank the versions by this metric of their runs, such as 7d_rmse; scores of different weeks do not "
+            "compare. [default: scored now on the same origins]",
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", metavar="min|max", help="Whether the least or the greatest is the best.")
+    ] = "min",
+    dry_run: DryRunOption = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Put the champion back that the last rollback replaced.")
+    ] = False,
+    reason: ReasonOption = "",
+    source: DataSourceOption = None,
+    path: PathOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Put an earlier model back in the champion's place and hold it there.
+
+    The version is tried on current data first, the database is copied, and who did it, when and why is logged. The
+    next forecast is published by it. With --to, --metric or --undo the version is yours to choose; else it is the best
+    previous one.
+    """
+    if mode not in ("min", "max"):
+        raise InputError(f"--mode '{mode}' is unknown; expected min or max")
+    chosen = [name for name, given in (("--to", to), ("--metric", metric), ("--undo", undo)) if given]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)} exclude each other; give one of them")
+
+    def run(options: dict[str, Any]) -> Any:
+        from flows.rollback import rollback as flow
+
+        return flow(**options, to=to, metric=metric, mode=mode, undo=undo)
+
+    _run(horizon, pair, source, path, dry_run, reason, as_json, verbose, run)
+
+
+def promote(
+    horizon: HorizonArgument,
+    pair: PairOption = None,
+    to: ToOption = None,
+    dry_run: DryRunOption = False,
+    reason: ReasonOption = "",
+    source: DataSourceOption = None,
+    path: PathOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make the challenger champion, and let a pinned champion go.
+
+    The version is tried on current data first, as by `forex rollback`, and logged like it. Where there is no challenger
+    the champion stays, unpinned: the next sound state of its recipe replaces it.
+    """
+
+    def run(options: dict[str, Any]) -> Any:
+        from flows.rollback import promote as flow
+
+        return flow(**options, to=to)
+
+    _run(horizon, pair, source, path, dry_run, reason, as_json, verbose, run)
+
+
+def _run(
+    horizon: str,
+    pair: str | None,
+    source: str | None,
+    path: list[Path] | None,
+    dry_run: bool,
+    reason: str,
+    as_json: bool,
+    verbose: bool,
+    flow: Callable[[dict[str, Any]], Any],
+) -> None:
+    from flows import prepare_manual_run
+    from forex_core.report.folder import prepare_folder
+    from forex_core.report.text import succession_tables
+
+    configure_logging(verbose)
+    ahead = Horizon.parse(horizon)
+    settings = settings_from(pair, source, path)
+    given: Literal["ecb", "csv"] | None = settings.source if source or path else None
+    prepare_folder(settings.root)
+    server = prepare_manual_run(settings.root, verbose=verbose)
+    with progress_bar(f"{settings.pair} {ahead}"):
+        if server is not None:
+            server.wait()
+        document = flow(
+            {
+                "horizon": str(ahead),
+                "pair": settings.pair,
+                "dry_run": dry_run,
+                "reason": reason,
+                "source": given,
+                "paths": list(settings.paths) if given else None,
+            }
+        )
+    print_document(document, as_json, succession_tables)

@@ -1,0 +1,363 @@
+"""What a tracking store holds, as terminal tables and as rows of a CSV file.
+
+Every function takes the plain document that `--json` prints. Names and messages come from users and libraries: they
+are shown as they are, never as markup or as a terminal's control characters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from forex_core.report.document import Document
+from forex_core.report.text import error_size, number
+
+Rows = list[list[Any]]
+"""Of a CSV file, the header first."""
+
+_RUN_COLUMNS = (
+    "id",
+    "name",
+    "experiment",
+    "pair",
+    "horizon",
+    "status",
+    "started",
+    "ended",
+    "environment",
+    "as_of",
+    "origin",
+)
+_SCORES = ("rmse", "mae", "mape", "crps", "rmse_ratio_rw", "crps_ratio_rw", "coverage_80", "coverage_95")
+_RUN_COLUMNS_LAST = ("published_version", "version", "aliases", "marks", "error")
+_MODEL_COLUMNS = (
+    "name",
+    "version",
+    "aliases",
+    "status",
+    "run_id",
+    "created",
+    "recipe",
+    "trained_until",
+    "published",
+    "pin",
+    "rolled_back",
+)
+_EXPERIMENT_COLUMNS = ("name", "id", "finished", "failed", "other", "last_run", "artifact_location")
+_COMPARED = (("rmse", "RMSE"), ("mape", "MAPE %"), ("weight", "Weight"))
+_SIDE_BY_SIDE = 7
+"""Runs that fit beside each other in 100 columns."""
+
+
+def experiments_table(document: Document) -> list[RenderableType]:
+    rows = document["experiments"]
+    if not rows:
+        return [Text("No experiments yet; forex forecast 7d makes the first.")]
+    table = _table("Experiments")
+    _columns(table, "Experiment", "Id", right=("Finished", "Failed", "Other"))
+    _columns(table, "Last run (UTC)")
+    table.add_column("Files", overflow="fold")
+    for row in rows:
+        counts = [str(row[name]) for name in ("finished", "failed", "other")]
+        _add(table, row["name"], row["id"], *counts, _minute(row["last_run"]), row["artifact_location"])
+    return [table]
+
+
+def experiments_rows(document: Document) -> Rows:
+    return _rows(document["experiments"], _EXPERIMENT_COLUMNS)
+
+
+def runs_table(document: Document) -> list[RenderableType]:
+    """The newest runs with the horizon's own scores, and below them why runs failed."""
+    rows = document["runs"]
+    if rows:
+        return _runs(f"Newest runs, {_market(rows)}", rows)
+    market = f"{document['pair'] or 'any pair'} {document['horizon']}"
+    return [Text(f"No runs of {market} yet" + (" with this status." if document["status"] else "."))]
+
+
+def runs_rows(document: Document) -> Rows:
+    return _run_rows(document["runs"])
+
+
+def best_table(document: Document) -> list[RenderableType]:
+    row = document["run"]
+    asked = f"{'lowest' if document['mode'] == 'min' else 'highest'} {document['metric']}"
+    market = f"{document['pair']} {document['horizon']}"
+    if row is None:
+        return [Text(f"No finished run of {market} has {document['metric']} as a finite number.")]
+    return [
+        *_runs(f"{market}, {asked}", [row]),
+        Text(f"{document['metric']} = {document['value']:.6g}, scored over {row['window']}."),
+        Text("It ranks what was logged: scores of different weeks do not compare."),
+        Text(f"Run: {row['id']}"),
+    ]
+
+
+def best_rows(document: Document) -> Rows:
+    header, *rows = _run_rows([document["run"]] if document["run"] else [])
+    return [[*header, "metric", "value"], *([*row, document["metric"], document["value"]] for row in rows)]
+
+
+def run_tables(document: Document) -> list[RenderableType]:
+    """Everything that one run holds."""
+    facts = _table(f"Run {document['id']}")
+    facts.show_header = False
+    _columns(facts, "")
+    facts.add_column(overflow="fold")
+    for name in (*_RUN_COLUMNS[1:], "window", *_RUN_COLUMNS_LAST):
+        value = document[name]
+        if value not in (None, []):
+            text = _minute(value) if name in ("started", "ended") else str(_joined(value))
+            _add(facts, name.replace("_", " "), text)
+    parts: list[RenderableType] = [facts]
+    for title, values in (
+        (
+            "Metrics",
+            {name: f"{value:.6g}" for name, value in document["metrics"].items() if value is not None},
+        ),
+        ("Params", document["params"]),
+        ("Tags", {n: v for n, v in document["tags"].items() if not n.startswith("mlflow.")}),
+        ("Files", {file["path"]: _size(file["bytes"]) for file in document["artifacts"]}),
+    ):
+        table = _table(title)
+        table.show_header = False
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
+        for name, value in values.items():
+            _add(table, name, value)
+        if values:
+            parts += [Text(), table]
+    missing = [name for name, value in document["metrics"].items() if value is None]
+    if missing:
+        parts.append(Text(f"Not a finite number: {', '.join(map(_printable, missing))}"))
+    return parts
+
+
+def run_rows(document: Document) -> Rows:
+    """One line a value: its kind (run, metric, param, tag or artifact), name and value."""
+    plain = (*_RUN_COLUMNS, "window", *_RUN_COLUMNS_LAST)
+    rows: Rows = [["kind", "name", "value"], *(["run", name, _joined(document[name])] for name in plain)]
+    for kind in ("metric", "param", "tag"):
+        rows += [[kind, name, value] for name, value in document[f"{kind}s"].items()]
+    return [*rows, *(["artifact", file["path"], file["bytes"]] for file in document["artifacts"])]
+
+
+def comparison_tables(document: Document) -> list[RenderableType]:
+    """Every model's scores and weight with one column a run, then the params in which the runs differ."""
+    runs = document["runs"]
+    parts: list[RenderableType] = _runs(f"Compared runs, {_market(runs)}", runs) if runs else []
+    for start in range(0, len(runs) if document["models"] else 0, _SIDE_BY_SIDE):
+        some = slice(start, start + _SIDE_BY_SIDE)
+        ids = [row["id"][:8] for row in runs[some]]
+        scores = _table("Models")
+        _columns(scores, "Model", "Score", right=ids)
+        for name, title in _COMPARED:
+            for model, entries in document["models"].items():
+                values = [entry and entry[name] for entry in entries[some]]
+                if any(value is not None for value in values):
+                    _add(scores, model, title, *(_score(name, value) for value in values))
+            scores.add_section()
+        params = _table("Params that differ")
+        params.add_column("Param", overflow="fold", min_width=20)
+        for one in ids:
+            params.add_column(one, overflow="fold")
+        for name, values in document["params"].items():
+            _add(params, name, *("–" if value is None else value for value in values[some]))
+        parts += [Text(), scores, Text(), params if document["params"] else Text("No param differs.")]
+    return [*parts, Text(), *(Text(_printable(remark)) for remark in document["remarks"])]
+
+
+def comparison_rows(document: Document) -> Rows:
+    """One line a score or param with one column a run; a remark stands in the place of a name."""
+    rows: Rows = [["kind", "name", "score", *(row["id"] for row in document["runs"])]]
+    rows.append(["run", "window", "", *(row["window"] for row in document["runs"])])
+    for model, entries in document["models"].items():
+        rows += [
+            ["model", model, name, *(entry and entry[name] for entry in entries)] for name, _ in _COMPARED
+        ]
+    rows += [["param", name, "", *values] for name, values in document["params"].items()]
+    empty = [""] * (len(document["runs"]) + 1)
+    return [*rows, *(["remark", remark, *empty] for remark in document["remarks"])]
+
+
+def models_table(document: Document) -> list[RenderableType]:
+    """The versions, and below them who holds one in place or took it down, and why."""
+    rows = document["models"]
+    if not rows:
+        return [Text("No registered models yet; forex forecast makes the first.")]
+    table = _table("Registered models")
+    _columns(table, "Model", right=("Version",))
+    table.add_column("Aliases")
+    _columns(table, "Run", "Recipe", "Trained to", "Created", "Published")
+    notes = []
+    for row in rows:
+        short = [(row[name] or "–")[:8] for name in ("run_id", "recipe")]
+        dates = [(row[name] or "–")[:10] for name in ("trained_until", "created")]
+        published = "yes" if row["published"] == "true" else row["published"] or "–"
+        _add(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
+        said = {"pinned": row["pin"], "rolled back": row["rolled_back"]}
+        notes += [
+            f"{row['name']} v{row['version']} {name}: {_reason(tag)}" for name, tag in said.items() if tag
+        ]
+        if row["status"] != "READY":
+            notes.append(f"{row['name']} v{row['version']} is {row['status']}")
+    return [table, *(Text(_printable(note)) for note in notes)]
+
+
+def models_rows(document: Document) -> Rows:
+    return _rows(document["models"], _MODEL_COLUMNS)
+
+
+def replay_table(document: Document) -> list[RenderableType]:
+    """What became of each spooled run."""
+    if not document["entries"]:
+        return [Text("Nothing is spooled.")]
+    table = _table("Spooled runs")
+    _columns(table, "Outcome", "Run")
+    table.add_column("Entry", overflow="fold")
+    table.add_column("Reason", overflow="fold")
+    for one in document["entries"]:
+        _add(table, one["outcome"], (one["run_id"] or "–")[:8], one["spool_id"], one["reason"] or "")
+    return [table]
+
+
+def relocation_table(document: Document) -> list[RenderableType]:
+    """Rows that were changed, by where the database keeps them."""
+    table = _table("Locations rewritten")
+    _columns(table, "Table and column", right=("Rows",))
+    for name, count in document["changed"].items():
+        _add(table, name, str(count))
+    return [table, Text(f"From {document['from']} to {document['to']}.")]
+
+
+def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
+    # Of one pair, which the title names, or of several: either way 80 columns hold it with the environment wrapped.
+    many = len({row["pair"] for row in rows}) > 1
+    table = _table(title)
+    _columns(table, "Run", "Started (UTC)", "Status")
+    table.add_column("Env", overflow="fold")
+    _columns(table, "Pair" if many else "Origin", right=("RMSE", "MAPE %", "RMSE/RW"))
+    _columns(table, "Model")
+    for row in rows:
+        scores, version = row["scores"], row["published_version"] or row["version"]
+        champion = "*" if "champion" in row["aliases"] else ""
+        _add(
+            table,
+            row["id"][:8],
+            _minute(row["started"]),
+            row["status"],
+            row["environment"] or "–",
+            row["pair" if many else "origin"] or "–",
+            _score("rmse", scores["rmse"]),
+            _score("mape", scores["mape"]),
+            number(scores["rmse_ratio_rw"], 3),
+            f"v{version}{champion}" if version else "–",
+        )
+    notes = [f"{row['id'][:8]} {note}" for row in rows for note in _notes(row)]
+    if any("champion" in row["aliases"] for row in rows):
+        notes.insert(0, "* champion")
+    return [table, *(Text(_printable(note)) for note in notes)]
+
+
+def _market(rows: Sequence[Document]) -> str:
+    """Pairs and horizons of runs; of many pairs the first few."""
+    pairs = sorted({row["pair"] or "no pair" for row in rows})
+    some = ", ".join(pairs[:5]) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
+    return f"{some} {', '.join(sorted({row['horizon'] or 'no horizon' for row in rows}))}"
+
+
+def _notes(row: Document) -> list[str]:
+    """Why a run failed, and what is out of the ordinary about it."""
+    tags = row["tags"]
+    notes = [row["error"]] if row["error"] else []
+    for mark in row["marks"]:
+        told = tags.get(mark, "")
+        notes.append(f"{mark} v{told}" if told.isdigit() else mark if told == "true" else f"{mark}: {told}")
+    return notes
+
+
+def _reason(tag: str) -> str:
+    """Who, when and why of a pin or a rollback, as far as the tag says so.
+
+    >>> _reason('{"by": "ana", "at": "2026-11-20T16:14:00+00:00", "reason": "bad data"}')
+    'bad data (ana, 2026-11-20 16:14)'
+    """
+    try:
+        told = json.loads(tag)
+        return f"{told['reason']} ({told['by']}, {_minute(told['at'])})"
+    except (ValueError, KeyError, TypeError):
+        return tag
+
+
+def _run_rows(rows: Sequence[Document]) -> Rows:
+    header = [*_RUN_COLUMNS, *_SCORES, *_RUN_COLUMNS_LAST]
+    return [header, *([_joined((row | row["scores"])[name]) for name in header] for row in rows)]
+
+
+def _rows(rows: Sequence[Document], columns: Sequence[str]) -> Rows:
+    """The columns of every row, and behind them its tags as `tag.name`, as far as any row has them."""
+    tags = sorted({name for row in rows for name in row["tags"]} - set(columns))
+    header = [*columns, *(f"tag.{name}" for name in tags)]
+    return [
+        header,
+        *(
+            [*(_joined(row[name]) for name in columns), *(row["tags"].get(name) for name in tags)]
+            for row in rows
+        ),
+    ]
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+
+
+def _columns(table: Table, *names: str, right: Sequence[str] = ()) -> None:
+    for name in names:
+        table.add_column(Text(name), no_wrap=True)
+    for name in right:
+        table.add_column(Text(name), no_wrap=True, justify="right")
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(_printable(cell)) for cell in cells))
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _joined(value: Any) -> Any:
+    return " ".join(value) if isinstance(value, list) else value
+
+
+def _minute(instant: str | None) -> str:
+    """
+    >>> _minute("2026-11-20T16:14:58.123000+00:00")
+    '2026-11-20 16:14'
+    """
+    return instant[:16].replace("T", " ") if instant else "–"
+
+
+def _score(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return error_size(value) if name == "rmse" else number(value, 2 if name == "mape" else 3)
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f"{count:,} bytes"

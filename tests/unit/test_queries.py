@@ -1,0 +1,514 @@
+"""Questions to a real SQLite store, with runs made by MLflow's own client."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forex_core.errors import InputError, TrackingError
+from forex_core.tracking import open_store, queries
+from forex_core.types import Horizon, Pair
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "forecaster_7d"
+WEEK, MONTH = Horizon(7), Horizon(30)
+USDCLP, EURUSD = Pair("USD", "CLP"), Pair("EUR", "USD")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store after its first start, which takes seconds."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+class Store:
+    """A store of a test's own, and how to put runs into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.uri = f"sqlite:///{path}"
+        self.client: MlflowClient = open_store(self.uri)
+
+    def experiment(self, name: str = EXPERIMENT) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = (self.path.parent / "mlruns" / name).as_uri()
+        return str(self.client.create_experiment(name, location, {"service": "forex-forecast"}))
+
+    def run(
+        self,
+        rmse: float | None = None,
+        *,
+        pair: str = "USDCLP",
+        horizon: str = "7d",
+        status: str = "FINISHED",
+        started: int | None = None,
+        params: dict[str, str] | None = None,
+        metrics: dict[str, float] | None = None,
+        **tags: str,
+    ) -> str:
+        from mlflow.entities import Metric, Param
+
+        values = {} if rmse is None else {f"{horizon}_rmse": rmse}
+        made = self.client.create_run(
+            self.experiment(f"forecaster_{horizon}"),
+            start_time=started,
+            tags={"pair": pair, "horizon": horizon} | tags,
+            run_name="forecast_20261119_080000",
+        )
+        self.client.log_batch(
+            made.info.run_id,
+            metrics=[Metric(name, value, 0, 0) for name, value in (values | (metrics or {})).items()],
+            params=[Param(name, value) for name, value in (params or {}).items()],
+        )
+        self.client.set_terminated(made.info.run_id, status)
+        return str(made.info.run_id)
+
+    def clones(self, run_id: str, values: list[float]) -> list[str]:
+        """Runs like the one given but for their id, start and 7d_rmse, written past the client, which is slow."""
+        ids = [f"{number:032x}" for number in range(1, len(values) + 1)]
+        with closing(sqlite3.connect(self.path)) as database, database:
+            for table in ("runs", "latest_metrics", "metrics", "tags", "params"):
+                columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+                for number, (clone, value) in enumerate(zip(ids, values, strict=True), start=1):
+                    changed = {
+                        "run_uuid": f"'{clone}'",
+                        "start_time": f"start_time + {number}",
+                        "artifact_uri": f"replace(artifact_uri, '{run_id}', '{clone}')",
+                    }
+                    if table in ("latest_metrics", "metrics"):
+                        changed["value"] = f"CASE WHEN key = '7d_rmse' THEN {value!r} ELSE value END"
+                    selected = ", ".join(changed.get(name, name) for name in columns)
+                    database.execute(
+                        f"INSERT INTO {table} ({', '.join(columns)}) "
+                        f"SELECT {selected} FROM {table} WHERE run_uuid = '{run_id}'"
+                    )
+        return ids
+
+    def model(self, run_id: str, folder: Path, *, files: dict[str, str], status: str = "READY") -> Any:
+        from mlflow.entities import LoggedModelOutput
+
+        logged = self.client.create_logged_model(self.experiment(), source_run_id=run_id)
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        self.client.log_model_artifacts(logged.model_id, str(folder))
+        self.client.finalize_logged_model(logged.model_id, status)
+        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+        return logged
+
+    def version(self, run_id: str, name: str = "usdclp-7d", **tags: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_registered_model(name)
+        except MlflowException:
+            self.client.create_registered_model(name)
+        made = self.client.create_model_version(name, self.path.parent.as_uri(), run_id, tags=tags)
+        return str(made.version)
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path) -> Store:
+    path = tmp_path / "store" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(template, path)
+    return Store(path)
+
+
+GOOD_FILES = {"MLmodel": "flavors:\n  python_function: {}\n", "artifacts/specification.json": "{}"}
+
+
+# --- the best run
+
+
+def best(store: Store, **options: Any) -> str | None:
+    row = queries.best_run(store.client, EXPERIMENT, "7d_rmse", pair=USDCLP, **options)
+    return row.id if row else None
+
+
+def test_what_is_not_a_finished_finite_score_of_the_pair_is_never_first(store: Store) -> None:
+    store.run(0.1, status="FAILED")
+    store.run(0.2, status="KILLED")
+    store.run(0.3, pair="EURUSD")
+    store.run(0.4, horizon="30d")
+    store.run(None)
+    store.run(float("nan"))
+    store.run(float("inf"))
+    store.run(float("-inf"))
+    store.client.delete_run(store.run(0.5))
+    store.client.delete_run(store.run(500.0))
+    assert best(store) is None
+    assert best(store, mode="max") is None
+    low, high = store.run(12.0), store.run(14.0)
+    store.run(900.0, status="FAILED")
+    assert best(store) == low
+    assert best(store, mode="max") == high
+    assert queries.best_run(store.client, EXPERIMENT, "7d_rmse").id != low, "any pair"  # type: ignore[union-attr]
+
+
+def test_the_newest_of_equal_runs_is_best(store: Store) -> None:
+    store.run(5.0, started=1000)
+    newest = store.run(5.0, started=3000)
+    store.run(5.0, started=2000)
+    assert best(store) == best(store, mode="max") == newest
+
+
+def test_absent_experiments_and_deleted_ones_have_no_best_run(store: Store) -> None:
+    assert queries.best_run(store.client, "forecaster_8d", "8d_rmse") is None
+    store.run(1.0)
+    store.client.delete_experiment(store.experiment())
+    assert best(store) is None
+    assert queries.runs(store.client, None, WEEK) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a%b", "7d_rmse`", "x' or 1=1", 'a"b', "", "..", "/x", "a//b", "a,b", "a" * 251, "a\nb", "a;b"]
+)
+def test_a_name_that_no_metric_can_have_is_a_clear_error(name: str, store: Store) -> None:
+    run_id = store.run(1.0)
+    with pytest.raises(InputError, match="cannot be the name of a metric"):
+        queries.best_run(store.client, EXPERIMENT, name)
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException):  # as MLflow sees it
+        store.client.log_metric(run_id, name, 1.0)
+
+
+@pytest.mark.parametrize("name", ["val/loss", "a b", "a:b", "ünï", "a-b.c", "select"])
+def test_names_that_a_metric_can_have_are_found(name: str, store: Store) -> None:
+    run_id = store.run(1.0, metrics={name: 3.0})
+    row = queries.best_run(store.client, EXPERIMENT, name)
+    assert row is not None
+    assert (row.id, row.metrics[name]) == (run_id, 3.0)
+
+
+def test_an_unknown_mode_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="expected min or max"):
+        best(store, mode="least")
+
+
+def test_only_a_model_that_is_ready_and_there_is_loadable(store: Store, tmp_path: Path) -> None:
+    store.run(1.0)
+    broken = {
+        "no MLmodel": {"artifacts/specification.json": "{}"},
+        "no specification": {"MLmodel": GOOD_FILES["MLmodel"]},
+        "cut specification": GOOD_FILES | {"artifacts/specification.json": '{"recipe": '},
+        "cut MLmodel": GOOD_FILES | {"MLmodel": ""},
+    }
+    for number, (name, files) in enumerate(broken.items()):
+        store.model(store.run(2.0 + number), tmp_path / name, files=files)
+    store.model(store.run(6.0), tmp_path / "pending", files=GOOD_FILES, status="FAILED")
+    gone = store.model(store.run(7.0), tmp_path / "gone", files=GOOD_FILES)
+    shutil.rmtree(gone.artifact_location.removeprefix("file://"))
+    deleted = store.model(store.run(8.0), tmp_path / "deleted", files=GOOD_FILES)
+    store.client.delete_logged_model(deleted.model_id)
+    assert best(store, loadable=True) is None
+    good = store.run(9.0)
+    store.model(good, tmp_path / "good", files=GOOD_FILES)
+    assert best(store, loadable=True) == good
+    assert best(store) != good
+
+
+def test_best_is_right_among_many_pages_of_runs(store: Store, tmp_path: Path) -> None:
+    """The only loadable run is the 1,100th of 1,200 by its score, and the best of all lies on no first page by time."""
+    origin = store.run(5000.0, started=0)
+    values = [float(1000 + (i * 7919) % 1200) for i in range(1200)]
+    ids = store.clones(origin, values)
+    ranked = [i for _, i in sorted(zip(values, ids, strict=True))]
+    assert best(store) == ranked[0]
+    store.model(ranked[1099], tmp_path / "model", files=GOOD_FILES)
+    assert best(store, loadable=True) == ranked[1099]
+    assert queries.experiments(store.client)[0].finished == 1201
+    assert [row.id for row in queries.runs(store.client, USDCLP, WEEK, 1300)] == [*reversed(ids), origin]
+    assert [row.id for row in queries.runs(store.client, USDCLP, WEEK, 3)] == ids[:-4:-1]
+
+
+# --- lists
+
+
+def test_experiments_count_runs_by_their_end(store: Store) -> None:
+    store.run(1.0, started=1_000_000)
+    store.run(1.0, started=3_000_000)
+    store.run(status="FAILED", started=2_000_000)
+    store.run(status="KILLED", started=1)
+    store.client.delete_run(store.run(1.0, started=9_000_000))
+    store.run(1.0, horizon="15d")
+    seven, fifteen = queries.experiments(store.client)
+    assert (seven.name, fifteen.name) == ("forecaster_7d", "forecaster_15d")
+    assert (seven.finished, seven.failed, seven.other) == (2, 1, 1)
+    assert seven.last_run is not None
+    assert seven.last_run.timestamp() == 3000
+    assert seven.artifact_location.endswith("/mlruns/forecaster_7d")
+    assert seven.tags["service"] == "forex-forecast"
+
+
+def test_a_store_that_may_only_be_read_answers_the_same(store: Store) -> None:
+    run_id = store.run(1.0, started=1_000_000)
+    store.run(status="FAILED", started=2_000_000)
+    with queries.existing_store(f"sqlite:///file:{store.path}?mode=ro&uri=true") as client:
+        assert client is not None
+        assert queries.experiments(client) == queries.experiments(store.client)
+        assert queries.best_run(client, EXPERIMENT, "7d_rmse") == queries.best_run(
+            store.client, EXPERIMENT, "7d_rmse"
+        )
+        assert queries.run(client, run_id[:8]) == queries.run(store.client, run_id)
+
+
+def test_a_run_row_has_the_horizons_own_scores_and_what_a_reader_asks_for(store: Store) -> None:
+    own = {f"30d_{name}": number for number, name in enumerate(queries.SCORES)}
+    store.run(
+        horizon="30d",
+        metrics=own | {"7d_rmse": 99.0, "challenger_30d_rmse": 98.0},
+        params={"origin": "2026-11-19", "as_of": "2026-11-20T08:00:00-03:00"},
+        environment="production",
+        pinned="true",
+        challenger="false",
+    )
+    (row,) = queries.runs(store.client, USDCLP, MONTH)
+    assert row.scores == {name: float(number) for number, name in enumerate(queries.SCORES)}
+    assert (row.pair, row.horizon, row.environment, row.origin) == (
+        "USDCLP",
+        "30d",
+        "production",
+        "2026-11-19",
+    )
+    assert row.marks == ("pinned",)
+    assert row.error is None
+    assert row.ended is not None
+    assert row.ended >= row.started
+
+
+def test_scores_that_are_no_finite_number_are_none_and_metrics_as_logged(store: Store) -> None:
+    run_id = store.run(metrics={"7d_rmse": float("inf"), "7d_mape": float("nan"), "7d_crps": float("-inf")})
+    row = queries.run(store.client, run_id)
+    assert row.scores["rmse"] is row.scores["mape"] is row.scores["crps"] is None
+    assert row.metrics["7d_rmse"] == float("inf")
+    assert row.metrics["7d_crps"] == float("-inf")
+
+
+def test_runs_of_one_pair_and_status(store: Store) -> None:
+    clp, eur = store.run(1.0, started=1), store.run(1.0, pair="EURUSD", started=2)
+    failed = store.run(status="FAILED", error_type="SourceError", error_message="no file", started=3)
+
+    def ids(*arguments: Any) -> list[str]:
+        return [row.id for row in queries.runs(store.client, *arguments)]
+
+    assert ids(None, WEEK) == [failed, eur, clp]
+    assert ids(USDCLP, WEEK) == [failed, clp]
+    assert ids(USDCLP, WEEK, 20, "finished") == [clp]
+    assert ids(USDCLP, WEEK, 1) == [failed]
+    assert ids(USDCLP, MONTH) == []
+    assert queries.run(store.client, failed).error == "SourceError: no file"
+    with pytest.raises(InputError, match="expected one of RUNNING"):
+        ids(USDCLP, WEEK, 20, "done")
+    with pytest.raises(InputError, match="expected 1 or more"):
+        ids(USDCLP, WEEK, 0)
+
+
+# --- one run
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id_with_its_files(store: Store, tmp_path: Path) -> None:
+    run_id = store.run(1.5, params={"num_sources": "3"})
+    (tmp_path / "reports" / "data").mkdir(parents=True)
+    (tmp_path / "reports" / "forecast.json").write_text("{}")
+    (tmp_path / "reports" / "data" / "bundle.parquet").write_text("1234")
+    store.client.log_artifacts(run_id, str(tmp_path / "reports"), "reports")
+    for asked in (run_id, run_id[:8], f" {run_id[:8].upper()} "):
+        row = queries.run(store.client, asked)
+        assert row.id == run_id
+        assert row.params == {"num_sources": "3"}
+        assert row.metrics == {"7d_rmse": 1.5}
+        assert row.tags["pair"] == "USDCLP"
+        assert row.artifacts is not None
+        assert {(a.path, a.bytes) for a in row.artifacts} == {
+            ("reports/forecast.json", 2),
+            ("reports/data/bundle.parquet", 4),
+        }
+
+
+def test_an_unknown_an_ambiguous_and_a_deleted_run_are_clear_errors(store: Store) -> None:
+    origin = store.run(1.0)
+    ids = store.clones(origin, [1.0] * 20)
+    with pytest.raises(InputError, match=r"several runs begin with 00000000: .* and more"):
+        queries.run(store.client, ids[0][:8])
+    assert queries.run(store.client, ids[0]).id == ids[0]
+    with pytest.raises(InputError, match="no run begins with ffffffff"):
+        queries.run(store.client, "f" * 8)
+    for text in ("", "7d", "90d", "abcdefgh", "%", "' or 1", "0" * 33, "____", "%%%%"):
+        with pytest.raises(InputError, match="is not the id of a run"):
+            queries.run(store.client, text)
+    store.client.delete_run(origin)
+    with pytest.raises(InputError, match=f"was deleted; .*--run-id {origin}"):
+        queries.run(store.client, origin[:8])
+
+
+# --- comparison
+
+MEMBERS = {"ets_rmse": 12.0, "ets_mape": 1.2, "ets_weight": 0.4}
+
+
+def test_models_stand_side_by_side_and_params_that_differ_are_named(store: Store) -> None:
+    same = {"origin": "2026-11-19", "num_sources": "3"}
+    first = store.run(
+        11.0,
+        metrics=MEMBERS
+        | {"7d_mape": 1.1, "7d_origins": 208, "challenger_7d_rmse": 10.0, "challenger_ets_weight": 1.0},
+        params=same | {"settings": '{"engine": {"weight_rate": 120, "members": ["ets"]}, "pair": "USDCLP"}'},
+    )
+    second = store.run(
+        13.0,
+        metrics={"var_rmse": 9.0, "var_mape": 0.9, "var_weight": 1.0, "7d_origins": 208},
+        params=same | {"settings": '{"engine": {"weight_rate": 60, "members": ["ets"]}, "pair": "USDCLP"}'},
+    )
+    table = queries.compare(store.client, [first[:8], second, first])
+    assert [row.id for row in table.runs] == [first, second]
+    assert list(table.models) == ["ensemble", "ets", "var", "challenger_ensemble", "challenger_ets"]
+    assert table.models["ensemble"] == (
+        queries.ModelScore(11.0, 1.1, None),
+        queries.ModelScore(13.0, None, None),
+    )
+    assert table.models["challenger_ensemble"] == (queries.ModelScore(10.0, None, None), None)
+    assert table.models["ets"] == (queries.ModelScore(12.0, 1.2, 0.4), None)
+    assert table.models["var"] == (None, queries.ModelScore(9.0, 0.9, 1.0))
+    assert table.params == {"settings.engine.weight_rate": ("120", "60")}
+    assert table.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"params": {"origin": "2026-11-20"}}, "different windows"),
+        ({"metrics": {"7d_origins": 207.0}}, "different windows"),
+        (
+            {"params": {"origin": "2026-11-19", "first_origin": "2022", "last_origin": "2026"}},
+            "from 2022 to 2026",
+        ),
+        ({"pair": "EURUSD"}, "EURUSD 7d, USDCLP 7d"),
+        ({"horizon": "30d"}, "USDCLP 30d, USDCLP 7d"),
+        ({"status": "FAILED", "error_message": "disk full"}, "is FAILED (disk full)"),
+    ],
+)
+def test_runs_whose_scores_do_not_compare_are_said_to(
+    change: dict[str, Any], said: str, store: Store
+) -> None:
+    base: dict[str, Any] = {"metrics": {"7d_origins": 208.0}, "params": {"origin": "2026-11-19"}}
+    table = queries.compare(store.client, [store.run(1.0, **base), store.run(1.0, **base | change)])
+    assert any(said in remark for remark in table.remarks), table.remarks
+
+
+def test_two_different_runs_are_needed(store: Store) -> None:
+    one = store.run(1.0)
+    with pytest.raises(InputError, match="two different ones"):
+        queries.compare(store.client, [one, one[:8]])
+
+
+# --- models
+
+
+def test_versions_carry_their_aliases_and_tags(store: Store) -> None:
+    first, second = store.run(1.0), store.run(2.0)
+    store.version(first, recipe="abc", trained_until="2026-11-12")
+    store.version(second, recipe="abc", trained_until="2026-11-19", pin="true", note="a 'quoted' one")
+    store.version(first, "eurusd-7d")
+    for alias, version in (("champion", "2"), ("previous", "1"), ("challenger", "1")):
+        store.client.set_registered_model_alias("usdclp-7d", alias, version)
+    rows = queries.models(store.client)
+    assert [(row.name, row.version) for row in rows] == [("eurusd-7d", 1), ("usdclp-7d", 2), ("usdclp-7d", 1)]
+    assert [row.version for row in queries.models(store.client, USDCLP)] == [2, 1]
+    champion, former = rows[1:]
+    assert (champion.aliases, former.aliases) == (("champion",), ("challenger", "previous"))
+    assert (champion.recipe, champion.trained_until, champion.pin) == ("abc", "2026-11-19", "true")
+    assert champion.published is None
+    assert champion.run_id == second
+    assert champion.tags["note"] == "a 'quoted' one"
+    assert queries.run(store.client, second).aliases == ("champion",)
+    assert queries.run(store.client, first).version == 1
+
+
+def test_a_run_tells_the_version_it_published_from_the_one_it_learned(store: Store) -> None:
+    pinned = store.run(1.0)
+    store.version(pinned)
+    store.client.set_registered_model_alias("usdclp-7d", "champion", "1")
+    later = store.run(2.0, published_model="usdclp-7d", published_version="1", pinned="bad data")
+    store.version(later)
+    store.client.set_registered_model_alias("usdclp-7d", "challenger", "2")
+    row = queries.run(store.client, later)
+    assert (row.published_version, row.version) == (1, 2)
+    assert row.aliases == ("champion",)
+    assert row.marks == ("pinned",)
+
+
+# --- stores that are not there
+
+
+def test_no_question_makes_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "mlflow" / "mlflow.db"
+    with queries.existing_store(f"sqlite:///{path}") as client:
+        assert client is None
+    assert list(tmp_path.iterdir()) == []
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with queries.existing_store(f"sqlite:///{path}") as client:
+        assert client is None
+    assert path.stat().st_size == 0
+
+
+def test_an_empty_store_has_nothing(store: Store) -> None:
+    with queries.existing_store(store.uri) as client:
+        assert client is not None
+        assert queries.experiments(client) == []
+        assert queries.models(client) == []
+        assert queries.runs(client, USDCLP, WEEK) == []
+        with pytest.raises(InputError, match="no run begins"):
+            queries.run(client, "abcd1234")
+
+
+def test_a_file_that_is_no_database_is_a_tracking_error(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_text("these are notes, not a database" * 100)
+    with pytest.raises(TrackingError, match="not a database"):  # noqa: SIM117
+        with queries.existing_store(f"sqlite:///{path}"):
+            pass
+    assert path.read_text().startswith("these are notes")
+
+
+def test_questions_leave_the_store_as_it_is(store: Store) -> None:
+    run_id = store.run(1.0)
+    store.version(run_id)
+
+    def content() -> list[str]:
+        with closing(sqlite3.connect(store.path)) as database:
+            return list(database.iterdump())
+
+    def files() -> set[Path]:
+        return {path for path in store.path.parent.rglob("*") if path.suffix not in (".db-wal", ".db-shm")}
+
+    before, there = content(), files()
+    asked: list[Callable[[MlflowClient], object]] = [
+        queries.experiments,
+        queries.models,
+        lambda c: queries.runs(c, USDCLP, WEEK),
+        lambda c: queries.run(c, run_id[:8]),
+        lambda c: queries.best_run(c, EXPERIMENT, "7d_rmse", loadable=True),
+    ]
+    for ask in asked:
+        with queries.existing_store(store.uri) as client:
+            assert client is not None
+            ask(client)
+    assert content() == before
+    assert files() == there
