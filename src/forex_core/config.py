@@ -1,5 +1,8 @@
 """Settings: command line over environment `FOREX_*` over `.env` over `forex.toml` over the defaults here.
 
+Where the tracking store is may also be said by MLflow's own names (`MLFLOW_TRACKING_URI` and the others of
+`OTHER_NAMES`), in the environment just below `FOREX_*` or in `.env` just below those there.
+
 Constructed only at an entry point and handed down from there.
 """
 
@@ -15,7 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -68,6 +80,68 @@ class ChronosConfig(BaseModel):
     trained_until: date | None = Field(None, description="last date the weights have seen, where it is known")
 
 
+class MLflowSettings(BaseModel):
+    """Where runs are logged and how they begin."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
+    artifact_uri: str | None = Field(None, description="default: files below data_dir")
+    experiment_name: str = Field("forex", description="of a tracker whose caller names none")
+    auto_start_run: bool = Field(False, description="start a run when the tracker is built")
+    run_name: str | None = None
+    s3_endpoint_url: str | None = Field(None, description="of an S3-compatible store of artifacts")
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+
+class TrackingConfig(BaseModel):
+    """Whether and with what runs are tracked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    backend: Literal["mlflow", "noop"] = "mlflow"
+    mlflow: MLflowSettings = MLflowSettings()
+
+    @property
+    def is_on(self) -> bool:
+        return self.enabled and self.backend == "mlflow"
+
+
+OTHER_NAMES: dict[str, str] = {
+    "MLFLOW_TRACKING_URI": "tracking_uri",
+    "MLFLOW_ARTIFACT_URI": "artifact_uri",
+    "MLFLOW_EXPERIMENT_NAME": "experiment_name",
+    "MLFLOW_S3_ENDPOINT_URL": "s3_endpoint_url",
+    "MLFLOW_S3_ACCESS_KEY_ID": "s3_access_key_id",
+    "MLFLOW_S3_SECRET_ACCESS_KEY": "s3_secret_access_key",
+    # Short forms; where both are set they count for more than MLflow's own.
+    "FOREX_TRACKING_URI": "tracking_uri",
+    "FOREX_ARTIFACT_URI": "artifact_uri",
+}
+"""Variables without a dot in their path: the setting below tracking.mlflow that they stand for."""
+
+
+class _OtherNames(PydanticBaseSettingsSource):
+    """What `OTHER_NAMES` say, of one layer: the environment or `.env`."""
+
+    def __init__(self, settings: type[BaseSettings], variables: Mapping[str, str | None]) -> None:
+        super().__init__(settings)
+        self._variables = {name.upper(): value for name, value in variables.items()}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {
+            setting: self._variables[name]
+            for name, setting in OTHER_NAMES.items()
+            if self._variables.get(name)
+        }
+        return {"tracking": {"mlflow": found}} if found else {}
+
+
 class Settings(BaseSettings):
     """Everything that a deployment may choose."""
 
@@ -88,14 +162,13 @@ class Settings(BaseSettings):
     )
     columns: dict[str, str] = Field({}, description="CSV column name to series name or pair")
     environment: str = "development"
-    tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
-    artifact_uri: str | None = Field(None, description="default: files below data_dir")
     skip_email: bool = True
     cache: bool = Field(
         True, description="keep the members' answers below data_dir, so that a run computes what is new"
     )
     engine: EngineConfig = EngineConfig()
     chronos: ChronosConfig = ChronosConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -106,7 +179,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        return (
+            init_settings,
+            env_settings,
+            _OtherNames(settings_cls, os.environ),
+            dotenv_settings,
+            _OtherNames(settings_cls, _dotenv()),
+            TomlConfigSettingsSource(settings_cls),
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -139,15 +219,24 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_uri(self) -> str:
-        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+        return self.tracking.mlflow.tracking_uri or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
     def mlflow_artifacts(self) -> str:
-        return self.artifact_uri or (self.root / "mlflow" / "mlruns").as_uri()
+        return self.tracking.mlflow.artifact_uri or (self.root / "mlflow" / "mlruns").as_uri()
 
     @property
     def reports_dir(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Records of runs that the tracking store could not take."""
+        return self.root / "spool"
+
+    @property
+    def backups_dir(self) -> Path:
+        return self.root / "backups"
 
     @property
     def cache_dir(self) -> Path:
@@ -169,7 +258,8 @@ def load_settings(**overrides: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(where, "in the settings")) from error
-        raise ConfigError(f"setting '{where}': found {first['input']!r}; {first['msg']}") from error
+        found = "a value that is not shown" if "secret" in where else repr(first["input"])
+        raise ConfigError(f"setting '{where}': found {found}; {first['msg']}") from error
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())
         raise ConfigError(
@@ -182,10 +272,16 @@ def load_settings(**overrides: Any) -> Settings:
 
 def known_names() -> frozenset[str]:
     """Every setting, nested ones with a dot."""
-    names = set(Settings.model_fields)
-    for parent, nested in (("engine", EngineConfig), ("chronos", ChronosConfig)):
-        names |= {f"{parent}.{name}" for name in nested.model_fields}
-    return frozenset(names)
+    return frozenset(_names_of(Settings))
+
+
+def _names_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    names = set()
+    for name, field in model.model_fields.items():
+        names.add(f"{prefix}{name}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names |= _names_of(field.annotation, f"{prefix}{name}.")
+    return names
 
 
 def _refuse_unknown_names(overrides: Mapping[str, Any]) -> None:
@@ -194,10 +290,10 @@ def _refuse_unknown_names(overrides: Mapping[str, Any]) -> None:
         if name not in known:
             raise ConfigError(_unknown(name, "in the call"))
     environment = {n: "in the environment" for n in os.environ if n.upper().startswith(PREFIX)}
-    if Path(".env").is_file():
-        environment |= {n: "in .env" for n in dotenv_values(".env") if n.upper().startswith(PREFIX)}
+    environment |= {n: "in .env" for n in _dotenv() if n.upper().startswith(PREFIX)}
     for name, where in environment.items():
-        if name.upper() == "FOREX_HOME":  # where a deployment is installed; read by its worker, not by us
+        # FOREX_HOME is where a deployment is installed; read by its worker, not by us.
+        if name.upper() == "FOREX_HOME" or name.upper() in OTHER_NAMES:
             continue
         dotted = name[len(PREFIX) :].lower().replace("__", ".")
         if dotted not in known:
@@ -213,16 +309,23 @@ def _refuse_unknown_names(overrides: Mapping[str, Any]) -> None:
                 raise ConfigError(_unknown(name, "in forex.toml"))
 
 
-def _flat(content: Mapping[str, Any]) -> list[str]:
+def _dotenv() -> dict[str, str | None]:
+    return dotenv_values(".env") if Path(".env").is_file() else {}
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the settings in a file; a table that is a value, such as columns, is one."""
+    parents = {name.rpartition(".")[0] for name in known_names()}
     names = []
     for key, value in content.items():
-        nested = isinstance(value, dict) and key in ("engine", "chronos")
-        names += [f"{key}.{inner}" for inner in value] if nested else [key]
+        nested = isinstance(value, dict) and f"{prefix}{key}" in parents
+        names += _flat(value, f"{prefix}{key}.") if nested else [f"{prefix}{key}"]
     return names
 
 
 def _unknown(name: str, where: str, *, spelled: str | None = None, as_variable: bool = False) -> str:
-    near = difflib.get_close_matches(name, known_names(), n=1, cutoff=0.5)
+    same = sorted(known for known in known_names() if known.endswith(f".{name}"))
+    near = same or difflib.get_close_matches(name, known_names(), n=1, cutoff=0.5)
     suggestion = near[0] if near else None
     if suggestion and as_variable:
         suggestion = PREFIX + suggestion.upper().replace(".", "__")

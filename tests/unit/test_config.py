@@ -126,6 +126,9 @@ class TestUnknownNames:
             ("[chronos]\ncontexts = 128", "chronos.contexts", "chronos.context"),
             ("[engin]\nmin_members = 3", "engin", "engine"),
             ("engine.grid_evry = 3", "engine.grid_evry", "engine.grid_every"),
+            ("[tracking]\nenable = true", "tracking.enable", "tracking.enabled"),
+            ("[tracking.mlflow]\nrunname = 'x'", "tracking.mlflow.runname", "tracking.mlflow.run_name"),
+            ("tracking_uri = 'x'", "tracking_uri", "tracking.mlflow.tracking_uri"),
         ],
     )
     def test_of_the_toml_file_are_refused_with_the_nearest_known_one(
@@ -223,8 +226,88 @@ class TestPlaces:
         found = load_settings()
         assert found.mlflow_uri == f"sqlite:///{folder / 'data' / 'mlflow' / 'mlflow.db'}"
         assert found.mlflow_artifacts == (folder / "data" / "mlflow" / "mlruns").as_uri()
-        named = load_settings(tracking_uri="postgresql://db/mlflow", artifact_uri="s3://bucket/runs")
+        assert (found.spool_dir, found.backups_dir) == (
+            folder / "data" / "spool",
+            folder / "data" / "backups",
+        )
+        places = {"tracking_uri": "postgresql://db/mlflow", "artifact_uri": "s3://bucket/runs"}
+        named = load_settings(tracking={"mlflow": places})
         assert (named.mlflow_uri, named.mlflow_artifacts) == ("postgresql://db/mlflow", "s3://bucket/runs")
+
+
+class TestTracking:
+    SECRET = "very-hidden"
+
+    def test_is_a_table_of_the_file(self, folder: Path) -> None:
+        (folder / "forex.toml").write_text(
+            '[tracking]\nbackend = "noop"\nenabled = false\n'
+            '[tracking.mlflow]\nexperiment_name = "mine"\nauto_start_run = true\nrun_name = "first"\n'
+        )
+        found = load_settings().tracking
+        assert (found.backend, found.enabled) == ("noop", False)
+        assert (found.mlflow.experiment_name, found.mlflow.auto_start_run) == ("mine", True)
+        assert found.mlflow.run_name == "first"
+
+    LAYERS = ("FOREX_TRACKING__MLFLOW__TRACKING_URI", "FOREX_TRACKING_URI", "MLFLOW_TRACKING_URI")
+
+    @pytest.mark.parametrize("highest", range(7))
+    def test_a_place_is_said_by_its_path_over_its_short_name_over_mlflows_in_each_layer(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, highest: int
+    ) -> None:
+        for name in self.LAYERS[highest:]:
+            monkeypatch.setenv(name, f"sqlite:///environment/{name}")
+        dotenv = self.LAYERS[max(0, highest - 3) :]
+        (folder / ".env").write_text("".join(f"{name}=sqlite:///dotenv/{name}\n" for name in dotenv))
+        (folder / "forex.toml").write_text('[tracking.mlflow]\ntracking_uri = "sqlite:///toml"\n')
+        wanted = [f"sqlite:///environment/{name}" for name in self.LAYERS]
+        wanted += [f"sqlite:///dotenv/{name}" for name in self.LAYERS]
+        assert load_settings().mlflow_uri == [*wanted, "sqlite:///toml"][highest]
+
+    @pytest.mark.parametrize("layer", ["environment", ".env"])
+    def test_takes_mlflows_names(self, monkeypatch: pytest.MonkeyPatch, folder: Path, layer: str) -> None:
+        given = {
+            "MLFLOW_ARTIFACT_URI": "s3://bucket/runs",
+            "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9000",
+            "MLFLOW_S3_ACCESS_KEY_ID": "me",
+            "MLFLOW_S3_SECRET_ACCESS_KEY": self.SECRET,
+            "MLFLOW_EXPERIMENT_NAME": "mine",
+            "MLFLOW_TRACKING_URI": "",
+        }
+        if layer == "environment":
+            for name, value in given.items():
+                monkeypatch.setenv(name, value)
+        else:
+            (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+        found = load_settings()
+        mlflow = found.tracking.mlflow
+        assert (found.mlflow_artifacts, mlflow.experiment_name) == ("s3://bucket/runs", "mine")
+        assert (mlflow.s3_endpoint_url, mlflow.s3_access_key_id) == ("http://127.0.0.1:9000", "me")
+        assert mlflow.s3_secret_access_key is not None
+        assert mlflow.s3_secret_access_key.get_secret_value() == self.SECRET
+        assert mlflow.tracking_uri is None, "an empty name says nothing"
+
+    def test_shows_no_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_S3_SECRET_ACCESS_KEY", self.SECRET)
+        found = load_settings()
+        assert self.SECRET not in f"{found} {found!r} {found.model_dump()} {found.model_dump_json()}"
+        monkeypatch.setenv("FOREX_TRACKING__MLFLOW__S3_SECRET_ACCESS_KEY", '["very-hidden"]')
+        assert self.SECRET not in refusal(tracking={"mlflow": {"s3_secret_access_key": [self.SECRET]}})
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("FOREX_TRACKING__BACKND", "FOREX_TRACKING__BACKEND"),
+            ("FOREX_TRACKING__MLFLOW__RUNNAME", "FOREX_TRACKING__MLFLOW__RUN_NAME"),
+            ("FOREX_TRACKING_BACKEND", "FOREX_TRACKING__BACKEND"),
+        ],
+    )
+    def test_knows_its_names(self, monkeypatch: pytest.MonkeyPatch, name: str, nearest: str) -> None:
+        monkeypatch.setenv(name, "1")
+        assert f"did you mean {nearest}?" in refusal()
+
+    def test_refuses_a_backend_that_it_does_not_know(self, folder: Path) -> None:
+        (folder / "forex.toml").write_text('[tracking]\nbackend = "wandb"\n')
+        assert "'mlflow' or 'noop'" in refusal()
 
 
 @pytest.mark.parametrize("text", ["market.csv", '["market.csv"]'])

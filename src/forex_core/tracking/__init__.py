@@ -1,7 +1,47 @@
 """Tracking of runs behind one interface. The only place that imports MLflow."""
 
-from forex_core.tracking.base import NoopTracker, Tracker
-from forex_core.tracking.mlflow_tracker import MLflowTracker, open_store
+from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
+from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
+from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.records import Record, forecast_record
+from forex_core.tracking.registry import (
+    Registry,
+    Standing,
+    Version,
+    model_name,
+    registry_from_settings,
+)
+from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot
+from forex_core.tracking.service import MLflowConfig
+from forex_core.tracking.spool import Replayed, replay_spool
+from forex_core.tracking.store import DatabaseCopy, copy_database, open_store, relocate, store_lock
+from forex_core.tracking.throne import Throne
 
-__all__ = ["MLflowTracker", "NoopTracker", "Record", "Tracker", "forecast_record", "open_store"]
+__all__ = [
+    "AUDIT",
+    "DatabaseCopy",
+    "MLflowConfig",
+    "MLflowTracker",
+    "NoopTracker",
+    "Plan",
+    "Record",
+    "Registry",
+    "Replayed",
+    "RunStatus",
+    "Standing",
+    "Succession",
+    "Throne",
+    "Tracker",
+    "Version",
+    "build_tracker_from_config",
+    "copy_database",
+    "forecast_record",
+    "latest_snapshot",
+    "model_name",
+    "open_store",
+    "registry_from_settings",
+    "relocate",
+    "replay_spool",
+    "store_lock",
+    "tracker_from_settings",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from forex_core.tracking.records import Record
 
@@ -15,9 +15,9 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 class Tracker(Protocol):
     """One run at a time in one experiment.
 
-    As a context manager it ends the run on exit: FINISHED, or FAILED with the error's type and message as tags
-    when an exception passes through (KILLED for an interrupt). The exception is never swallowed. A run that an
-    exception finds not yet started is started to hold the reason.
+    As a context manager it starts a run on entering and ends it on exit: FINISHED, or FAILED with the error's type
+    and message as tags when an exception passes through (KILLED for an interrupt). The exception is never swallowed.
+    What is logged while no run is active is left out with a warning; no call starts a run by the way.
     """
 
     @property
@@ -25,16 +25,54 @@ class Tracker(Protocol):
         """Id of the current run, or of the last one."""
         ...
 
-    def start_run(self, run_name: str | None = None, description: str | None = None) -> str:
-        """Start a run, or adopt the one that is active; returns its id."""
+    @property
+    def degraded(self) -> str | None:
+        """Why the records of this run are kept in the spool, None while the store takes them."""
+        ...
+
+    def get_run_id(self) -> str | None:
+        """The same as `run_id`."""
+        ...
+
+    def start_run(
+        self,
+        run_name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Start a run and return its id. A run that is active is adopted, with the tags and description given."""
         ...
 
     def log(self, record: Record) -> None:
-        """Log params, metrics and tags of the active run in one batch."""
+        """Log params, metrics and tags in one batch."""
         ...
 
-    def log_artifacts_dir(self, folder: Path, artifact_path: str | None = None) -> None:
-        """Attach every file below `folder` to the active run."""
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log params, nested ones with dots in their names; a param keeps its first value."""
+        ...
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log the numbers among `metrics`; the rest is left out with a warning."""
+        ...
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; a later value replaces an earlier one."""
+        ...
+
+    def log_figure(self, figure: Any, artifact_file: str, artifact_path: str | None = None) -> None:
+        """Attach a figure of Matplotlib, or of Plotly as .html or .json."""
+        ...
+
+    def log_artifact(self, path: Path | str, artifact_path: str | None = None) -> None:
+        """Attach a file; one that is missing is warned of."""
+        ...
+
+    def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
+        """Attach every file below `folder`."""
+        ...
+
+    def log_model(self, folder: Path | str, name: str) -> str | None:
+        """Log the MLflow model saved in `folder` (it holds MLmodel) as a model of the run; returns its URI."""
         ...
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
@@ -60,16 +98,43 @@ class NoopTracker:
     """The same interface, nothing written."""
 
     run_id: str | None = None
+    degraded: str | None = None
 
-    def start_run(self, run_name: str | None = None, description: str | None = None) -> str:
+    def get_run_id(self) -> str | None:
+        return self.run_id
+
+    def start_run(
+        self,
+        run_name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> str:
         self.run_id = "untracked"
         return self.run_id
 
     def log(self, record: Record) -> None:
         pass
 
-    def log_artifacts_dir(self, folder: Path, artifact_path: str | None = None) -> None:
+    def log_params(self, params: Mapping[str, Any]) -> None:
         pass
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        pass
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        pass
+
+    def log_figure(self, figure: Any, artifact_file: str, artifact_path: str | None = None) -> None:
+        pass
+
+    def log_artifact(self, path: Path | str, artifact_path: str | None = None) -> None:
+        pass
+
+    def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
+        pass
+
+    def log_model(self, folder: Path | str, name: str) -> str | None:
+        return None
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
         pass
@@ -81,6 +146,7 @@ class NoopTracker:
         return None
 
     def __enter__(self) -> Self:
+        self.start_run()
         return self
 
     def __exit__(

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
-from filelock import FileLock, Timeout
+from loguru import logger
 
-from forex_core.errors import TrackingError
+from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking.base import RunStatus
 from forex_core.tracking.records import Record
+from forex_core.tracking.spool import (
+    DESCRIPTION_TAG,
+    SpooledRun,
+    SpoolEntry,
+    log_model,
+    new_spool_id,
+    send,
+)
+from forex_core.tracking.store import (
+    ExperimentRow,
+    experiment_id,
+    file_identity,
+    find_experiment,
+    open_with_experiments,
+    sqlite_path,
+    told,
+    translated,
+)
+from forex_core.tracking.values import Batch, Preparation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SQLITE = "sqlite:///"
-FIRST_START_LIMIT_S = 120
-MAX_TAG = 5000
-_QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-"""What MLflow reads when it is imported: it reports nothing home and draws nothing on the terminal."""
+T = TypeVar("T")
+
+LARGE_ARTIFACT_BYTES = 100_000_000
+RUN_NAME_TAG = "mlflow.runName"
+# What drawing libraries raise for a format, a file or a backend that they cannot serve.
+_DRAWING_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, RuntimeError)
 
 
 class MLflowTracker:
@@ -39,14 +51,19 @@ class MLflowTracker:
     Args:
         tracking_uri: the store's address, such as sqlite:////path/mlflow.db; its folder is made if need be.
         experiment_name: the experiment, made on first use.
+        auto_start_run: start a run at once, not only on entering the context.
+        run_name: name of a run that is started without one.
         artifact_location: where a new experiment keeps its files, as a URI; below it one folder an experiment.
         experiment_tags: tags of a new experiment.
         tags: tags of every run, known before it starts; a failed run has them too.
-        auto_start_run: start a run on entering the context.
-        run_name: name of a run that is started without one.
+        below: the data folder; a store whose files lie neither there nor at `artifact_location` is refused.
+        spool: where records go when the store becomes unreachable; without it that is an error.
+        start_on_enter: start a run on entering the context. A caller that finds out later whether there is
+            anything to log passes False and starts it then; an exception still starts one, to hold the reason.
 
     Raises:
-        TrackingError: when the store cannot be opened or written.
+        TrackingUnavailable: when the store cannot be reached or written, and there is no spool.
+        TrackingError: when the store refuses what it is given, such as another value for a param.
     """
 
     def __init__(
@@ -59,84 +76,248 @@ class MLflowTracker:
         artifact_location: str | None = None,
         experiment_tags: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        below: Path | str | None = None,
+        spool: Path | None = None,
+        start_on_enter: bool = True,
     ) -> None:
         self._uri = tracking_uri
         self._name = experiment_name
-        self._auto_start = auto_start_run
         self._run_name = run_name
         self._artifacts = artifact_location
         self._experiment_tags = dict(experiment_tags or {})
         self._tags = dict(tags or {})
+        self._below = below
+        self._spool = spool
+        self._start_on_enter = start_on_enter
         self._opened: MlflowClient | None = None
+        self._experiments: dict[str, ExperimentRow] | None = None
+        self._file: tuple[int, int] | None = None
+        self._experiment = ""
         self._run_id: str | None = None
         self._active = False
+        self._started_in_context = False
+        self._fresh()
+        if auto_start_run:
+            self.start_run()
+
+    def _fresh(self) -> None:
+        """Forget what belongs to one run."""
+        self._degraded: str | None = None
+        self._entry: SpoolEntry | None = None
+        self._preparation = Preparation()
+        self._params: dict[str, str] = {}
+        self._begun = 0
+        self._over = False
 
     @property
     def run_id(self) -> str | None:
         return self._run_id
 
-    def start_run(self, run_name: str | None = None, description: str | None = None) -> str:
+    @property
+    def degraded(self) -> str | None:
+        return self._degraded
+
+    @property
+    def active(self) -> bool:
+        """Whether a run has been started and not ended."""
+        return self._active
+
+    def get_run_id(self) -> str | None:
+        return self._run_id
+
+    def start_run(
+        self,
+        run_name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> str:
+        described = {DESCRIPTION_TAG: description} if description else {}
         if self._active and self._run_id:
+            adopted = {RUN_NAME_TAG: run_name} if run_name else {}
+            if more := {**(tags or {}), **described, **adopted}:
+                self.set_tags(more)
             return self._run_id
-        tags = dict(self._tags)
-        if description:
-            tags["mlflow.note.content"] = description
-        with _translated(self._uri):
-            created = self._client.create_run(
-                self._experiment(), run_name=run_name or self._run_name, tags=tags
+        if self._over:
+            self._fresh()
+        self._begun = _now_ms()
+        first = self._prepared(
+            lambda: self._preparation.batch(tags={**self._tags, **(tags or {}), **described})
+        )
+        name = run_name or self._run_name
+
+        def create() -> str:
+            client = self._client()
+            self._experiment = experiment_id(
+                client,
+                self._experiments,
+                self._uri,
+                self._name,
+                artifact_root=self._artifacts,
+                tags=self._experiment_tags,
             )
-        self._run_id, self._active = str(created.info.run_id), True
+            created = client.create_run(self._experiment, self._begun, dict(first.tags), name)
+            return str(created.info.run_id)
+
+        self._run_id = None
+        if self._degraded is None:
+            try:
+                self._run_id = self._reached(create)
+            except TrackingUnavailable as error:
+                self._degrade(error)
+        if self._degraded is not None:
+            self._open_spool(first.tags, name)
+        self._active = self._started_in_context = True
+        self._attach(first)
+        assert self._run_id is not None
         return self._run_id
 
     def log(self, record: Record) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        run_id = self._require_run()
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in record.metrics.items()]
-        for name, values in record.stepped.items():
-            metrics += [Metric(name, value, now, step) for step, value in enumerate(values, start=1)]
-        with _translated(self._uri):
-            self._client.log_batch(
-                run_id,
-                metrics=metrics,
-                params=[Param(name, value) for name, value in record.params.items()],
-                tags=[RunTag(name, value[:MAX_TAG]) for name, value in record.tags.items()],
+        if self._is_active("a record"):
+            self._log(
+                lambda: self._preparation.batch(
+                    record.params, record.metrics, record.tags, stepped=record.stepped
+                )
             )
 
-    def log_artifacts_dir(self, folder: Path, artifact_path: str | None = None) -> None:
-        with _translated(self._uri):
-            self._client.log_artifacts(self._require_run(), str(folder), artifact_path)
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        if self._is_active("params"):
+            self._log(lambda: self._preparation.batch(params))
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if self._is_active("metrics"):
+            self._log(lambda: self._preparation.batch(metrics=metrics, step=step))
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        if self._is_active("tags"):
+            self._log(lambda: self._preparation.batch(tags=tags))
+
+    def log_figure(self, figure: Any, artifact_file: str, artifact_path: str | None = None) -> None:
+        if not self._is_active(f"figure {artifact_file}"):
+            return
+        name = Path(artifact_file)
+        if name.is_absolute() or ".." in name.parts or not name.name:
+            logger.warning(
+                "figure not logged: found {!r} as its file, expected a relative path", artifact_file
+            )
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                drawn = _draw(figure, file)
+            except _DRAWING_ERRORS as error:
+                logger.warning("figure {} not logged, it could not be drawn: {}", artifact_file, told(error))
+                return
+            if not drawn:
+                logger.warning(
+                    "figure {} not logged: found {}.{}, expected a figure of Matplotlib or Plotly",
+                    artifact_file,
+                    type(figure).__module__,
+                    type(figure).__qualname__,
+                )
+                return
+            self.log_artifacts_dir(folder, artifact_path)
+
+    def log_artifact(self, path: Path | str, artifact_path: str | None = None) -> None:
+        file = Path(path)
+        if not self._is_active(f"artifact {file}"):
+            return
+        if file.is_dir():
+            self.log_artifacts_dir(file, "/".join(part for part in (artifact_path, file.name) if part))
+        elif self._can_be_read([file]):
+            self._upload(
+                f"artifact {file}",
+                lambda run_id: self._client().log_artifact(run_id, str(file), artifact_path),
+                lambda entry: entry.add_file(file, artifact_path),
+            )
+
+    def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
+        folder = Path(folder)
+        if not self._is_active(f"artifacts of {folder}"):
+            return
+        if not folder.is_dir():
+            logger.warning("artifacts not logged: there is no folder {}", folder)
+        elif self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
+            self._upload(
+                f"artifacts of {folder}",
+                lambda run_id: self._client().log_artifacts(run_id, str(folder), artifact_path),
+                lambda entry: entry.add_folder(folder, artifact_path),
+            )
+
+    def log_model(self, folder: Path | str, name: str) -> str | None:
+        folder = Path(folder)
+        if not self._is_active(f"model {name}"):
+            return None
+        if not (folder / "MLmodel").is_file():
+            logger.warning(
+                "model {} not logged: {} holds no file MLmodel; save it with mlflow.<flavour>.save_model",
+                name,
+                folder,
+            )
+            return None
+        if not self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
+            return None
+        return self._upload(
+            f"model {name}",
+            lambda run_id: log_model(self._client(), self._experiment, run_id, folder, name),
+            lambda entry: entry.add_model(folder, name),
+        )
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
-        if self._active and self._run_id:
-            with _translated(self._uri):
-                self._client.set_terminated(self._run_id, status)
-            self._active = False
+        if status not in get_args(RunStatus):
+            raise TrackingError(
+                f"a run cannot end as {status!r}; expected one of {', '.join(get_args(RunStatus))}"
+            )
+        if not (self._active and self._run_id):
+            return
+        run_id, now = self._run_id, _now_ms()
+        if self._entry is None:
+            try:
+                self._reached(lambda: self._client().set_terminated(run_id, status, now))
+            except TrackingUnavailable as error:
+                self._degrade(error)
+                self._open_spool({}, None)
+        if self._entry is not None:
+            entry = self._entry
+            self._spooled(lambda: entry.end(status, now))
+        self._active, self._over = False, True
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        with _translated(self._uri):
-            found = self._client.search_runs(
-                [self._experiment()],
-                f"attributes.status = 'FINISHED' and {wanted}",
+        wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
+
+        def search() -> str | None:
+            client = self._client()
+            experiment = find_experiment(client, self._experiments, self._name)
+            if experiment is None:
+                return None
+            found = client.search_runs(
+                [experiment.id],
+                f"attributes.status = 'FINISHED' and {wanted}"
+                if wanted
+                else "attributes.status = 'FINISHED'",
                 order_by=["attributes.start_time DESC"],
                 max_results=1,
             )
-        return str(found[0].info.run_id) if found else None
+            return str(found[0].info.run_id) if found else None
+
+        return self._asked(search)
 
     def read_text(self, run_id: str, artifact_path: str) -> str | None:
-        import mlflow.artifacts
+        def read() -> str | None:
+            import mlflow.artifacts
 
-        with _translated(self._uri):
-            uri = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact_path}"
-            try:
-                return str(mlflow.artifacts.load_text(uri))
-            except OSError:
+            client = self._client()
+            folder = artifact_path.rpartition("/")[0] or None
+            if all(item.path != artifact_path for item in client.list_artifacts(run_id, folder)):
                 return None
+            location = client.get_run(run_id).info.artifact_uri
+            return str(mlflow.artifacts.load_text(f"{location}/{artifact_path}"))
+
+        return self._asked(read)
 
     def __enter__(self) -> Self:
-        if self._auto_start:
+        self._started_in_context = self._active
+        if self._start_on_enter:
             self.start_run()
         return self
 
@@ -146,100 +327,208 @@ class MLflowTracker:
         if error is None:
             self.end_run()
             return
-        if not self._active:
-            self.start_run()
-        message = " ".join(str(error).split())
-        self.log(
-            Record(tags={"error_type": type(error).__name__, "error_message": message, "status": "failed"})
-        )
-        self.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+        try:
+            if not self._active and not self._started_in_context:
+                self.start_run()
+            if self._active:
+                message = " ".join(str(error).split())
+                self.set_tags(
+                    {"error_type": type(error).__name__, "error_message": message, "status": "failed"}
+                )
+                self.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+        except TrackingError as second:  # the exception that passes through is the one to see
+            logger.error("the failure could not be logged: {}", second)
 
-    @property
+    # --- the store
+
     def _client(self) -> MlflowClient:
         if self._opened is None:
-            self._opened = open_store(self._uri)
+            self._opened, self._experiments = open_with_experiments(self._uri, self._artifacts, self._below)
+            self._file = file_identity(self._uri)
+        elif self._file != file_identity(self._uri):
+            # Its open connections would go on writing to a file that has no name any more.
+            raise TrackingUnavailable(
+                f"the database {sqlite_path(self._uri)} was removed or replaced while it was in use; "
+                "put the right one back"
+            )
         return self._opened
 
-    def _experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
+    def _reached(self, call: Callable[[], T]) -> T:
+        """Do something in the store.
 
-        found = self._client.get_experiment_by_name(self._name)
-        if found is None:
-            location = f"{self._artifacts.rstrip('/')}/{self._name}" if self._artifacts else None
+        Raises:
+            TrackingUnavailable: when it cannot be reached.
+        """
+        with translated(self._uri):
+            return call()
+
+    def _asked(self, question: Callable[[], T | None]) -> T | None:
+        """An answer of the store, None when it is unreachable and there is a spool to go on with."""
+        if self._degraded is not None:
+            return None
+        try:
+            return self._reached(question)
+        except TrackingUnavailable as error:
+            self._degrade(error)
+            if self._active:
+                self._open_spool({}, None)
+            return None
+
+    def _log(self, prepare: Callable[[], Batch]) -> None:
+        batch = self._prepared(prepare)
+        run_id = self._run_id
+        assert run_id is not None
+        if self._entry is None and batch:
             try:
-                return str(self._client.create_experiment(self._name, location, self._experiment_tags))
-            except MlflowException as error:
-                # Another process was first.
-                found = self._client.get_experiment_by_name(self._name)
-                if found is None:
-                    raise TrackingError(f"experiment {self._name} cannot be made: {error}") from error
-        if found.lifecycle_stage != "active":
-            raise TrackingError(
-                f"experiment {self._name} was deleted in {self._uri}; restore it with "
-                f"'mlflow experiments restore -x {found.experiment_id}'"
-            )
-        return str(found.experiment_id)
+                self._reached(lambda: send(self._client(), run_id, batch))
+            except TrackingUnavailable as error:
+                self._degrade(error)
+                self._open_spool({}, None)
+        if self._entry is not None and batch:
+            entry = self._entry
+            self._spooled(lambda: entry.add_batch(batch))
+        self._params.update(batch.params)
+        self._attach(batch)
 
-    def _require_run(self) -> str:
+    def _prepared(self, prepare: Callable[[], Batch]) -> Batch:
+        """A batch made acceptable, with what was changed told.
+
+        Raises:
+            TrackingError: when a param was logged with another value.
+        """
+        try:
+            batch = prepare()
+        except ValueError as error:
+            raise TrackingError(f"nothing of this was logged: {error}") from error
+        for key, value in batch.params.items():
+            if self._params.get(key, value) != value:
+                raise TrackingError(
+                    f"nothing of this was logged: param {key} has the value {_short(self._params[key])} in run "
+                    f"{self._run_id} and cannot become {_short(value)}; give it another name, or log it as a tag"
+                )
+        for note in self._preparation.take_notes():
+            logger.warning("{}", note)
+        return batch
+
+    def _attach(self, batch: Batch) -> None:
+        """Whole texts of what was cut, as files."""
+        if not batch.texts:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for place, text in batch.texts.items():
+                file = Path(folder) / place
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+            self.log_artifacts_dir(folder)
+
+    def _upload(self, what: str, store: Callable[[str], T], keep: Callable[[SpoolEntry], None]) -> T | None:
+        """Attach files; whatever goes wrong is told and ends there."""
+        run_id = self._run_id
+        assert run_id is not None
+        try:
+            if self._entry is None:
+                try:
+                    return self._reached(lambda: store(run_id))
+                except TrackingUnavailable as error:
+                    self._degrade(error)
+                    self._open_spool({}, None)
+            entry = self._entry
+            assert entry is not None
+            self._spooled(lambda: keep(entry))
+        except TrackingError as error:
+            logger.warning("{} not logged: {}", what, error)
+        return None
+
+    def _can_be_read(self, files: list[Path]) -> bool:
+        for file in files:
+            try:
+                with file.open("rb"):
+                    size = file.stat().st_size
+            except OSError as error:
+                logger.warning("artifact not logged: {}", told(error))
+                return False
+            if size > LARGE_ARTIFACT_BYTES:
+                logger.warning("artifact {} is large, {:.0f} MB; it is logged all the same", file, size / 1e6)
+        return True
+
+    def _is_active(self, what: str) -> bool:
         if not (self._active and self._run_id):
-            raise TrackingError("no run is active; start one before logging")
-        return self._run_id
+            logger.warning("{} not logged: no run is active; start one before", what)
+            return False
+        return True
+
+    # --- the spool
+
+    def _degrade(self, error: TrackingUnavailable) -> None:
+        """From here on nothing of this run goes to the store.
+
+        Raises:
+            TrackingUnavailable: `error`, when there is no spool.
+        """
+        if self._spool is None:
+            raise error
+        self._degraded = str(error)
+        logger.warning(
+            "the records of this run go to {} from now on; log them later with 'forex tracking replay': {}",
+            self._spool,
+            error,
+        )
+
+    def _open_spool(self, tags: Mapping[str, str], run_name: str | None) -> None:
+        assert self._spool is not None
+        spool, spool_id = self._spool, new_spool_id()
+        run = SpooledRun(
+            spool_id=spool_id,
+            run_id=self._run_id,
+            experiment=self._name,
+            experiment_tags=self._experiment_tags,
+            artifact_root=self._artifacts,
+            run_name=run_name or self._run_name,
+            tags=tags or self._tags,
+            start_time=self._begun,
+            reason=self._degraded or "",
+        )
+        self._entry = self._spooled(lambda: SpoolEntry(spool, run))
+        if self._run_id is None:
+            self._run_id = spool_id
+
+    def _spooled(self, write: Callable[[], T]) -> T:
+        try:
+            return write()
+        except OSError as error:
+            raise TrackingError(
+                f"the store is unreachable ({self._degraded}) and the spool {self._spool} cannot be written either "
+                f"({told(error)}); make room there or let it be written"
+            ) from error
 
 
-def open_store(uri: str) -> MlflowClient:
-    """A client of the store at `uri`, which is made and brought to MLflow's schema by one process at a time.
-
-    Raises:
-        TrackingError: when the folder cannot be written or the database cannot be opened.
-    """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    with _translated(uri):
-        from mlflow import MlflowClient
-
-        if not uri.startswith(SQLITE):
-            return MlflowClient(uri)
-        path = Path(uri.removeprefix(SQLITE))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if _is_migrated(path):
-            return MlflowClient(uri)
-        # Two first starts at once would run the migrations against each other.
-        with FileLock(f"{path}.lock", timeout=FIRST_START_LIMIT_S):
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-        return client
-
-
-def _is_migrated(path: Path) -> bool:
-    """Whether a first start has finished: WAL, which lasts in the file, is its last step."""
-    if not path.exists():
+def _draw(figure: Any, file: Path) -> bool:
+    """Save a figure by its own means; False when it has none."""
+    if hasattr(figure, "savefig"):
+        figure.savefig(file)
+    elif hasattr(figure, "write_html") and hasattr(figure, "write_json"):
+        if file.suffix == ".json":
+            figure.write_json(file)
+        elif file.suffix in (".html", ".htm"):
+            figure.write_html(file)  # with its script, so that it opens without a network
+        else:
+            figure.write_image(file)
+    else:
         return False
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return str(connection.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+    return True
 
 
-@contextmanager
-def _translated(uri: str) -> Iterator[None]:
-    """Third-party errors of the store as `TrackingError`, with its address."""
-    try:
-        yield
-    except _store_errors() as error:
-        reason = " ".join(str(error).split())[:500]
-        raise TrackingError(
-            f"the tracking store {_without_password(uri)} could not be used ({type(error).__name__}: {reason}); "
-            "check that it exists, is writable and is not locked"
-        ) from error
+def _quoted(value: str) -> str:
+    """
+    >>> _quoted("it's")
+    '"it\\'s"'
+    """
+    return f'"{value}"' if "'" in value else f"'{value}'"
 
 
-def _store_errors() -> tuple[type[BaseException], ...]:
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, Timeout)
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 120 else f"{text[:119]}…")
 
 
-def _without_password(uri: str) -> str:
-    password = urlparse(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -50,41 +50,44 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
         TrackingError: MLflow could not write it.
     """
     quiet()
-    import mlflow.pyfunc
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.datetime, "date"),
-        *(ColSpec(DataType.double, n) for n in specification.columns[1:]),
-    ]
-    outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.datetime, "target_date"),
-        ColSpec(DataType.long, "step"),
-    ]
-    outputs += [ColSpec(DataType.double, str(level)) for level in LEVELS]
-    names = (*_REQUIRED, *(_FOR_CHRONOS if "chronos" in specification.state.weights else ()))
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # MLflow's own use of pandas, and its advice on type hints: the signature is given.
+    with warnings.catch_warnings():
+        # MLflow's advice on type hints, of its own classes and of ours: the signature is given. And its use of pandas.
+        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)
         warnings.filterwarnings("ignore", "Operation with range is deprecated")
-        warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method")
-        document = Path(scratch) / DOCUMENT
-        document.write_text(specification.to_json(), encoding="utf-8")
-        carry_code(Path(scratch) / "code")
-        try:
-            mlflow.pyfunc.save_model(
-                folder,
-                python_model=str(_SCRIPT),
-                artifacts={"specification": str(document)},
-                code_paths=[str(Path(scratch) / "code" / "forex_core")],
-                signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
-                input_example=frame[list(specification.columns)].tail(_EXAMPLE_ROWS).reset_index(drop=True),
-                pip_requirements=[f"{name}=={version(name)}" for name in names],
-                metadata={"recipe": specification.recipe, "pair": str(specification.pair)},
-            )
-        except (MlflowException, OSError) as error:
-            raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
+        import mlflow.pyfunc
+        from mlflow.exceptions import MlflowException
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+        inputs: list[ColSpec | TensorSpec] = [
+            ColSpec(DataType.datetime, "date"),
+            *(ColSpec(DataType.double, name) for name in specification.columns[1:]),
+        ]
+        outputs: list[ColSpec | TensorSpec] = [
+            ColSpec(DataType.datetime, "target_date"),
+            ColSpec(DataType.long, "step"),
+            *(ColSpec(DataType.double, str(level)) for level in LEVELS),
+        ]
+        names = (*_REQUIRED, *(_FOR_CHRONOS if "chronos" in specification.state.weights else ()))
+        with tempfile.TemporaryDirectory() as scratch:
+            document = Path(scratch) / DOCUMENT
+            document.write_text(specification.to_json(), encoding="utf-8")
+            carry_code(Path(scratch) / "code")
+            try:
+                mlflow.pyfunc.save_model(
+                    folder,
+                    python_model=str(_SCRIPT),
+                    artifacts={"specification": str(document)},
+                    code_paths=[str(Path(scratch) / "code" / "forex_core")],
+                    signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
+                    input_example=frame[list(specification.columns)]
+                    .tail(_EXAMPLE_ROWS)
+                    .reset_index(drop=True),
+                    pip_requirements=[f"{name}=={version(name)}" for name in names],
+                    metadata={"recipe": specification.recipe, "pair": str(specification.pair)},
+                )
+            except (MlflowException, OSError) as error:
+                raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
     return folder
 
 

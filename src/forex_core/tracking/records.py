@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from forex_core.champion import Choice
 from forex_core.models.features import copper_features
-from forex_core.types import ForecastRun, MarketBundle
+from forex_core.types import ENSEMBLE, ForecastRun, MarketBundle, Publication
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,79 @@ class Record:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def forecast_record(run: ForecastRun, bundle: MarketBundle) -> Record:
-    """The design's list for one published forecast. RMSE and MAE in quote units, MAPE in percent."""
+def forecast_record(choice: Choice, bundle: MarketBundle, publication: Publication, recipe: str) -> Record:
+    """The design's list for one published forecast. RMSE and MAE in quote units, MAPE in percent.
+
+    What has no prefix describes what was published, `challenger_` what was not.
+
+    Args:
+        recipe: of the engine that made the run, which is not that of the champion while a new one is on trial.
+    """
+    run = choice.published
     prefix = str(run.horizon)
-    ours = run.evaluation.scores["ensemble"]
-    metrics = {
+    ours = run.evaluation.scores[ENSEMBLE]
+    metrics = _scores(run)
+    if choice.other is not None:
+        metrics |= {f"challenger_{name}": value for name, value in _scores(choice.other).items()}
+    decision = choice.decision
+    if decision.comparison is not None:
+        metrics |= {
+            "decision_statistic": decision.comparison.difference,
+            "decision_standard_error": decision.comparison.standard_error,
+            "decision_origins": float(decision.comparison.origins),
+            "decision_origins_effective": decision.comparison.origins_effective,
+        }
+    forecast = run.forecast
+    params = {
+        "num_sources": len(bundle.sources),
+        "num_news": len(bundle.news),
+        "num_events": len(bundle.events),
+        f"{bundle.pair.slug}_series_length": len(bundle),
+        "copper_features_available": bool(copper_features(bundle)),
+        "forecast_mean": f"{forecast.mean[-1]:.10g}",
+        "forecast_std": f"{forecast.std[-1]:.10g}",
+        "fingerprint": run.fingerprint,
+        "as_of": run.as_of.isoformat(),
+        "origin": forecast.origin.isoformat(),
+        "first_origin": run.evaluation.origins[0].isoformat(),
+        "last_origin": run.evaluation.origins[-1].isoformat(),
+        "trained_until": run.state.trained_until.isoformat(),
+        "settings": json.dumps(run.settings, sort_keys=True),
+        "libraries": json.dumps(run.libraries, sort_keys=True),
+    }
+    run_tags = {
+        "pair": str(bundle.pair),
+        "horizon": prefix,
+        "fingerprint": run.fingerprint,
+        "recipe": recipe,
+        "published_recipe": run.recipe,
+        "published_model": publication.model,
+        "published_version": str(publication.version),
+        "published_digest": forecast.digest,
+        "decision": publication.outcome,
+        "decision_reason": publication.reason,
+        "as_of_date": run.as_of.date().isoformat(),
+        "git_commit": git_commit(),
+        "verdict": run.verdict.kind,
+        "status": "published",
+        **{f"left_out.{name}": reason for name, reason in run.failures.items()},
+    }
+    if publication.challenger is not None:
+        run_tags["challenger"] = str(publication.challenger)
+    if publication.outcome == "pinned":
+        run_tags["pinned"] = publication.reason
+    return Record(
+        params={name: str(value) for name, value in params.items()},
+        metrics=metrics,
+        stepped={f"{prefix}_rmse_by_step": ours.rmse_by_step},
+        tags=run_tags,
+    )
+
+
+def _scores(run: ForecastRun) -> dict[str, float]:
+    prefix = str(run.horizon)
+    ours = run.evaluation.scores[ENSEMBLE]
+    metrics: dict[str, float | None] = {
         f"{prefix}_rmse": ours.rmse,
         f"{prefix}_mae": ours.mae,
         f"{prefix}_mape": ours.mape_pct,
@@ -48,38 +117,7 @@ def forecast_record(run: ForecastRun, bundle: MarketBundle) -> Record:
         metrics[f"{member.name}_rmse"] = scores.rmse
         metrics[f"{member.name}_mape"] = scores.mape_pct
         metrics[f"{member.name}_weight"] = member.weight
-    forecast = run.forecast
-    params = {
-        "num_sources": len(bundle.sources),
-        "num_news": len(bundle.news),
-        "num_events": len(bundle.events),
-        f"{bundle.pair.slug}_series_length": len(bundle),
-        "copper_features_available": bool(copper_features(bundle)),
-        "forecast_mean": f"{forecast.mean[-1]:.10g}",
-        "forecast_std": f"{forecast.std[-1]:.10g}",
-        "fingerprint": run.fingerprint,
-        "as_of": run.as_of.isoformat(),
-        "origin": forecast.origin.isoformat(),
-        "settings": json.dumps(run.settings, sort_keys=True),
-        "libraries": json.dumps(run.libraries, sort_keys=True),
-    }
-    run_tags = {
-        "pair": str(bundle.pair),
-        "horizon": prefix,
-        "fingerprint": run.fingerprint,
-        "recipe": run.recipe,
-        "as_of_date": run.as_of.date().isoformat(),
-        "git_commit": git_commit(),
-        "verdict": run.verdict.kind,
-        "status": "published",
-        **{f"left_out.{name}": reason for name, reason in run.failures.items()},
-    }
-    return Record(
-        params={name: str(value) for name, value in params.items()},
-        metrics={name: value for name, value in metrics.items() if value is not None},
-        stepped={f"{prefix}_rmse_by_step": ours.rmse_by_step},
-        tags=run_tags,
-    )
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forex_core.champion import Reigning
+from forex_core.config import Settings
 from forex_core.errors import InputError, TrackingError
+from forex_core.tracking import queries
+from forex_core.tracking.build import connect
 from forex_core.tracking.packaging import read_model
 from forex_core.tracking.store import local_path, open_store, store_lock, translated
 from forex_core.types import Horizon, Pair
@@ -56,7 +59,7 @@ class Pin:
     audit_run: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.reason} ({self.by}, {self.at})"
+        return f"{self.reason or 'no reason given'} ({self.by}, {self.at})"
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,12 @@ def model_name(pair: Pair, horizon: Horizon) -> str:
     'usdclp-7d'
     """
     return f"{pair.slug}-{horizon}"
+
+
+def registry_from_settings(settings: Settings) -> Registry:
+    """The registry of a deployment."""
+    connect(settings)
+    return Registry(settings.mlflow_uri, settings.mlflow_artifacts, settings.root)
 
 
 class Registry:
@@ -230,6 +239,46 @@ class Registry:
                     self._point(model_name, alias, found.number)
                 self.client.set_model_version_tag(model_name, str(found.number), "stage", str(stage))
             return self.version(model_name, found.number)
+
+    def get_run_info(self, run_id: str) -> queries.RunRow:
+        """A run with its params, metrics, tags and artifacts, by its id or the beginning of it.
+
+        Raises:
+            InputError: no run has that id, or several have it.
+        """
+        return queries.run(self.client, run_id)
+
+    def get_best_run(
+        self,
+        metric: str,
+        mode: Literal["min", "max"] = "min",
+        *,
+        pair: Pair | None = None,
+        experiment_name: str | None = None,
+    ) -> queries.RunRow | None:
+        """The finished run of a pair with the best finite value of a metric and a model that can be loaded, or None.
+
+        Args:
+            experiment_name: by default the forecasts of the horizon that the metric is named after, such as `7d_rmse`.
+
+        Raises:
+            InputError: the metric's name is none, or names no horizon and no experiment is given.
+        """
+        if experiment_name is None:
+            experiment_name = f"forecaster_{Horizon.parse(metric.partition('_')[0])}"
+        return queries.best_run(self.client, experiment_name, metric, mode, pair, loadable=True)
+
+    def metric_of(self, version: Version, metric: str) -> float | None:
+        """What the finished run behind a version logged as a metric; None without a finite value."""
+        if version.run_id is None:
+            return None
+        with translated(self.uri):
+            run = self.client.get_run(version.run_id)
+        value = run.data.metrics.get(metric)
+        # Infinity is stored as 1.8e308.
+        if value is None or run.info.status != "FINISHED" or abs(value) >= 1e308:
+            return None
+        return float(value)
 
     # --- versions and standing
 
@@ -369,8 +418,21 @@ class Registry:
             self.client.set_model_version_tag(version.model, number, "pin", json.dumps(vars(pin)))
             self._point(version.model, CHAMPION, version.number)
             if pin.replaced is not None:
-                why = json.dumps({"by": pin.by, "at": pin.at, "reason": pin.reason, "to": version.number})
-                self.client.set_model_version_tag(version.model, str(pin.replaced), "rolled_back", why)
+                self._mark_rolled_back(version, pin)
+
+    def complete(self, standing: Standing) -> None:
+        """Write what a killed `enthrone` left out: the mark of the version that was replaced."""
+        pin = standing.pin
+        if pin is None or pin.replaced is None or standing.champion is None:
+            return
+        replaced = self.version(standing.model, pin.replaced)
+        if not replaced.rolled_back:
+            with translated(self.uri):
+                self._mark_rolled_back(standing.champion, pin)
+
+    def _mark_rolled_back(self, champion: Version, pin: Pin) -> None:
+        why = json.dumps({"by": pin.by, "at": pin.at, "reason": pin.reason, "to": champion.number})
+        self.client.set_model_version_tag(champion.model, str(pin.replaced), "rolled_back", why)
 
     def restore(self, standing: Standing, former: Version) -> None:
         """Undo `enthrone`: `former` is champion again, as it was, and what was written for the rollback is gone."""
