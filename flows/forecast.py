@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from uuid import UUID
 
 from loguru import logger
-from prefect import Flow, flow, get_run_logger, task
+from prefect import Flow, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import MissingContextError
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
-from prefect.states import State
+from prefect.states import Completed, State
 
+from flows.logs import connect_logging
+from forex_core.champion import Choice, Reigning, choose
 from forex_core.config import Settings, load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
@@ -28,16 +29,25 @@ from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
 from forex_core.report.text import markdown_summary
-from forex_core.tracking import MLflowTracker, Tracker, forecast_record
-from forex_core.types import HORIZONS, ForecastRun, Horizon, MarketBundle, Pair
-
-if TYPE_CHECKING:
-    from loguru import Message
+from forex_core.tracking import (
+    Standing,
+    Throne,
+    Tracker,
+    forecast_record,
+    model_name,
+    tracker_from_settings,
+)
+from forex_core.types import HORIZONS, ForecastRun, Horizon, MarketBundle, Pair, Publication
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
 
 SERVICE = "forex-forecast"
+WARNING_TAG = "tracking-degraded"
+UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
+SPOOLED = (
+    "The tracking store could not be reached: 'forex tracking replay' logs this run when it can be again."
+)
 
 
 def _source_was_unavailable(_task: object, _run: object, state: State[Any]) -> bool:
@@ -66,38 +76,60 @@ def load(settings: Settings, as_of: date | None) -> MarketBundle:
 
 
 @task(name="forecast", cache_policy=NO_CACHE)
-def compute(engine: Engine, bundle: MarketBundle, horizon: Horizon) -> ForecastRun:
-    """The engine's run; arithmetic that failed once is not tried again."""
-    run = engine.forecast(bundle, horizon)
-    for name, reason in run.failures.items():
+def compute(
+    engine: Engine, bundle: MarketBundle, horizon: Horizon, reigning: Reigning | None, settings: Settings
+) -> tuple[Choice, ForecastRun]:
+    """What is published, and the run of the state learned today; arithmetic that failed once is not tried again."""
+    kept = settings.cache_dir / "members" if settings.cache else None
+    choice, new = choose(engine, bundle, horizon, reigning, kept)
+    for name, reason in new.failures.items():
         logger.warning("member {} left out: {}", name, reason)
-    logger.info("forecast computed: {}", run.verdict.sentence)
-    return run
+    logger.info("champion: {}. {}", choice.decision.outcome, choice.decision.reason)
+    logger.info("forecast computed: {}", choice.published.verdict.sentence)
+    return choice, new
 
 
 @task(name="publish", cache_policy=NO_CACHE)
-def publish(run: ForecastRun, bundle: MarketBundle, tracker: Tracker, settings: Settings) -> Document:
-    """Write the report's files into a folder of the run's own and log the run with them."""
-    name = _run_name()
+def publish(
+    choice: Choice,
+    new: ForecastRun,
+    bundle: MarketBundle,
+    tracker: Tracker,
+    throne: Throne | None,
+    settings: Settings,
+) -> Document:
+    """Log the run with its model, write the report's files into a folder of its own, and settle who is champion."""
+    run, name = choice.published, _run_name()
     description = f"{run.horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
     with ThreadPoolExecutor(1) as pool:
-        # Charts are drawn by processes of their own while this one opens the tracking store.
+        # Charts are drawn by processes of their own while this one writes to the tracking store.
         drawn = pool.submit(draw_charts, run, bundle, settings.cache_dir)
         run_id = tracker.start_run(name, description)
+        made = throne.register(tracker, new, bundle, settings) if throne else None
         drawings = drawn.result()
+    publication = (
+        throne.publication(choice.decision, made)
+        if throne
+        else Publication(model_name(bundle.pair, run.horizon), None, choice.decision.outcome, UNTRACKED)
+    )
     folder = settings.reports_dir / bundle.pair.slug / str(run.horizon) / f"{name}_{run_id[:8]}"
-    document = write_report(folder, run, bundle, run_id, drawings)
+    document = write_report(folder, run, bundle, run_id, drawings, publication)
     logger.info("report written: {}", document["report"])
-    tracker.log(forecast_record(run, bundle))
+    tracker.log(forecast_record(choice, bundle, publication, new.recipe))
     tracker.log_artifacts_dir(folder, "reports")
+    if throne and made and not tracker.degraded:
+        throne.settle(choice.decision, made, bundle.origin)
+    warnings = [*(throne.warnings if throne else ()), *([SPOOLED] if tracker.degraded else ())]
+    if warnings:
+        tracker.set_tags({"tracking": "degraded"})
     logger.info("run logged: {}", run_id)
-    return document
+    return document | {"warnings": warnings}
 
 
 def _published_before(
-    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon
+    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon, standing: Standing
 ) -> Document | None:
-    """The document of a finished run of the same recipe, data and as-of day, when its report is still there."""
+    """The document of a finished run of the same recipe, data, as-of day and champion, if its report is still there."""
     key = {
         "pair": str(bundle.pair),
         "horizon": str(horizon),
@@ -106,6 +138,9 @@ def _published_before(
         "as_of_date": bundle.as_of.date().isoformat(),
         "status": "published",
     }
+    champion = standing.champion
+    if champion and champion.trained_until and champion.trained_until <= bundle.origin:
+        key["published_version"] = str(champion.number)
     run_id = tracker.find_run(key)
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     if text is None:
@@ -114,19 +149,44 @@ def _published_before(
     if not Path(document["report"]).is_file():
         return None
     logger.info("published as run {} already; force publishes again", run_id)
-    return document | {"already_published": True}
+    return document | {"already_published": True, "warnings": []}
 
 
 def _forecast(
     horizon: Horizon, settings: Settings, as_of: date | None, output: Path | None, force: bool
-) -> Document:
+) -> Document | State[Document]:
     """The task graph that every horizon shares."""
-    _connect_logging()
+    connect_logging()
     logger.info("flow started: {} {}", settings.pair, horizon)
-    tracker = MLflowTracker(
-        settings.mlflow_uri,
+    with _tracker(settings, horizon) as tracker:
+        bundle = load(settings, as_of)
+        engine = build_engine(settings, PROGRESS.get())
+        throne = Throne.of(settings, bundle.pair, horizon)
+        standing = throne.standing if throne else Standing(model_name(bundle.pair, horizon))
+        document = None if force else _published_before(tracker, engine, bundle, horizon, standing)
+        if document is None:
+            reigning = throne.reigning(engine, bundle) if throne else None
+            choice, new = compute(engine, bundle, horizon, reigning, settings)
+            document = publish(choice, new, bundle, tracker, throne, settings)
+        if output:
+            document = copy_report(document, output.absolute())
+        create_markdown_artifact(
+            markdown=markdown_summary(document),
+            key=f"forecast-{bundle.pair.slug}-{horizon}",
+            description=f"{horizon} forecast of {bundle.pair}",
+        )
+    if not document["warnings"]:
+        return document
+    _tag_flow_run(WARNING_TAG)
+    message = " ".join(document["warnings"])
+    return Completed(name="CompletedWithWarning", message=message, data=document)
+
+
+def _tracker(settings: Settings, horizon: Horizon) -> Tracker:
+    return tracker_from_settings(
+        settings,
         f"forecaster_{horizon}",
-        artifact_location=settings.mlflow_artifacts,
+        start_on_enter=False,  # what was published before makes no run
         experiment_tags={"model_family": "ensemble", "horizon": str(horizon), "service": SERVICE},
         run_name=_run_name(),
         tags={
@@ -137,27 +197,20 @@ def _forecast(
             "prefect_flow_run_id": str(flow_run.id or "none"),
         },
     )
-    with tracker:
-        bundle = load(settings, as_of)
-        engine = build_engine(settings, PROGRESS.get())
-        document = None if force else _published_before(tracker, engine, bundle, horizon)
-        if document is None:
-            document = publish(compute(engine, bundle, horizon), bundle, tracker, settings)
-        if output:
-            document = copy_report(document, output.absolute())
-        create_markdown_artifact(
-            markdown=markdown_summary(document),
-            key=f"forecast-{bundle.pair.slug}-{horizon}",
-            description=f"{horizon} forecast of {bundle.pair}",
-        )
-    return document
+
+
+def _tag_flow_run(tag: str) -> None:
+    """Add a tag to the Prefect run that this is part of."""
+    if flow_run.id:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(flow_run.id), tags={*flow_run.tags, tag})
 
 
 def _run_name() -> str:
     return f"forecast_{datetime.now(UTC):%Y%m%d_%H%M%S}"
 
 
-def _flow(horizon: Horizon) -> Flow[..., Document]:
+def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
     @flow(
         name=f"forecast-{horizon}",
         description=f"Forecast of one currency pair {horizon.days} calendar days ahead, tracked and reported.",
@@ -170,7 +223,7 @@ def _flow(horizon: Horizon) -> Flow[..., Document]:
         as_of: date | None = None,
         output: Path | None = None,
         force: bool = False,
-    ) -> Document:
+    ) -> Document | State[Document]:
         """Publish a forecast.
 
         Args:
@@ -187,23 +240,6 @@ def _flow(horizon: Horizon) -> Flow[..., Document]:
 
 
 forecast_7d, forecast_15d, forecast_30d, forecast_90d = (_flow(horizon) for horizon in HORIZONS)
-FLOWS: dict[Horizon, Flow[..., Document]] = dict(
+FLOWS: dict[Horizon, Flow[..., Any]] = dict(
     zip(HORIZONS, (forecast_7d, forecast_15d, forecast_30d, forecast_90d), strict=True)
 )
-
-
-@cache
-def _connect_logging() -> None:
-    """Send loguru's records to the log of the Prefect run in which they are made, once per process."""
-
-    def to_prefect(message: Message) -> None:
-        try:
-            get_run_logger().log(message.record["level"].no, message.record["message"])
-        except MissingContextError:  # a record made outside a run has no run to go to
-            return
-
-    with suppress(
-        ValueError
-    ):  # loguru's own handler, when it is still there: Prefect's shows the same records
-        logger.remove(0)
-    logger.add(to_prefect, level="DEBUG")

@@ -186,7 +186,10 @@ def best_previous(
     }
     best = min(found, key=lambda version: found[version].difference)
     lead = found[best]
-    figures = f"{-100 * lead.difference:.2f} % of the random walk's CRPS, standard error {100 * lead.standard_error:.2f} %"
+    figures = (
+        f"{-100 * lead.difference:.2f} % of the random walk's CRPS, standard error "
+        f"{100 * lead.standard_error:.2f} %"
+    )
     over = f"{len(rows)} origins since {bundle.dates[rows[0]].date()}"
     if best == known_good.version:
         return best, f"{name}, and the best of {len(candidates)} over {over}"

@@ -7,6 +7,7 @@ bundle, K drivers.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -306,6 +307,20 @@ class Forecast:
         low, high = self._edges(self.quantiles - self.mean[:, None])
         return np.asarray(np.sqrt(((low**2 + low * high + high**2) / 3) @ self._widths()))
 
+    @property
+    def rounded(self) -> Array:
+        """[H, Q] quantiles rounded to 1e-6 of a price unit; of a price below one, to 1e-6 of its power of ten."""
+        decimals = 6 - min(0, math.floor(math.log10(self.median[0])))
+        return np.asarray(np.round(self.quantiles, decimals) + 0.0)  # -0.0 is 0.0
+
+    @property
+    def digest(self) -> str:
+        """sha256 of pair, origin, target dates, levels and the rounded quantiles: equal where all of these are."""
+        header = [str(self.pair), self.origin.isoformat(), *(day.isoformat() for day in self.target_dates)]
+        digest = hashlib.sha256("|".join([*header, *map(str, self.levels)]).encode())
+        digest.update(np.ascontiguousarray(self.rounded, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
     def _edges(self, values: Array) -> tuple[Array, Array]:
         """Values [H, Q + 1] at the lower and upper end of each stretch between two levels."""
         edges = np.concatenate([values[:, :1], values, values[:, -1:]], axis=1)
@@ -410,6 +425,23 @@ class MemberForecast:
     weight: float
     raw: Array
     calibrated: Array
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Which registered model a published forecast is of, and what became of the state that the run learned.
+
+    `version` is the published one, `challenger` the one that this run learned where that is another; None where there
+    is no registry or it could not be reached. `outcome` and `reason` are of the decision; `warnings` tell what a reader
+    of the forecast should know of its making.
+    """
+
+    model: str
+    version: int | None
+    outcome: str
+    reason: str
+    challenger: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

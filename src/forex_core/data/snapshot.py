@@ -48,6 +48,18 @@ def read_snapshot(path: Path) -> MarketBundle:
     Raises:
         SourceError: when the file is none of ours or its content does not match its fingerprint.
     """
+    bundle, fault = inspect_snapshot(path)
+    if fault:
+        raise SourceError(f"the content of {path} {fault}; it was altered")
+    return bundle
+
+
+def inspect_snapshot(path: Path) -> tuple[MarketBundle, str | None]:
+    """The rows of a snapshot as they are, altered or not, and in what they are not those that were written, or None.
+
+    Raises:
+        SourceError: when the file is none of ours.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,17 +83,18 @@ def read_snapshot(path: Path) -> MarketBundle:
             driver_units=tuple(meta["units"]),
             as_of=pd.Timestamp(meta["as_of"]),
         )
-        expected = (meta["fingerprint"], meta["known_when"])
+        written = str(meta["fingerprint"]), str(meta["known_when"])
+        found = bundle.fingerprint, _known_when(bundle)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(
             f"{path} is not a data snapshot of a run ({reason}); expected the Parquet file that a run wrote"
         ) from error
-    if (bundle.fingerprint, _known_when(bundle)) != expected:
-        raise SourceError(
-            f"the content of {path} does not match its fingerprint {expected[0][:12]}; it was altered"
-        )
-    return bundle
+    if found[0] != written[0]:
+        return bundle, f"does not match its fingerprint {written[0][:12]}, it makes {found[0][:12]}"
+    if found[1] != written[1]:
+        return bundle, "does not match its record of when each row was known"
+    return bundle, None
 
 
 def _known_when(bundle: MarketBundle) -> str:

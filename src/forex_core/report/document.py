@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forex_core.types import Evaluation, ForecastRun, MarketBundle, Scores, Verdict
+from forex_core.types import Evaluation, ForecastRun, MarketBundle, Publication, Scores, Verdict
 
 if TYPE_CHECKING:
     from forex_core.panel import Panel, PanelScores, Ratio, Summary
@@ -81,7 +81,13 @@ def panel_document(panel: Panel, scores: PanelScores, seconds: float) -> Documen
     }
 
 
-def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, report: Path) -> Document:
+def forecast_document(
+    run: ForecastRun,
+    bundle: MarketBundle,
+    run_id: str,
+    report: Path,
+    publication: Publication | None = None,
+) -> Document:
     """The published forecast. Quantiles by level, one value for each target date, in `unit`."""
     forecast = run.forecast
     weights = run.weights
@@ -96,6 +102,8 @@ def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, repor
         "recipe": run.recipe,
         "run_id": run_id,
         "report": str(report),
+        "published": _published(run, publication) if publication else None,
+        "notices": publication_notices(publication),
         "target_dates": [day.isoformat() for day in forecast.target_dates],
         "steps": list(forecast.steps),
         "quantiles": {
@@ -123,6 +131,20 @@ def forecast_document(run: ForecastRun, bundle: MarketBundle, run_id: str, repor
     }
 
 
+def publication_notices(publication: Publication | None) -> list[str]:
+    """What a reader should know of which model this is: nothing on a day like any other."""
+    if publication is None:
+        return []
+    notices = list(publication.warnings)
+    if publication.outcome not in ("initial", "refreshed"):
+        learned = f", not version {publication.challenger}" if publication.challenger is not None else ""
+        which = (
+            f"version {publication.version}" if publication.version is not None else "this run's own model"
+        )
+        notices.insert(0, f"Published is {which} of {publication.model}{learned}. {publication.reason}")
+    return notices
+
+
 def replay_record(run: ForecastRun) -> Document:
     """What turns the members' stored answers into the published numbers.
 
@@ -137,6 +159,14 @@ def replay_record(run: ForecastRun) -> Document:
             m.name: {"weight": m.weight, "raw": m.raw.tolist(), "calibrated": m.calibrated.tolist()}
             for m in run.members
         },
+    }
+
+
+def _published(run: ForecastRun, publication: Publication) -> Document:
+    return asdict(publication) | {
+        "warnings": list(publication.warnings),
+        "recipe": run.recipe,
+        "trained_until": run.state.trained_until.isoformat(),
     }
 
 

@@ -12,14 +12,19 @@ from forex_core.errors import InputError
 if TYPE_CHECKING:
     from forex_core.report.charts import Drawings
     from forex_core.report.document import Document
-    from forex_core.types import ForecastRun, MarketBundle
+    from forex_core.types import ForecastRun, MarketBundle, Publication
 
 REPORT = "report.html"
 DOCUMENT = "forecast.json"
 
 
 def write_report(
-    folder: Path, run: ForecastRun, bundle: MarketBundle, run_id: str, drawings: Drawings
+    folder: Path,
+    run: ForecastRun,
+    bundle: MarketBundle,
+    run_id: str,
+    drawings: Drawings,
+    publication: Publication | None = None,
 ) -> Document:
     """Write the report, its charts, the forecast as CSV and JSON, the members' answers and the data snapshot.
 
@@ -36,10 +41,12 @@ def write_report(
     from forex_core.report.document import forecast_document, replay_record
     from forex_core.report.page import forecast_table, render_report
 
-    document = forecast_document(run, bundle, run_id, folder / REPORT)
+    document = forecast_document(run, bundle, run_id, folder / REPORT, publication)
     prepare_folder(folder / "charts")
     now = pd.Timestamp.now(tz="UTC").floor("s")
-    html = render_report(run, bundle, run_id=run_id, generated_at=now, drawings=drawings)
+    html = render_report(
+        run, bundle, run_id=run_id, generated_at=now, publication=publication, drawings=drawings
+    )
     (folder / REPORT).write_text(html, encoding="utf-8")
     forecast_table(run).to_csv(folder / "forecast.csv", index=False)
     for name, image in drawings.images.items():

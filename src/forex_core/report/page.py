@@ -29,8 +29,8 @@ from forex_core.report.charts import (
     label_of,
     recent_drivers,
 )
-from forex_core.report.document import price_decimals
-from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Scores
+from forex_core.report.document import price_decimals, publication_notices
+from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3
 """An origin older than this, in weekdays before the as-of date, carries a warning."""
@@ -84,6 +84,7 @@ def render_report(
     *,
     run_id: str,
     generated_at: pd.Timestamp,
+    publication: Publication | None = None,
     drawings: Drawings | None = None,
 ) -> str:
     """The report as one self-contained HTML file: equal arguments give equal text.
@@ -91,6 +92,7 @@ def render_report(
     Charts are interactive where scripts run and static pictures elsewhere (print, mail, scripts off).
 
     Args:
+        publication: which registered model this is, where there is a registry.
         drawings: the charts, where they have been drawn already.
 
     Raises:
@@ -106,7 +108,7 @@ def render_report(
         "heading": f"{run.forecast.pair.slashed}, {run.horizon.days} days ahead",
         "title": f"{run.forecast.pair.slashed} {run.horizon}, {day_words(run.forecast.origin)}",
         "facts_list": _facts(run, bundle),
-        "age_warning": _age_warning(run),
+        "notices": [note for note in (_age_warning(run), *publication_notices(publication)) if note],
         "verdict": _verdict(run),
         "figures": {
             name: Figure(name, p.title, p.caption, p.description, Markup(drawings.still.svg[name]))
@@ -120,7 +122,7 @@ def render_report(
         "left_out": _left_out(run),
         "sources": _sources(bundle),
         "repairs": _repairs(bundle),
-        "identity": _identity(run, run_id, generated_at),
+        "identity": _identity(run, run_id, generated_at, publication),
         "settings": _settings(run),
         "timings": _timings(run),
         "generated": _instant(generated_at),
@@ -396,9 +398,18 @@ def _repairs(bundle: MarketBundle) -> Table | None:
     return Table("What the quality gate changed or noticed", columns, rows) if rows else None
 
 
-def _identity(run: ForecastRun, run_id: str, generated_at: pd.Timestamp) -> list[tuple[str, str]]:
+def _identity(
+    run: ForecastRun, run_id: str, generated_at: pd.Timestamp, publication: Publication | None
+) -> list[tuple[str, str]]:
+    model = []
+    if publication and publication.version is not None:
+        model.append(("Model", f"{publication.model}, version {publication.version}"))
+        model.append(("Learned up to", day_words(run.state.trained_until)))
+    if publication:
+        model.append(("Decision", publication.reason))
     return [
         ("Run", run_id),
+        *model,
         ("Recipe", run.recipe),
         ("Data fingerprint", run.fingerprint),
         ("Report made", _instant(generated_at)),

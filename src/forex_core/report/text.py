@@ -27,6 +27,7 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for day, values in _rows(document):
         table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
+    parts += [Text(notice) for notice in document["notices"]]
     parts += _remarks(document)
     if document["target_dates"][-1] < document["as_of"][:10]:
         parts.append(
@@ -143,6 +144,7 @@ def markdown_summary(document: Document) -> str:
         "",
         document["verdict"]["sentence"],
         "",
+        *(line for notice in document["notices"] for line in (f"**{notice}**", "")),
         f"| Target date | Median ({document['unit']}) | 80 % band | 95 % band |",
         "|---|---:|---:|---:|",
     ]
@@ -156,6 +158,43 @@ def markdown_summary(document: Document) -> str:
         )
     lines += ["", f"Run `{document['run_id']}`, [report]({Path(document['report']).as_uri()})"]
     return "\n".join(lines)
+
+
+def succession_tables(document: Document) -> list[RenderableType]:
+    """A change of champion, or what it would be: from and to, the forecast of the version to come, the audit."""
+    return [Text(line) for line in _succession(document)]
+
+
+def succession_markdown(document: Document) -> str:
+    """The same for an orchestrator's page."""
+    return "\n\n".join([f"# {document['model']}", *_succession(document)])
+
+
+def _succession(document: Document) -> list[str]:
+    made = document["forecast"]
+    decimals = price_decimals(made["close"])
+    median, low, high = (f"{made[name]:,.{decimals}f}" for name in ("median", "low_80", "high_80"))
+    old, new = document["from_version"], document["to_version"]
+    verb = {"rollback": "Roll back", "undo": "Undo the rollback", "promote": "Promote", "unpin": "Unpin"}
+    change = f"version {new}" if old == new else f"from version {old} to version {new}"
+    lines = [
+        f"{verb[document['action']]} {document['model']}: {change}, learned up to {document['trained_until']}; "
+        f"{document['how']}.",
+        f"Tried on the data up to {made['origin']} (close {made['close']:,.{decimals}f} {made['unit']}): for "
+        f"{made['target_date']} it says {median}, 80 % band {low} to {high}.",
+    ]
+    if document["dry_run"]:
+        return [*lines, "Dry run: nothing was changed."]
+    after = document["after"]
+    held = f"pinned ({after['pin']['reason'] or 'no reason given'})" if after["pin"] else "not pinned"
+    lines.append(f"Champion is version {after['champion']}, {held}. By {document['by']} at {document['at']}.")
+    lines.append(f"Audit run {document['audit_run']}; copy of the database: {document['backup'] or 'none'}.")
+    if document["action"] == "rollback":
+        lines.append(
+            f"'forex rollback {document['horizon']} --pair {document['pair']} --undo' reverses this; 'forex promote "
+            f"{document['horizon']} --pair {document['pair']}' lets the champion go."
+        )
+    return lines
 
 
 def error_size(value: float) -> str:

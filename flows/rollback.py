@@ -1,0 +1,164 @@
+"""The flows `rollback` and `promote`: another champion, tried on the data of today, audited, and undone by `undo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from loguru import logger
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from flows.forecast import SERVICE, load
+from flows.logs import connect_logging
+from forex_core.config import Settings, load_settings
+from forex_core.errors import ConfigError
+from forex_core.report.text import succession_markdown
+from forex_core.tracking import (
+    AUDIT,
+    Plan,
+    Registry,
+    Succession,
+    latest_snapshot,
+    model_name,
+    registry_from_settings,
+    tracker_from_settings,
+)
+from forex_core.types import Horizon, MarketBundle, Pair
+
+Document = dict[str, Any]
+
+
+@task(name="load current data", cache_policy=NO_CACHE)
+def current_data(registry: Registry, settings: Settings, horizon: Horizon, given: bool) -> MarketBundle:
+    """The data that a version is tried on: those given, else those of the pair's latest recorded run."""
+    pair = Pair.parse(settings.pair)
+    bundle = load(settings, None) if given else latest_snapshot(registry, pair, horizon)
+    logger.info("{} is tried on {} rows up to {}", pair, len(bundle), bundle.origin)
+    return bundle
+
+
+@task(name="plan", cache_policy=NO_CACHE)
+def planned(find: Callable[[], Plan]) -> Plan:
+    """The version to come, found and tried; nothing changes."""
+    plan = find()
+    logger.info("{}: {} of {}, {}", plan.action, plan.target, plan.standing.model, plan.how)
+    return plan
+
+
+@task(name="carry out", cache_policy=NO_CACHE)
+def carried_out(succession: Succession, plan: Plan, reason: str, settings: Settings) -> Document:
+    """The change itself: copy of the database, audit run, the champion's alias. Never tried a second time."""
+    tracker = tracker_from_settings(
+        settings,
+        AUDIT,
+        experiment_tags={"service": SERVICE},
+        tags={"environment": settings.environment, "prefect_flow_run_id": str(flow_run.id or "none")},
+        start_on_enter=False,
+    )
+    done = succession.carry_out(plan, reason, settings.backups_dir, tracker)
+    logger.info("{} is champion of {}", plan.target, plan.standing.model)
+    return done
+
+
+def _change(
+    settings: Settings,
+    horizon: Horizon,
+    given: bool,
+    find: Callable[[Succession], Plan],
+    reason: str,
+    dry_run: bool,
+) -> Document:
+    """What both flows do: under the model's lock from the first look to the last write."""
+    connect_logging()
+    if not settings.tracking.is_on:
+        raise ConfigError(
+            "tracking is off, so there is no champion to change; set FOREX_TRACKING__ENABLED=true"
+        )
+    pair = Pair.parse(settings.pair)
+    registry, model = registry_from_settings(settings), model_name(pair, horizon)
+    with registry.lock(model, 0):
+        bundle = current_data(registry, settings, horizon, given)
+        kept = settings.cache_dir / "members" if settings.cache else None
+        succession = Succession(registry, model, horizon, bundle, kept)
+        plan = planned(lambda: find(succession))
+        document = plan.document if dry_run else carried_out(succession, plan, reason, settings)
+    document |= {"dry_run": dry_run, "pair": str(pair), "horizon": str(horizon)}
+    create_markdown_artifact(
+        markdown=succession_markdown(document),
+        key=f"champion-{model}",
+        description=f"Champion of {model}: {plan.action}{' (dry run)' if dry_run else ''}",
+    )
+    return document
+
+
+@flow(
+    name="rollback",
+    description="Put an earlier model back in the champion's place and hold it there.",
+    validate_parameters=True,
+)
+def rollback(
+    horizon: str,
+    pair: str | None = None,
+    to: str | None = None,
+    metric: str | None = None,
+    mode: Literal["min", "max"] = "min",
+    dry_run: bool = False,
+    undo: bool = False,
+    reason: str = "",
+    source: Literal["ecb", "csv"] | None = None,
+    paths: list[Path] | None = None,
+) -> Document:
+    """Roll back, or undo the last rollback.
+
+    Args:
+        horizon: 7d, 15d, 30d or 90d.
+        pair: currency pair such as USDCLP; by default the one of the settings.
+        to: version or run to go back to; by default the best previous one.
+        metric: rank versions by this metric of their runs, such as 7d_rmse.
+        mode: whether the least or the greatest metric is the best.
+        dry_run: find the version, try it, and change nothing.
+        undo: put the champion back that the last rollback replaced.
+        reason: why; it is recorded.
+        source: where the data come from that the version is tried on; by default the latest recorded run.
+        paths: files of source csv.
+    """
+    settings = load_settings(pair=pair, source=source, paths=paths)
+
+    def find(succession: Succession) -> Plan:
+        return succession.undo() if undo else succession.rollback(to, metric, mode)
+
+    return _change(settings, Horizon.parse(horizon), source is not None or bool(paths), find, reason, dry_run)
+
+
+@flow(
+    name="promote",
+    description="Make a challenger champion, and let a pinned champion go.",
+    validate_parameters=True,
+)
+def promote(
+    horizon: str,
+    pair: str | None = None,
+    to: str | None = None,
+    dry_run: bool = False,
+    reason: str = "",
+    source: Literal["ecb", "csv"] | None = None,
+    paths: list[Path] | None = None,
+) -> Document:
+    """Promote a version, by default the challenger; the champion is not pinned afterwards.
+
+    Args:
+        horizon: 7d, 15d, 30d or 90d.
+        pair: currency pair such as USDCLP; by default the one of the settings.
+        to: version or run to promote; by default the challenger, or nobody where there is none.
+        dry_run: try the version, and change nothing.
+        reason: why; it is recorded.
+        source: where the data come from that the version is tried on; by default the latest recorded run.
+        paths: files of source csv.
+    """
+    settings = load_settings(pair=pair, source=source, paths=paths)
+    given = source is not None or bool(paths)
+    return _change(settings, Horizon.parse(horizon), given, lambda s: s.promote(to), reason, dry_run)
