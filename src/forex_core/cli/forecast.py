@@ -92,7 +92,7 @@ def forecast(
 
     with progress_bar(f"{settings.pair} {ahead}") as progress:
         from flows.forecast import FLOWS, PROGRESS
-        from forex_core.tracking import open_store
+        from forex_core.tracking import prepare_store
 
         PROGRESS.set(progress)
         with ThreadPoolExecutor(1) as pool:
@@ -102,7 +102,7 @@ def forecast(
             else:
                 engine.prepare(bundle)
                 with suppress(TrackingError):  # is met again in the flow, which is where it is reported
-                    open_store(settings.mlflow_uri)
+                    prepare_store(settings)
                 server.wait()
             document = FLOWS[ahead](
                 pair=settings.pair,

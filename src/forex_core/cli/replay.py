@@ -64,17 +64,18 @@ def replay(
     """
     configure_logging(verbose)
     levels = _levels(level)
-    uri = settings_from(None, None, None).mlflow_uri
+    settings = settings_from(None, None, None)
 
     from forex_core.tracking import replay as replaying
     from forex_core.tracking.queries import existing_store
-    from forex_core.tracking.registry import Registry
+    from forex_core.tracking.registry import registry_from_settings
 
-    with existing_store(uri) as client:
+    registry = registry_from_settings(settings)
+    with existing_store(settings.mlflow_uri) as client:
         if client is None:
             raise InputError(f"no run {run_id}: there are no runs yet; forex forecast 7d makes the first")
     with progress_bar(f"replay of {run_id[:8]}") as advance:
-        found = replaying.replay(Registry(uri), run_id, levels, advance)
+        found = replaying.replay(registry, run_id, levels, advance)
     print_document(_document(found), as_json, _tables)
     if not found.holds:
         raise typer.Exit(1)

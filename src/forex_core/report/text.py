@@ -27,7 +27,8 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for day, values in _rows(document):
         table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
-    parts += [Text(notice) for notice in document["notices"]]
+    # Warnings that came up after the report was written are not among its notices.
+    parts += [Text(note) for note in dict.fromkeys([*document["notices"], *document["warnings"]])]
     parts += _remarks(document)
     if document["target_dates"][-1] < document["as_of"][:10]:
         parts.append(

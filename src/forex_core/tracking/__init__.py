@@ -15,7 +15,7 @@ from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapsho
 from forex_core.tracking.service import MLflowConfig
 from forex_core.tracking.spool import Replayed, replay_spool
 from forex_core.tracking.store import DatabaseCopy, copy_database, open_store, relocate, store_lock
-from forex_core.tracking.throne import Throne
+from forex_core.tracking.throne import Throne, prepare_store
 
 __all__ = [
     "AUDIT",
@@ -39,6 +39,7 @@ __all__ = [
     "latest_snapshot",
     "model_name",
     "open_store",
+    "prepare_store",
     "registry_from_settings",
     "relocate",
     "replay_spool",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -38,6 +39,14 @@ _REQUIRED = (
     "scikit-learn",
 )
 _FOR_CHRONOS = ("torch", "chronos-forecasting", "huggingface-hub", "safetensors")
+
+
+def import_mlflow() -> None:
+    """Import now what `save_model` imports on first use, for a caller that has the time."""
+    quiet()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)
+        importlib.import_module("mlflow.pyfunc")
 
 
 def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) -> Path:

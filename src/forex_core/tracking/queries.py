@@ -153,17 +153,23 @@ class ModelRow:
 
 @contextmanager
 def existing_store(uri: str) -> Iterator[MlflowClient | None]:
-    """A client of the store at `uri`, or None where SQLite has no file yet; it is not made.
+    """A client of the store at `uri`, or None where a database has no file or no tables yet; nothing is made.
 
     Raises:
         TrackingError: when the store cannot be opened or read, also within the context.
     """
-    path = sqlite_path(uri)
-    if path is not None and (not path.exists() or path.stat().st_size == 0):
-        yield None
-        return
     with translated(uri):
-        yield open_store(uri)
+        yield open_store(uri) if _is_made(uri) else None
+
+
+def _is_made(uri: str) -> bool:
+    path = sqlite_path(uri)
+    if path is not None:
+        return path.exists() and path.stat().st_size > 0
+    if uri.startswith(POSTGRES):
+        with postgres(uri) as database:
+            return database.execute("SELECT to_regclass('experiments')").fetchone() != (None,)
+    return True  # a server makes its own
 
 
 def experiments(client: MlflowClient) -> list[ExperimentRow]:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -30,7 +31,7 @@ from forex_core.paths import Paths
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
 from forex_core.tracking.packaging import MODEL, read_model
-from forex_core.tracking.registry import Registry
+from forex_core.tracking.registry import Registry, model_name
 from forex_core.tracking.store import local_path, translated
 from forex_core.types import LEVELS, Array, Forecast, ForecastRun, Horizon, MarketBundle, Pair, State
 
@@ -227,18 +228,30 @@ class _Replayer:
         return date.fromisoformat(text) if text else None
 
     @property
+    def _name(self) -> str:
+        """Registered name of the model that was published."""
+        return self._tags.get("published_model") or model_name(self.pair, self.horizon)
+
+    @cached_property
     def _other_version(self) -> int | None:
-        """Number of the version that was published, None where it was the run's own."""
+        """Number of the version that was published, None where the run made it."""
         published = self._tags.get("published_version", "")
-        return int(published) if published.isdecimal() and published != self._tags.get("version") else None
+        if not published.isdecimal():
+            return None
+        try:
+            version = self._registry.version(self._name, int(published))
+        except InputError:
+            return int(published)  # deleted since; who made it is not known
+        return None if version.run_id == self._run.info.run_id else version.number
 
     @property
     def model(self) -> str:
         """What was published, in words."""
-        number = self._other_version or self._tags.get("version")
-        name = self._tags.get("published_model", "")
-        version = f"{name} version {number}".strip() if number else "the model of the run"
-        return version if self._other_version else f"{version}, made by the run"
+        published = self._tags.get("published_version", "")
+        if not published.isdecimal():
+            return "the model that the run made"
+        made = ", made by the run" if self._other_version is None else ""
+        return f"{self._name} version {published}{made}"
 
     # --- the two levels
 
@@ -393,9 +406,8 @@ class _Replayer:
         if number is None:
             specification, code = read_model(self._own_model())
             return specification, code, specification
-        name = self._tags.get("published_model", "")
         try:
-            version = self._registry.version(name, number)
+            version = self._registry.version(self._name, number)
         except InputError as error:
             raise TrackingError(f"the model that was published is gone: {error}") from error
         specification, code = read_model(self._registry.folder(version))

@@ -14,7 +14,7 @@ from forex_core.engine import Engine
 from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.specification import Specification, frame_of
 from forex_core.tracking.base import Tracker
-from forex_core.tracking.packaging import MODEL, save_model
+from forex_core.tracking.packaging import MODEL, import_mlflow, save_model
 from forex_core.tracking.registry import (
     Registry,
     Standing,
@@ -148,6 +148,17 @@ class Throne:
         if decision.comparison is not None:
             self.registry.note_contest(self.standing.model, origin)
         logger.info("{}: {}", self.standing.model, decision.reason)
+
+
+def prepare_store(settings: Settings) -> None:
+    """Open the store and import what a run writes its model with, for a caller that has the time.
+
+    Raises:
+        TrackingError: the store cannot be opened.
+    """
+    if settings.tracking.is_on:
+        import_mlflow()
+        registry_from_settings(settings).client.search_experiments(max_results=1)
 
 
 def _seat(standing: Standing) -> tuple[int | None, bool]:
