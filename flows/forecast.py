@@ -24,7 +24,7 @@ from forex_core.config import Settings, load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
 from forex_core.engine import Engine, Progress, build_engine
-from forex_core.errors import SourceUnavailable
+from forex_core.errors import InputError, SourceUnavailable
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
@@ -43,7 +43,9 @@ PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
 
 SERVICE = "forex-forecast"
-WARNING_TAG = "tracking-degraded"
+WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
+"""Tags of a Prefect run that published and has something to say."""
+
 UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
 SPOOLED = (
     "The tracking store could not be reached: 'forex tracking replay' logs this run when it can be again."
@@ -121,7 +123,7 @@ def publish(
         throne.settle(choice.decision, made, bundle.origin)
     warnings = [*(throne.warnings if throne else ()), *([SPOOLED] if tracker.degraded else ())]
     if warnings:
-        tracker.set_tags({"tracking": "degraded"})
+        tracker.set_tags({"warnings": " ".join(warnings)})
     logger.info("run logged: {}", run_id)
     return document | {"warnings": warnings}
 
@@ -177,7 +179,7 @@ def _forecast(
         )
     if not document["warnings"]:
         return document
-    _tag_flow_run(WARNING_TAG)
+    _tag_flow_run(DEGRADED_TAG if SPOOLED in document["warnings"] else WARNING_TAG)
     message = " ".join(document["warnings"])
     return Completed(name="CompletedWithWarning", message=message, data=document)
 
@@ -190,13 +192,21 @@ def _tracker(settings: Settings, horizon: Horizon) -> Tracker:
         experiment_tags={"model_family": "ensemble", "horizon": str(horizon), "service": SERVICE},
         run_name=_run_name(),
         tags={
-            "pair": settings.pair,
+            "pair": _canonical(settings.pair),
             "horizon": str(horizon),
             "environment": settings.environment,
             "skip_email": str(settings.skip_email).lower(),
             "prefect_flow_run_id": str(flow_run.id or "none"),
         },
     )
+
+
+def _canonical(pair: str) -> str:
+    """A pair as runs are tagged with it; what is no pair as it was given, for the run that fails for it."""
+    try:
+        return str(Pair.parse(pair))
+    except InputError:
+        return pair
 
 
 def _tag_flow_run(tag: str) -> None:

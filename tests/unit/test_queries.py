@@ -23,29 +23,20 @@ WEEK, MONTH = Horizon(7), Horizon(30)
 USDCLP, EURUSD = Pair("USD", "CLP"), Pair("EUR", "USD")
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store after its first start, which takes seconds."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
-
-
 class Store:
     """A store of a test's own, and how to put runs into it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.uri = f"sqlite:///{path}"
-        self.client: MlflowClient = open_store(self.uri)
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri = uri
+        self.path = Path(uri.removeprefix("sqlite:///"))  # of an SQLite store
+        self.folder = folder
+        self.client: MlflowClient = open_store(uri)
 
     def experiment(self, name: str = EXPERIMENT) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = (self.path.parent / "mlruns" / name).as_uri()
+        location = (self.folder / "mlruns" / name).as_uri()
         return str(self.client.create_experiment(name, location, {"service": "forex-forecast"}))
 
     def run(
@@ -117,16 +108,18 @@ class Store:
             self.client.get_registered_model(name)
         except MlflowException:
             self.client.create_registered_model(name)
-        made = self.client.create_model_version(name, self.path.parent.as_uri(), run_id, tags=tags)
+        made = self.client.create_model_version(name, self.folder.as_uri(), run_id, tags=tags)
         return str(made.version)
 
 
 @pytest.fixture
-def store(template: Path, tmp_path: Path) -> Store:
-    path = tmp_path / "store" / "mlflow.db"
-    path.parent.mkdir()
-    shutil.copy(template, path)
-    return Store(path)
+def store(sqlite_store: str, tmp_path: Path) -> Store:
+    return Store(sqlite_store, tmp_path / "data" / "mlflow")
+
+
+@pytest.fixture(params=["sqlite_store", "postgres_store"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(request.getfixturevalue(request.param), tmp_path / "data" / "mlflow")
 
 
 GOOD_FILES = {"MLmodel": "flavors:\n  python_function: {}\n", "artifacts/specification.json": "{}"}
@@ -140,31 +133,31 @@ def best(store: Store, **options: Any) -> str | None:
     return row.id if row else None
 
 
-def test_what_is_not_a_finished_finite_score_of_the_pair_is_never_first(store: Store) -> None:
-    store.run(0.1, status="FAILED")
-    store.run(0.2, status="KILLED")
-    store.run(0.3, pair="EURUSD")
-    store.run(0.4, horizon="30d")
-    store.run(None)
-    store.run(float("nan"))
-    store.run(float("inf"))
-    store.run(float("-inf"))
-    store.client.delete_run(store.run(0.5))
-    store.client.delete_run(store.run(500.0))
-    assert best(store) is None
-    assert best(store, mode="max") is None
-    low, high = store.run(12.0), store.run(14.0)
-    store.run(900.0, status="FAILED")
-    assert best(store) == low
-    assert best(store, mode="max") == high
-    assert queries.best_run(store.client, EXPERIMENT, "7d_rmse").id != low, "any pair"  # type: ignore[union-attr]
+def test_what_is_not_a_finished_finite_score_of_the_pair_is_never_first(any_store: Store) -> None:
+    any_store.run(0.1, status="FAILED")
+    any_store.run(0.2, status="KILLED")
+    any_store.run(0.3, pair="EURUSD")
+    any_store.run(0.4, horizon="30d")
+    any_store.run(None)
+    any_store.run(float("nan"))
+    any_store.run(float("inf"))
+    any_store.run(float("-inf"))
+    any_store.client.delete_run(any_store.run(0.5))
+    any_store.client.delete_run(any_store.run(500.0))
+    assert best(any_store) is None
+    assert best(any_store, mode="max") is None
+    low, high = any_store.run(12.0), any_store.run(14.0)
+    any_store.run(900.0, status="FAILED")
+    assert best(any_store) == low
+    assert best(any_store, mode="max") == high
+    assert queries.best_run(any_store.client, EXPERIMENT, "7d_rmse").id != low, "any pair"  # type: ignore[union-attr]
 
 
-def test_the_newest_of_equal_runs_is_best(store: Store) -> None:
-    store.run(5.0, started=1000)
-    newest = store.run(5.0, started=3000)
-    store.run(5.0, started=2000)
-    assert best(store) == best(store, mode="max") == newest
+def test_the_newest_of_equal_runs_is_best(any_store: Store) -> None:
+    any_store.run(5.0, started=1000)
+    newest = any_store.run(5.0, started=3000)
+    any_store.run(5.0, started=2000)
+    assert best(any_store) == best(any_store, mode="max") == newest
 
 
 def test_absent_experiments_and_deleted_ones_have_no_best_run(store: Store) -> None:
@@ -189,9 +182,9 @@ def test_a_name_that_no_metric_can_have_is_a_clear_error(name: str, store: Store
 
 
 @pytest.mark.parametrize("name", ["val/loss", "a b", "a:b", "ünï", "a-b.c", "select"])
-def test_names_that_a_metric_can_have_are_found(name: str, store: Store) -> None:
-    run_id = store.run(1.0, metrics={name: 3.0})
-    row = queries.best_run(store.client, EXPERIMENT, name)
+def test_names_that_a_metric_can_have_are_found(name: str, any_store: Store) -> None:
+    run_id = any_store.run(1.0, metrics={name: 3.0})
+    row = queries.best_run(any_store.client, EXPERIMENT, name)
     assert row is not None
     assert (row.id, row.metrics[name]) == (run_id, 3.0)
 
@@ -240,14 +233,14 @@ def test_best_is_right_among_many_pages_of_runs(store: Store, tmp_path: Path) ->
 # --- lists
 
 
-def test_experiments_count_runs_by_their_end(store: Store) -> None:
-    store.run(1.0, started=1_000_000)
-    store.run(1.0, started=3_000_000)
-    store.run(status="FAILED", started=2_000_000)
-    store.run(status="KILLED", started=1)
-    store.client.delete_run(store.run(1.0, started=9_000_000))
-    store.run(1.0, horizon="15d")
-    seven, fifteen = queries.experiments(store.client)
+def test_experiments_count_runs_by_their_end(any_store: Store) -> None:
+    any_store.run(1.0, started=1_000_000)
+    any_store.run(1.0, started=3_000_000)
+    any_store.run(status="FAILED", started=2_000_000)
+    any_store.run(status="KILLED", started=1)
+    any_store.client.delete_run(any_store.run(1.0, started=9_000_000))
+    any_store.run(1.0, horizon="15d")
+    seven, fifteen = queries.experiments(any_store.client)
     assert (seven.name, fifteen.name) == ("forecaster_7d", "forecaster_15d")
     assert (seven.finished, seven.failed, seven.other) == (2, 1, 1)
     assert seven.last_run is not None
@@ -292,27 +285,29 @@ def test_a_run_row_has_the_horizons_own_scores_and_what_a_reader_asks_for(store:
     assert row.ended >= row.started
 
 
-def test_scores_that_are_no_finite_number_are_none_and_metrics_as_logged(store: Store) -> None:
-    run_id = store.run(metrics={"7d_rmse": float("inf"), "7d_mape": float("nan"), "7d_crps": float("-inf")})
-    row = queries.run(store.client, run_id)
+def test_scores_that_are_no_finite_number_are_none_and_metrics_as_logged(any_store: Store) -> None:
+    run_id = any_store.run(
+        metrics={"7d_rmse": float("inf"), "7d_mape": float("nan"), "7d_crps": float("-inf")}
+    )
+    row = queries.run(any_store.client, run_id)
     assert row.scores["rmse"] is row.scores["mape"] is row.scores["crps"] is None
     assert row.metrics["7d_rmse"] == float("inf")
     assert row.metrics["7d_crps"] == float("-inf")
 
 
-def test_runs_of_one_pair_and_status(store: Store) -> None:
-    clp, eur = store.run(1.0, started=1), store.run(1.0, pair="EURUSD", started=2)
-    failed = store.run(status="FAILED", error_type="SourceError", error_message="no file", started=3)
+def test_runs_of_one_pair_and_status(any_store: Store) -> None:
+    clp, eur = any_store.run(1.0, started=1), any_store.run(1.0, pair="EURUSD", started=2)
+    failed = any_store.run(status="FAILED", error_type="SourceError", error_message="no file", started=3)
 
     def ids(*arguments: Any) -> list[str]:
-        return [row.id for row in queries.runs(store.client, *arguments)]
+        return [row.id for row in queries.runs(any_store.client, *arguments)]
 
     assert ids(None, WEEK) == [failed, eur, clp]
     assert ids(USDCLP, WEEK) == [failed, clp]
     assert ids(USDCLP, WEEK, 20, "finished") == [clp]
     assert ids(USDCLP, WEEK, 1) == [failed]
     assert ids(USDCLP, MONTH) == []
-    assert queries.run(store.client, failed).error == "SourceError: no file"
+    assert queries.run(any_store.client, failed).error == "SourceError: no file"
     with pytest.raises(InputError, match="expected one of RUNNING"):
         ids(USDCLP, WEEK, 20, "done")
     with pytest.raises(InputError, match="expected 1 or more"):
@@ -322,14 +317,14 @@ def test_runs_of_one_pair_and_status(store: Store) -> None:
 # --- one run
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id_with_its_files(store: Store, tmp_path: Path) -> None:
-    run_id = store.run(1.5, params={"num_sources": "3"})
+def test_a_run_is_found_by_the_beginning_of_its_id_with_its_files(any_store: Store, tmp_path: Path) -> None:
+    run_id = any_store.run(1.5, params={"num_sources": "3"})
     (tmp_path / "reports" / "data").mkdir(parents=True)
     (tmp_path / "reports" / "forecast.json").write_text("{}")
     (tmp_path / "reports" / "data" / "bundle.parquet").write_text("1234")
-    store.client.log_artifacts(run_id, str(tmp_path / "reports"), "reports")
+    any_store.client.log_artifacts(run_id, str(tmp_path / "reports"), "reports")
     for asked in (run_id, run_id[:8], f" {run_id[:8].upper()} "):
-        row = queries.run(store.client, asked)
+        row = queries.run(any_store.client, asked)
         assert row.id == run_id
         assert row.params == {"num_sources": "3"}
         assert row.metrics == {"7d_rmse": 1.5}
@@ -362,20 +357,20 @@ def test_an_unknown_an_ambiguous_and_a_deleted_run_are_clear_errors(store: Store
 MEMBERS = {"ets_rmse": 12.0, "ets_mape": 1.2, "ets_weight": 0.4}
 
 
-def test_models_stand_side_by_side_and_params_that_differ_are_named(store: Store) -> None:
+def test_models_stand_side_by_side_and_params_that_differ_are_named(any_store: Store) -> None:
     same = {"origin": "2026-11-19", "num_sources": "3"}
-    first = store.run(
+    first = any_store.run(
         11.0,
         metrics=MEMBERS
         | {"7d_mape": 1.1, "7d_origins": 208, "challenger_7d_rmse": 10.0, "challenger_ets_weight": 1.0},
         params=same | {"settings": '{"engine": {"weight_rate": 120, "members": ["ets"]}, "pair": "USDCLP"}'},
     )
-    second = store.run(
+    second = any_store.run(
         13.0,
         metrics={"var_rmse": 9.0, "var_mape": 0.9, "var_weight": 1.0, "7d_origins": 208},
         params=same | {"settings": '{"engine": {"weight_rate": 60, "members": ["ets"]}, "pair": "USDCLP"}'},
     )
-    table = queries.compare(store.client, [first[:8], second, first])
+    table = queries.compare(any_store.client, [first[:8], second, first])
     assert [row.id for row in table.runs] == [first, second]
     assert list(table.models) == ["ensemble", "ets", "var", "challenger_ensemble", "challenger_ets"]
     assert table.models["ensemble"] == (
@@ -420,24 +415,24 @@ def test_two_different_runs_are_needed(store: Store) -> None:
 # --- models
 
 
-def test_versions_carry_their_aliases_and_tags(store: Store) -> None:
-    first, second = store.run(1.0), store.run(2.0)
-    store.version(first, recipe="abc", trained_until="2026-11-12")
-    store.version(second, recipe="abc", trained_until="2026-11-19", pin="true", note="a 'quoted' one")
-    store.version(first, "eurusd-7d")
+def test_versions_carry_their_aliases_and_tags(any_store: Store) -> None:
+    first, second = any_store.run(1.0), any_store.run(2.0)
+    any_store.version(first, recipe="abc", trained_until="2026-11-12")
+    any_store.version(second, recipe="abc", trained_until="2026-11-19", pin="true", note="a 'quoted' one")
+    any_store.version(first, "eurusd-7d")
     for alias, version in (("champion", "2"), ("previous", "1"), ("challenger", "1")):
-        store.client.set_registered_model_alias("usdclp-7d", alias, version)
-    rows = queries.models(store.client)
+        any_store.client.set_registered_model_alias("usdclp-7d", alias, version)
+    rows = queries.models(any_store.client)
     assert [(row.name, row.version) for row in rows] == [("eurusd-7d", 1), ("usdclp-7d", 2), ("usdclp-7d", 1)]
-    assert [row.version for row in queries.models(store.client, USDCLP)] == [2, 1]
+    assert [row.version for row in queries.models(any_store.client, USDCLP)] == [2, 1]
     champion, former = rows[1:]
     assert (champion.aliases, former.aliases) == (("champion",), ("challenger", "previous"))
     assert (champion.recipe, champion.trained_until, champion.pin) == ("abc", "2026-11-19", "true")
     assert champion.published is None
     assert champion.run_id == second
     assert champion.tags["note"] == "a 'quoted' one"
-    assert queries.run(store.client, second).aliases == ("champion",)
-    assert queries.run(store.client, first).version == 1
+    assert queries.run(any_store.client, second).aliases == ("champion",)
+    assert queries.run(any_store.client, first).version == 1
 
 
 def test_a_run_tells_the_version_it_published_from_the_one_it_learned(store: Store) -> None:
@@ -466,6 +461,16 @@ def test_no_question_makes_a_store(tmp_path: Path) -> None:
     with queries.existing_store(f"sqlite:///{path}") as client:
         assert client is None
     assert path.stat().st_size == 0
+
+
+def test_no_question_makes_tables(new_postgres: Callable[..., str]) -> None:
+    from forex_core.tracking.store import postgres
+
+    uri = new_postgres()
+    with queries.existing_store(uri) as client:
+        assert client is None
+    with postgres(uri) as database:
+        assert database.execute("SELECT to_regclass('experiments')").fetchone() == (None,)
 
 
 def test_an_empty_store_has_nothing(store: Store) -> None:

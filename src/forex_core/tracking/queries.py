@@ -358,15 +358,13 @@ def has_loadable_model(client: MlflowClient, candidate: Run) -> bool:
 def _can_be_read(client: MlflowClient, model: LoggedModel) -> bool:
     from mlflow.exceptions import MlflowException
 
-    folders = (None, "artifacts")
-    listed = [
-        f.path for folder in folders for f in client.list_logged_model_artifacts(model.model_id, folder)
-    ]
-    specification = next((path for path in listed if path.endswith("specification.json")), None)
-    if "MLmodel" not in listed or specification is None:
+    from forex_core.tracking.packaging import DOCUMENT
+
+    # A store of files that is out of reach raises here; below, it would be taken for a file that is not there.
+    if "MLmodel" not in [file.path for file in client.list_logged_model_artifacts(model.model_id)]:
         return False
     try:
-        json.loads(_text(client, model, specification))
+        json.loads(_text(client, model, f"artifacts/{DOCUMENT}"))
         return re.search(r"^flavors:", _text(client, model, "MLmodel"), re.MULTILINE) is not None
     except (MlflowException, OSError, ValueError):
         return False
