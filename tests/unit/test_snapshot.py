@@ -15,7 +15,7 @@ import pytest
 
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers.ecb import EcbProvider
-from forex_core.data.snapshot import read_snapshot, write_snapshot
+from forex_core.data.snapshot import inspect_snapshot, read_snapshot, write_snapshot
 from forex_core.errors import SourceError
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import MarketBundle, Pair
@@ -123,6 +123,36 @@ def test_an_altered_description_is_refused(written: Path, key: str, value: objec
 
     with pytest.raises(SourceError, match="altered"):
         read_snapshot(altered(written, change))
+
+
+def test_altered_content_can_be_looked_at_with_what_is_wrong_with_it(written: Path) -> None:
+    def another_value(columns: dict[str, np.ndarray], meta: dict[str, object]) -> None:
+        columns["spot"][100] *= 2
+
+    def known_later(columns: dict[str, np.ndarray], meta: dict[str, object]) -> None:
+        columns["truth_known"][100] += 1
+
+    original = written.read_bytes()
+    bundle, fault = inspect_snapshot(written)
+    assert fault is None
+    assert bundle.fingerprint == with_faults().fingerprint
+    found, fault = inspect_snapshot(altered(written, another_value))
+    assert fault is not None
+    assert bundle.fingerprint[:12] in fault
+    assert found.fingerprint[:12] in fault
+    assert found.spot[100] == 2 * bundle.spot[100]
+    written.write_bytes(original)
+    found, fault = inspect_snapshot(altered(written, known_later))
+    assert fault == "does not match its record of when each row was known"
+    assert found.fingerprint == bundle.fingerprint
+
+
+def test_a_column_of_another_kind_is_refused_by_name(written: Path) -> None:
+    def text(columns: dict[str, np.ndarray], meta: dict[str, object]) -> None:
+        columns["spot"] = np.array([str(v) for v in columns["spot"]])
+
+    with pytest.raises(SourceError, match="not a data snapshot of a run"):
+        inspect_snapshot(altered(written, text))
 
 
 def test_a_row_or_a_column_less_is_refused(written: Path) -> None:

@@ -44,6 +44,9 @@ CLOSE = 1e-5
 LEARNED_ALIKE = 1e-9
 """Difference of weights, and relative one of band factors, that no rounded price shows."""
 
+LEARNED_CLOSE = 1e-3
+"""The same where the surroundings are others: weights answer to a change of the members' errors some 200 times over."""
+
 NOISE = 1e-12
 """Relative difference of two computations of one number; it may round to either side."""
 
@@ -302,17 +305,19 @@ class _Replayer:
         found = self._compared("recomputed", run.forecast)
         state = _state_difference(specification.state, learned) if own else None
         outcome = found.outcome
+        surroundings = list(_surroundings(then))
+        allowed = LEARNED_CLOSE if surroundings or outcome == "close" else CLOSE
         if state is not None and outcome in ("exact", "close"):
-            outcome = "close" if state.relative <= CLOSE else "different"
+            outcome = "close" if state.relative <= allowed else "different"
         if causes and outcome != "impossible":
             # Equal numbers do not make it the run's data or the run's model.
             outcome = "different"
-        if state is not None and state.relative > CLOSE and not fault:
+        if state is not None and state.relative > allowed and not fault:
             causes.append(
                 f"the specification does not hold what was learned: {state.what} is {state.stored:.6g} there, learned "
                 f"again {state.again:.6g}"
             )
-        causes += _surroundings(then)
+        causes += surroundings
         if outcome != "exact":
             causes += [*found.causes, *self._members_apart(run)]
         if outcome in ("close", "different") and not causes:
@@ -449,7 +454,7 @@ class _Replayer:
         """A forecast made again beside the published one, or what is left of that."""
         if self._forecast is not None:
             return self._beside_document(level, made, self._forecast)
-        digest = f"the tag published_digest, for {self._lacks(_FORECAST)}"
+        digest = f"the tag published_digest, as {self._lacks(_FORECAST)}"
         if self._digest is not None and made.digest == self._digest:
             return Reproduction(level, "exact", digest, made.quantiles.size)
         stored = {what: self._params.get(f"forecast_{what}") for what in ("mean", "std")}
@@ -469,7 +474,7 @@ class _Replayer:
         alike = all(f"{again[d.what]:.10g}" == stored[d.what] for d in differences)
         params = "the params forecast_mean and forecast_std (10 digits of the last step)"
         if self._digest is None:
-            compared_with = f"{params}, for {self._lacks(_FORECAST)}"
+            compared_with = f"{params}, as {self._lacks(_FORECAST)}"
         else:
             compared_with = (
                 f"{digest}; it is another one, and with {params}{', which agree' if alike else ''}"
