@@ -88,6 +88,7 @@ def _table(config: object) -> Mapping[str, Any]:
     Raises:
         ConfigError: when there is none.
     """
+    where = ""
     if isinstance(config, Mapping):
         inner = config.get("tracking", config)
     elif isinstance(config, (str, Path)):
@@ -98,13 +99,13 @@ def _table(config: object) -> Mapping[str, Any]:
             raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
         if "tracking" not in content:
             raise ConfigError(f"{path} has no table [tracking]")
-        inner = content["tracking"]
+        inner, where = content["tracking"], f" in {path}"
     else:
         raise ConfigError(
             f"found {type(config).__name__}, expected a dictionary, a TOML file or the settings"
         )
     if not isinstance(inner, Mapping):
-        raise ConfigError(f"'tracking' is {type(inner).__name__}, expected a table")
+        raise ConfigError(f"'tracking'{where} is {type(inner).__name__}, expected a table")
     return inner
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +19,7 @@ from forex_core.tracking.spool import (
     DESCRIPTION_TAG,
     SpooledRun,
     SpoolEntry,
-    log_model,
     new_spool_id,
-    send,
 )
 from forex_core.tracking.store import (
     ExperimentRow,
@@ -33,6 +32,7 @@ from forex_core.tracking.store import (
     translated,
 )
 from forex_core.tracking.values import Batch, Preparation
+from forex_core.tracking.writing import Written, log_model, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,6 +106,8 @@ class MLflowTracker:
         self._entry: SpoolEntry | None = None
         self._preparation = Preparation()
         self._params: dict[str, str] = {}
+        self._written = Written()
+        self._location = ""
         self._begun = 0
         self._over = False
 
@@ -156,6 +158,7 @@ class MLflowTracker:
                 tags=self._experiment_tags,
             )
             created = client.create_run(self._experiment, self._begun, dict(first.tags), name)
+            self._location = str(created.info.artifact_uri)
             return str(created.info.run_id)
 
         self._run_id = None
@@ -166,6 +169,7 @@ class MLflowTracker:
                 self._degrade(error)
         if self._degraded is not None:
             self._open_spool(first.tags, name)
+        self._written.add(first)
         self._active = self._started_in_context = True
         self._attach(first)
         assert self._run_id is not None
@@ -227,7 +231,7 @@ class MLflowTracker:
         elif self._can_be_read([file]):
             self._upload(
                 f"artifact {file}",
-                lambda run_id: self._client().log_artifact(run_id, str(file), artifact_path),
+                lambda _: self._repository().log_artifact(str(file), artifact_path),
                 lambda entry: entry.add_file(file, artifact_path),
             )
 
@@ -240,7 +244,7 @@ class MLflowTracker:
         elif self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
             self._upload(
                 f"artifacts of {folder}",
-                lambda run_id: self._client().log_artifacts(run_id, str(folder), artifact_path),
+                lambda _: self._repository().log_artifacts(str(folder), artifact_path),
                 lambda entry: entry.add_folder(folder, artifact_path),
             )
 
@@ -257,10 +261,11 @@ class MLflowTracker:
             return None
         if not self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
             return None
+        mark = uuid.uuid4().hex  # a replay completes what was begun here, and begins no second one
         return self._upload(
             f"model {name}",
-            lambda run_id: log_model(self._client(), self._experiment, run_id, folder, name),
-            lambda entry: entry.add_model(folder, name),
+            lambda run_id: log_model(self._client(), self._experiment, run_id, folder, name, mark),
+            lambda entry: entry.add_model(folder, name, mark),
         )
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
@@ -304,14 +309,12 @@ class MLflowTracker:
 
     def read_text(self, run_id: str, artifact_path: str) -> str | None:
         def read() -> str | None:
-            import mlflow.artifacts
-
             client = self._client()
-            folder = artifact_path.rpartition("/")[0] or None
-            if all(item.path != artifact_path for item in client.list_artifacts(run_id, folder)):
+            parent = artifact_path.rpartition("/")[0] or None
+            if all(item.path != artifact_path for item in client.list_artifacts(run_id, parent)):
                 return None
-            location = client.get_run(run_id).info.artifact_uri
-            return str(mlflow.artifacts.load_text(f"{location}/{artifact_path}"))
+            with tempfile.TemporaryDirectory() as folder:
+                return Path(client.download_artifacts(run_id, artifact_path, folder)).read_text("utf-8")
 
         return self._asked(read)
 
@@ -353,6 +356,12 @@ class MLflowTracker:
             )
         return self._opened
 
+    def _repository(self) -> Any:
+        """Where the run's files go; the client would read the whole run to find that out."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._location, tracking_uri=self._client().tracking_uri)
+
     def _reached(self, call: Callable[[], T]) -> T:
         """Do something in the store.
 
@@ -380,7 +389,7 @@ class MLflowTracker:
         assert run_id is not None
         if self._entry is None and batch:
             try:
-                self._reached(lambda: send(self._client(), run_id, batch))
+                self._reached(lambda: write(self._client(), self._uri, run_id, batch, self._written))
             except TrackingUnavailable as error:
                 self._degrade(error)
                 self._open_spool({}, None)

@@ -183,7 +183,10 @@ def _save(model: Any, folder: Path) -> None:
         import mlflow.onnx
 
         mlflow.onnx.save_model(
-            model, str(folder), pip_requirements=[f"onnx=={version('onnx')}", "onnxruntime"]
+            model,
+            str(folder),
+            pip_requirements=[f"onnx=={version('onnx')}", "onnxruntime"],
+            onnx_execution_providers=["CPUExecutionProvider"],
         )
     elif _is_estimator(model):
         import mlflow.sklearn

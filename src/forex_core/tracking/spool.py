@@ -18,7 +18,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,12 +30,12 @@ from forex_core.tracking.store import (
     ExperimentRow,
     experiment_id,
     open_with_experiments,
-    store_errors,
     store_lock,
     told,
     translated,
 )
-from forex_core.tracking.values import MAX_TAG, Batch, Point, requests
+from forex_core.tracking.values import MAX_TAG, Batch, Point
+from forex_core.tracking.writing import log_model, send
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 VERSION = 1
 SPOOLED_TAG = "spooled"
 SPOOL_ID_TAG = "spool_id"
-ENTRY_TAG = "spool_entry"
 DESCRIPTION_TAG = "mlflow.note.content"
 REPLAY_WAIT_S = 600.0
 _HEADER, _END, _WRITTEN = "run.json", "end.json", "written"
@@ -106,9 +104,10 @@ class SpoolEntry:
         shutil.copytree(folder, self._files(), dirs_exist_ok=True)
         self._add({"kind": "files", "artifact_path": artifact_path})
 
-    def add_model(self, folder: Path, name: str) -> None:
+    def add_model(self, folder: Path, name: str, mark: str) -> None:
+        """`mark` names the model apart from all others, so that it is logged once."""
         shutil.copytree(folder, self._files(), dirs_exist_ok=True)
-        self._add({"kind": "model", "name": name})
+        self._add({"kind": "model", "name": name, "mark": mark})
 
     def end(self, status: str, end_time: int) -> None:
         _write(self.path / _END, {"status": status, "end_time": end_time})
@@ -219,7 +218,7 @@ def _log(
         client, experiments, uri, header.experiment, artifact_root=root, tags=header.experiment_tags
     )
     run_id = _run_of(header, client, experiment)
-    client.log_batch(run_id, tags=_tags({SPOOLED_TAG: header.reason[:MAX_TAG]}))
+    send(client, run_id, Batch(tags={SPOOLED_TAG: header.reason[:MAX_TAG]}))
     last = header.start_time
     for document_path in sorted(path.glob("[0-9]*.json")):
         document = _read(document_path)
@@ -230,9 +229,7 @@ def _log(
         elif document["kind"] == "files":
             client.log_artifacts(run_id, str(files), document["artifact_path"])
         else:
-            log_model(
-                client, experiment, run_id, files, document["name"], f"{path.name}/{document_path.stem}"
-            )
+            log_model(client, experiment, run_id, files, document["name"], document["mark"], again=True)
     if (path / _END).exists():
         end = _read(path / _END)
         client.set_terminated(run_id, end["status"], end["end_time"])
@@ -257,56 +254,6 @@ def _run_of(header: SpooledRun, client: MlflowClient, experiment: str) -> str:
     tags = {**header.tags, SPOOL_ID_TAG: header.spool_id}
     created = client.create_run(experiment, header.start_time, tags, header.run_name)
     return str(created.info.run_id)
-
-
-def send(client: MlflowClient, run_id: str, batch: Batch) -> None:
-    """Log a batch in as few requests as MLflow allows. The same batch may be sent again."""
-    from mlflow.entities import Metric, Param
-
-    for request in requests(batch):
-        client.log_batch(
-            run_id,
-            metrics=[Metric(p.key, p.value, p.timestamp, p.step) for p in request.metrics],
-            params=[Param(key, value) for key, value in request.params.items()],
-            tags=_tags(request.tags),
-        )
-
-
-def log_model(
-    client: MlflowClient, experiment: str, run_id: str, folder: Path, name: str, entry: str | None = None
-) -> str:
-    """Log a saved MLflow model as one of the run's; with `entry`, at most once for all calls that name it.
-
-    Returns:
-        Its URI, models:/m-….
-    """
-    from mlflow.entities import LoggedModelOutput
-
-    model = None
-    if entry:
-        found = client.search_logged_models([experiment], f"tags.{ENTRY_TAG} = '{entry}'", max_results=1)
-        model = found[0] if found else None
-    if model is None:
-        tags = {ENTRY_TAG: entry} if entry else None
-        model = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
-    model_id = str(model.model_id)
-    try:
-        client.log_model_artifacts(model_id, str(folder))
-    except BaseException:
-        with suppress(*store_errors()):
-            client.finalize_logged_model(model_id, "FAILED")
-        raise
-    client.finalize_logged_model(model_id, "READY")
-    outputs = client.get_run(run_id).outputs if entry else None
-    if not outputs or all(output.model_id != model_id for output in outputs.model_outputs):
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
-    return f"models:/{model_id}"
-
-
-def _tags(tags: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def _document(batch: Batch) -> dict[str, Any]:

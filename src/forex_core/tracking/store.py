@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
@@ -34,6 +35,8 @@ SQLITE = "sqlite:///"
 POSTGRES = ("postgresql:", "postgresql+", "postgres:")
 FIRST_START_LIMIT_S = 180
 CONNECT_TIMEOUT_S = 5
+BUSY_S = 20
+"""How long a locked SQLite database is waited for, by MLflow as well."""
 DEFAULT_EXPERIMENT = "0"
 S3_NAMES = {
     "s3_endpoint_url": "MLFLOW_S3_ENDPOINT_URL",
@@ -112,6 +115,8 @@ def open_with_experiments(
         address = normalised(uri)
         if not is_database(uri):
             return MlflowClient(address, registry_uri=address), None
+        if address not in _tuned:
+            _refuse_other_schema(uri)
         rows = _experiments(uri)
         if rows is None:
             rows = _first_start(uri, artifact_root)
@@ -188,7 +193,9 @@ def quiet() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # MLflow prints the trace of an error that it raises as well; it is translated and told here.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    database = logging.getLogger("mlflow.store.db.utils")
+    if database.level != logging.CRITICAL:
+        database.setLevel(logging.CRITICAL)
 
 
 def mlflow_missing() -> TrackingError:
@@ -328,25 +335,30 @@ _identities: dict[str, tuple[int, int] | None] = {}
 _tuned: dict[str, Engine] = {}
 
 
+def open_engine(uri: str) -> Engine | None:
+    """The pool of connections of a database that this process has opened; None for a server."""
+    return _tuned.get(normalised(uri))
+
+
 def _tuned_engine(address: str) -> None:
     """MLflow's pool of connections, without a wait for the disk at every commit of SQLite.
 
     In WAL mode `synchronous = NORMAL` keeps the database whole whatever happens; a loss of power may take the last
     commits with it, a crash of the process may not (https://www.sqlite.org/pragma.html#pragma_synchronous).
     """
-    if not address.startswith(SQLITE):
-        return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import event
 
     engine = SqlAlchemyStore._get_or_create_engine(address)
     if _tuned.get(address) is not engine:
+        if address.startswith(SQLITE):
 
-        @event.listens_for(engine, "connect")
-        def _on_connect(connection: Any, _record: object) -> None:
-            connection.execute("PRAGMA synchronous = NORMAL")
+            @event.listens_for(engine, "connect")
+            def _on_connect(connection: Any, _record: object) -> None:
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S}")
 
-        engine.dispose()
+            engine.dispose()
         _tuned[address] = engine
     identity = file_identity(address)
     if _identities.setdefault(address, identity) != identity:
@@ -358,12 +370,18 @@ def _experiments(uri: str) -> list[ExperimentRow] | None:
     """The experiments in one query; None for a store whose first start is not finished."""
     query = "SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments"
     path = sqlite_path(uri)
+    address = normalised(uri)
+    if address in _tuned and address in _identities and _identities[address] == file_identity(uri):
+        # Opened by this process before: a pooled connection knows the schema already.
+        with _tuned[address].connect() as pooled:
+            found = pooled.exec_driver_sql(query).fetchall()
+        return [ExperimentRow(str(i), str(n), str(at or ""), stage == "active") for i, n, at, stage in found]
     if path is None and uri.startswith(SQLITE):
         return []  # an address with options of its own, such as read-only: a reader's
     if path is not None:
         if not path.exists():
             return None
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
             # WAL, which lasts in the file, is the last step of a first start.
             if str(connection.execute("PRAGMA journal_mode").fetchone()[0]) != "wal":
                 return None
@@ -399,7 +417,7 @@ def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
             store = store(normalised(uri), default_artifact_root(uri, artifact_root))
             if path is not None:
                 store.engine.dispose()
-                with closing(sqlite3.connect(path, timeout=20)) as connection:
+                with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
             rows = _experiments(uri)
     if rows is None:
@@ -435,12 +453,60 @@ def _refuse_elsewhere(
             continue
         if not any(_is_within(place, folder) for folder in allowed):
             wanted = " and ".join(str(folder) for folder in allowed)
+            old, new = quote(str(place.parent)), quote(str(allowed[-1]))
             raise TrackingError(
                 f"experiment {row.name} of {without_password(uri)} keeps its files at {row.location}, outside "
                 f"{wanted}: runs would be written where no backup looks, or to a folder of another machine; move the "
-                f"files there and run 'forex tracking relocate {place} {allowed[-1]}', or name that folder as "
-                "artifact_uri under [tracking.mlflow]"
+                f"files and run 'forex tracking relocate --from {old} --to {new}', or name their "
+                "folder as artifact_uri under [tracking.mlflow]"
             )
+
+
+def _refuse_other_schema(uri: str) -> None:
+    """MLflow would migrate a store of an older version as soon as it opens it, without a copy."""
+    from mlflow.store.db import utils
+    from mlflow.version import VERSION
+
+    of_mlflow: Any = utils  # without annotations of its own
+    found = _schema(uri)
+    if found is None or found == (ours := str(of_mlflow._get_latest_schema_revision())):
+        return
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    store = f"the tracking store {without_password(uri)}"
+    try:
+        ScriptDirectory.from_config(of_mlflow._get_alembic_config("")).get_revision(found)
+    except CommandError:
+        raise TrackingError(
+            f"{store} was made by a newer MLflow (its schema {found} is unknown to MLflow {VERSION}, which has "
+            f"{ours}) and 'mlflow db upgrade' cannot take that back; install the newer MLflow, or put the copy from "
+            "before in its place"
+        ) from None
+    # MLflow's own command needs the driver in the address.
+    address = _postgres_url(uri).render_as_string() if uri.startswith(POSTGRES) else uri
+    raise TrackingError(
+        f"{store} was made by an older MLflow (its schema is {found}, MLflow {VERSION} has {ours}); copy the "
+        f"database, then run 'mlflow db upgrade {quote(address)}'"
+    )
+
+
+def _schema(uri: str) -> str | None:
+    """Revision of a database's tables; None without any, or before the end of its first start."""
+    query = "SELECT version_num FROM alembic_version WHERE EXISTS (SELECT 1 FROM experiments)"
+    path = sqlite_path(uri)
+    found: tuple[Any, ...] | None = None
+    if path is not None and path.exists():
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if {"experiments", "alembic_version"} <= tables:
+                found = connection.execute(query).fetchone()
+    elif uri.startswith(POSTGRES):
+        with postgres(uri) as database:
+            tables = {"experiments", "alembic_version"}
+            if all(database.execute("SELECT to_regclass(%s)", (t,)).fetchone() != (None,) for t in tables):
+                found = database.execute(query).fetchone()
+    return str(found[0]) if found else None
 
 
 def local_path(location: str) -> Path | None:
@@ -591,7 +657,7 @@ def _copy_sqlite(uri: str, target: Path) -> dict[str, int]:
     if source is None or not source.is_file():
         raise TrackingError(f"there is no database at {uri.removeprefix(SQLITE)}; check tracking_uri")
     with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=20)) as reader,
+        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as reader,
         closing(sqlite3.connect(target)) as writer,
     ):
         reader.isolation_level = None
@@ -749,7 +815,7 @@ def _writing(uri: str) -> Iterator[tuple[Callable[[str, tuple[Any, ...]], Any], 
     path = sqlite_path(uri)
     if path is None or not path.is_file():
         raise TrackingError(f"there is no database at {uri.removeprefix(SQLITE)}; check tracking_uri")
-    with closing(sqlite3.connect(path, timeout=20)) as connection, connection:
+    with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection, connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection.execute, "?"
 

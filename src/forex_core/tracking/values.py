@@ -212,8 +212,8 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    except OverflowError:  # an integer or a fraction past the largest float
+        return -math.inf if str(value).startswith("-") else math.inf
 
 
 def as_text(value: Any) -> str:

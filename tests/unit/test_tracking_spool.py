@@ -1,0 +1,717 @@
+"""What happens to a run whose store goes away, in earnest, and to what it left behind when the store is back."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forex_core.errors import TrackingError, TrackingUnavailable
+from forex_core.tracking import MLflowTracker, Record, open_store, replay_spool
+from forex_core.tracking import spool as room
+from forex_core.tracking.store import release
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "mlflow" / "mlruns"
+
+
+@pytest.fixture
+def build(spool: Path, artifacts: Path) -> Callable[..., MLflowTracker]:
+    def build(uri: str, **options: Any) -> MLflowTracker:
+        given = {
+            "artifact_location": artifacts.as_uri(),
+            "spool": spool,
+            "tags": {"pair": "USDCLP"},
+        } | options
+        return MLflowTracker(uri, "spooled", run_name="given name", **given)
+
+    return build
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder to attach, with a model in MLflow's form in it."""
+    folder = tmp_path / "made"
+    (folder / "model").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+    return folder
+
+
+def database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def all_runs(client: MlflowClient) -> list[Run]:
+    found = client.get_experiment_by_name("spooled")
+    return list(client.search_runs([found.experiment_id])) if found else []
+
+
+def log_everything(tracker: MLflowTracker, files: Path) -> None:
+    tracker.log_params({"deep": {"er": 1}, "long": "x" * 7000})
+    tracker.log_metrics({"m": 1.0, "nan": float("nan")})
+    tracker.log(Record(stepped={"s": (1.0, 2.0, 3.0)}, tags={"t": "v"}))
+    tracker.log_artifact(files / "a.txt", "single")
+    tracker.log_artifacts_dir(files, "all")
+    assert tracker.log_model(files / "model", "model") is None, "a spooled model has no address yet"
+
+
+def check_everything(client: MlflowClient, run_id: str, artifacts: Path) -> None:
+    run = client.get_run(run_id)
+    assert run.data.params["deep.er"] == "1"
+    assert len(run.data.params["long"]) == 6000
+    assert run.data.metrics == {"m": 1.0, "s": 3.0}
+    history = client.get_metric_history(run_id, "s")
+    assert sorted((m.step, m.value) for m in history) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert (run.data.tags["t"], run.data.tags["pair"]) == ("v", "USDCLP")
+    assert run.info.run_name == "given name"
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    stored = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert stored == {"cut/params/long.txt", "single/a.txt", "all/a.txt", "all/model/MLmodel"}
+    models = client.search_logged_models([run.info.experiment_id])
+    assert [(m.name, m.source_run_id, str(m.status)) for m in models] == [("model", run_id, "READY")]
+    assert [output.model_id for output in run.outputs.model_outputs] == [models[0].model_id]
+    assert Path(models[0].artifact_location.removeprefix("file://"), "MLmodel").is_file()
+
+
+# --- what goes wrong
+
+
+def remove_file(uri: str) -> Callable[[], object]:
+    path = database(uri)
+    path.rename(path.with_name("away"))
+    return lambda: path.with_name("away").rename(path)
+
+
+def replace_file(uri: str) -> Callable[[], object]:
+    path = database(uri)
+    path.rename(path.with_name("away"))
+    path.write_bytes(b"not a database" * 1000)
+    return lambda: path.with_name("away").replace(path)
+
+
+def drop_tables(uri: str) -> Callable[[], object]:
+    path = database(uri)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE runs RENAME TO elsewhere")
+
+    def back() -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("ALTER TABLE elsewhere RENAME TO runs")
+
+    return back
+
+
+def fill_disk(uri: str) -> Callable[[], object]:
+    """No file may grow past a few kilobytes, which a database needs and the spool's do not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, hard))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+FAULTS = [remove_file, replace_file, drop_tables, fill_disk]
+
+
+class TestDegrading:
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_in_the_middle_of_a_run_everything_from_then_on_is_kept_and_replayed(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        files: Path,
+        artifacts: Path,
+        told: list[str],
+        fault: Callable[[str], Callable[[], object]],
+    ) -> None:
+        tracker = build(sqlite_store)
+        with tracker:
+            run_id = tracker.run_id
+            assert run_id is not None
+            tracker.set_tags({"before": "yes"})
+            mend = fault(sqlite_store)
+            try:
+                log_everything(tracker, files)
+                assert tracker.degraded
+                assert tracker.run_id == run_id, "the run that was begun goes on"
+            finally:
+                tracker.end_run()
+                mend()
+        assert any("forex tracking replay" in message for message in told)
+        ended = time.time() * 1000
+        release(sqlite_store)
+        results = replay_spool(spool, sqlite_store)
+        assert [(r.run_id, r.outcome) for r in results] == [(run_id, "logged")]
+        client = open_store(sqlite_store)
+        check_everything(client, run_id, artifacts)
+        run = client.get_run(run_id)
+        assert run.data.tags["before"] == "yes"
+        assert run.data.tags["spooled"] == " ".join(str(tracker.degraded).split())
+        assert (run.info.status, run.info.end_time <= ended) == ("FINISHED", True)
+        assert len(all_runs(client)) == 1
+        assert list(spool.iterdir()) == []
+        assert replay_spool(spool, sqlite_store) == []
+
+    def test_at_the_start_the_run_is_made_by_the_replay(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        files: Path,
+        artifacts: Path,
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        tracker = build(sqlite_store)
+        before = int(time.time() * 1000)
+
+        def work() -> None:
+            with tracker:
+                assert str(tracker.run_id).startswith("spooled-")
+                assert tracker.find_run({"pair": "USDCLP"}) is None
+                tracker.start_run(description="what it is")
+                log_everything(tracker, files)
+                raise ValueError("broken")
+
+        with pytest.raises(ValueError, match="broken"):
+            work()
+        after = int(time.time() * 1000)
+        mend()
+        release(sqlite_store)
+        time.sleep(0.01)
+        (result,) = replay_spool(spool, sqlite_store, artifact_root=artifacts.as_uri())
+        assert result.outcome == "logged"
+        assert result.run_id
+        client = open_store(sqlite_store)
+        check_everything(client, result.run_id, artifacts)
+        run = client.get_run(result.run_id)
+        assert run.data.tags["spool_id"] == tracker.run_id
+        assert run.data.tags["mlflow.note.content"] == "what it is"
+        assert (run.info.status, run.data.tags["error_message"]) == ("FAILED", "broken")
+        assert before <= run.info.start_time <= run.info.end_time <= after, "times are the run's own"
+
+    def test_at_the_end_alone_is_enough(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        mend = remove_file(sqlite_store)
+        tracker.end_run("KILLED")
+        mend()
+        assert tracker.degraded
+        (result,) = replay_spool(spool, sqlite_store)
+        assert open_store(sqlite_store).get_run(str(result.run_id)).info.status == "KILLED"
+
+    def test_asks_the_store_no_more_in_this_run_and_again_in_the_next(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        mend = remove_file(sqlite_store)
+        tracker.log_metrics({"a": 1})
+        mend()
+        tracker.log_metrics({"b": 2})
+        assert tracker.run_id is not None
+        assert tracker.read_text(tracker.run_id, "x") is None
+        tracker.end_run()
+        first = str(tracker.run_id)
+        client = open_store(sqlite_store)
+        assert client.get_run(first).data.metrics == {}
+        with tracker:
+            tracker.log_metrics({"c": 3})
+            assert tracker.degraded is None
+        assert client.get_run(str(tracker.run_id)).data.metrics == {"c": 3.0}
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+        assert client.get_run(first).data.metrics == {"a": 1.0, "b": 2.0}
+
+    def test_while_looking_for_an_earlier_run_spools_the_run(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        tracker = build(sqlite_store, start_on_enter=False)
+        with tracker:
+            assert tracker.find_run({"pair": "USDCLP"}) is None
+            assert tracker.degraded
+            assert not spool.exists(), "no run, nothing to keep"
+            tracker.start_run()
+        mend()
+        assert len(replay_spool(spool, sqlite_store)) == 1
+
+    def test_without_a_spool_is_an_error_with_the_reason_and_never_hides_the_exception_that_passes(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker]
+    ) -> None:
+        tracker = build(sqlite_store, spool=None)
+        tracker.start_run()
+        remove_file(sqlite_store)
+        with pytest.raises(TrackingUnavailable, match="removed or replaced"):
+            tracker.log_metrics({"a": 1})
+        with pytest.raises(ValueError, match="mine"), tracker:
+            raise ValueError("mine")
+
+    def test_with_a_spool_that_cannot_be_written_either_says_both(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        spool.write_text("a file")
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        remove_file(sqlite_store)
+        with pytest.raises(TrackingError, match=r"removed or replaced.*spool.*cannot be written either"):
+            tracker.log_metrics({"a": 1})
+
+    def test_is_not_for_entries_that_the_store_would_refuse_at_any_time(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        with build(sqlite_store) as tracker:
+            tracker.log_params({"a": 1})
+            with pytest.raises(TrackingError, match="param a"):
+                tracker.log_params({"a": 2})
+            assert tracker.degraded is None
+        assert not spool.exists()
+
+    @pytest.mark.parametrize("when", ["start", "middle"])
+    def test_for_a_folder_that_may_not_be_written(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], when: str
+    ) -> None:
+        """As another user, since root may write anywhere."""
+        with tempfile.TemporaryDirectory() as outside:
+            home = Path(outside)
+            path, spool = home / "mlflow" / "mlflow.db", home / "spool"
+            path.parent.mkdir()
+            shutil.copyfile(database(sqlite_store), path)
+            everything = (home, path.parent, path)
+            uri = f"sqlite:///{path}"
+            root = os.geteuid() == 0
+            if root:
+                for place in everything:
+                    os.chown(place, NOBODY, NOBODY)
+                os.seteuid(NOBODY)
+            try:
+                tracker = build(uri, spool=spool, artifact_location=(home / "runs").as_uri())
+                if when == "middle":
+                    tracker.start_run()
+                release(uri)
+                path.chmod(0o444)
+                path.parent.chmod(0o555)
+                tracker.start_run()
+                tracker.log_metrics({"a": 1})
+                tracker.end_run()
+                assert tracker.degraded
+                path.parent.chmod(0o755)
+                path.chmod(0o644)
+                assert [r.outcome for r in replay_spool(spool, uri)] == ["logged"]
+            finally:
+                if root:
+                    os.seteuid(0)
+            client = open_store(uri)
+            assert [run.data.metrics for run in all_runs(client)] == [{"a": 1.0}]
+            release(uri)
+
+    @pytest.mark.slow
+    def test_for_a_database_that_another_process_keeps_locked(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        with build(sqlite_store) as tracker:
+            holder = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "import sqlite3, sys, time\n"
+                    "c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print('held', flush=True)\n"
+                    "time.sleep(120)",
+                    str(database(sqlite_store)),
+                ],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            started = time.monotonic()
+            tracker.log_metrics({"a": 1})
+            waited = time.monotonic() - started
+            tracker.log_metrics({"b": 2})
+            assert "locked" in str(tracker.degraded)
+            assert time.monotonic() - started - waited < 1, "it waits once"
+            holder.kill()
+            holder.communicate()
+        (result,) = replay_spool(spool, sqlite_store)
+        assert open_store(sqlite_store).get_run(str(result.run_id)).data.metrics == {"a": 1.0, "b": 2.0}
+
+    def test_for_a_postgresql_that_is_stopped(
+        self,
+        postgres_server: Any,
+        postgres_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        files: Path,
+        artifacts: Path,
+    ) -> None:
+        tracker = build(postgres_store)
+        late = build(postgres_store)
+        started = time.monotonic()
+        with tracker:
+            postgres_server.stop()
+            try:
+                log_everything(tracker, files)
+                with late:
+                    late.log_metrics({"late": 1})
+            finally:
+                tracker.end_run()
+                postgres_server.start()
+        assert tracker.degraded
+        assert late.degraded
+        assert time.monotonic() - started < 30, "a dead server is noticed in seconds"
+        first, second = replay_spool(spool, postgres_store)
+        client = open_store(postgres_store)
+        check_everything(client, str(tracker.run_id), artifacts)
+        assert {first.run_id, second.run_id} == {run.info.run_id for run in all_runs(client)}
+        assert len(all_runs(client)) == 2
+
+    def test_for_a_server_that_does_not_answer(
+        self, build: Callable[..., MLflowTracker], spool: Path, sqlite_store: str
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        started = time.monotonic()
+        with build(f"http://127.0.0.1:{port}", artifact_location=None) as tracker:
+            tracker.log_metrics({"a": 1})
+        assert tracker.degraded
+        assert time.monotonic() - started < 30
+        (result,) = replay_spool(spool, sqlite_store)
+        assert open_store(sqlite_store).get_run(str(result.run_id)).data.metrics == {"a": 1.0}
+
+    @pytest.mark.slow
+    def test_for_a_server_that_dies_in_the_middle(
+        self, build: Callable[..., MLflowTracker], spool: Path, files: Path, tmp_path: Path
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        server = serve(uri, tmp_path / "served")
+        try:
+            with build(uri, artifact_location=None) as tracker:
+                tracker.log(Record({"p": "1"}, {"before": 1.0}, {}, {"t": "v"}))
+                tracker.log_artifact(files / "a.txt", "before")
+                assert tracker.read_text(str(tracker.run_id), "before/a.txt") == "a"
+                assert tracker.degraded is None
+                stop(server)
+                started = time.monotonic()
+                log_everything(tracker, files)
+                assert tracker.degraded
+                assert time.monotonic() - started < 30, "noticed in seconds"
+            assert store_is_gone(spool, uri)
+            server = serve(uri, tmp_path / "served")
+            (result,) = replay_spool(spool, uri)
+            assert (result.run_id, result.outcome) == (tracker.run_id, "logged")
+            client = open_store(uri)
+            run = client.get_run(str(tracker.run_id))
+            assert run.info.status == "FINISHED"
+            assert run.data.metrics == {"before": 1.0, "m": 1.0, "s": 3.0}
+            assert [item.path for item in client.list_artifacts(run.info.run_id, "all")] == [
+                "all/a.txt",
+                "all/model",
+            ]
+            (model,) = client.search_logged_models([run.info.experiment_id])
+            assert str(model.status) == "READY"
+            assert len(all_runs(client)) == 1
+        finally:
+            stop(server)
+
+
+def serve(uri: str, home: Path) -> subprocess.Popen[bytes]:
+    """MLflow's server as a deployment runs it, in a process group of its own."""
+    home.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                uri.rpartition(":")[2],
+            ),
+            *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}", "--workers", "1"),
+            *("--artifacts-destination", str(home / "files")),
+        ],
+        env={
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=2):
+                return process
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.2)
+    stop(process)
+    raise AssertionError("the server did not get ready")
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def store_is_gone(spool: Path, uri: str) -> bool:
+    """Replaying to a dead server keeps the entry and says so."""
+    (result,) = replay_spool(spool, uri)
+    return result.outcome == "kept" and room.spool_size(spool) == 1
+
+
+# --- replaying
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a process of its own; how that ended, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def spooled(
+    sqlite_store: str, build: Callable[..., MLflowTracker], files: Path
+) -> Iterator[Callable[..., str]]:
+    """A run in the spool, with everything, whose store is back."""
+
+    def make(begun: bool) -> str:
+        tracker = build(sqlite_store)
+        if begun:
+            tracker.start_run()
+        mend = replace_file(sqlite_store)
+        tracker.start_run()
+        log_everything(tracker, files)
+        tracker.end_run()
+        mend()
+        release(sqlite_store)
+        return str(tracker.run_id)
+
+    return make
+
+
+class TestReplay:
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_killed_at_any_moment_and_run_again_gives_the_same_run(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        artifacts: Path,
+        spooled: Callable[..., str],
+        tmp_path: Path,
+        begun: bool,
+    ) -> None:
+        """Killed after each call of the client and each step on the spool's own files, in turn."""
+        spooled(begun)
+        shutil.copytree(spool, tmp_path / "kept spool")
+        shutil.copytree(artifacts.parent, tmp_path / "kept store")
+        moment, kills = 0, 0
+        while True:
+            shutil.rmtree(spool)
+            shutil.copytree(tmp_path / "kept spool", spool)
+            shutil.rmtree(artifacts.parent)
+            shutil.copytree(tmp_path / "kept store", artifacts.parent)
+
+            def replay(moment: int = moment) -> None:
+                die_after(moment)
+                replay_spool(spool, sqlite_store, artifact_root=artifacts.as_uri())
+
+            ended = in_child(replay)
+            if ended == 0:
+                break
+            assert ended == -signal.SIGKILL
+            kills += 1
+            replay_spool(spool, sqlite_store, artifact_root=artifacts.as_uri())
+            client = open_store(sqlite_store)
+            (run,) = all_runs(client)
+            check_everything(client, run.info.run_id, artifacts)
+            assert run.info.status == "FINISHED"
+            assert [path for path in spool.iterdir() if path.is_dir()] == []
+            release(sqlite_store)
+            moment += 1
+        assert kills > 12
+
+    def test_by_two_processes_at_once_doubles_nothing(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
+    ) -> None:
+        ids = [spooled(begun=False) for _ in range(3)]
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                code = 70
+                try:
+                    replay_spool(spool, sqlite_store)
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0, 0, 0]
+        runs = all_runs(open_store(sqlite_store))
+        assert sorted(run.data.tags["spool_id"] for run in runs) == sorted(ids)
+
+    def test_leaves_a_run_alone_that_is_being_written(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        tracker = build(sqlite_store)
+        mend = replace_file(sqlite_store)
+        tracker.start_run()
+        mend()
+        release(sqlite_store)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["in use"]
+        tracker.log_metrics({"late": 1})
+        tracker.end_run()
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+        (run,) = all_runs(open_store(sqlite_store))
+        assert run.data.metrics == {"late": 1.0}
+
+    @pytest.mark.parametrize("moment", range(4))
+    def test_takes_whole_entries_only_of_a_run_whose_process_was_killed(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        moment: int,
+    ) -> None:
+        """Killed while it wrote the header, a batch, another, the end: just before each file gets its name."""
+        mend = replace_file(sqlite_store)
+
+        def run() -> None:
+            count, replace = 0, Path.replace
+
+            def dying(path: Path, target: Path) -> Path:
+                nonlocal count
+                if count == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                count += 1
+                return replace(path, target)
+
+            Path.replace = dying  # type: ignore[method-assign]
+            with build(sqlite_store) as tracker:
+                tracker.log_metrics({"first": 1})
+                tracker.log_metrics({"second": 2})
+
+        assert in_child(run) == -signal.SIGKILL
+        mend()
+        release(sqlite_store)
+        results = replay_spool(spool, sqlite_store)
+        assert [r.outcome for r in results] == ["logged"]
+        runs = all_runs(open_store(sqlite_store))
+        if moment == 0:
+            assert runs == [], "of what has no header nothing is known"
+        else:
+            assert [run.info.status for run in runs] == ["KILLED"]
+            assert sorted(runs[0].data.metrics) == [[], ["first"], ["first", "second"]][moment - 1]
+        assert [path for path in spool.iterdir() if path.is_dir()] == []
+
+    def test_keeps_and_names_what_still_fails(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], told: list[str]
+    ) -> None:
+        bad, good = spooled(begun=False), spooled(begun=False)
+        broken = spool / bad / "0001.json"
+        whole = broken.read_text()
+        broken.write_text(whole[:20])
+        results = {r.spool_id: r for r in replay_spool(spool, sqlite_store)}
+        assert results[good].outcome == "logged"
+        assert results[bad].outcome == "kept"
+        assert bad in str(results[bad].reason)
+        assert any(bad in message for message in told)
+        assert room.spool_size(spool) == 1
+        broken.write_text(whole)
+        (result,) = replay_spool(spool, sqlite_store)
+        assert (result.spool_id, result.outcome) == (bad, "logged")
+        assert len(all_runs(open_store(sqlite_store))) == 2
+
+    def test_on_a_store_that_is_still_unreachable_changes_nothing(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
+    ) -> None:
+        spooled(begun=True)
+        mend = replace_file(sqlite_store)
+        with pytest.raises(TrackingUnavailable):
+            replay_spool(spool, sqlite_store)
+        mend()
+        assert room.spool_size(spool) == 1
+
+    def test_into_a_store_that_does_not_have_the_run_makes_one(
+        self,
+        sqlite_store: str,
+        postgres_store: str,
+        spool: Path,
+        spooled: Callable[..., str],
+        artifacts: Path,
+    ) -> None:
+        run_id = spooled(begun=True)
+        (result,) = replay_spool(spool, postgres_store, artifact_root=artifacts.as_uri())
+        assert result.outcome == "logged"
+        assert result.run_id != run_id
+        check_everything(open_store(postgres_store), str(result.run_id), artifacts)
+
+    def test_of_no_spool_is_nothing(self, sqlite_store: str, spool: Path) -> None:
+        assert replay_spool(spool, sqlite_store) == []
+        assert not spool.exists()
+
+
+def die_after(moment: int) -> None:
+    """Kill this process after so many steps of a replay."""
+    from mlflow import MlflowClient
+
+    count = 0
+
+    def dying(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            result = method(*arguments, **named)
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+            return result
+
+        return call
+
+    for name in dir(MlflowClient):
+        if not name.startswith("_") and callable(getattr(MlflowClient, name)):
+            setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+    Path.replace = dying(Path.replace)  # type: ignore[method-assign]
+    room.shutil.rmtree = dying(shutil.rmtree)  # type: ignore[attr-defined]
