@@ -53,7 +53,7 @@ _STALE_SECONDS = 3600.0
 _SUFFIX, _UNFINISHED = ".answers", ".tmp"
 
 _PROCESSOR = ("vendor_id", "cpu family", "model", "flags", "features", "cpu implementer", "cpu part")
-_DISPATCH = (
+DISPATCH = (
     "OPENBLAS_CORETYPE",
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
@@ -223,7 +223,7 @@ MODEL_CODE = code_digest(Path(__file__).parent)
 def _machine() -> list[str | None]:
     """Interpreter, C library and processor: numerical libraries choose their kernels by it."""
     libc = " ".join(platform.libc_ver())
-    chosen = [os.environ.get(name) for name in _DISPATCH]
+    chosen = [os.environ.get(name) for name in DISPATCH]
     return [platform.python_version(), platform.machine(), sys.byteorder, libc, processor(), *chosen]
 
 

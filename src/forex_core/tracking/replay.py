@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from forex_core import ensemble
-from forex_core.cache import _DISPATCH, processor
+from forex_core.cache import DISPATCH, processor
 from forex_core.calendars import target_dates
 from forex_core.data.snapshot import inspect_snapshot
 from forex_core.engine import library_versions
@@ -595,7 +595,7 @@ def _surroundings(then: Specification) -> Iterator[str]:
     here = processor()
     if then.processor != here:
         yield f"another processor: {_processors_apart(then.processor, here)}"
-    for name in _DISPATCH:
+    for name in DISPATCH:
         if name in os.environ:
             yield f"the variable {name} is set, which makes libraries compute as on another processor"
 
