@@ -177,6 +177,8 @@ def _forecast(
             key=f"forecast-{bundle.pair.slug}-{horizon}",
             description=f"{horizon} forecast of {bundle.pair}",
         )
+    if tracker.degraded and SPOOLED not in document["warnings"]:  # lost at the very end
+        document |= {"warnings": [*document["warnings"], SPOOLED]}
     if not document["warnings"]:
         return document
     _tag_flow_run(DEGRADED_TAG if SPOOLED in document["warnings"] else WARNING_TAG)

@@ -6,6 +6,7 @@ least as good on origins that neither has seen. Nothing here is stored: `forex_c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -99,20 +100,17 @@ def choose(
 
     Raises:
         DataQualityError: too short a history.
-        ForecastError: too few members answered, the champion could not answer, or the first state is unsound.
+        ForecastError: too few members answered, the champion could not answer, or what would be published is unsound.
     """
     engine.check(bundle, horizon)
     paths = engine.paths(bundle, engine.rows_behind(bundle))
     new = paths.run(horizon)
     if reigning is None:
-        faults = soundness(new.forecast, bundle)
-        if faults:
-            raise ForecastError(
-                f"the forecast is not sound: {'; '.join(faults)}; look at the last rows of the data"
-            )
-        return Choice(Decision("initial", "There was no champion before it."), new), new
+        _refuse_unsound(new.forecast, bundle)
+        return Choice(Decision("initial", "There is no champion to compare it with."), new), new
     old = reigning.specification
     if old.state.trained_until > bundle.origin:
+        _refuse_unsound(new.forecast, bundle)
         reason = f"The champion has learned up to {old.state.trained_until}, after {bundle.origin}: it is not asked."
         return Choice(Decision("past", reason), new), new
     same = old.recipe == new.recipe
@@ -125,6 +123,7 @@ def choose(
     else:
         decision = _contest(paths, theirs, horizon, reigning, new)
     if not decision.succeeds:
+        _refuse_unsound(champion.forecast, bundle)
         return Choice(decision, champion, new), new
     return Choice(decision, new, None if same else champion), new
 
@@ -217,6 +216,14 @@ def soundness(new: Forecast, bundle: MarketBundle, old: Forecast | None = None) 
     return faults if old is None else [*faults, *_out_of_proportion(new, old, WIDTH_RANGE, "the champion's")]
 
 
+def _refuse_unsound(new: Forecast, bundle: MarketBundle) -> None:
+    faults = soundness(new, bundle)
+    if faults:
+        raise ForecastError(
+            f"the forecast is not sound: {'; '.join(faults)}; look at the last rows of the data"
+        )
+
+
 def believable(new: Forecast, bundle: MarketBundle) -> list[str]:
     """`soundness` of a forecast that has no predecessor to be compared with, its band against the random walk's."""
     walk = RandomWalk().forecast(bundle, bundle.instants[-1:], PATH_STEPS, LEVELS).quantiles[0]
@@ -277,7 +284,7 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
         new.judged(new.quantiles[ENSEMBLE], horizon, mine),
         old.judged(old.quantiles[ENSEMBLE], horizon, theirs),
         new.judged(new.walk, horizon, mine),
-        max(new.rules.every, old.rules.every),
+        math.lcm(new.rules.every, old.rules.every),  # origins of both grids are that far apart
     )
     bound = found.difference + CONFIDENCE * found.standard_error
     figures = (

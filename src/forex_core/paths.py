@@ -251,12 +251,20 @@ class Paths:
             raise ForecastError(
                 f"the answers of another code cannot be read: {type(error).__name__}: {error}"
             ) from error
-        shape = (len(found.rows), PATH_STEPS, len(LEVELS))
-        wrong = [name for name, q in found.quantiles.items() if q.shape != shape]
-        if wrong or ENSEMBLE not in found.quantiles or set(found.last) != set(found.members):
+        path = (PATH_STEPS, len(LEVELS))
+        expected = {
+            **{name: (len(found.rows), *path) for name in arrays if name.startswith("quantiles.")},
+            **{name: path for name in arrays if name.startswith("last.")},
+            "walk": (len(found.rows), *path),
+            "factors": (len(found.rows), *path),
+            "weights": (len(found.rows), len(found.members)),
+        }
+        wrong = [name for name, shape in expected.items() if arrays[name].shape != shape]
+        names = set(found.members)
+        if wrong or set(found.quantiles) != {*names, ENSEMBLE} or set(found.last) != names:
             raise ForecastError(
-                f"the answers of another code have models {sorted(found.quantiles)}, of another shape than {shape}: "
-                f"{', '.join(wrong) or 'none'}"
+                f"the answers of another code are of models {sorted(found.quantiles)}, expected {sorted(names)} and "
+                f"{ENSEMBLE}; of another shape than expected: {', '.join(wrong) or 'none'}"
             )
         return found
 

@@ -122,24 +122,23 @@ class Specification:
                 )
             state = document["state"]
             factors = np.array(state["factors"], dtype=np.float64)
-            if factors.shape != (PATH_STEPS, len(LEVELS)) or not np.isfinite(factors).all():
-                raise ValueError(f"band factors of shape {factors.shape}")
+            if factors.shape != (PATH_STEPS, len(LEVELS)) or not (np.isfinite(factors) & (factors > 0)).all():
+                raise ValueError(f"band factors of shape {factors.shape} that are not all positive numbers")
+            weights = {str(name): float(weight) for name, weight in state["weights"].items()}
+            if not (abs(sum(weights.values()) - 1) < 1e-9 and min(weights.values()) >= 0):
+                raise ValueError(f"weights {weights}, expected shares that sum to one")
             return cls(
                 pair=Pair.parse(document["pair"]),
                 horizon=Horizon.parse(document["horizon"]),
                 recipe=str(document["recipe"]),
                 engine_settings=dict(document["engine"]),
                 chronos_settings=dict(document["chronos"]),
-                state=State(
-                    date.fromisoformat(state["trained_until"]),
-                    {str(name): float(weight) for name, weight in state["weights"].items()},
-                    factors,
-                ),
+                state=State(date.fromisoformat(state["trained_until"]), weights, factors),
                 drivers=dict(document["drivers"]),
                 libraries=dict(document["libraries"]),
                 processor=str(document["processor"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"this is no specification of a model ({type(error).__name__}: {reason}); expected the "
@@ -210,21 +209,27 @@ class Specification:
             raise InputError(
                 f"the frame lacks {', '.join(missing)}; expected the columns {', '.join(self.columns)}"
             )
-        days = pd.DatetimeIndex(pd.to_datetime(frame["date"])).as_unit("ns")
-        if not len(days) or not days.equals(
-            pd.DatetimeIndex(pd.bdate_range(days[0], days[-1])).as_unit("ns")
-        ):
+        try:
+            days = pd.DatetimeIndex(pd.to_datetime(frame["date"])).as_unit("ns")
+            spot = frame["spot"].to_numpy(dtype=np.float64)
+            drivers = frame[list(self.columns[2:])].to_numpy(dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the frame holds what is no date or no number ({reason}); expected dates without a time zone, and "
+                "numbers in the other columns"
+            ) from error
+        if not len(days) or days.tz is not None or days.hasnans or not days.equals(_weekdays(days)):
             raise InputError(
                 f"the {len(days)} rows of the frame are not every weekday from the first to the last, in order; "
-                "expected a row for each Monday to Friday, holidays with what was known before"
+                "expected a row for each Monday to Friday, holidays with what was known before, dates without a time "
+                "of day or a zone"
             )
-        spot = frame["spot"].to_numpy(dtype=np.float64)
         if not (np.isfinite(spot) & (spot > 0)).all():
             raise InputError(
                 "the frame holds a spot rate that is no positive number; carry the close before it"
             )
         instants = origin_instants(self.pair, days)
-        drivers = frame[list(self.columns[2:])].to_numpy(dtype=np.float64)
         return MarketBundle(
             pair=self.pair,
             dates=days,
@@ -321,7 +326,8 @@ def _ask(
             asked = folder / "rows.npy"
             np.save(asked, rows)
         arguments = [code, document, snapshot, asked, answer, cache_folder or ""]
-        command = [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)]
+        # -B: a model's files stay as they were logged.
+        command = [sys.executable, "-P", "-B", "-c", _PROGRAM, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
@@ -338,6 +344,10 @@ def _answered(
     if rows is None:
         return dict(engine.paths(bundle, engine.rows_behind(bundle)).arrays())
     return {"replay": engine.replay(bundle, rows, specification.state)}
+
+
+def _weekdays(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(pd.bdate_range(days[0], days[-1])).as_unit("ns")
 
 
 def _cache(folder: Path | None) -> AnswerCache | None:

@@ -29,6 +29,7 @@ _REQUIRED = (
     "pyarrow",
     "filelock",
     "holidays",
+    "tzdata",
     "loguru",
     "pydantic",
     "pydantic-settings",
@@ -38,7 +39,7 @@ _REQUIRED = (
     "arch",
     "scikit-learn",
 )
-_FOR_CHRONOS = ("torch", "chronos-forecasting", "huggingface-hub", "safetensors")
+_FOR_CHRONOS = ("torch", "chronos-forecasting", "transformers", "huggingface-hub", "safetensors")
 
 
 def import_mlflow() -> None:

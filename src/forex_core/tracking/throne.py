@@ -81,11 +81,17 @@ class Throne:
     def register(
         self, tracker: Tracker, new: ForecastRun, bundle: MarketBundle, settings: Settings
     ) -> Version | None:
-        """Log the model that the run has learned and register it; None where the store does not take it just now."""
+        """Log the model that the run has learned and register it; None where that cannot be done just now."""
         specification = Specification.of(new, bundle, settings.engine, settings.chronos)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = save_model(specification, frame_of(bundle), Path(scratch) / MODEL)
-            address = tracker.log_model(folder, MODEL)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = save_model(specification, frame_of(bundle), Path(scratch) / MODEL)
+                address = tracker.log_model(folder, MODEL)
+        except (TrackingError, OSError) as error:  # no room in the temporary folder, say
+            self.warnings.append(
+                f"The model of this run could not be written, so the champion stays as it is: {error}."
+            )
+            return None
         if address is None:
             self.warnings.append("The model of this run could not be logged, so the champion stays as it is.")
             return None
