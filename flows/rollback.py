@@ -31,6 +31,9 @@ from forex_core.types import Horizon, MarketBundle, Pair
 
 Document = dict[str, Any]
 
+BUSY_LIMIT_S = 5.0
+"""A run that settles who is champion is waited for, another change by hand is not."""
+
 
 @task(name="load current data", cache_policy=NO_CACHE)
 def current_data(registry: Registry, settings: Settings, horizon: Horizon, given: bool) -> MarketBundle:
@@ -80,7 +83,7 @@ def _change(
         )
     pair = Pair.parse(settings.pair)
     registry, model = registry_from_settings(settings), model_name(pair, horizon)
-    with registry.lock(model, 0):
+    with registry.lock(model, BUSY_LIMIT_S):
         bundle = current_data(registry, settings, horizon, given)
         kept = settings.cache_dir / "members" if settings.cache else None
         succession = Succession(registry, model, horizon, bundle, kept)

@@ -104,7 +104,11 @@ def rollback(
     """
     if mode not in ("min", "max"):
         raise InputError(f"--mode '{mode}' is unknown; expected min or max")
-    chosen = [name for name, given in (("--to", to), ("--metric", metric), ("--undo", undo)) if given]
+    if mode == "max" and metric is None:
+        raise InputError("--mode goes with --metric; name the metric to rank by, such as --metric 7d_rmse")
+    chosen = [
+        name for name, given in (("--to", to is not None), ("--metric", metric), ("--undo", undo)) if given
+    ]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)} exclude each other; give one of them")
 

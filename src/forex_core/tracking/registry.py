@@ -4,19 +4,25 @@ One model for each pair and horizon, such as `usdclp-7d`; its versions are state
 which of them is `champion`, `challenger` and `previous`, the last champion of another recipe (of the same, where there
 is no other). A version that is champion and carries the tag `pin` is held in place.
 
-Whatever changes the champion has one deciding write, the alias `champion`: what is written before it means nothing
-while the alias is elsewhere, and what is written after it can be read off it. So a process that is killed leaves the
+Whatever changes the champion has one deciding write, the alias `champion`. Before it the version to come is told in one
+tag, `succession`, how it comes to be champion, which means nothing while the alias is elsewhere; what is written after
+it follows from that tag, and is finished by whoever takes the model's lock next. So a process that is killed leaves the
 state from before or the one from after.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from forex_core.champion import Reigning
 from forex_core.config import Settings
 from forex_core.errors import InputError, TrackingError
+from forex_core.specification import Specification
 from forex_core.tracking import queries
 from forex_core.tracking.build import connect
 from forex_core.tracking.packaging import read_model
@@ -32,6 +39,7 @@ from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 STAGES: Mapping[str, str | None] = {
@@ -44,22 +52,54 @@ STAGES: Mapping[str, str | None] = {
 
 READY_LIMIT_S = 300
 LOCK_LIMIT_S = 60.0
+FILES_TAG = "sha256"
+"""Tag of a version: what its files were when it was registered."""
+_FILES = ("MLmodel", "*.py", "artifacts/**/*", "code/**/*.py")
+_CHANGE = "succession"
+_TRIES = 20
 
 Stage = Literal["None", "Staging", "Production", "Archived"]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """Why a champion is held in place: `replaced` is the version that it was put in the place of, if any."""
+    """Why a champion is held in place: `replaced` is the version that it was put in the place of, if any.
+
+    What the version carried before and an undo puts back: `covers` is the pin of an earlier reign, `mark` the note that
+    it had been rolled back from.
+    """
 
     by: str
     at: str
     reason: str
     replaced: int | None = None
     audit_run: str | None = None
+    covers: Mapping[str, Any] | None = None
+    mark: str | None = None
 
     def __str__(self) -> str:
         return f"{self.reason or 'no reason given'} ({self.by}, {self.at})"
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a version comes to be champion in the place of `replaced`.
+
+    `pin` is its own where it is enthroned, and the one that goes where it is restored.
+    """
+
+    kind: Literal["succeed", "enthrone", "restore"]
+    replaced: int | None
+    pin: Pin | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Change:
+        document = json.loads(text)
+        pin = document["pin"]
+        return cls(document["kind"], document["replaced"], Pin(**pin) if pin else None)
 
 
 @dataclass(frozen=True)
@@ -90,8 +130,16 @@ class Version:
         return "rolled_back" in self.tags
 
     @property
+    def change(self) -> Change | None:
+        """What is left to be written of the change that made it champion; means nothing while it is not."""
+        return Change.from_json(self.tags[_CHANGE]) if _CHANGE in self.tags else None
+
+    @property
     def pin(self) -> Pin | None:
-        """The pin that it carries; of effect only while it is champion."""
+        """The pin that holds it, if it is champion."""
+        change = self.change
+        if change is not None and change.kind != "restore":
+            return change.pin
         return Pin(**json.loads(self.tags["pin"])) if "pin" in self.tags else None
 
     def __str__(self) -> str:
@@ -118,7 +166,7 @@ class Standing:
             name: getattr(self, name).number if getattr(self, name) else None
             for name in (CHAMPION, CHALLENGER, PREVIOUS)
         }
-        return {"model": self.model, **aliases, "pin": vars(self.pin) if self.pin else None}
+        return {"model": self.model, **aliases, "pin": asdict(self.pin) if self.pin else None}
 
 
 def model_name(pair: Pair, horizon: Horizon) -> str:
@@ -155,9 +203,13 @@ class Registry:
         self._root = artifact_root
         self._below = below
         self._opened: MlflowClient | None = None
+        self._fetched: Path | None = None
 
     @property
     def client(self) -> MlflowClient:
+        return self._open()
+
+    def _open(self) -> MlflowClient:
         if self._opened is None:
             self._opened = open_store(self.uri, self._root, self._below)
         return self._opened
@@ -185,6 +237,10 @@ class Registry:
         from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
         source, made_by = self._source(model_uri)
+        known = {name: str(value) for name, value in (tags or {}).items()}
+        place = local_path(source)
+        if place is not None:
+            known[FILES_TAG] = _digest(place)
         with translated(self.uri):
             try:
                 self.client.create_registered_model(model_name)
@@ -195,7 +251,7 @@ class Registry:
                 model_name,
                 source,
                 run_id=run_id or made_by,
-                tags={name: str(value) for name, value in (tags or {}).items()},
+                tags=known,
                 description=description,
                 await_creation_for=0,
             )
@@ -213,31 +269,33 @@ class Registry:
     def transition_model_stage(self, model_name: str, version: int | str, stage: Stage | None) -> Version:
         """Give a version the alias of a stage of MLflow's old vocabulary.
 
-        Production is `champion`, and the champion before becomes `previous`; Staging is `challenger`. Archived and
-        None take the version's aliases away, Archived leaves the tag `stage` behind as well.
+        Production is `champion`, unpinned, and what becomes of the champion before is as in a promotion; Staging is
+        `challenger`. Archived and None take the version's aliases away, and Archived leaves the tag `stage` behind.
 
         Raises:
             InputError: no such stage or version.
         """
         if str(stage) not in STAGES:
             raise InputError(f"'{stage}' is no stage; expected one of {', '.join(STAGES)}")
+        if not re.fullmatch(r"[0-9]{1,9}", str(version)):
+            raise InputError(f"'{version}' is no version of {model_name}; expected a number such as 3")
         with self.lock(model_name):
             found = self.version(model_name, int(version))
             alias = STAGES[str(stage)]
             held = self.standing(model_name)
-            others = held.champion is None or held.champion.number != found.number
+            if alias == CHAMPION and (held.champion is None or held.champion.number != found.number):
+                self.succeed(held, found)
+            elif alias == CHALLENGER:
+                self.challenge(found)
             with translated(self.uri):
-                if alias == CHAMPION and others:
-                    if held.champion:
-                        self._point(model_name, PREVIOUS, held.champion.number)
-                    self._drop_tag(found, "pin")
-                for name in (CHAMPION, CHALLENGER):
-                    mine = getattr(held, name)
-                    if mine and mine.number == found.number and name != alias:
+                for name in (CHAMPION, CHALLENGER, *(() if alias else (PREVIOUS,))):
+                    holder = getattr(held, name)
+                    if holder and holder.number == found.number and name != alias:
                         self.client.delete_registered_model_alias(model_name, name)
-                if alias:
-                    self._point(model_name, alias, found.number)
-                self.client.set_model_version_tag(model_name, str(found.number), "stage", str(stage))
+                if stage == "Archived":
+                    self.client.set_model_version_tag(model_name, str(found.number), "stage", stage)
+                else:
+                    self._set_tag(found, "stage", None)
             return self.version(model_name, found.number)
 
     def get_run_info(self, run_id: str) -> queries.RunRow:
@@ -269,14 +327,27 @@ class Registry:
         return queries.best_run(self.client, experiment_name, metric, mode, pair, loadable=True)
 
     def metric_of(self, version: Version, metric: str) -> float | None:
-        """What the finished run behind a version logged as a metric; None without a finite value."""
+        """What the finished run that learned a version logged of it as a metric; None without a finite value.
+
+        Names without a prefix are of what the run published; where that was another version, this one's have
+        `challenger_`.
+        """
+        from mlflow.exceptions import MlflowException
+
         if version.run_id is None:
             return None
         with translated(self.uri):
-            run = self.client.get_run(version.run_id)
-        value = run.data.metrics.get(metric)
+            try:
+                run = self.client.get_run(version.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+        published = run.data.tags.get("published_version", str(version.number))
+        value = run.data.metrics.get(metric if published == str(version.number) else f"challenger_{metric}")
+        gone = run.info.status != "FINISHED" or run.info.lifecycle_stage != "active"
         # Infinity is stored as 1.8e308.
-        if value is None or run.info.status != "FINISHED" or abs(value) >= 1e308:
+        if value is None or gone or not math.isfinite(value) or abs(value) >= 1e308:
             return None
         return float(value)
 
@@ -303,10 +374,11 @@ class Registry:
         """All versions, the newest first."""
         found: list[Version] = []
         token: str | None = None
+        quote = '"' if "'" in model else "'"
         with translated(self.uri):
             while True:
                 page = self.client.search_model_versions(
-                    f"name = '{model}'", max_results=1000, page_token=token
+                    f"name = {quote}{model}{quote}", max_results=1000, page_token=token
                 )
                 found += [_version(one) for one in page]
                 token = page.token
@@ -314,26 +386,25 @@ class Registry:
                     return sorted(found, key=lambda v: -v.number)
 
     def standing(self, model: str) -> Standing:
-        """Who is champion, challenger and previous."""
-        from mlflow.exceptions import MlflowException
-
-        with translated(self.uri):
-            try:
-                found = self.client.get_registered_model(model)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+        """Who is champion, challenger and previous, all as they were at one instant."""
+        found, held = self._registered(model), {}
+        for _ in range(_TRIES):
+            if found is None:
                 return Standing(model)
             held = {
-                alias: _version(self.client.get_model_version(model, str(number)))
+                alias: self.version(model, int(number))
                 for alias, number in found.aliases.items()
                 if alias in (CHAMPION, CHALLENGER, PREVIOUS)
             }
+            before, found = found, self._registered(model)
+            if found is not None and found.aliases == before.aliases:
+                break
+        assert found is not None
         decided = found.tags.get("decided_on")
         return Standing(model, **held, decided_on=date.fromisoformat(decided) if decided else None)
 
     def folder(self, version: Version) -> Path:
-        """Local folder of a version's files, fetched where they are remote.
+        """Local folder of a version's files, fetched where they are remote and kept as long as this registry.
 
         Raises:
             TrackingError: they are not there.
@@ -342,8 +413,17 @@ class Registry:
 
         place = local_path(version.source)
         if place is None:
+            if self._fetched is None:
+                self._fetched = Path(tempfile.mkdtemp(prefix="forex-models-"))
+                weakref.finalize(self, shutil.rmtree, self._fetched, ignore_errors=True)
+            target = self._fetched / version.model / str(version.number)
+            target.mkdir(parents=True, exist_ok=True)
             with translated(self.uri):
-                place = Path(mlflow.artifacts.download_artifacts(version.source, tracking_uri=self.uri))
+                place = Path(
+                    mlflow.artifacts.download_artifacts(
+                        version.source, dst_path=str(target), tracking_uri=self.uri
+                    )
+                )
         if not place.is_dir():
             raise TrackingError(
                 f"the files of {version} of {version.model} are not at {place}; restore them from a backup, or choose "
@@ -351,16 +431,37 @@ class Registry:
             )
         return place
 
+    def model(self, version: Version) -> tuple[Specification, Path]:
+        """Specification of a version, and the folder of the code that it carries: as they were registered.
+
+        Raises:
+            TrackingError: its files are missing, damaged or altered, or are those of another pair or horizon.
+        """
+        folder = self.folder(version)
+        specification, code = read_model(folder)
+        registered = version.tags.get(FILES_TAG)
+        if registered is not None and registered != _digest(folder):
+            raise TrackingError(
+                f"the files of {version} of {version.model} in {folder} are not those that were registered; restore "
+                "them from a backup, or choose another version"
+            )
+        if model_name(specification.pair, specification.horizon) != version.model:
+            raise TrackingError(
+                f"{version} of {version.model} is a model of {specification.pair} {specification.horizon}; choose "
+                "another version"
+            )
+        return specification, code
+
     def reigning(self, standing: Standing) -> Reigning | None:
         """The champion with its specification and code; None without a champion.
 
         Raises:
-            TrackingError: its files are missing or damaged.
+            TrackingError: as `model`.
         """
         champion = standing.champion
         if champion is None:
             return None
-        specification, code = read_model(self.folder(champion))
+        specification, code = self.model(champion)
         pinned = str(standing.pin) if standing.pin else None
         return Reigning(champion.number, specification, code, pinned, standing.decided_on)
 
@@ -370,30 +471,20 @@ class Registry:
     def lock(self, model: str, timeout_s: float = LOCK_LIMIT_S) -> Iterator[None]:
         """Whoever changes the standing of `model` holds this, one process at a time.
 
+        A change that its process did not live to finish is finished here.
+
         Raises:
             TrackingError: another process holds it longer than `timeout_s`.
         """
-        with store_lock(self.uri, f"standing-{model}", timeout_s, folder=self._below):
+        self._open()  # makes a new store, and so the folder that the lock is kept in
+        with store_lock(self.uri, f"change-of-champion-{model}", timeout_s, folder=self._below):
+            self._finish(model)
             yield
 
     def succeed(self, standing: Standing, version: Version) -> None:
-        """Make a new version champion, unpinned; `standing` is what it was decided on."""
-        before, model = standing.champion, standing.model
-        with translated(self.uri):
-            if before is not None and (
-                before.recipe != version.recipe
-                or standing.previous is None
-                or standing.previous.recipe == version.recipe
-            ):
-                self._point(model, PREVIOUS, before.number)
-            self._drop_tag(version, "pin")
-            self._point(model, CHAMPION, version.number)
-            self._drop_tag(version, "rolled_back")
-            if before is not None and before.number != version.number:
-                self._drop_tag(before, "pin")
-            rival = standing.challenger
-            if rival and (rival.recipe == version.recipe or rival.number == version.number):
-                self.client.delete_registered_model_alias(model, CHALLENGER)
+        """Make a version champion, unpinned; `standing` is what it was decided on."""
+        before = standing.champion
+        self._move(version, Change("succeed", before.number if before else None))
 
     def challenge(self, version: Version) -> None:
         """Make a version the challenger."""
@@ -412,77 +503,148 @@ class Registry:
             self.client.set_registered_model_tag(model, "decided_on", day.isoformat())
 
     def enthrone(self, version: Version, pin: Pin) -> None:
-        """Put a version in the champion's place and hold it there: the one deciding write is the last but one."""
-        number = str(version.number)
-        with translated(self.uri):
-            self.client.set_model_version_tag(version.model, number, "pin", json.dumps(vars(pin)))
-            self._point(version.model, CHAMPION, version.number)
-            if pin.replaced is not None:
-                self._mark_rolled_back(version, pin)
-
-    def complete(self, standing: Standing) -> None:
-        """Write what a killed `enthrone` left out: the mark of the version that was replaced."""
-        pin = standing.pin
-        if pin is None or pin.replaced is None or standing.champion is None:
-            return
-        replaced = self.version(standing.model, pin.replaced)
-        if not replaced.rolled_back:
-            with translated(self.uri):
-                self._mark_rolled_back(standing.champion, pin)
-
-    def _mark_rolled_back(self, champion: Version, pin: Pin) -> None:
-        why = json.dumps({"by": pin.by, "at": pin.at, "reason": pin.reason, "to": champion.number})
-        self.client.set_model_version_tag(champion.model, str(pin.replaced), "rolled_back", why)
+        """Put a version in the champion's place and hold it there."""
+        earlier = version.tags.get("pin")
+        carried = replace(
+            pin, covers=json.loads(earlier) if earlier else None, mark=version.tags.get("rolled_back")
+        )
+        self._move(version, Change("enthrone", pin.replaced, carried))
 
     def restore(self, standing: Standing, former: Version) -> None:
         """Undo `enthrone`: `former` is champion again, as it was, and what was written for the rollback is gone."""
         pinned = standing.champion
-        if pinned is None:
-            raise TrackingError(f"{standing.model} has no champion, so there is nothing to undo")
+        if pinned is None or pinned.pin is None:
+            raise TrackingError(f"{standing.model} has no pinned champion, so there is nothing to undo")
+        self._move(former, Change("restore", pinned.number, pinned.pin))
+
+    def _move(self, version: Version, change: Change) -> None:
+        """Make a version champion: say how, move the alias, which decides it, and write what follows."""
         with translated(self.uri):
-            self._point(standing.model, CHAMPION, former.number)
-            self._drop_tag(former, "rolled_back")
-            self._drop_tag(pinned, "pin")
+            self.client.set_model_version_tag(version.model, str(version.number), _CHANGE, change.to_json())
+            self._point(version.model, CHAMPION, version.number)
+        self._finish(version.model)
+
+    def _finish(self, model: str) -> None:
+        """Write what follows from the change that made the champion champion; as often as it takes."""
+        standing = self.standing(model)
+        champion = standing.champion
+        change = champion.change if champion else None
+        if champion is None or change is None:
+            return
+        other = None
+        if change.replaced not in (None, champion.number):
+            with suppress(InputError):  # deleted since
+                other = self.version(model, int(change.replaced or 0))
+        with translated(self.uri):
+            if change.kind == "succeed":
+                self._set_tag(champion, "pin", None)
+                if other is not None:
+                    self._set_tag(other, "pin", None)
+                    self._follow(standing, champion, other)
+                rival = standing.challenger
+                if rival and (rival.recipe == champion.recipe or rival.number == champion.number):
+                    self.client.delete_registered_model_alias(model, CHALLENGER)
+            elif change.pin is not None and change.kind == "enthrone":
+                pin = change.pin
+                self._set_tag(champion, "pin", json.dumps(asdict(pin)))
+                if other is not None:
+                    why = {"by": pin.by, "at": pin.at, "reason": pin.reason, "to": champion.number}
+                    self._set_tag(other, "rolled_back", json.dumps(why))
+            elif change.pin is not None and other is not None:
+                covered = change.pin.covers
+                self._set_tag(other, "pin", json.dumps(covered) if covered else None)
+                self._set_tag(other, "rolled_back", change.pin.mark)
+            self._set_tag(champion, "rolled_back", None)
+            self._set_tag(champion, _CHANGE, None)
+
+    def _follow(self, standing: Standing, champion: Version, other: Version) -> None:
+        """`previous` is the last champion of another recipe, of the same where there is no other."""
+        known = standing.previous
+        if other.recipe != champion.recipe or known is None or known.recipe == champion.recipe:
+            self._point(standing.model, PREVIOUS, other.number)
 
     def unpin(self, standing: Standing) -> None:
         """Let the champion go: the next run may replace it."""
         if standing.champion:
             with translated(self.uri):
-                self._drop_tag(standing.champion, "pin")
+                self._set_tag(standing.champion, "pin", None)
+
+    def _registered(self, model: str) -> RegisteredModel | None:
+        from mlflow.exceptions import MlflowException
+
+        with translated(self.uri):
+            try:
+                return self.client.get_registered_model(model)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
 
     def _point(self, model: str, alias: str, number: int) -> None:
         self.client.set_registered_model_alias(model, alias, str(number))
 
-    def _drop_tag(self, version: Version, tag: str) -> None:
-        if tag in version.tags:
+    def _set_tag(self, version: Version, tag: str, value: str | None) -> None:
+        """Write what differs from the tags that the version was read with; None takes the tag away."""
+        if value is None and tag in version.tags:
             self.client.delete_model_version_tag(version.model, str(version.number), tag)
+        elif value is not None and value != version.tags.get(tag):
+            self.client.set_model_version_tag(version.model, str(version.number), tag, value)
 
     def _source(self, model_uri: str) -> tuple[str, str | None]:
-        """Where the files of a model are, and the run that made it; looked up here, not in MLflow's default store."""
+        """Where the files of a model are, and the run that made it; looked up here, not in MLflow's default store.
+
+        Raises:
+            InputError: there are none.
+        """
         from mlflow.exceptions import MlflowException
 
         logged = re.fullmatch(r"models:/(m-[0-9a-f]+)/?", model_uri)
         of_run = re.fullmatch(r"runs:/([0-9a-f]{32})/(.+?)/?", model_uri)
+        source, made_by = model_uri.rstrip("/"), None
         with translated(self.uri):
             try:
                 if logged:
                     model = self.client.get_logged_model(logged[1])
-                    return model.artifact_location, model.source_run_id
-                if of_run:
+                    source, made_by = model.artifact_location, model.source_run_id
+                elif of_run:
                     run = self.client.get_run(of_run[1])
                     outputs = run.outputs.model_outputs if run.outputs else []
-                    for model in (self.client.get_logged_model(o.model_id) for o in outputs):
-                        if model.name == of_run[2]:
-                            return model.artifact_location, of_run[1]
-                    return f"{run.info.artifact_uri}/{of_run[2]}", of_run[1]
+                    models = [self.client.get_logged_model(output.model_id) for output in outputs]
+                    places = [model.artifact_location for model in models if model.name == of_run[2]]
+                    source, made_by = (places or [f"{run.info.artifact_uri}/{of_run[2]}"])[-1], of_run[1]
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                raise InputError(
-                    f"there is no model {model_uri} in the tracking store; expected models:/m-… or runs:/RUN_ID/NAME "
-                    "of a model that was logged"
-                ) from error
-        return model_uri, None
+                raise _no_model(model_uri) from error
+            if source.startswith(("models:", "runs:")) or not self._has_mlmodel(source):
+                raise _no_model(model_uri)
+        return source, made_by
+
+    def _has_mlmodel(self, source: str) -> bool:
+        from mlflow.artifacts import list_artifacts
+
+        place = local_path(source)
+        if place is not None:
+            return (place / "MLmodel").is_file()
+        found = list_artifacts(artifact_uri=source, tracking_uri=self.uri)
+        return any(item.path.rpartition("/")[2] == "MLmodel" for item in found)
+
+
+def _no_model(model_uri: str) -> InputError:
+    return InputError(
+        f"there is no model {model_uri}; expected models:/m-… or runs:/RUN_ID/NAME of a model that was logged to the "
+        "tracking store, or the folder of one, with its file MLmodel"
+    )
+
+
+def _digest(folder: Path) -> str:
+    """sha256 over the files that a model is, not over what loading it leaves beside them."""
+    digest = hashlib.sha256()
+    files = {path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(files, key=lambda path: path.relative_to(folder).as_posix()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _version(made: Any) -> Version:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import socket
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +21,19 @@ from loguru import logger
 
 from forex_core.champion import Candidate, believable, best_previous
 from forex_core.data.snapshot import read_snapshot
-from forex_core.errors import DataQualityError, ForecastError, InputError, TrackingError
+from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
 from forex_core.tracking.mlflow_tracker import MLflowTracker
-from forex_core.tracking.packaging import read_model
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
-from forex_core.tracking.store import copy_database, is_database
+from forex_core.tracking.store import DatabaseCopy, copy_database, is_database, translated
 from forex_core.types import Forecast, Horizon, MarketBundle, Pair
 
 AUDIT = "operations"
 """The experiment that every change of champion by hand is logged in."""
+
+MAX_REASON = 1000
+"""Characters of a reason: it is part of tags."""
 
 Action = Literal["rollback", "undo", "promote", "unpin"]
 
@@ -76,7 +78,7 @@ class Plan:
 
 
 class Succession:
-    """Changes of champion by hand, for one registered model.
+    """Changes of champion by hand, for one registered model, whose lock the caller holds from plan to end.
 
     Args:
         bundle: the data that a version is tried on.
@@ -121,7 +123,9 @@ class Succession:
         return self._tried("rollback", standing, target, how)
 
     def undo(self) -> Plan:
-        """Back to the champion that the last rollback took the place of.
+        """Back to the champion that the last rollback took the place of, with the pin that it had, if any.
+
+        What runs have written since stays: a challenger that one of them learned, and which versions were published.
 
         Raises:
             InputError: the champion is not there by a rollback.
@@ -159,7 +163,7 @@ class Succession:
     def carry_out(
         self, plan: Plan, reason: str, backups: Path | None, tracker: MLflowTracker, by: str | None = None
     ) -> dict[str, Any]:
-        """Do what a plan says, under the lock of the model, with a verified copy of the database and an audit run.
+        """Do what a plan says, with a verified copy of the database and an audit run.
 
         Args:
             backups: folder of the copy; None where the store is a server with backups of its own.
@@ -167,42 +171,46 @@ class Succession:
             by: who does it, by default the user of this process.
 
         Returns:
-            The plan's document with `audit_run`, `backup`, `by`, `at` and `reason`.
+            The plan's document with `audit_run`, `backup`, `by`, `at`, `reason`, and `after`, the standing then.
 
         Raises:
+            InputError: the reason is too long.
             TrackingError: the copy or a write failed; the champion is that of before or after.
         """
+        if len(reason) > MAX_REASON:
+            raise InputError(f"the reason has {len(reason)} characters; expected {MAX_REASON} at most")
         who, at = by or current_user(), datetime.now(UTC).isoformat(timespec="seconds")
         if _seats(self.registry.standing(self.model)) != _seats(plan.standing):
             raise TrackingError(f"the standing of {self.model} changed since this was planned; plan it again")
-        copy = None
-        if backups is not None and is_database(self.registry.uri):
-            name = f"mlflow_{datetime.now(UTC):%Y%m%d_%H%M%S_%f}_before_{plan.action}_{self.model}.db"
-            copy = copy_database(self.registry.uri, backups / name)
-            logger.info("database copied to {}: {} tables", copy.path, len(copy.tables))
+        copy = self._copy(plan, backups) if backups and is_database(self.registry.uri) else None
         document = plan.document
+        # With its tags at once: a run that is left running has to say what it was to do.
+        run_id = tracker.start_run(
+            f"{plan.action}_{self.model}",
+            f"{plan.action} of {self.model}: version {document['from_version']} to {plan.target.number}. {reason}",
+            {
+                "action": plan.action,
+                "model": self.model,
+                "pair": str(self.bundle.pair),
+                "horizon": str(self.horizon),
+                "from_version": document["from_version"],
+                "to_version": plan.target.number,
+                "by": who,
+                "at": at,
+                "reason": reason,
+                "how": plan.how,
+                "backup": str(copy.path) if copy else "none",
+            },
+        )
         with tracker:
-            run_id = tracker.start_run(
-                f"{plan.action}_{self.model}",
-                f"{plan.action} of {self.model}: version {document['from_version']} to {plan.target.number}. {reason}",
-                {
-                    "action": plan.action,
-                    "model": self.model,
-                    "pair": str(self.bundle.pair),
-                    "horizon": str(self.horizon),
-                    "from_version": document["from_version"],
-                    "to_version": plan.target.number,
-                    "by": who,
-                    "at": at,
-                    "reason": reason,
-                    "how": plan.how,
-                    "backup": str(copy.path) if copy else "none",
-                },
-            )
             with tempfile.TemporaryDirectory() as scratch:
                 before = Path(scratch) / "plan.json"
                 before.write_text(json.dumps(document, indent=1), encoding="utf-8")
                 tracker.log_artifact(before)
+            if tracker.degraded:
+                raise TrackingError(
+                    f"the audit run could not be logged, so the champion stays as it is: {tracker.degraded}"
+                )
             self._apply(plan, Pin(who, at, reason, document["from_version"], run_id))
         return document | {
             "audit_run": run_id,
@@ -213,6 +221,18 @@ class Succession:
             "after": self.registry.standing(self.model).document(),
         }
 
+    def _copy(self, plan: Plan, backups: Path) -> DatabaseCopy:
+        name = f"mlflow_{datetime.now(UTC):%Y%m%d_%H%M%S_%f}_before_{plan.action}_{self.model}.db"
+        try:
+            copy = copy_database(self.registry.uri, backups / name)
+        except OSError as error:
+            raise TrackingError(
+                f"the database could not be copied to {backups} ({error}), so nothing was changed; make it a folder "
+                "that can be written"
+            ) from error
+        logger.info("database copied to {}: {} tables", copy.path, len(copy.tables))
+        return copy
+
     def _apply(self, plan: Plan, pin: Pin) -> None:
         if plan.action == "rollback":
             self.registry.enthrone(plan.target, pin)
@@ -220,13 +240,12 @@ class Succession:
             self.registry.restore(plan.standing, plan.target)
         elif plan.action == "promote":
             self.registry.succeed(plan.standing, plan.target)
-            self.registry.mark_published(plan.target)
         else:
             self.registry.unpin(plan.standing)
 
     def _standing(self) -> Standing:
         standing = self.registry.standing(self.model)
-        self.registry.complete(standing)
+        self._end_audits(standing)
         if standing.champion is None:
             raise InputError(
                 f"{self.model} has no champion yet; publish a forecast first ('forex forecast {self.horizon} --pair "
@@ -234,13 +253,34 @@ class Succession:
             )
         return standing
 
+    def _end_audits(self, standing: Standing) -> None:
+        """End audit runs that were killed: FINISHED where what they were to do was done, else KILLED."""
+        client, pin = self.registry.client, standing.pin
+        champion = str(standing.champion.number) if standing.champion else None
+        with translated(self.registry.uri):
+            experiment = client.get_experiment_by_name(AUDIT)
+            if experiment is None:
+                return
+            condition = f"attributes.status = 'RUNNING' and tags.model = '{self.model}'"
+            for run in client.search_runs([experiment.experiment_id], condition):
+                tags, run_id = run.data.tags, run.info.run_id
+                done = tags.get("to_version") == champion
+                if tags.get("action") == "rollback":
+                    done = pin is not None and pin.audit_run == run_id
+                elif tags.get("action") == "unpin":
+                    done = done and pin is None
+                client.set_tag(run_id, "interrupted", "true")
+                client.set_terminated(run_id, "FINISHED" if done else "KILLED")
+
     def _named(self, text: str) -> Version:
         """The version of that number, or the one that a run made."""
-        if text.isdigit() and len(text) < queries.MIN_PREFIX:
-            return self.registry.version(self.model, int(text))
+        number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+        if number is not None and len(text) < queries.MIN_PREFIX:
+            return self.registry.version(self.model, number)
         versions = self.registry.versions(self.model)
-        found = [v for v in versions if v.number == int(text)] if text.isdigit() else []
-        found = found or [v for v in versions if (v.run_id or "").startswith(text.lower())]
+        found = [v for v in versions if v.number == number]
+        if not found and len(text) >= queries.MIN_PREFIX:
+            found = [v for v in versions if (v.run_id or "").startswith(text.lower())]
         if len(found) != 1:
             known = ", ".join(f"{v.number} ({(v.run_id or '')[:8]})" for v in versions[:10])
             raise InputError(
@@ -249,62 +289,81 @@ class Succession:
             )
         return found[0]
 
-    def _candidates(self, standing: Standing) -> list[Version]:
-        """Published versions not rolled back from: the newest of each other recipe, else all of the champion's."""
+    def _eligible(self, standing: Standing) -> list[Version]:
+        """Versions that were published once and not rolled back from, without the champion, the newest first."""
         champion = standing.champion
         assert champion is not None
-        replaced = standing.pin.replaced if standing.pin else None
-        eligible = [
+        return [
             v
             for v in self.registry.versions(self.model)
-            if v.published and not v.rolled_back and v.number not in (champion.number, replaced)
+            if v.published and not v.rolled_back and v.number != champion.number
         ]
-        newest = {v.recipe: v for v in reversed(eligible) if v.recipe != champion.recipe}
-        return sorted(newest.values(), key=lambda v: -v.number) or eligible
 
-    def _best_previous(self, standing: Standing) -> tuple[Version, str]:
-        usable: list[Candidate] = []
-        refused: list[str] = []
-        by_number = {v.number: v for v in self._candidates(standing)}
-        for version in by_number.values():
+    def _usable(self, versions: Iterable[Version], refused: list[str]) -> Iterator[tuple[Version, Candidate]]:
+        """Those that load and have their drivers in the data; why the others do not goes to `refused`."""
+        for version in versions:
             try:
                 specification, code = self._loaded(version)
             except (TrackingError, DataQualityError) as error:
+                logger.warning("not a candidate: {}", error)
                 refused.append(str(error))
-                continue
-            usable.append(Candidate(version.number, specification, code))
-        if not usable:
+            else:
+                yield version, Candidate(version.number, specification, code)
+
+    def _candidates(self, standing: Standing) -> list[tuple[Version, Candidate]]:
+        """The newest usable version of each other recipe, else all of the champion's own; the newest first.
+
+        Raises:
+            InputError: there is none.
+        """
+        assert standing.champion is not None
+        own = standing.champion.recipe
+        eligible = self._eligible(standing)
+        refused: list[str] = []
+        found: dict[str, tuple[Version, Candidate]] = {}
+        for version, candidate in self._usable(
+            (v for v in eligible if v.recipe not in (own, *found)), refused
+        ):
+            found[version.recipe] = version, candidate
+        candidates = list(found.values()) or list(
+            self._usable((v for v in eligible if v.recipe == own), refused)
+        )
+        if not candidates:
             raise InputError(
-                f"{self.model} has no previous version to go back to"
-                + (f": {'; '.join(refused)}" if refused else "; only the champion was ever published")
+                f"{self.model} has no previous version to go back to: "
+                + ("; ".join(refused) or "none but the champion was published and not rolled back from")
             )
-        for reason in refused:
-            logger.warning("not a candidate: {}", reason)
+        return candidates
+
+    def _best_previous(self, standing: Standing) -> tuple[Version, str]:
+        versions, candidates = zip(*self._candidates(standing), strict=True)
         previous = standing.previous.number if standing.previous else None
-        number, why = best_previous(usable, previous, self.bundle, self.horizon, self._cache)
-        return by_number[number], why
+        number, why = best_previous(candidates, previous, self.bundle, self.horizon, self._cache)
+        return next(v for v in versions if v.number == number), why
 
     def _best_by(self, metric: str, mode: Literal["min", "max"], standing: Standing) -> tuple[Version, str]:
-        """The best published version by a metric that its run logged."""
-        champion = standing.champion
-        assert champion is not None
-        ranked = []
-        for version in self.registry.versions(self.model):
-            if version.number == champion.number or not version.published or version.rolled_back:
-                continue
-            value = self.registry.metric_of(version, metric)
-            if value is not None:
-                ranked.append((value if mode == "min" else -value, -version.number, version, value))
-        if not ranked:
-            raise InputError(
-                f"no earlier version of {self.model} has a finished run with the metric {metric}; 'forex runs show "
-                "RUN_ID' lists what a run logged"
-            )
-        _, _, version, value = min(ranked, key=lambda entry: entry[:2])
-        return version, f"its run has the {'lowest' if mode == 'min' else 'highest'} {metric}, {value:.6g}"
+        """The best usable version by a metric that its run logged, the newest of equal ones.
+
+        Raises:
+            InputError: no version has it.
+        """
+        eligible = self._eligible(standing)
+        logged = {v.number: self.registry.metric_of(v, metric) for v in eligible}
+        sign = 1 if mode == "min" else -1
+        with_value = [v for v in eligible if logged[v.number] is not None]
+        with_value.sort(key=lambda v: sign * float(logged[v.number] or 0))
+        refused: list[str] = []
+        for version, _ in self._usable(with_value, refused):
+            extreme = "lowest" if mode == "min" else "highest"
+            return version, f"its run has the {extreme} {metric}, {logged[version.number]:.6g}"
+        raise InputError(
+            f"no previous version of {self.model} has a finished run with the metric {metric}"
+            + (f" and can be used: {'; '.join(refused)}" if refused else "")
+            + "; 'forex runs show RUN_ID' lists what a run logged"
+        )
 
     def _loaded(self, version: Version) -> tuple[Specification, Path]:
-        specification, code = read_model(self.registry.folder(version))
+        specification, code = self.registry.model(version)
         missing = sorted(set(specification.drivers) - set(self.bundle.driver_names))
         if missing:
             raise DataQualityError(
@@ -320,7 +379,15 @@ class Succession:
                 f"{target} of {self.model} has learned up to {specification.state.trained_until}, the data end on "
                 f"{self.bundle.origin}; give newer data (--source, --path)"
             )
-        run = paths_of(specification, code, self.bundle, self._cache).run(self.horizon, specification.state)
+        paths = paths_of(specification, code, self.bundle, self._cache)
+        scored = int(paths.scored(self.horizon, paths.scored_grid()).sum())
+        needed = int(str(specification.engine_settings["min_scored_origins"]))
+        if scored < needed:
+            raise DataQualityError(
+                f"{target} of {self.model} has {scored} origins with a known {self.horizon} outcome in the data up to "
+                f"{self.bundle.origin}, expected {needed}; give a longer history (--source, --path)"
+            )
+        run = paths.run(self.horizon, specification.state)
         lost = [name for name in specification.state.weights if name in run.failures]
         faults = [
             *believable(run.forecast, self.bundle),
@@ -341,18 +408,22 @@ def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketB
         InputError: there is none.
     """
     import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
 
     recent = queries.runs(registry.client, pair, horizon, last=20, status="FINISHED")
     # The newest data, not the newest run: that may be of a past day.
     for row in sorted(recent, key=lambda row: (row.origin or "", row.started), reverse=True):
-        with tempfile.TemporaryDirectory() as scratch, suppress(OSError):
-            place = mlflow.artifacts.download_artifacts(
-                run_id=row.id,
-                artifact_path="reports/snapshot.parquet",
-                dst_path=scratch,
-                tracking_uri=registry.uri,
-            )
-            return read_snapshot(Path(place))
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                place = mlflow.artifacts.download_artifacts(
+                    run_id=row.id,
+                    artifact_path="reports/snapshot.parquet",
+                    dst_path=scratch,
+                    tracking_uri=registry.uri,
+                )
+                return read_snapshot(Path(place))
+            except (MlflowException, OSError, SourceError) as error:
+                logger.warning("the data of run {} cannot be used: {}", row.id, " ".join(str(error).split()))
     raise InputError(
         f"no finished {horizon} run of {pair} holds its data; give them with --source and --path"
     )
@@ -367,5 +438,5 @@ def current_user() -> str:
     """User and machine of this process."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
-    except OSError:  # a user id without a name, as in a container
+    except (OSError, KeyError):  # a user id without a name, as in a container
         return f"unknown@{socket.gethostname()}"

@@ -1,0 +1,181 @@
+"""The flows that change who is champion, on a real Prefect server, and what the forecast flow publishes after them."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forex_core.config import EngineConfig, load_settings
+from forex_core.errors import ConfigError, InputError, TrackingError
+from forex_core.testing import synthetic_table
+from forex_core.tracking import Registry, Standing, registry_from_settings
+from forex_core.types import Horizon
+
+pytestmark = [pytest.mark.usefixtures("prefect_server", "light"), pytest.mark.timeout(280)]
+
+LIGHT = EngineConfig(
+    members=("random_walk", "theta", "drivers"),
+    grid_origins=60,
+    warmup_origins=8,
+)
+WEEK = Horizon(7)
+NAME = "usdclp-7d"
+EARLIER, TODAY = date(2018, 5, 4), date(2018, 6, 8)
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch, sqlite_store: str) -> None:
+    """A light engine, by the environment, as a deployment would set it, and a store that is migrated."""
+    monkeypatch.setenv("FOREX_ENGINE", LIGHT.model_dump_json())
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    path = tmp_path / "market.csv"
+    synthetic_table(900).to_csv(path, index=False)
+    return path
+
+
+def forecast(market: Path, as_of: date = TODAY) -> dict[str, Any]:
+    from flows.forecast import FLOWS
+
+    return FLOWS[WEEK](pair="USDCLP", source="csv", paths=[market], as_of=as_of)
+
+
+def rollback(**parameters: Any) -> dict[str, Any]:
+    from flows.rollback import rollback as flow
+
+    return flow("7d", "USDCLP", **parameters)
+
+
+def promote(**parameters: Any) -> dict[str, Any]:
+    from flows.rollback import promote as flow
+
+    return flow("7d", "USDCLP", **parameters)
+
+
+def registry() -> Registry:
+    return registry_from_settings(load_settings())
+
+
+def standing() -> Standing:
+    return registry().standing(NAME)
+
+
+def run(document: dict[str, Any]) -> Any:
+    return registry().client.get_run(document["run_id"])
+
+
+def artifact() -> Any:
+    """What Prefect's page says of the champion, the newest version of it; None without any."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[f"champion-{NAME}"]))
+    with get_client(sync_client=True) as client:
+        found = sorted(client.read_artifacts(artifact_filter=wanted), key=lambda a: a.created)
+    return found[-1] if found else None
+
+
+def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(market: Path) -> None:
+    forecast(market, EARLIER)
+    second = forecast(market)
+    assert second["published"]["version"] == 2
+    assert second["notices"] == []
+
+    tried = rollback(dry_run=True)
+    assert (tried["from_version"], tried["to_version"]) == (2, 1)
+    assert standing().pin is None
+    assert "Dry run: nothing was changed." in str(artifact().data)
+    done = rollback(reason="too narrow")
+    held = standing()
+    assert held.champion is not None
+    assert (held.champion.number, str(held.pin)) == (1, f"too narrow ({done['by']}, {done['at']})")
+    page = str(artifact().data)
+    assert "Roll back usdclp-7d: from version 2 to version 1" in page
+    assert f"Champion is version 1, pinned (too narrow). By {done['by']} at {done['at']}." in page
+    assert f"Audit run {done['audit_run']}; copy of the database: {done['backup']}." in page
+    assert Path(done["backup"]).parent == load_settings().backups_dir
+    assert done["forecast"]["origin"] == TODAY.isoformat(), "tried on the data of the latest run"
+    audit = registry().client.get_run(done["audit_run"])
+    assert audit.info.status == "FINISHED"
+    assert audit.data.tags["prefect_flow_run_id"] != "none"
+
+    third = forecast(market)
+    assert "already_published" not in third, "the same data on the same day, but another champion"
+    assert third["published"]["version"] == 1
+    assert third["published"]["outcome"] == "pinned"
+    assert third["published"]["challenger"] == 3
+    assert third["quantiles"] != second["quantiles"]
+    (notice,) = third["notices"]
+    assert notice.startswith(
+        "Published is version 1 of usdclp-7d, not version 3. Version 1 is pinned: too narrow ("
+    )
+    assert notice in Path(third["report"]).read_text(encoding="utf-8")
+    stored = Path(run(third).info.artifact_uri.removeprefix("file://")) / "reports" / "forecast.json"
+    assert json.loads(stored.read_text())["notices"] == [notice]
+    tags, metrics = run(third).data.tags, run(third).data.metrics
+    assert (tags["published_version"], tags["challenger"], tags["decision"]) == ("1", "3", "pinned")
+    assert tags["pinned"].startswith("Version 1 is pinned: too narrow (")
+    weights = {
+        number: registry().model(registry().version(NAME, number))[0].state.weights for number in (1, 3)
+    }
+    assert weights[1] != weights[3]
+    for member in LIGHT.members:
+        assert metrics[f"{member}_weight"] == pytest.approx(weights[1][member])
+        assert metrics[f"challenger_{member}_weight"] == pytest.approx(weights[3][member])
+    assert metrics["7d_rmse"] == pytest.approx(third["models"]["ensemble"]["rmse"])
+    tried_median = done["forecast"]["median"]
+    assert third["quantiles"]["0.5"][-1] == pytest.approx(tried_median), "what was tried is published"
+
+    again = forecast(market)
+    assert (again["already_published"], again["run_id"]) == (True, third["run_id"])
+
+    undone = rollback(undo=True)
+    assert (undone["from_version"], undone["to_version"], undone["after"]["pin"]) == (1, 2, None)
+    again = forecast(market)
+    assert (again["already_published"], again["run_id"]) == (True, second["run_id"])
+    assert undone["after"]["challenger"] == 3, "what the run between learned stays on trial"
+
+    rollback()
+    promoted = promote(reason="data were repaired")
+    assert (promoted["from_version"], promoted["to_version"]) == (1, 3)
+    assert "Promote usdclp-7d: from version 1 to version 3" in str(artifact().data)
+    fourth = forecast(market)
+    assert "already_published" not in fourth
+    assert (fourth["published"]["version"], fourth["published"]["outcome"]) == (4, "refreshed")
+    assert fourth["quantiles"] == second["quantiles"]
+    assert fourth["notices"] == []
+
+
+def test_a_refusal_fails_the_flow_and_changes_nothing(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no finished 7d run of USDCLP holds its data"):
+        rollback()
+    with pytest.raises(InputError, match="usdclp-7d has no champion yet"):
+        rollback(source="csv", paths=[market])
+    forecast(market)
+    before, shown = standing(), artifact()
+    with pytest.raises(InputError, match="no previous version"):
+        rollback()
+    with pytest.raises(InputError, match="nothing to undo"):
+        rollback(undo=True)
+    with pytest.raises(InputError, match="nothing to promote"):
+        promote()
+    monkeypatch.setattr("flows.rollback.BUSY_LIMIT_S", 0.0)
+    with (
+        registry().lock(NAME),
+        pytest.raises(TrackingError, match="another 'change-of-champion-usdclp-7d' is running"),
+    ):
+        rollback()
+    monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
+    for flow in (rollback, promote):
+        with pytest.raises(ConfigError, match="tracking is off, so there is no champion to change"):
+            flow()
+    monkeypatch.delenv("FOREX_TRACKING__ENABLED")
+    assert standing() == before
+    assert (artifact().id if artifact() else None) == (shown.id if shown else None)
+    assert not load_settings().backups_dir.exists()
