@@ -114,7 +114,8 @@ def choose(
         reason = f"The champion has learned up to {old.state.trained_until}, after {bundle.origin}: it is not asked."
         return Choice(Decision("past", reason), new), new
     same = old.recipe == new.recipe
-    theirs = paths if same else paths_of(old, reigning.code, bundle, cache_folder)
+    same_data = set(old.drivers) == set(bundle.driver_names)
+    theirs = paths if same and same_data else paths_of(old, reigning.code, bundle, cache_folder)
     champion = theirs.run(horizon, old.state)
     if reigning.pinned is not None:
         decision = Decision("pinned", f"Version {reigning.version} is pinned: {reigning.pinned}.")
@@ -192,7 +193,7 @@ def best_previous(
     over = f"{len(rows)} origins since {bundle.dates[rows[0]].date()}"
     if best == known_good.version:
         return best, f"{name}, and the best of {len(candidates)} over {over}"
-    if -lead.difference < lead.standard_error:
+    if -lead.difference <= lead.standard_error:
         return known_good.version, f"{name}: version {best} leads by {figures} only, over {over}"
     return best, f"it leads {name} by {figures}, over {over}"
 

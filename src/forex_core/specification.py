@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -198,6 +198,18 @@ class Specification:
             )
         return engine
 
+    def seen(self, bundle: MarketBundle) -> MarketBundle:
+        """The bundle with the drivers that the state was learned with and no others, as `forecast` sees them."""
+        kept = [k for k, name in enumerate(bundle.driver_names) if name in self.drivers]
+        if len(kept) == len(bundle.driver_names):
+            return bundle
+        return replace(
+            bundle,
+            drivers=bundle.drivers[:, kept],
+            driver_names=tuple(bundle.driver_names[k] for k in kept),
+            driver_units=tuple(bundle.driver_units[k] for k in kept),
+        )
+
     def bundle(self, frame: pd.DataFrame) -> MarketBundle:
         """The rows of a frame as a bundle.
 
@@ -313,6 +325,7 @@ def _ask(
     rows: npt.NDArray[np.int64] | None,
     cache_folder: Path | None,
 ) -> dict[str, Any]:
+    bundle = specification.seen(bundle)
     engine = specification.engine(_cache(cache_folder))
     if engine is not None:
         return _answered(specification, engine, bundle, rows)

@@ -31,7 +31,7 @@ from forex_core.errors import ForecastError, MemberError
 from forex_core.evaluation import Comparison, Judged, compare_crps
 from forex_core.models.base import Answers, Levels
 from forex_core.models.random_walk import RandomWalk, reference_sigma
-from forex_core.specification import Specification, paths_of
+from forex_core.specification import Specification, frame_of, paths_of
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import (
     ENSEMBLE,
@@ -667,3 +667,18 @@ def test_how_often_a_challenger_is_promoted(
         assert np.mean(true) == pytest.approx(worse, abs=0.002)
         assert np.mean([one[-1] for one in looks]) == pytest.approx(once[n], abs=0.01)
         assert np.mean([any(one) for one in looks]) == pytest.approx(within_a_year[n], abs=0.01)
+
+
+def test_a_champion_reads_the_drivers_that_it_learned_with(table: pd.DataFrame) -> None:
+    """A driver that the data have gained since is the new state's; the champion says what its model alone would say."""
+    with_driver, without = bundle_of(table), bundle_of(table.drop(columns="VIX"))
+    members = engine(members=("random_walk", "theta", "drivers"))
+    old = specification(members, rows_before(without, 8))
+    assert "vix" in {n.lower() for n in with_driver.driver_names} - {n.lower() for n in old.drivers}
+    choice, new = choose(members, with_driver, WEEK, Reigning(1, old, NOWHERE, "held"))
+    alone = old.forecast(frame_of(with_driver))
+    np.testing.assert_array_equal(choice.published.forecast.quantiles, alone.quantiles)
+    assert choice.published.fingerprint == with_driver.fingerprint
+    assert set(Specification.of(new, with_driver, members.config, CHRONOS).drivers) > set(old.drivers)
+    theirs = members.paths(with_driver, members.rows_behind(with_driver)).run(WEEK, old.state)
+    assert not np.array_equal(theirs.forecast.quantiles, alone.quantiles)
