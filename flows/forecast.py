@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.logs import connect_logging
-from forex_core.champion import Choice, Reigning, choose
+from forex_core.champion import Choice, choose
 from forex_core.config import Settings, load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
@@ -30,14 +31,13 @@ from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
-    Standing,
-    Throne,
+    Candidacy,
     Tracker,
     forecast_record,
     model_name,
     tracker_from_settings,
 )
-from forex_core.types import HORIZONS, ForecastRun, Horizon, MarketBundle, Pair, Publication
+from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair, Publication
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
@@ -79,57 +79,72 @@ def load(settings: Settings, as_of: date | None) -> MarketBundle:
 
 @task(name="forecast", cache_policy=NO_CACHE)
 def compute(
-    engine: Engine, bundle: MarketBundle, horizon: Horizon, reigning: Reigning | None, settings: Settings
-) -> tuple[Choice, ForecastRun]:
-    """What is published, and the run of the state learned today; arithmetic that failed once is not tried again."""
+    engine: Engine, bundle: MarketBundle, horizon: Horizon, candidacy: Candidacy | None, settings: Settings
+) -> Choice:
+    """What is to be published; arithmetic that failed once is not tried again."""
+    reigning = candidacy.reigning(engine, bundle) if candidacy else None
     kept = settings.cache_dir / "members" if settings.cache else None
-    choice, new = choose(engine, bundle, horizon, reigning, kept)
-    for name, reason in new.failures.items():
+    choice = choose(engine, bundle, horizon, reigning, kept)
+    for name, reason in choice.published.failures.items():
         logger.warning("member {} left out: {}", name, reason)
-    logger.info("champion: {}. {}", choice.decision.outcome, choice.decision.reason)
+    logger.info("{}: {}", choice.decision.outcome, choice.decision.reason)
     logger.info("forecast computed: {}", choice.published.verdict.sentence)
-    return choice, new
+    return choice
 
 
 @task(name="publish", cache_policy=NO_CACHE)
 def publish(
     choice: Choice,
-    new: ForecastRun,
+    recipe: str,
     bundle: MarketBundle,
     tracker: Tracker,
-    throne: Throne | None,
+    candidacy: Candidacy | None,
     settings: Settings,
 ) -> Document:
-    """Log the run with its model, write the report's files into a folder of its own, and settle who is champion."""
-    run, name = choice.published, _run_name()
-    description = f"{run.horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
+    """Log and register the model, settle who is champion, and only then say so in report and run."""
+    name, horizon = _run_name(), choice.published.horizon
     with ThreadPoolExecutor(1) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
-        drawn = pool.submit(draw_charts, run, bundle, settings.cache_dir)
-        run_id = tracker.start_run(name, description)
-        made = throne.register(tracker, new, bundle, settings) if throne else None
+        drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir)
+        run_id = tracker.start_run(name)
+        made, planned = None, choice.published
+        if candidacy:
+            if choice.new is not None:
+                made = candidacy.register(tracker, choice.new, bundle, settings)
+            choice = candidacy.settle(choice, made, bundle.origin)
         drawings = drawn.result()
+    run = choice.published
+    if run is not planned:  # the new state was withheld
+        drawings = draw_charts(run, bundle, settings.cache_dir)
     publication = (
-        throne.publication(choice.decision, made)
-        if throne
-        else Publication(model_name(bundle.pair, run.horizon), None, choice.decision.outcome, UNTRACKED)
+        candidacy.publication(choice, made)
+        if candidacy
+        else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
     )
-    folder = settings.reports_dir / bundle.pair.slug / str(run.horizon) / f"{name}_{run_id[:8]}"
+    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{run_id[:8]}"
     document = write_report(folder, run, bundle, run_id, drawings, publication)
     logger.info("report written: {}", document["report"])
-    tracker.log(forecast_record(choice, bundle, publication, new.recipe))
+    tracker.log(forecast_record(choice, bundle, publication, recipe))
+    description = f"{horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
+    tracker.set_tags({**_seat(candidacy), "mlflow.note.content": description})
     tracker.log_artifacts_dir(folder, "reports")
-    if throne and made and not tracker.degraded:
-        throne.settle(choice.decision, made, bundle.origin)
-    warnings = [*(throne.warnings if throne else ()), *([SPOOLED] if tracker.degraded else ())]
+    if candidacy:
+        candidacy.mark_published(choice, made)
+    warnings = [*(candidacy.warnings if candidacy else ()), *([SPOOLED] if tracker.degraded else ())]
     if warnings:
         tracker.set_tags({"warnings": " ".join(warnings)})
     logger.info("run logged: {}", run_id)
     return document | {"warnings": warnings}
 
 
+def _seat(candidacy: Candidacy | None) -> dict[str, str]:
+    """The pin that a run found, as a tag: with another one, or none, the same data are published again."""
+    pin = candidacy.standing.pin if candidacy else None
+    return {"pin": (pin.audit_run or pin.at) if pin else "none"}
+
+
 def _published_before(
-    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon, standing: Standing
+    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon, candidacy: Candidacy | None
 ) -> Document | None:
     """The document of a finished run of the same recipe, data, as-of day and champion, if its report is still there."""
     key = {
@@ -139,8 +154,9 @@ def _published_before(
         "recipe": engine.recipe,
         "as_of_date": bundle.as_of.date().isoformat(),
         "status": "published",
+        **_seat(candidacy),
     }
-    champion = standing.champion
+    champion = candidacy.standing.champion if candidacy else None
     if champion and champion.trained_until and champion.trained_until <= bundle.origin:
         key["published_version"] = str(champion.number)
     run_id = tracker.find_run(key)
@@ -160,16 +176,17 @@ def _forecast(
     """The task graph that every horizon shares."""
     connect_logging()
     logger.info("flow started: {} {}", settings.pair, horizon)
-    with _tracker(settings, horizon) as tracker:
+    with ExitStack() as opened:
+        tracker = opened.enter_context(_tracker(settings, horizon))
         bundle = load(settings, as_of)
         engine = build_engine(settings, PROGRESS.get())
-        throne = Throne.of(settings, bundle.pair, horizon)
-        standing = throne.standing if throne else Standing(model_name(bundle.pair, horizon))
-        document = None if force else _published_before(tracker, engine, bundle, horizon, standing)
+        candidacy = Candidacy.of(settings, bundle.pair, horizon)
+        if candidacy:
+            opened.enter_context(candidacy)
+        document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy)
         if document is None:
-            reigning = throne.reigning(engine, bundle) if throne else None
-            choice, new = compute(engine, bundle, horizon, reigning, settings)
-            document = publish(choice, new, bundle, tracker, throne, settings)
+            choice = compute(engine, bundle, horizon, candidacy, settings)
+            document = publish(choice, engine.recipe, bundle, tracker, candidacy, settings)
         if output:
             document = copy_report(document, output.absolute())
         create_markdown_artifact(

@@ -139,13 +139,14 @@ def rollback(
 
 @flow(
     name="promote",
-    description="Make a challenger champion, and let a pinned champion go.",
+    description="Put the challenger or a named version in the champion's place, or take its pin away.",
     validate_parameters=True,
 )
 def promote(
     horizon: str,
     pair: str | None = None,
     to: str | None = None,
+    unpin: bool = False,
     dry_run: bool = False,
     reason: str = "",
     source: Literal["ecb", "csv"] | None = None,
@@ -157,11 +158,15 @@ def promote(
         horizon: 7d, 15d, 30d or 90d.
         pair: currency pair such as USDCLP; by default the one of the settings.
         to: version or run to promote; by default the challenger, or nobody where there is none.
+        unpin: promote nobody; keep the champion and take its pin away.
         dry_run: try the version, and change nothing.
         reason: why; it is recorded.
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
     """
     settings = load_settings(pair=pair, source=source, paths=paths)
-    given = source is not None or bool(paths)
-    return _change(settings, Horizon.parse(horizon), given, lambda s: s.promote(to), reason, dry_run)
+
+    def find(succession: Succession) -> Plan:
+        return succession.unpin() if unpin else succession.promote(to)
+
+    return _change(settings, Horizon.parse(horizon), source is not None or bool(paths), find, reason, dry_run)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from loguru import logger
 
 from forex_core.engine import Engine
 from forex_core.errors import ForecastError
@@ -43,7 +44,18 @@ CONFIDENCE = 1.28
 ROLLBACK_ORIGINS, MIN_ROLLBACK_ORIGINS = 52, 26
 """Origins that candidates of a rollback are compared on, and the fewest that tell."""
 
-Outcome = Literal["initial", "refreshed", "promoted", "kept", "undecided", "unsound", "pinned", "past"]
+Outcome = Literal[
+    "initial",
+    "refreshed",
+    "promoted",
+    "kept",
+    "undecided",
+    "unsound",
+    "pinned",
+    "past",
+    "failed",
+    "withheld",
+]
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,9 @@ class Decision:
 
     `outcome`: 'initial' (there was no champion), 'refreshed' (the next state of the champion's recipe), 'promoted' (a
     new recipe that won) make it champion; 'kept' (a new recipe that did not win), 'undecided' (too early to tell),
-    'unsound', 'pinned' (the champion is held in place) leave it challenger; 'past' (it is older than the champion's)
-    leaves everything as it is. `comparison` is of new to old where the two were compared.
+    'unsound', 'pinned' (the champion is held in place) leave it challenger; 'past' (it is older than the champion's),
+    'failed' (there is no new state) and 'withheld' (it could not be registered) leave everything as it is.
+    `comparison` is of new to old where the two were compared.
     """
 
     outcome: Outcome
@@ -82,11 +95,37 @@ class Decision:
 
 @dataclass(frozen=True)
 class Choice:
-    """`published` is the champion's run or, where it succeeds, the new state's; `other` the one that is not."""
+    """What a run publishes.
+
+    `new` is the run of the state learned today, None where its recipe could make none; `champion` that of the champion
+    as it was found, None where there was none or it was not asked.
+    """
 
     decision: Decision
-    published: ForecastRun
-    other: ForecastRun | None = None
+    new: ForecastRun | None
+    champion: ForecastRun | None = None
+
+    @property
+    def published(self) -> ForecastRun:
+        """The new state's run where it is champion or of a past day, else the champion's."""
+        own = self.decision.succeeds or self.decision.outcome == "past" or self.champion is None
+        run = self.new if own else self.champion
+        assert run is not None
+        return run
+
+    @property
+    def other(self) -> ForecastRun | None:
+        """The run that was compared with the published one, or held back for it."""
+        if self.decision.outcome in ("initial", "refreshed", "past"):
+            return None
+        return self.champion if self.published is self.new else self.new
+
+    def withheld(self) -> Choice:
+        """The champion's, since the new state could not be registered; its own where there is no champion."""
+        if self.champion is None:
+            return self
+        reason = f"The new state could not be registered. Else: {self.decision.reason}"
+        return replace(self, decision=replace(self.decision, outcome="withheld", reason=reason))
 
 
 def choose(
@@ -95,27 +134,34 @@ def choose(
     horizon: Horizon,
     reigning: Reigning | None,
     cache_folder: Path | None = None,
-) -> tuple[Choice, ForecastRun]:
-    """What is published of `bundle` at `horizon`, and the run of the new state.
+) -> Choice:
+    """What is published of `bundle` at `horizon`.
 
     Raises:
         DataQualityError: too short a history.
         ForecastError: too few members answered, the champion could not answer, or what would be published is unsound.
     """
     engine.check(bundle, horizon)
-    paths = engine.paths(bundle, engine.rows_behind(bundle))
-    new = paths.run(horizon)
-    if reigning is None:
+    old = reigning.specification if reigning else None
+    same = old is not None and old.recipe == engine.recipe
+    try:
+        paths = engine.paths(bundle, engine.rows_behind(bundle))
+        new = paths.run(horizon)
+    except ForecastError as error:
+        if reigning is None or old is None or same or old.state.trained_until > bundle.origin:
+            raise
+        champion = _champions(reigning, bundle, cache_folder).run(horizon, old.state)
+        _refuse_unsound(champion.forecast, bundle)
+        return Choice(Decision("failed", f"Today's recipe made no forecast: {error}."), None, champion)
+    if reigning is None or old is None:
         _refuse_unsound(new.forecast, bundle)
-        return Choice(Decision("initial", "There is no champion to compare it with."), new), new
-    old = reigning.specification
+        return Choice(Decision("initial", "There is no champion to compare it with."), new)
     if old.state.trained_until > bundle.origin:
         _refuse_unsound(new.forecast, bundle)
         reason = f"The champion has learned up to {old.state.trained_until}, after {bundle.origin}: it is not asked."
-        return Choice(Decision("past", reason), new), new
-    same = old.recipe == new.recipe
+        return Choice(Decision("past", reason), new)
     same_data = set(old.drivers) == set(bundle.driver_names)
-    theirs = paths if same and same_data else paths_of(old, reigning.code, bundle, cache_folder)
+    theirs = paths if same and same_data else _champions(reigning, bundle, cache_folder)
     champion = theirs.run(horizon, old.state)
     if reigning.pinned is not None:
         decision = Decision("pinned", f"Version {reigning.version} is pinned: {reigning.pinned}.")
@@ -125,8 +171,15 @@ def choose(
         decision = _contest(paths, theirs, horizon, reigning, new)
     if not decision.succeeds:
         _refuse_unsound(champion.forecast, bundle)
-        return Choice(decision, champion, new), new
-    return Choice(decision, new, None if same else champion), new
+    return Choice(decision, new, champion)
+
+
+def _champions(reigning: Reigning, bundle: MarketBundle, cache_folder: Path | None) -> Paths:
+    try:
+        return paths_of(reigning.specification, reigning.code, bundle, cache_folder)
+    except ForecastError as error:
+        model = f"{bundle.pair.slug}-{reigning.specification.horizon}"
+        raise ForecastError(f"the champion, version {reigning.version} of {model}, fails: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -149,23 +202,31 @@ def best_previous(
 
     All are scored, in the state that they are in, on the same last `ROLLBACK_ORIGINS` grid origins whose outcomes are
     known and that are later than every candidate's cut-off. With fewer than `MIN_ROLLBACK_ORIGINS` of them, or a lead
-    of less than one standard error over the last known good, that is taken.
+    of less than one standard error over the last known good, that is taken. Who cannot be computed drops out.
 
     Args:
         candidates: the newest first.
         previous: version of the last known good, where it is among them; else the newest stands in for it.
+
+    Raises:
+        ForecastError: none could be computed.
     """
-    known_good = next((c for c in candidates if c.version == previous), candidates[0])
-    name = "the last known good" if known_good.version == previous else "the newest"
+
+    def last_known_good(among: Sequence[int]) -> tuple[int, str]:
+        if previous is not None and previous in among:
+            return previous, "the last known good"
+        return among[0], "the newest"
+
+    known_good, name = last_known_good([c.version for c in candidates])
     if len(candidates) == 1:
-        return known_good.version, "it is the only candidate"
+        return known_good, "it is the only candidate"
     cut_off = max(c.specification.state.trained_until for c in candidates)
     rows = np.arange(int(bundle.dates.searchsorted(pd.Timestamp(cut_off), side="right")), len(bundle))
     every = max(int(str(c.specification.engine_settings["grid_every"])) for c in candidates)
     learning = outcomes_of(bundle, rows, every)[0].learning
     rows = rows[learning & (rows + horizon.evaluation_steps < len(bundle))][-ROLLBACK_ORIGINS:]
     if len(rows) < MIN_ROLLBACK_ORIGINS:
-        return known_good.version, (
+        return known_good, (
             f"{name}: {len(rows)} outcomes are known since the candidates stopped learning on {cut_off}, a comparison "
             f"takes {MIN_ROLLBACK_ORIGINS}"
         )
@@ -173,15 +234,22 @@ def best_previous(
     spot = bundle.spot[rows]
     truth = spot[:, None] * np.exp(outcomes_of(bundle, rows, every)[0].values[:, path])
     walk = RandomWalk().forecast(bundle, bundle.instants[rows], PATH_STEPS, LEVELS).quantiles[:, path]
-    judged = {
-        c.version: Judged(
-            replay_of(c.specification, c.code, bundle, rows, cache_folder)[:, path], truth, spot, LEVELS
-        )
-        for c in candidates
-    }
+    judged: dict[int, Judged] = {}
+    failures: list[str] = []
+    for candidate in candidates:
+        try:
+            said = replay_of(candidate.specification, candidate.code, bundle, rows, cache_folder)[:, path]
+        except ForecastError as error:
+            failures.append(f"version {candidate.version}: {error}")
+            logger.warning("not a candidate: {}", failures[-1])
+        else:
+            judged[candidate.version] = Judged(said, truth, spot, LEVELS)
+    if not judged:
+        raise ForecastError(f"no candidate could be computed: {'; '.join(failures)}; name a version (--to)")
+    known_good, name = last_known_good(list(judged))
     reference = Judged(walk, truth, spot, LEVELS)
     found = {
-        version: compare_crps(model, judged[known_good.version], reference, every)
+        version: compare_crps(model, judged[known_good], reference, every)
         for version, model in judged.items()
     }
     best = min(found, key=lambda version: found[version].difference)
@@ -191,10 +259,10 @@ def best_previous(
         f"{100 * lead.standard_error:.2f} %"
     )
     over = f"{len(rows)} origins since {bundle.dates[rows[0]].date()}"
-    if best == known_good.version:
-        return best, f"{name}, and the best of {len(candidates)} over {over}"
+    if best == known_good:
+        return best, f"{name}, and the best of {len(judged)} over {over}"
     if -lead.difference <= lead.standard_error:
-        return known_good.version, f"{name}: version {best} leads by {figures} only, over {over}"
+        return known_good, f"{name}: version {best} leads by {figures} only, over {over}"
     return best, f"it leads {name} by {figures}, over {over}"
 
 
@@ -272,6 +340,12 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
             "undecided",
             f"The last decision was on {reigning.decided_on}; there is one a month at most.",
         )
+    lost = [name for name in reigning.specification.state.weights if name in old.failures]
+    if lost:
+        return Decision(
+            "undecided",
+            f"The champion is not itself today, {', '.join(lost)} did not answer: {old.failures[lost[0]]}.",
+        )
     rows = [paths.rows[paths.scored(horizon, paths.scored_grid())] for paths in (new, old)]
     shared = np.intersect1d(rows[0], rows[1])
     if len(shared) < MIN_ORIGINS:
@@ -279,7 +353,7 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
             "undecided",
             f"{len(shared)} origins are scored for both recipes; a decision takes {MIN_ORIGINS}.",
         )
-    faults = soundness(run.forecast, bundle)
+    faults = believable(run.forecast, bundle)
     mine, theirs = (np.isin(paths.rows, shared) for paths in (new, old))
     found = compare_crps(
         new.judged(new.quantiles[ENSEMBLE], horizon, mine),

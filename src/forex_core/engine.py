@@ -157,12 +157,8 @@ class Engine:
     @cached_property
     def recipe(self) -> str:
         """sha256 of what makes this model this model: members, settings, rules and code."""
-        digest = hashlib.sha256(self.config.model_dump_json().encode())
-        digest.update("|".join(member.identity for member in self.members).encode())
-        package = Path(__file__).parent
-        for path in sorted([*package.glob("models/*.py"), *(package / f for f in _RULES)]):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        told = [self.config.model_dump_json(), *(member.identity for member in self.members), RULES]
+        return hashlib.sha256("|".join(told).encode()).hexdigest()
 
     def check(self, bundle: MarketBundle, horizon: Horizon) -> None:
         """Refuse a bundle that is too short to be scored.
@@ -483,6 +479,14 @@ class Engine:
         return tuple(evaluations)
 
 
+def rules_digest(package: Path) -> str:
+    """sha256 of the code that makes a recipe: members, combination, calibration, scores, calendars."""
+    digest = hashlib.sha256()
+    for path in sorted([*package.glob("models/*.py"), *(package / name for name in _RULES)]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 _RULES = (
     "types.py",
     "calibration.py",
@@ -492,6 +496,9 @@ _RULES = (
     "engine.py",
     "calendars.py",
 )
+
+RULES = rules_digest(Path(__file__).parent)
+"""Of the code that is running: taken when it is imported, for files may be replaced while a process lives."""
 
 
 def _unanswered(quantiles: Array) -> Mask:

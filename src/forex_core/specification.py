@@ -27,7 +27,7 @@ from forex_core.cache import AnswerCache, processor
 from forex_core.calendars import origin_instants
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.data.snapshot import read_snapshot, write_snapshot
-from forex_core.engine import Engine, build_members, library_versions
+from forex_core.engine import RULES, Engine, build_members, library_versions, rules_digest
 from forex_core.errors import ConfigError, ForecastError, InputError
 from forex_core.paths import Paths
 from forex_core.types import (
@@ -263,13 +263,21 @@ def frame_of(bundle: MarketBundle) -> pd.DataFrame:
 
 
 def carry_code(folder: Path) -> None:
-    """Copy the code that a model computes with into `folder`, as a package that can be imported from there."""
+    """Copy the code that a model computes with into `folder`, as a package that can be imported from there.
+
+    Raises:
+        ForecastError: the files are not those that this process runs.
+    """
     package = Path(__file__).parent
     for pattern in _CARRIED:
         for path in package.glob(pattern):
             target = folder / package.name / path.relative_to(package)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+    if rules_digest(folder / package.name) != RULES:
+        raise ForecastError(
+            f"the code in {package} was replaced while this process ran the one of before; start it again"
+        )
 
 
 def paths_of(

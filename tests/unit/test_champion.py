@@ -155,7 +155,8 @@ def published_by_hand(
 
 def test_the_first_state_is_champion_and_published(short: MarketBundle) -> None:
     speaker = engine(grid_origins=60)
-    choice, new = choose(speaker, short, WEEK, None)
+    choice = choose(speaker, short, WEEK, None)
+    new = choice.new
     assert choice.decision.outcome == "initial"
     assert choice.decision.succeeds
     assert choice.published is new
@@ -166,7 +167,8 @@ def test_the_first_state_is_champion_and_published(short: MarketBundle) -> None:
 def test_the_next_state_of_a_recipe_succeeds_without_a_contest(short: MarketBundle) -> None:
     speaker = engine(grid_origins=60)
     before = specification(speaker, rows_before(short, 1))
-    choice, new = choose(speaker, short, WEEK, Reigning(1, before, NOWHERE))
+    choice = choose(speaker, short, WEEK, Reigning(1, before, NOWHERE))
+    new = choice.new
     assert choice.decision.outcome == "refreshed"
     assert choice.decision.succeeds
     assert choice.decision.comparison is None
@@ -177,7 +179,7 @@ def test_the_next_state_of_a_recipe_succeeds_without_a_contest(short: MarketBund
 
 def test_a_state_learned_twice_on_one_day_succeeds_itself(short: MarketBundle) -> None:
     speaker = engine(grid_origins=60)
-    found = choose(speaker, short, WEEK, Reigning(1, specification(speaker, short), NOWHERE))[0]
+    found = choose(speaker, short, WEEK, Reigning(1, specification(speaker, short), NOWHERE))
     assert found.decision.outcome == "refreshed"
 
 
@@ -191,7 +193,8 @@ def test_a_band_twice_or_half_as_wide_is_not_sound_and_the_old_state_is_publishe
     speaker = engine(grid_origins=60)
     now = speaker.forecast(short, WEEK)
     old = State(short.origin, now.state.weights, now.state.factors / width)
-    choice, new = choose(speaker, short, WEEK, reigning_of(old, speaker, short))
+    choice = choose(speaker, short, WEEK, reigning_of(old, speaker, short))
+    new = choice.new
     assert choice.decision.outcome == outcome
     if outcome == "refreshed":
         assert choice.published is new
@@ -215,7 +218,8 @@ def test_a_median_far_from_the_close_is_not_sound_and_the_old_state_is_published
     old = State(
         short.origin, {"random_walk": 1.0, "drivers": 0.0, "momentum": 0.0}, np.ones((64, len(LEVELS)))
     )
-    choice, new = choose(speaker, short, WEEK, reigning_of(old, speaker, short))
+    choice = choose(speaker, short, WEEK, reigning_of(old, speaker, short))
+    new = choice.new
     assert choice.decision.outcome == "unsound"
     assert "more than 4 σ√h from the close" in choice.decision.reason
     assert choice.published.forecast.median == pytest.approx(np.full(len(new.forecast.steps), short.spot[-1]))
@@ -251,7 +255,8 @@ def test_a_member_that_newly_fails_leaves_the_champion_with_the_weights_of_the_o
     silent = with_member(Member(silent=True))
     old = Specification.of(before, short, silent.config, CHRONOS)
     assert old.recipe == silent.recipe
-    choice, new = choose(silent, short, WEEK, Reigning(3, old, NOWHERE))
+    choice = choose(silent, short, WEEK, Reigning(3, old, NOWHERE))
+    new = choice.new
     assert choice.decision.outcome == "unsound"
     assert "momentum newly failed: out to lunch" in choice.decision.reason
     found = choice.published
@@ -265,7 +270,7 @@ def test_a_member_that_newly_fails_leaves_the_champion_with_the_weights_of_the_o
 
     # A failure of a member that the champion never had is none of its own.
     never = State(old.state.trained_until, shared, before.state.factors)
-    choice, _ = choose(silent, short, WEEK, reigning_of(never, silent, short))
+    choice = choose(silent, short, WEEK, reigning_of(never, silent, short))
     assert choice.decision.outcome == "refreshed"
 
     # Nobody is left to take the weight.
@@ -279,7 +284,8 @@ def test_a_pinned_champion_stays_and_is_published(
     short: MarketBundle, modest: Specification, own: bool
 ) -> None:
     speaker = engine(grid_origins=60) if own else engine(grid_origins=60, weight_rate=0.0)
-    choice, new = choose(speaker, short, WEEK, Reigning(4, modest, NOWHERE, "it was too bold (me, today)"))
+    choice = choose(speaker, short, WEEK, Reigning(4, modest, NOWHERE, "it was too bold (me, today)"))
+    new = choice.new
     assert choice.decision.outcome == "pinned"
     assert choice.decision.reason == "Version 4 is pinned: it was too bold (me, today)."
     assert choice.decision.comparison is None
@@ -302,7 +308,8 @@ def test_of_the_past_the_champion_is_not_asked(
     speaker = engine(grid_origins=60) if own else engine(grid_origins=60, weight_rate=0.0)
     then = rows_before(short, 9)
     stranger = replace(modest, recipe="of other code") if not own else modest
-    choice, new = choose(speaker, then, WEEK, Reigning(1, stranger, NOWHERE, pinned))
+    choice = choose(speaker, then, WEEK, Reigning(1, stranger, NOWHERE, pinned))
+    new = choice.new
     assert choice.decision.outcome == "past"
     assert not choice.decision.succeeds
     assert choice.published is new
@@ -314,7 +321,8 @@ def test_of_the_past_the_champion_is_not_asked(
 
 
 def test_a_new_recipe_that_is_no_worse_is_promoted(bundle: MarketBundle, poor: Specification) -> None:
-    choice, new = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))
+    choice = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))
+    new = choice.new
     found = choice.decision.comparison
     assert choice.decision.outcome == "promoted"
     assert choice.published is new
@@ -331,7 +339,8 @@ def test_a_new_recipe_that_is_no_worse_is_promoted(bundle: MarketBundle, poor: S
 def test_a_new_recipe_that_is_worse_stays_challenger_and_is_not_published(
     bundle: MarketBundle, good: Specification
 ) -> None:
-    choice, new = choose(engine(**POOR), bundle, WEEK, Reigning(1, good, NOWHERE))
+    choice = choose(engine(**POOR), bundle, WEEK, Reigning(1, good, NOWHERE))
+    new = choice.new
     found = choice.decision.comparison
     assert choice.decision.outcome == "kept"
     assert found is not None
@@ -344,7 +353,7 @@ def test_a_new_recipe_that_is_worse_stays_challenger_and_is_not_published(
 
 
 def test_a_little_worse_is_worse_however_sure_it_is(bundle: MarketBundle, good: Specification) -> None:
-    choice, _ = choose(engine(weight_rate=60.0), bundle, WEEK, Reigning(1, good, NOWHERE))
+    choice = choose(engine(weight_rate=60.0), bundle, WEEK, Reigning(1, good, NOWHERE))
     found = choice.decision.comparison
     assert found is not None
     assert 0 < found.difference < found.difference + CONFIDENCE * found.standard_error < TOLERANCE
@@ -358,7 +367,7 @@ def test_better_is_not_enough_where_it_is_not_sure(
     import forex_core.champion as module
 
     monkeypatch.setattr(module, name, value)  # no two members here differ by so much noise
-    choice, _ = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))
+    choice = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))
     assert choice.decision.comparison is not None
     assert choice.decision.comparison.difference < 0
     assert choice.decision.outcome == "kept"
@@ -367,8 +376,8 @@ def test_better_is_not_enough_where_it_is_not_sure(
 def test_two_recipes_that_trade_places_are_judged_alike(
     bundle: MarketBundle, good: Specification, poor: Specification
 ) -> None:
-    one = choose(engine(**POOR), bundle, WEEK, Reigning(1, good, NOWHERE))[0].decision.comparison
-    other = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))[0].decision.comparison
+    one = choose(engine(**POOR), bundle, WEEK, Reigning(1, good, NOWHERE)).decision.comparison
+    other = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE)).decision.comparison
     assert one is not None
     assert other is not None
     assert one.difference == pytest.approx(-other.difference, rel=1e-12)
@@ -390,7 +399,7 @@ def test_an_unsound_challenger_is_kept_out_however_well_it_scored(
     assert strayed(old) < strayed(new)
     # Four σ√h are never reached by a model that scores well; a limit between the two tells them apart.
     monkeypatch.setattr(module, "MAX_SIGMAS", (strayed(old) + strayed(new)) / 2)
-    choice, _ = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))
+    choice = choose(engine(), bundle, WEEK, Reigning(1, poor, NOWHERE))
     assert choice.decision.outcome == "kept"
     assert choice.decision.reason.startswith("The challenger is not sound: the median")
     assert choice.decision.comparison is not None
@@ -403,7 +412,8 @@ def test_an_unsound_challenger_is_kept_out_however_well_it_scored(
 
 def test_too_few_origins_leave_it_undecided(short: MarketBundle) -> None:
     old = specification(engine(grid_origins=60), short)
-    choice, new = choose(engine(grid_origins=60, **POOR), short, WEEK, Reigning(1, old, NOWHERE))
+    choice = choose(engine(grid_origins=60, **POOR), short, WEEK, Reigning(1, old, NOWHERE))
+    new = choice.new
     assert choice.decision.outcome == "undecided"
     assert "a decision takes 104" in choice.decision.reason
     assert choice.decision.comparison is None
@@ -422,7 +432,7 @@ def test_there_is_one_decision_a_month(bundle: MarketBundle, good: Specification
         today = rows_before(bundle, back)
         days.append(today.origin)
         reigning = Reigning(1, early, NOWHERE, decided_on=decided_on)
-        decision = choose(speaker, today, WEEK, reigning, tmp_path)[0].decision
+        decision = choose(speaker, today, WEEK, reigning, tmp_path).decision
         if decision.comparison is not None:
             assert decision.outcome == "kept"
             decided_on = today.origin
@@ -448,13 +458,13 @@ def test_what_came_later_changes_no_decision(table: pd.DataFrame, bundle: Market
         then = bundle_of(source, as_of=day)
         assert then.origin == day
         reigning = reigning or Reigning(1, specification(engine(**POOR), rows_before(then, 3)), NOWHERE)
-        found.append(choose(engine(), then, WEEK, reigning)[0].decision)
+        found.append(choose(engine(), then, WEEK, reigning).decision)
     assert found[0].comparison is not None
     assert found[0] == found[1]
     sooner = table.copy()
     first = int(later.argmax())
     sooner.loc[first - 30 : first - 20, "USDCLP"] *= 1.01
-    assert choose(engine(), bundle_of(sooner, as_of=day), WEEK, reigning)[0].decision != found[0]
+    assert choose(engine(), bundle_of(sooner, as_of=day), WEEK, reigning).decision != found[0]
 
 
 # ---- the figures of a decision -----------------------------------------------------------------------------
@@ -505,7 +515,7 @@ def test_the_figures_are_those_of_a_slow_computation(bundle: MarketBundle, horiz
     """From the passes of both recipes: origins, outcomes, losses and long-run variance, all in loops."""
     speaker, rival = engine(), engine(**POOR)
     old = specification(rival, rows_before(bundle, 8), horizon)
-    found = choose(speaker, bundle, horizon, Reigning(1, old, NOWHERE))[0].decision.comparison
+    found = choose(speaker, bundle, horizon, Reigning(1, old, NOWHERE)).decision.comparison
     passes = [one.paths(bundle, one.rows_behind(bundle)) for one in (speaker, rival)]
     np.testing.assert_array_equal(passes[0].rows, passes[1].rows)
     on_grid = passes[0].outcomes.learning
@@ -532,7 +542,7 @@ def test_two_grids_meet_where_both_have_an_origin(bundle: MarketBundle) -> None:
     simple: dict[str, Any] = {"members": ("random_walk",), "warmup_origins": 5}
     old = specification(engine(grid_every=3, grid_origins=230, **simple), rows_before(bundle, 8))
     speaker = engine(grid_every=2, grid_origins=340, weight_rate=1.0, **simple)
-    found = choose(speaker, bundle, WEEK, Reigning(1, old, NOWHERE))[0].decision.comparison
+    found = choose(speaker, bundle, WEEK, Reigning(1, old, NOWHERE)).decision.comparison
     assert found is not None
     assert found.origins_effective == found.origins
 
@@ -675,10 +685,21 @@ def test_a_champion_reads_the_drivers_that_it_learned_with(table: pd.DataFrame) 
     members = engine(members=("random_walk", "theta", "drivers"))
     old = specification(members, rows_before(without, 8))
     assert "vix" in {n.lower() for n in with_driver.driver_names} - {n.lower() for n in old.drivers}
-    choice, new = choose(members, with_driver, WEEK, Reigning(1, old, NOWHERE, "held"))
+    choice = choose(members, with_driver, WEEK, Reigning(1, old, NOWHERE, "held"))
+    new = choice.new
     alone = old.forecast(frame_of(with_driver))
     np.testing.assert_array_equal(choice.published.forecast.quantiles, alone.quantiles)
     assert choice.published.fingerprint == with_driver.fingerprint
     assert set(Specification.of(new, with_driver, members.config, CHRONOS).drivers) > set(old.drivers)
     theirs = members.paths(with_driver, members.rows_behind(with_driver)).run(WEEK, old.state)
     assert not np.array_equal(theirs.forecast.quantiles, alone.quantiles)
+
+
+def test_nothing_is_decided_on_a_day_when_the_champion_is_not_itself(bundle: MarketBundle) -> None:
+    """Its history would be recomputed without the member that is silent today, and lose to less."""
+    old = specification(engine(**POOR), rows_before(bundle, 8))
+    crippled = replace(bundle, drivers=np.full_like(bundle.drivers, np.nan))
+    choice = choose(engine(members=("random_walk", "theta")), crippled, WEEK, Reigning(1, old, NOWHERE))
+    assert choice.decision.outcome == "undecided"
+    assert choice.decision.reason.startswith("The champion is not itself today, drivers did not answer:")
+    assert choice.decision.comparison is None

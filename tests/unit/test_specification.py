@@ -175,7 +175,7 @@ def with_value(value: object, *keys: str) -> Callable[[dict[str, Any]], object]:
         (with_value("fast", "engine"), "ValueError"),
         (with_value([1, 2], "drivers"), "TypeError"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_damaged_document_is_one_clear_error(
     specification: Specification, change: Callable[[dict[str, Any]], object], said: str

@@ -2,6 +2,7 @@
 
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
+from forex_core.tracking.candidacy import Candidacy, prepare_store
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.records import Record, forecast_record
 from forex_core.tracking.registry import (
@@ -15,10 +16,10 @@ from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapsho
 from forex_core.tracking.service import MLflowConfig
 from forex_core.tracking.spool import Replayed, replay_spool
 from forex_core.tracking.store import DatabaseCopy, copy_database, open_store, relocate, store_lock
-from forex_core.tracking.throne import Throne, prepare_store
 
 __all__ = [
     "AUDIT",
+    "Candidacy",
     "DatabaseCopy",
     "MLflowConfig",
     "MLflowTracker",
@@ -30,7 +31,6 @@ __all__ = [
     "RunStatus",
     "Standing",
     "Succession",
-    "Throne",
     "Tracker",
     "Version",
     "build_tracker_from_config",
