@@ -92,6 +92,8 @@ def test_a_rollback_is_told_dry_and_done_and_undone(registry: Registry, command:
     assert code == 0
     assert "Champion is version 2, pinned (too narrow). By " in said
     assert "'forex rollback 7d --pair USDCLP --undo' reverses this" in said
+    assert "'forex promote 7d --pair USDCLP' puts the challenger in its place" in said
+    assert "'forex promote 7d --pair USDCLP --unpin' keeps it and takes the pin away" in said
     assert champion(registry) == (2, True)
 
     code, said = command("rollback", "7d", "--undo")
@@ -110,6 +112,8 @@ def test_json_is_one_document(registry: Registry, command: Command) -> None:
     assert document["before"]["champion"] == 3
     assert document["after"]["champion"] == 1
     assert Path(document["backup"]).is_file()
+    code, said = command("promote", "7d", "--unpin", "--json", "--dry-run")
+    assert (code, json.loads(said)["action"], json.loads(said)["to_version"]) == (0, "unpin", 1)
     code, said = command("promote", "7d", "--json", "--dry-run")
     assert (code, json.loads(said)["to_version"], json.loads(said)["dry_run"]) == (0, 4, True)
     assert champion(registry) == (1, True)
@@ -130,6 +134,8 @@ REFUSED = [
     (("rollback", "15d"), "usdclp-15d has no champion yet; publish a forecast first"),
     (("rollback", "7d", "--reason", "x" * 1001), "the reason has 1001 characters"),
     (("promote", "7d", "--to", "3"), "nothing to promote"),
+    (("promote", "7d", "--unpin"), "version 3 of usdclp-7d is not pinned"),
+    (("promote", "7d", "--to", "2", "--unpin"), "--to and --unpin exclude each other"),
 ]
 
 

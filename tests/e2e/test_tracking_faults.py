@@ -35,9 +35,9 @@ from forex_core.errors import ForecastError, ForexError, InputError, TrackingErr
 from forex_core.specification import Specification, frame_of
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking import (
+    Candidacy,
     MLflowTracker,
     Registry,
-    Throne,
     open_store,
     replay_spool,
     tracker_from_settings,
@@ -694,12 +694,12 @@ def test_tracking_server_down(fault: str, settings: Settings, monkeypatch: pytes
     monkeypatch.setenv("FOREX_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     started = time.monotonic()
     with pytest.raises(TrackingUnavailable) as caught:
-        Throne.of(load_settings(), USDCLP, WEEK)
+        Candidacy.of(load_settings(), USDCLP, WEEK)
     assert time.monotonic() - started < 8
     shows(fault, caught.value)
     shows(fault, caught.value, 1)
     monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
-    assert Throne.of(load_settings(), USDCLP, WEEK) is None
+    assert Candidacy.of(load_settings(), USDCLP, WEEK) is None
     monkeypatch.delenv("FOREX_TRACKING__ENABLED")
     with tracker_of(load_settings()) as tracker:
         tracker.log_metrics({"a": 1.0})

@@ -216,6 +216,28 @@ def test_only_a_model_that_is_ready_and_there_is_loadable(store: Store, tmp_path
     assert best(store) != good
 
 
+def test_a_loadable_model_is_what_the_metrics_are_of(any_store: Store, tmp_path: Path) -> None:
+    def run(rmse: float, **tags: str) -> str:
+        run_id = any_store.run(rmse, **tags)
+        any_store.model(run_id, tmp_path / str(rmse), files=GOOD_FILES)
+        return run_id
+
+    of = {"published_model": "usdclp-7d"}
+    other = run(1.0, published_version="1", **of)  # of the champion, version 1; the run learned version 2
+    gone = run(2.0, published_version="9", **of)
+    own = run(3.0, published_version="1", **of)
+    unsaid = run(4.0)
+    assert [any_store.version(own), any_store.version(other)] == ["1", "2"]
+    any_store.version(other, "eurusd-7d")  # its version 1, of another model
+    assert best(any_store) == other
+    assert best(any_store, loadable=True) == own
+    any_store.version(own)  # registered once more
+    assert best(any_store, loadable=True) == own
+    for run_id in (own, other, gone):
+        any_store.client.delete_run(run_id)
+    assert best(any_store, loadable=True) == unsaid
+
+
 def test_best_is_right_among_many_pages_of_runs(store: Store, tmp_path: Path) -> None:
     """The only loadable run is the 1,100th of 1,200 by its score, and the best of all lies on no first page by time."""
     origin = store.run(5000.0, started=0)
@@ -312,6 +334,16 @@ def test_runs_of_one_pair_and_status(any_store: Store) -> None:
         ids(USDCLP, WEEK, 20, "done")
     with pytest.raises(InputError, match="expected 1 or more"):
         ids(USDCLP, WEEK, 0)
+
+
+def test_runs_over_the_newest_data_come_first(any_store: Store) -> None:
+    unsaid = any_store.run(started=9)
+    old = any_store.run(params={"origin": "2026-11-10"}, started=3)
+    first, again = (any_store.run(params={"origin": "2026-11-19"}, started=start) for start in (1, 2))
+    any_store.run(params={"origin": "2026-11-20"}, status="FAILED")
+    any_store.run(params={"origin": "2026-11-20"}, pair="EURUSD")
+    assert list(queries.runs_by_data(any_store.client, USDCLP, WEEK)) == [again, first, old, unsaid]
+    assert list(queries.runs_by_data(any_store.client, USDCLP, MONTH)) == []
 
 
 # --- one run

@@ -212,10 +212,18 @@ class TestStages:
         lite.registry.transition_model_stage(NAME, two.number, "Staging")
         assert lite.aliases == {"challenger": 2}
 
-    def test_a_champion_that_is_staged_is_champion_no_more(self, lite: Store) -> None:
-        one = lite.crown(lite.version())
-        lite.registry.transition_model_stage(NAME, one.number, "Staging")
-        assert lite.aliases == {"challenger": 1}
+    @pytest.mark.parametrize("stage", ["Staging", "Archived", "None", None])
+    def test_a_champion_stays_until_another_is(self, lite: Store, stage: Any) -> None:
+        one, two = lite.crown(lite.version("a")), lite.version("b")
+        with pytest.raises(
+            InputError, match=f"version 1 of usdclp-7d is champion, and as {stage} .* promote another"
+        ):
+            lite.registry.transition_model_stage(NAME, one.number, stage)
+        assert lite.aliases == {"champion": 1}
+        assert lite.tags(one) == {}
+        lite.registry.transition_model_stage(NAME, two.number, "Production")
+        lite.registry.transition_model_stage(NAME, one.number, stage)
+        assert lite.standing.champion == two
 
     @pytest.mark.parametrize("stage", ["Archived", "None", None])
     def test_archived_and_none_take_the_aliases_away(self, lite: Store, stage: Any) -> None:
@@ -223,13 +231,13 @@ class TestStages:
         lite.crown(one)
         lite.crown(two)
         lite.registry.challenge(three)
-        for version in (one, two, three):
+        for version in (one, three):
             lite.registry.transition_model_stage(NAME, version.number, stage)
             assert lite.tags(version) == ({"stage": "Archived"} if stage == "Archived" else {})
-        assert lite.aliases == {}
-        lite.registry.transition_model_stage(NAME, two.number, "Production")
         assert lite.aliases == {"champion": 2}
-        assert lite.tags(two) == {}
+        lite.registry.transition_model_stage(NAME, one.number, "Production")
+        assert lite.aliases == {"champion": 1, "previous": 2}
+        assert lite.tags(one) == {}
 
     def test_production_ends_the_reign_of_a_pinned_champion(self, lite: Store) -> None:
         one, two, three = lite.version("a"), lite.version("b"), lite.version("c")
@@ -425,11 +433,16 @@ class TestBestRun:
 
     def test_refuses_a_metric_without_a_horizon_and_a_mode_that_is_none(self, lite: Store) -> None:
         with pytest.raises(InputError):
-            lite.registry.get_best_run("rmse")
+            lite.registry.get_best_run("rmse", pair=USDCLP)
         lite.run(3.0)
         with pytest.raises(InputError, match="mode"):
-            lite.registry.get_best_run("7d_rmse", "least")  # type: ignore[arg-type]
-        assert lite.registry.get_best_run("rmse", experiment_name=EXPERIMENT) is None
+            lite.registry.get_best_run("7d_rmse", "least", pair=USDCLP)  # type: ignore[arg-type]
+        assert lite.registry.get_best_run("rmse", pair=USDCLP, experiment_name=EXPERIMENT) is None
+
+    def test_is_of_one_pair(self, lite: Store) -> None:
+        lite.run(3.0, pair="EURUSD")
+        with pytest.raises(TypeError, match="'pair'"):
+            lite.registry.get_best_run("7d_rmse")  # type: ignore[call-arg]
 
     def test_run_info_is_found_by_the_beginning_of_the_id(self, lite: Store) -> None:
         run_id = lite.run(3.0, verdict="none")

@@ -359,6 +359,26 @@ def test_few_origins_do_not_tell(shelf: Shelf, observed: MarketBundle) -> None:
     assert best_previous(candidates(enough)[:1], 2, observed, WEEK) == (3, "it is the only candidate")
 
 
+def test_a_candidate_that_cannot_be_computed_drops_out(shelf: Shelf, observed: MarketBundle) -> None:
+    until = day(observed, 500)
+
+    def candidate(version: int, width: float, broken: bool = False) -> Candidate:
+        specification, folder = shelf.model("abc"[version - 1], width, until=until)
+        if broken:  # of code that is not the code here, and is not that of the recipe either
+            specification = replace(specification, recipe="0" * 64)
+        return Candidate(version, specification, folder / "code")
+
+    sound = [candidate(3, 1.0), candidate(1, 3.0)]
+    chosen, why = best_previous([sound[0], candidate(2, 1.0, broken=True), sound[1]], 2, observed, WEEK)
+    assert chosen == 3
+    assert why.startswith("the newest, and the best of 2 over 52 origins"), "which stands in for it"
+    broken = [candidate(3, 1.0, broken=True), candidate(2, 1.0, broken=True)]
+    chosen, why = best_previous([broken[0], candidate(2, 3.0), sound[1]], 2, observed, WEEK)
+    assert (chosen, why.split(" over ")[0]) == (2, "the last known good, and the best of 2")
+    with pytest.raises(ForecastError, match=r"no candidate .*: version 3: .* not answer: .*; version 2: "):
+        best_previous(broken, 2, observed, WEEK)
+
+
 def slow_count(market: MarketBundle, row: int) -> int:
     numbers = business_day_numbers(market.pair, market.dates)
     return sum(numbers[r] >= 0 and numbers[r] % 5 == 0 for r in range(row + 1, len(market) - 5))
@@ -384,6 +404,23 @@ def test_another_recipe_comes_before_another_state(court: Court) -> None:
     court.undo()
     court.registry.client.delete_model_version(NAME, "1")
     assert court.rollback()["to_version"] == 2, "of its own recipe where there is no other"
+
+
+def test_a_recipe_that_was_rolled_back_from_is_left_with_all_its_states(court: Court) -> None:
+    court.crown(court.version("c"))
+    court.crown(court.version("a"))
+    for _ in range(2):
+        court.crown(court.version("b"))
+    assert court.rollback()["to_version"] == 2
+    court.registry.challenge(court.version("b", published=False))  # 5, which nobody has seen yet
+    assert court.rollback()["to_version"] == 1, "not version 3, of the recipe that was just left"
+    court.promote()
+    assert court.succession().rollback().target.number == 1, "which was followed by a promotion"
+    court.registry.client.delete_model_version(NAME, "1")
+    assert court.succession().rollback().target.number == 3, "of its own recipe where there is no other"
+    court.registry.mark_published(court.registry.version(NAME, 5))
+    court.crown(court.version("d"))
+    assert court.succession().rollback().target.number == 5, "it came back with a sound state"
 
 
 def test_of_each_recipe_the_newest_that_can_be_used(court: Court) -> None:
@@ -559,7 +596,9 @@ class TestRefusals:
                 court.rollback(number)
 
     def test_without_a_driver_that_it_needs(self, court: Court) -> None:
-        court.reign()
+        court.crown(_reader(court, "a", 0.25))
+        court.crown(_reader(court, "d", 0.25))
+        court.crown(court.version("b"))
         poor = bundle_of(synthetic_table(900, drivers=("DXY",)))
         with refused(
             court, DataQualityError, r"version 2 of usdclp-7d needs Copper, VIX, which the data .* lack"
@@ -569,6 +608,23 @@ class TestRefusals:
             court, InputError, r"no previous version to go back to: version 2 .* needs .*; version 1"
         ):
             court.rollback(bundle=poor)
+
+    def test_only_without_a_driver_that_the_forecast_hangs_on(self, court: Court) -> None:
+        court.crown(court.version("a"))
+        court.crown(_reader(court, "b", 0.0))
+        court.crown(court.version("c"))
+        for drivers in (("DXY",), ()):
+            poor = bundle_of(synthetic_table(900, drivers=drivers))
+            assert court.rollback("1", bundle=poor)["to_version"] == 1
+            assert court.rollback("2", bundle=poor)["to_version"] == 2
+
+    def test_without_a_driver_that_only_the_carried_code_may_need(self, court: Court) -> None:
+        court.reign()
+        specification, folder = court.shelf.model("c", recipe="0" * 64)
+        court.registry.register_model(NAME, folder.as_uri(), tags={"recipe": specification.recipe})
+        poor = bundle_of(synthetic_table(900, drivers=("DXY",)))
+        with refused(court, DataQualityError, "version 5 of usdclp-7d needs Copper, VIX, which the data"):
+            court.rollback("5", bundle=poor)
 
     def test_of_a_forecast_that_is_not_sound(self, court: Court) -> None:
         court.reign()
@@ -662,6 +718,20 @@ class TestRefusals:
         assert court.rollback(reason="ü'\"\n" * 250)["reason"] == "ü'\"\n" * 250
 
 
+def _reader(court: Court, recipe: str, weight: float) -> Version:
+    """A published version with a member that reads drivers, of this weight."""
+    config = _config(recipe).model_copy(update={"members": ("random_walk", "drivers")})
+    state = court.shelf.specification.state
+    specification, folder = court.shelf.model(
+        recipe,
+        recipe=Engine(config, build_members(config, ChronosConfig())).recipe,
+        engine_settings=config.model_dump(mode="json"),
+        state=replace(state, weights={"random_walk": 1 - weight, "drivers": weight}),
+    )
+    tags = {"recipe": specification.recipe, "published": "true"}
+    return court.registry.register_model(NAME, folder.as_uri(), tags=tags)
+
+
 def _cut(path: Path) -> None:
     text = path.read_text()
     path.write_text(text[: len(text) // 2])
@@ -749,6 +819,16 @@ def test_promoting_without_a_challenger_only_lets_go(court: Court) -> None:
     done = court.promote()
     assert (done["action"], done["to_version"], done["after"]["pin"]) == ("unpin", 1, None)
     assert aliases(court) == {"champion": 1, "previous": 1}
+
+
+def test_unpinning_keeps_the_champion_though_there_is_a_challenger(court: Court) -> None:
+    court.reign()
+    with refused(court, InputError, "version 3 of usdclp-7d is not pinned; there is no pin to take away"):
+        court.carry_out(lambda s: s.unpin())
+    court.rollback()
+    done = court.carry_out(lambda s: s.unpin())
+    assert (done["action"], done["to_version"], done["after"]["pin"]) == ("unpin", 2, None)
+    assert aliases(court) == {"champion": 2, "previous": 2, "challenger": 4}
 
 
 def test_who_is_promoted_is_no_longer_rolled_back(court: Court) -> None:
@@ -839,6 +919,9 @@ class TestLatestSnapshot:
         newest = publish(700, "2017-09-07")
         publish(600, "2017-04-20")  # the last run, of a past day
         publish(None, "2017-12-01")
+        assert len(latest_snapshot(court.registry, USDCLP, WEEK)) == 700
+        for _ in range(20):
+            publish(None, "2017-01-03")  # runs of past days do not hide it
         assert len(latest_snapshot(court.registry, USDCLP, WEEK)) == 700
         newest.write_bytes(newest.read_bytes()[:1000])
         assert len(latest_snapshot(court.registry, USDCLP, WEEK)) == 600

@@ -29,7 +29,7 @@ What would be published instead, without changing anything:
 
     forex rollback 7d --pair USDCLP --dry-run
 
-Back to the best previous model, and held there until it is promoted past:
+Back to the best previous model, and held there until another is promoted or the pin is taken away:
 
     forex rollback 7d --pair USDCLP --reason "bands too narrow since Monday"
 
@@ -46,10 +46,14 @@ It was a mistake:
 PROMOTE_EXAMPLES = """
 **Examples**
 
-The challenger becomes champion; a champion that was pinned by a rollback is let go:
+The challenger, or version 14, in the champion's place, pinned or not:
 
     forex promote 7d --pair USDCLP --reason "data were repaired"
     forex promote 7d --to 14
+
+The champion stays, and the pin that a rollback gave it goes, so that the next run may replace it:
+
+    forex promote 7d --pair USDCLP --unpin
 """
 
 DataSourceOption = Annotated[
@@ -124,6 +128,9 @@ def promote(
     horizon: HorizonArgument,
     pair: PairOption = None,
     to: ToOption = None,
+    unpin: Annotated[
+        bool, typer.Option("--unpin", help="Keep the champion and take its pin away; nobody is promoted.")
+    ] = False,
     dry_run: DryRunOption = False,
     reason: ReasonOption = "",
     source: DataSourceOption = None,
@@ -131,16 +138,18 @@ def promote(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Make the challenger champion, and let a pinned champion go.
+    """Put the challenger in the champion's place, which a pin does not prevent.
 
-    The version is tried on current data first, as by `forex rollback`, and logged like it. Where there is no challenger
-    the champion stays, unpinned: the next sound state of its recipe replaces it.
+    The version is tried on current data first, as by `forex rollback`, and logged like it. With --unpin, or where there
+    is no challenger, the champion stays, unpinned: the next sound state of its recipe replaces it.
     """
+    if unpin and to is not None:
+        raise InputError("--to and --unpin exclude each other; give one of them")
 
     def run(options: dict[str, Any]) -> Any:
         from flows.rollback import promote as flow
 
-        return flow(**options, to=to)
+        return flow(**options, to=to, unpin=unpin)
 
     _run(horizon, pair, source, path, dry_run, reason, as_json, verbose, run)
 

@@ -191,9 +191,10 @@ def _succession(document: Document) -> list[str]:
     lines.append(f"Champion is version {after['champion']}, {held}. By {document['by']} at {document['at']}.")
     lines.append(f"Audit run {document['audit_run']}; copy of the database: {document['backup'] or 'none'}.")
     if document["action"] == "rollback":
+        of = f"{document['horizon']} --pair {document['pair']}"
         lines.append(
-            f"'forex rollback {document['horizon']} --pair {document['pair']} --undo' reverses this; 'forex promote "
-            f"{document['horizon']} --pair {document['pair']}' lets the champion go."
+            f"'forex rollback {of} --undo' reverses this; 'forex promote {of}' puts the challenger in its place; "
+            f"'forex promote {of} --unpin' keeps it and takes the pin away."
         )
     return lines
 

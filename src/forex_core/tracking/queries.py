@@ -222,6 +222,16 @@ def runs(
     return [_row(run, f"forecaster_{horizon}", standing) for run in found]
 
 
+def runs_by_data(client: MlflowClient, pair: Pair, horizon: Horizon) -> Iterator[str]:
+    """Ids of the finished runs of a pair and horizon, those over the newest data first, of these the newest."""
+    experiment = _experiment_id(client, f"forecaster_{horizon}")
+    if experiment is not None:
+        conditions = [*_of_pair(pair), "attributes.status = 'FINISHED'"]
+        order = ["params.origin DESC", "attributes.start_time DESC"]
+        for found in _search(client, [experiment], conditions, order, page=_CANDIDATES):
+            yield found.info.run_id
+
+
 def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
     """One run with its artifacts, by its id or the beginning of it (8 characters, as they are shown).
 
@@ -266,8 +276,9 @@ def best_run(
 ) -> RunRow | None:
     """The finished run with the lowest or highest finite `metric`, the newest of equal ones; None without any.
 
-    With `loadable` it must also have a logged model that is ready and whose files can be read. Scores of other
-    weeks do not compare: this ranks what was logged, as it was logged.
+    With `loadable` it must also have a logged model that is ready and whose files can be read, and that its metrics
+    are of: a run that published another version than the one it learned does not count. Scores of other weeks do not
+    compare: this ranks what was logged, as it was logged.
 
     Raises:
         InputError: no metric can have that name, or `mode` is neither min nor max.
@@ -285,10 +296,12 @@ def best_run(
         f"metrics.`{name}` > -1e308",
     ]
     order = [f"metrics.`{name}` {'ASC' if mode == 'min' else 'DESC'}", "attributes.start_time DESC"]
+    standing = _Standing(client)
     for candidate in _search(client, [experiment], conditions, order, page=_CANDIDATES):
-        value = candidate.data.metrics.get(name)
-        if _finite(value) is not None and (not loadable or has_loadable_model(client, candidate)):
-            return _row(candidate, experiment_name, _Standing(client))
+        if _finite(candidate.data.metrics.get(name)) is None:
+            continue
+        if not loadable or (standing.is_of_own(candidate) and has_loadable_model(client, candidate)):
+            return _row(candidate, experiment_name, standing)
     return None
 
 
@@ -395,6 +408,12 @@ class _Standing:
 
     def version(self, model: str | None, number: str | None) -> ModelRow | None:
         return self._by_number.get((model or "", number or ""))
+
+    def is_of_own(self, run: Run) -> bool:
+        """Whether what a run published is what it learned, as is that of a run that does not say."""
+        number = run.data.tags.get("published_version", "")
+        published = self.version(run.data.tags.get("published_model"), number)
+        return not number.isdigit() or (published is not None and published.run_id == run.info.run_id)
 
 
 def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:

@@ -271,9 +271,10 @@ class Registry:
 
         Production is `champion`, unpinned, and what becomes of the champion before is as in a promotion; Staging is
         `challenger`. Archived and None take the version's aliases away, and Archived leaves the tag `stage` behind.
+        The champion stays champion until another version is.
 
         Raises:
-            InputError: no such stage or version.
+            InputError: no such stage or version, or another stage than Production for the champion.
         """
         if str(stage) not in STAGES:
             raise InputError(f"'{stage}' is no stage; expected one of {', '.join(STAGES)}")
@@ -283,12 +284,18 @@ class Registry:
             found = self.version(model_name, int(version))
             alias = STAGES[str(stage)]
             held = self.standing(model_name)
-            if alias == CHAMPION and (held.champion is None or held.champion.number != found.number):
+            reigns = held.champion is not None and held.champion.number == found.number
+            if reigns and alias != CHAMPION:
+                raise InputError(
+                    f"{found} of {model_name} is champion, and as {stage} it would leave none, so that the next run "
+                    "would take its place unjudged; promote another version first ('forex promote', or Production)"
+                )
+            if alias == CHAMPION and not reigns:
                 self.succeed(held, found)
             elif alias == CHALLENGER:
                 self.challenge(found)
             with translated(self.uri):
-                for name in (CHAMPION, CHALLENGER, *(() if alias else (PREVIOUS,))):
+                for name in (CHALLENGER, *(() if alias else (PREVIOUS,))):
                     holder = getattr(held, name)
                     if holder and holder.number == found.number and name != alias:
                         self.client.delete_registered_model_alias(model_name, name)
@@ -311,10 +318,12 @@ class Registry:
         metric: str,
         mode: Literal["min", "max"] = "min",
         *,
-        pair: Pair | None = None,
+        pair: Pair,
         experiment_name: str | None = None,
     ) -> queries.RunRow | None:
         """The finished run of a pair with the best finite value of a metric and a model that can be loaded, or None.
+
+        The model is what the metric is of: a run that published another version than it learned does not count.
 
         Args:
             experiment_name: by default the forecasts of the horizon that the metric is named after, such as `7d_rmse`.
@@ -564,7 +573,7 @@ class Registry:
             self._point(standing.model, PREVIOUS, other.number)
 
     def unpin(self, standing: Standing) -> None:
-        """Let the champion go: the next run may replace it."""
+        """Take the champion's pin away: the next run may replace it."""
         if standing.champion:
             with translated(self.uri):
                 self._set_tag(standing.champion, "pin", None)

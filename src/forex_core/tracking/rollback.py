@@ -141,7 +141,7 @@ class Succession:
         return self._tried("undo", standing, former, f"it was rolled back: {pin}")
 
     def promote(self, to: str | None = None) -> Plan:
-        """On to a version, by default the challenger, unpinned; without one the champion is only let go.
+        """Put a version, by default the challenger, in the champion's place, unpinned; without one `unpin`.
 
         Raises:
             InputError: there is nothing to promote, and no pin to take away.
@@ -156,9 +156,24 @@ class Succession:
                     f"{self.model} has no challenger and {standing.champion} is not pinned; nothing to promote "
                     f"(--to names a version)"
                 )
-            return self._tried("unpin", standing, standing.champion, f"it was pinned: {standing.pin}")
+            return self.unpin()
         how = "it was named" if to is not None else "it is the challenger"
         return self._tried("promote", standing, target, how)
+
+    def unpin(self) -> Plan:
+        """Keep the champion and take its pin away: the next run may replace it.
+
+        Raises:
+            InputError: there is no champion, or it is not pinned.
+            TrackingError, DataQualityError, ForecastError: as `rollback`.
+        """
+        standing = self._standing()
+        assert standing.champion is not None
+        if standing.pin is None:
+            raise InputError(
+                f"{standing.champion} of {self.model} is not pinned; there is no pin to take away"
+            )
+        return self._tried("unpin", standing, standing.champion, f"it was pinned: {standing.pin}")
 
     def carry_out(
         self, plan: Plan, reason: str, backups: Path | None, tracker: MLflowTracker, by: str | None = None
@@ -290,13 +305,17 @@ class Succession:
         return found[0]
 
     def _eligible(self, standing: Standing) -> list[Version]:
-        """Versions that were published once and not rolled back from, without the champion, the newest first."""
+        """Versions that were published once and not rolled back from, without the champion, the newest first.
+
+        Who rolled back from the newest state of another recipe has left that recipe with all its states.
+        """
         champion = standing.champion
         assert champion is not None
+        published = [v for v in self.registry.versions(self.model) if v.published]
+        newest = {v.recipe: v for v in reversed(published)}
+        left = {recipe for recipe, v in newest.items() if v.rolled_back and recipe != champion.recipe}
         return [
-            v
-            for v in self.registry.versions(self.model)
-            if v.published and not v.rolled_back and v.number != champion.number
+            v for v in published if not v.rolled_back and v.recipe not in left and v.number != champion.number
         ]
 
     def _usable(self, versions: Iterable[Version], refused: list[str]) -> Iterator[tuple[Version, Candidate]]:
@@ -365,7 +384,7 @@ class Succession:
     def _loaded(self, version: Version) -> tuple[Specification, Path]:
         specification, code = self.registry.model(version)
         missing = sorted(set(specification.drivers) - set(self.bundle.driver_names))
-        if missing:
+        if missing and _reads_drivers(specification):
             raise DataQualityError(
                 f"{version} of {self.model} needs {', '.join(missing)}, which the data up to {self.bundle.origin} "
                 "lack; give data that hold them (--source, --path), or name another version (--to)"
@@ -388,7 +407,7 @@ class Succession:
                 f"{self.bundle.origin}, expected {needed}; give a longer history (--source, --path)"
             )
         run = paths.run(self.horizon, specification.state)
-        lost = [name for name in specification.state.weights if name in run.failures]
+        lost = [name for name in _counting(specification) if name in run.failures]
         faults = [
             *believable(run.forecast, self.bundle),
             *(f"{name} failed: {run.failures[name]}" for name in lost),
@@ -410,23 +429,36 @@ def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketB
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    recent = queries.runs(registry.client, pair, horizon, last=20, status="FINISHED")
     # The newest data, not the newest run: that may be of a past day.
-    for row in sorted(recent, key=lambda row: (row.origin or "", row.started), reverse=True):
+    for run_id in queries.runs_by_data(registry.client, pair, horizon):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 place = mlflow.artifacts.download_artifacts(
-                    run_id=row.id,
+                    run_id=run_id,
                     artifact_path="reports/snapshot.parquet",
                     dst_path=scratch,
                     tracking_uri=registry.uri,
                 )
                 return read_snapshot(Path(place))
             except (MlflowException, OSError, SourceError) as error:
-                logger.warning("the data of run {} cannot be used: {}", row.id, " ".join(str(error).split()))
+                logger.warning("the data of run {} cannot be used: {}", run_id, " ".join(str(error).split()))
     raise InputError(
         f"no finished {horizon} run of {pair} holds its data; give them with --source and --path"
     )
+
+
+def _counting(specification: Specification) -> list[str]:
+    """Members that the forecast of the state hangs on."""
+    return [name for name, weight in specification.state.weights.items() if weight > 0]
+
+
+def _reads_drivers(specification: Specification) -> bool:
+    """Whether the forecast hangs on drivers; taken to be so where only the code that the model carries knows."""
+    engine = specification.engine()
+    if engine is None:
+        return True
+    counting = _counting(specification)
+    return any("drivers" in member.columns for member in engine.members if member.name in counting)
 
 
 def _seats(standing: Standing) -> Sequence[Any]:
