@@ -95,8 +95,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def ask(store: Store | None, *arguments: str, columns: int = 100) -> Result:
-    environment = {"COLUMNS": str(columns)} | ({"FOREX_DATA_DIR": str(store.data)} if store else {})
-    return CliRunner().invoke(app, arguments, env=environment)
+    from forex_core.cli.app import stdout
+
+    environment = {"FOREX_DATA_DIR": str(store.data)} if store else {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stdout, "_width", columns)  # a console takes COLUMNS once, when it is made
+        return CliRunner().invoke(app, arguments, env=environment)
 
 
 def answer(store: Store | None, *arguments: str) -> str:
@@ -324,6 +328,7 @@ def test_the_installed_command_lists(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_a_forecast_logs_is_what_the_listings_read(
     tmp_path: Path, forex: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

@@ -693,8 +693,10 @@ def test_tracking_server_down(fault: str, settings: Settings, monkeypatch: pytes
     assert room._ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "15"
     monkeypatch.setenv("FOREX_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     started = time.monotonic()
-    with pytest.raises(TrackingUnavailable) as caught:
-        Candidacy.of(load_settings(), USDCLP, WEEK)
+    candidacy = Candidacy.of(load_settings(), USDCLP, WEEK)
+    assert candidacy is not None
+    with pytest.raises(TrackingUnavailable) as caught, candidacy:
+        pass
     assert time.monotonic() - started < 8
     shows(fault, caught.value)
     shows(fault, caught.value, 1)

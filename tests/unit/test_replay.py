@@ -604,6 +604,7 @@ def test_settings_of_numerical_libraries_are_named(
     assert "the variable OPENBLAS_CORETYPE is set" in causes(found)
 
 
+@pytest.mark.slow
 def test_on_other_kernels_it_is_close_and_the_variable_named(published: Published, tmp_path: Path) -> None:
     """What stands for another processor: code paths of the linear algebra that another one would take."""
     surroundings = os.environ | {
@@ -646,6 +647,7 @@ Path(sys.argv[3]).write_text(Engine(config, build_members(config, ChronosConfig(
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_of_other_code_is_recomputed_by_the_code_that_the_model_carries(
     published: Published, market: MarketBundle, tmp_path: Path
 ) -> None:

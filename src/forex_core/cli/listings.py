@@ -152,7 +152,10 @@ def best_run(
         str, typer.Option("--mode", metavar="min|max", help="min: the lowest is best; max: the highest.")
     ] = "min",
     loadable: Annotated[
-        bool, typer.Option("--loadable", help="Only runs that published the model they learned, and whose model can be loaded.")
+        bool,
+        typer.Option(
+            "--loadable", help="Only runs that published the model that they learned, where it can be loaded."
+        ),
     ] = False,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -599,7 +599,12 @@ def store_lock(uri: str, name: str, timeout_s: float = 0.0, folder: Path | None 
                     if time.monotonic() >= until:
                         raise busy
                     time.sleep(0.05)
-            yield  # closing the connection gives the lock back
+            try:
+                yield
+            finally:
+                # The server notices a closed connection a moment later; it gives the lock back then as well.
+                with suppress(*store_errors()):
+                    database.execute("SELECT pg_advisory_unlock(%s)", (key,))
         return
     path = sqlite_path(uri)
     if path is None:
