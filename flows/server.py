@@ -39,7 +39,11 @@ class TemporaryServer:
 
     def __init__(self) -> None:
         self._errors = TemporaryFile()  # noqa: SIM115, closed in `stop`
-        with socket.create_server(("127.0.0.1", 0)) as listening:
+        self._port = 0
+        self._start()
+
+    def _start(self) -> None:
+        with socket.create_server(("127.0.0.1", self._port)) as listening:
             # Open from now on: whoever connects waits in line until the server is ready.
             self._port = int(listening.getsockname()[1])
             self._process = subprocess.Popen(
@@ -62,20 +66,30 @@ class TemporaryServer:
         Raises:
             ForexError: when it ended instead, or has not answered for `START_LIMIT_S`.
         """
-        asking = http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_LIMIT_S)
         try:
-            asking.request("GET", "/api/health")
-            status = asking.getresponse().status
+            try:
+                status = self._health()
+            except (ConnectionError, http.client.HTTPException):
+                # It has fallen. Of two that make the same database at once one may; by now the other has made it.
+                self._end()
+                self._start()
+                status = self._health()
         except (OSError, http.client.HTTPException) as error:
             self._end()
             raise ForexError(
                 f"Prefect's temporary server did not start ({error}): {self._last_error}; name a running server in "
                 "PREFECT_API_URL"
             ) from error
-        finally:
-            asking.close()
         if status != http.client.OK:
             raise ForexError(f"Prefect's temporary server answers with {status}, expected {http.client.OK}")
+
+    def _health(self) -> int:
+        asking = http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_LIMIT_S)
+        try:
+            asking.request("GET", "/api/health")
+            return asking.getresponse().status
+        finally:
+            asking.close()
 
     def stop(self) -> None:
         """End the server and wait for it; nothing happens the second time."""

@@ -48,6 +48,16 @@ def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
         urllib.request.urlopen(f"{server.api_url}/health", timeout=10)
 
 
+def test_one_that_falls_while_it_starts_is_started_again(server: TemporaryServer) -> None:
+    address, fallen = server.api_url, server._process
+    fallen.kill()
+    server.wait()
+    assert server._process is not fallen
+    assert server.api_url == address
+    with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
+        assert answer.read() == b"true"
+
+
 def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> None:
     process = psutil.Process(server._process.pid)
     server.stop()
