@@ -35,6 +35,7 @@ def test_two_pairs_in_one_table(forex: Forex) -> None:
     assert rows == [(name, horizon) for horizon in ("7d", "30d") for name in block]
 
 
+@pytest.mark.slow
 def test_json_is_one_document_however_many_processes_work(forex: Forex) -> None:
     arguments = ("evaluate", "15d", "--pairs", "eur/usd,USDJPY,EURUSD", *WINDOW, "--every", "5", "--json")
     two = forex(*arguments, "--jobs", "2", **LIGHT)

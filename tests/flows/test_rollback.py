@@ -152,6 +152,7 @@ def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(m
     assert fourth["notices"] == []
 
 
+@pytest.mark.slow
 def test_a_refusal_fails_the_flow_and_changes_nothing(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no finished 7d run of USDCLP holds its data"):
         rollback()

@@ -1030,7 +1030,6 @@ BOTH = ("before", "after")
 @pytest.mark.parametrize(
     ("action", "before", "after", "moments", "followed_every"),
     [
-        ("rollback", BEFORE, PINNED, ("after",), 4),
         pytest.param("rollback", BEFORE, PINNED, BOTH, 1, marks=pytest.mark.slow),
         pytest.param("undo", PINNED, BEFORE, BOTH, 1, marks=pytest.mark.slow),
         pytest.param("promote", PINNED, PROMOTED, BOTH, 1, marks=pytest.mark.slow),
