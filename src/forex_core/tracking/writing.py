@@ -152,7 +152,7 @@ def log_model(
     model_id = str(model.model_id)
     try:
         client.log_model_artifacts(model_id, str(folder))
-    except BaseException:
+    except store_errors():
         with suppress(*store_errors()):
             client.finalize_logged_model(model_id, "FAILED")
         raise
