@@ -31,6 +31,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 from loguru import logger
 
+from forex_core.code import code_files
 from forex_core.errors import MemberError
 from forex_core.models.base import Answers, Forecaster, Levels, Rows
 from forex_core.types import MarketBundle
@@ -206,15 +207,13 @@ class AnswerCache:
 
 
 def code_digest(package: Path) -> str:
-    """sha256 of the code that answers hang on: every module of `models`, what it imports of ours, and this one."""
+    """sha256 of the code that answers hang on."""
     digest = hashlib.sha256()
-    for path in sorted([*(package / "models").rglob("*.py"), *(package / name for name in _IMPORTED)]):
+    for path in code_files(package, "answers"):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(package).as_posix()}:{len(content)}:".encode() + content)
     return digest.hexdigest()
 
-
-_IMPORTED = ("types.py", "calendars.py", "errors.py", "cache.py")
 
 MODEL_CODE = code_digest(Path(__file__).parent)
 """Taken when this module is imported, as the models are: files may be replaced while a process runs."""

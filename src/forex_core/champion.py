@@ -145,7 +145,7 @@ def choose(
     old = reigning.specification if reigning else None
     same = old is not None and old.recipe == engine.recipe
     try:
-        paths = engine.paths(bundle, engine.rows_behind(bundle))
+        paths = engine.paths_behind(bundle)
         new = paths.run(horizon)
     except ForecastError as error:
         if reigning is None or old is None or same or old.state.trained_until > bundle.origin:

@@ -53,6 +53,9 @@ MEMBERS: tuple[str, ...] = (
 )
 
 
+SourceName = Literal["ecb", "csv", "store", "live", "auto"]
+
+
 class EngineConfig(BaseModel):
     """How a forecast is made; part of the recipe, so that a change makes a new model."""
 
@@ -80,13 +83,39 @@ class ChronosConfig(BaseModel):
     trained_until: date | None = Field(None, description="last date the weights have seen, where it is known")
 
 
+class DataConfig(BaseModel):
+    """Where observations come from and are kept; for the sources store, live and auto."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store_url: str | None = Field(None, description="default: SQLite below data_dir; or postgresql://…")
+    rate: Literal["close", "observed", "reference"] = Field("close", description="which rate of the pair")
+    drivers: tuple[str, ...] | None = Field(
+        None, description="default: those that the register has for the pair"
+    )
+    required: tuple[str, ...] = Field((), description="drivers without which there is no forecast")
+    max_age_weekdays: int = Field(3, ge=0, description="how old the last close may be")
+    history_from: date = Field(date(2010, 1, 1), description="first day that is fetched")
+    news_days: int = Field(7, ge=0, description="how far back headlines are shown; 0 for none")
+    news_feeds: tuple[str, ...] | None = Field(None, description="addresses of RSS or Atom feeds")
+    news_api_key: SecretStr | None = None
+    fred_api_key: SecretStr | None = None
+    bcch_user: str | None = None
+    bcch_password: SecretStr | None = None
+    contact: str | None = Field(None, description="mail or web address, told to the sources")
+    timeout_s: float = Field(20.0, gt=0, description="for one answer of a source")
+    addresses: dict[str, str] = Field({}, description="source to base address, for a mirror")
+
+
 class MLflowSettings(BaseModel):
     """Where runs are logged and how they begin."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracking_uri: str | None = Field(None, description="default: SQLite below data_dir")
-    artifact_uri: str | None = Field(None, description="default: files below data_dir")
+    artifact_uri: str | None = Field(
+        None, description="default: files below data_dir, or through the server where tracking_uri is one"
+    )
     experiment_name: str = Field("forex", description="of a tracker whose caller names none")
     auto_start_run: bool = Field(False, description="start a run when the tracker is built")
     run_name: str | None = None
@@ -156,7 +185,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("data"), description="everything that the system writes lies below it")
     pair: str = "USDMXN"
-    source: Literal["ecb", "csv"] = Field("ecb", description="csv where paths are given and no source is")
+    source: SourceName = Field("ecb", description="csv where paths are given and no source is")
     paths: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="files of source csv: one, or a JSON list"
     )
@@ -168,6 +197,7 @@ class Settings(BaseSettings):
     )
     engine: EngineConfig = EngineConfig()
     chronos: ChronosConfig = ChronosConfig()
+    data: DataConfig = DataConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @classmethod
@@ -223,7 +253,14 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_artifacts(self) -> str:
-        return self.tracking.mlflow.artifact_uri or (self.root / "mlflow" / "mlruns").as_uri()
+        """Where artifacts go: below the data folder, or through the server where there is one."""
+        by_server = self.mlflow_uri.startswith(("http:", "https:"))
+        own = "mlflow-artifacts:/" if by_server else (self.root / "mlflow" / "mlruns").as_uri()
+        return self.tracking.mlflow.artifact_uri or own
+
+    @property
+    def store_url(self) -> str:
+        return self.data.store_url or f"sqlite:///{self.root / 'store' / 'forex.db'}"
 
     @property
     def reports_dir(self) -> Path:
@@ -243,6 +280,11 @@ class Settings(BaseSettings):
         """What may be deleted at any time, at the price of computing it again."""
         return self.root / "cache"
 
+    @property
+    def members_cache(self) -> Path | None:
+        """Where the members' answers are kept, if they are."""
+        return self.cache_dir / "members" if self.cache else None
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Settings from every layer; an override of None leaves its layer to the others.
@@ -258,7 +300,7 @@ def load_settings(**overrides: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(where, "in the settings")) from error
-        found = "a value that is not shown" if "secret" in where else repr(first["input"])
+        found = "a value that is not shown" if _is_secret(where) else repr(first["input"])
         raise ConfigError(f"setting '{where}': found {found}; {first['msg']}") from error
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())
@@ -268,6 +310,10 @@ def load_settings(**overrides: Any) -> Settings:
         ) from error
     except (ValueError, OSError) as error:  # a file that cannot be read
         raise ConfigError(f"the settings cannot be read: {error}") from error
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name for word in ("secret", "key", "password"))
 
 
 def known_names() -> frozenset[str]:

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from forex_core import calibration, ensemble
 from forex_core.cache import AnswerCache
 from forex_core.calendars import business_day_numbers
+from forex_core.code import code_files
 from forex_core.config import ChronosConfig, EngineConfig, Settings
 from forex_core.errors import ConfigError, DataQualityError, ForecastError, MemberError
 from forex_core.models.arima_garch import ArimaGarch
@@ -106,7 +107,7 @@ def build_engine(settings: Settings, progress: Progress | None = None) -> Engine
     Raises:
         ConfigError: as `build_members`.
     """
-    kept = AnswerCache(settings.cache_dir / "members", library_versions()) if settings.cache else None
+    kept = AnswerCache(settings.members_cache, library_versions()) if settings.members_cache else None
     return Engine(settings.engine, build_members(settings.engine, settings.chronos), progress, kept)
 
 
@@ -186,7 +187,7 @@ class Engine:
             ForecastError: too few members answered.
         """
         self.check(bundle, horizon)
-        return self.paths(bundle, self.rows_behind(bundle)).run(horizon)
+        return self.paths_behind(bundle).run(horizon)
 
     def prepare(self, bundle: MarketBundle) -> None:
         """Import now what a forecast of `bundle` needs, for a caller that has the time; nothing if all is kept."""
@@ -420,6 +421,14 @@ class Engine:
             )
         return answers.quantiles
 
+    def paths_behind(self, bundle: MarketBundle) -> Paths:
+        """The pass that a forecast of today comes from.
+
+        Raises:
+            ForecastError: as `paths`.
+        """
+        return self.paths(bundle, self.rows_behind(bundle))
+
     def rows_behind(self, bundle: MarketBundle) -> npt.NDArray[np.int64]:
         """Rows that a forecast of today asks its members for: the grid behind it and today."""
         return np.union1d(self._recent_grid(bundle, len(bundle)), [len(bundle) - 1])
@@ -482,20 +491,10 @@ class Engine:
 def rules_digest(package: Path) -> str:
     """sha256 of the code that makes a recipe: members, combination, calibration, scores, calendars."""
     digest = hashlib.sha256()
-    for path in sorted([*package.glob("models/*.py"), *(package / name for name in _RULES)]):
+    for path in code_files(package, "recipe"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
-
-_RULES = (
-    "types.py",
-    "calibration.py",
-    "ensemble.py",
-    "evaluation.py",
-    "paths.py",
-    "engine.py",
-    "calendars.py",
-)
 
 RULES = rules_digest(Path(__file__).parent)
 """Of the code that is running: taken when it is imported, for files may be replaced while a process lives."""

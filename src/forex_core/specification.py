@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from forex_core.cache import AnswerCache, processor
 from forex_core.calendars import origin_instants
+from forex_core.code import code_files
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.data.snapshot import read_snapshot, write_snapshot
 from forex_core.engine import RULES, Engine, build_members, library_versions, rules_digest
@@ -44,24 +45,6 @@ from forex_core.types import (
 
 FORMAT = 1
 _DRIVER = "driver."
-_CARRIED = (
-    "__init__.py",
-    "cache.py",
-    "calendars.py",
-    "calibration.py",
-    "config.py",
-    "data/__init__.py",
-    "data/snapshot.py",
-    "engine.py",
-    "ensemble.py",
-    "errors.py",
-    "evaluation.py",
-    "models/*.py",
-    "paths.py",
-    "py.typed",
-    "specification.py",
-    "types.py",
-)
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from forex_core.specification import answer_rows; answer_rows(*sys.argv[1:])"
@@ -269,11 +252,10 @@ def carry_code(folder: Path) -> None:
         ForecastError: the files are not those that this process runs.
     """
     package = Path(__file__).parent
-    for pattern in _CARRIED:
-        for path in package.glob(pattern):
-            target = folder / package.name / path.relative_to(package)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    for path in code_files(package, "model"):
+        target = folder / package.name / path.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     if rules_digest(folder / package.name) != RULES:
         raise ForecastError(
             f"the code in {package} was replaced while this process ran the one of before; start it again"
@@ -363,7 +345,7 @@ def _answered(
     specification: Specification, engine: Engine, bundle: MarketBundle, rows: npt.NDArray[np.int64] | None
 ) -> dict[str, Any]:
     if rows is None:
-        return dict(engine.paths(bundle, engine.rows_behind(bundle)).arrays())
+        return dict(engine.paths_behind(bundle).arrays())
     return {"replay": engine.replay(bundle, rows, specification.state)}
 
 
