@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from loguru import logger
@@ -21,7 +21,7 @@ from prefect.states import Completed, State
 
 from flows.logs import connect_logging
 from forex_core.champion import Choice, choose
-from forex_core.config import Settings, load_settings
+from forex_core.config import Settings, SourceName, load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers import provider
 from forex_core.engine import Engine, Progress, build_engine
@@ -83,8 +83,7 @@ def compute(
 ) -> Choice:
     """What is to be published; arithmetic that failed once is not tried again."""
     reigning = candidacy.reigning(engine, bundle) if candidacy else None
-    kept = settings.cache_dir / "members" if settings.cache else None
-    choice = choose(engine, bundle, horizon, reigning, kept)
+    choice = choose(engine, bundle, horizon, reigning, settings.members_cache)
     for name, reason in choice.published.failures.items():
         logger.warning("member {} left out: {}", name, reason)
     logger.info("{}: {}", choice.decision.outcome, choice.decision.reason)
@@ -247,7 +246,7 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
     )
     def forecast(
         pair: str | None = None,
-        source: Literal["ecb", "csv"] | None = None,
+        source: SourceName | None = None,
         paths: list[Path] | None = None,
         as_of: date | None = None,
         output: Path | None = None,

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from flows.forecast import SERVICE, load
 from flows.logs import connect_logging
-from forex_core.config import Settings, load_settings
+from forex_core.config import Settings, SourceName, load_settings
 from forex_core.errors import ConfigError
 from forex_core.report.text import succession_markdown
 from forex_core.tracking import (
@@ -68,28 +68,29 @@ def carried_out(succession: Succession, plan: Plan, reason: str, settings: Setti
 
 
 def _change(
-    settings: Settings,
-    horizon: Horizon,
-    given: bool,
+    horizon: str,
+    pair: str | None,
+    source: SourceName | None,
+    paths: list[Path] | None,
     find: Callable[[Succession], Plan],
     reason: str,
     dry_run: bool,
 ) -> Document:
     """What both flows do: under the model's lock from the first look to the last write."""
     connect_logging()
+    settings, ahead = load_settings(pair=pair, source=source, paths=paths), Horizon.parse(horizon)
     if not settings.tracking.is_on:
         raise ConfigError(
             "tracking is off, so there is no champion to change; set FOREX_TRACKING__ENABLED=true"
         )
-    pair = Pair.parse(settings.pair)
-    registry, model = registry_from_settings(settings), model_name(pair, horizon)
+    currencies = Pair.parse(settings.pair)
+    registry, model = registry_from_settings(settings), model_name(currencies, ahead)
     with registry.lock(model, BUSY_LIMIT_S):
-        bundle = current_data(registry, settings, horizon, given)
-        kept = settings.cache_dir / "members" if settings.cache else None
-        succession = Succession(registry, model, horizon, bundle, kept)
+        bundle = current_data(registry, settings, ahead, source is not None or bool(paths))
+        succession = Succession(registry, model, ahead, bundle, settings.members_cache)
         plan = planned(lambda: find(succession))
         document = plan.document if dry_run else carried_out(succession, plan, reason, settings)
-    document |= {"dry_run": dry_run, "pair": str(pair), "horizon": str(horizon)}
+    document |= {"dry_run": dry_run, "pair": str(currencies), "horizon": str(ahead)}
     create_markdown_artifact(
         markdown=succession_markdown(document),
         key=f"champion-{model}",
@@ -112,7 +113,7 @@ def rollback(
     dry_run: bool = False,
     undo: bool = False,
     reason: str = "",
-    source: Literal["ecb", "csv"] | None = None,
+    source: SourceName | None = None,
     paths: list[Path] | None = None,
 ) -> Document:
     """Roll back, or undo the last rollback.
@@ -129,12 +130,11 @@ def rollback(
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
     """
-    settings = load_settings(pair=pair, source=source, paths=paths)
 
     def find(succession: Succession) -> Plan:
         return succession.undo() if undo else succession.rollback(to, metric, mode)
 
-    return _change(settings, Horizon.parse(horizon), source is not None or bool(paths), find, reason, dry_run)
+    return _change(horizon, pair, source, paths, find, reason, dry_run)
 
 
 @flow(
@@ -149,7 +149,7 @@ def promote(
     unpin: bool = False,
     dry_run: bool = False,
     reason: str = "",
-    source: Literal["ecb", "csv"] | None = None,
+    source: SourceName | None = None,
     paths: list[Path] | None = None,
 ) -> Document:
     """Promote a version, by default the challenger; the champion is not pinned afterwards.
@@ -164,9 +164,8 @@ def promote(
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
     """
-    settings = load_settings(pair=pair, source=source, paths=paths)
 
     def find(succession: Succession) -> Plan:
         return succession.unpin() if unpin else succession.promote(to)
 
-    return _change(settings, Horizon.parse(horizon), source is not None or bool(paths), find, reason, dry_run)
+    return _change(horizon, pair, source, paths, find, reason, dry_run)

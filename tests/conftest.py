@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import pwd
 import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 import tempfile
+import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +193,183 @@ def new_postgres(postgres_server: PostgresServer) -> Iterator[Callable[..., str]
 def postgres_store(new_postgres: Callable[..., str], migrated_postgres: str) -> str:
     """Address of a migrated store of the test's own."""
     return new_postgres(migrated_postgres)
+
+
+class MlflowServer:
+    """`mlflow server` on a free loopback port, on a database of its own, which hands out the files as well."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        self._template = template
+        self._database = folder / "server.db"
+        self.files = folder / "files"
+        shutil.copyfile(template, self._database)
+        self.files.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{port}"
+        options = {
+            "--host": "127.0.0.1",
+            "--port": str(port),
+            "--workers": "1",
+            "--backend-store-uri": f"sqlite:///{self._database}",
+            "--artifacts-destination": str(self.files),
+        }
+        said = (folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--serve-artifacts",
+                *itertools.chain(*options.items()),
+            ],
+            cwd=folder,
+            env=os.environ
+            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        said.close()
+        until = time.monotonic() + 120
+        while not self._is_up():
+            assert self._process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.1)
+
+    def _is_up(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def empty(self) -> None:
+        """As it was at the start: into the live database, which the server has open."""
+        with (
+            closing(sqlite3.connect(self._template)) as source,
+            closing(sqlite3.connect(self._database)) as live,
+        ):
+            source.backup(live)
+        shutil.rmtree(self.files)
+        self.files.mkdir()
+
+    def close(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(migrated_sqlite, tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server_store(mlflow_server: MlflowServer) -> MlflowServer:
+    """A tracking server with nothing in it."""
+    mlflow_server.empty()
+    return mlflow_server
+
+
+class S3Bucket:
+    """A bucket on a server of the S3 interface on loopback."""
+
+    def __init__(self, endpoint: str, name: str) -> None:
+        import boto3
+
+        self.name = name
+        self.settings = {
+            "MLFLOW_S3_ENDPOINT_URL": endpoint,
+            "MLFLOW_S3_ACCESS_KEY_ID": "me",
+            "MLFLOW_S3_SECRET_ACCESS_KEY": "very-hidden",
+        }
+        keys = {"aws_access_key_id": "me", "aws_secret_access_key": "very-hidden", "region_name": "us-east-1"}
+        self.client: Any = boto3.client("s3", endpoint_url=endpoint, **keys)
+        self.client.create_bucket(Bucket=name)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Address of a real server of the S3 interface."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(
+        logging.WARNING
+    )  # else a line a request in what a failed test shows
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str) -> Iterator[S3Bucket]:
+    bucket = S3Bucket(s3_endpoint, f"bucket-{uuid.uuid4().hex}")
+    yield bucket
+    bucket.client.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_chronos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_chronos(kind, steps)` is the folder of an untrained model of kind "2" or "bolt", to be read.
+
+    It reads 128 rows and predicts `steps` at once, with the biases of its last layer as a normal's quantiles.
+    """
+    import torch
+    from scipy.stats import norm
+
+    def made(kind: str, levels: list[float], steps: int) -> Any:
+        if kind == "2":
+            from chronos.chronos2 import Chronos2Model
+            from chronos.chronos2.config import Chronos2CoreConfig
+
+            own = {"output_patch_size": 8, "max_output_patches": steps // 8, "use_arcsinh": True}
+            return Chronos2Model(Chronos2CoreConfig(**_tiny("Chronos2Pipeline", levels, own)))
+        from chronos.chronos_bolt import ChronosBoltModelForForecasting
+        from transformers import T5Config
+
+        settings = _tiny("ChronosBoltPipeline", levels, {"prediction_length": steps})
+        tokens = {"vocab_size": 2, "pad_token_id": 0, "decoder_start_token_id": 0}
+        return ChronosBoltModelForForecasting(T5Config(num_decoder_layers=2, **tokens, **settings))
+
+    root, kept = tmp_path_factory.mktemp("chronos"), dict[tuple[str, int], Path]()
+
+    def folder(kind: str, steps: int = 64) -> Path:
+        if (kind, steps) not in kept:
+            levels = [i / 20 for i in range(1, 20)] if kind == "2" else [i / 10 for i in range(1, 10)]
+            levels = [0.01, *levels, 0.99] if kind == "2" else levels
+            with torch.random.fork_rng():
+                torch.manual_seed(7)
+                model = made(kind, levels, steps)
+                bias = model.output_patch_embedding.output_layer.bias
+                with torch.no_grad():
+                    z = torch.tensor(norm.ppf(levels), dtype=torch.float32)
+                    bias.copy_(0.5 * z.repeat_interleave(len(bias) // len(levels)))
+                model.save_pretrained(root / f"{kind}-{steps}")
+            kept[kind, steps] = root / f"{kind}-{steps}"
+        return kept[kind, steps]
+
+    return folder
+
+
+def _tiny(pipeline: str, levels: list[float], own: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a model with few weights."""
+    patches = {"context_length": 128, "input_patch_size": 8, "input_patch_stride": 8, "use_reg_token": True}
+    return {
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "initializer_factor": 0.1,
+        "chronos_pipeline_class": pipeline,
+        "chronos_config": {**patches, "quantiles": levels, **own},
+    }
 
 
 @pytest.fixture

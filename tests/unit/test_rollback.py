@@ -687,13 +687,13 @@ class TestRefusals:
         assert court.audits() == []
 
     def test_where_the_copy_does_not_verify(self, court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
-        from forex_core.tracking import store
+        from forex_core.tracking import copies
 
         court.reign()
-        counted = store._counts
+        counted = copies._counts
         # A table that lost a row on the way, which no disk does on demand.
         monkeypatch.setattr(
-            store, "_counts", lambda c: counted(c) | ({} if c.isolation_level is None else {"runs": 99})
+            copies, "_counts", lambda c: counted(c) | ({} if c.isolation_level is None else {"runs": 99})
         )
         with refused(court, TrackingError, "the copy of the database does not verify"):
             court.rollback(backups=court.backups)

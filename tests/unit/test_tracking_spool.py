@@ -492,7 +492,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 def store_is_gone(spool: Path, uri: str) -> bool:
     """Replaying to a dead server keeps the entry and says so."""
     (result,) = replay_spool(spool, uri)
-    return result.outcome == "kept" and room.spool_size(spool) == 1
+    return result.outcome == "kept" and len(room._entries(spool)) == 1
 
 
 # --- replaying
@@ -658,7 +658,7 @@ class TestReplay:
         assert results[bad].outcome == "kept"
         assert bad in str(results[bad].reason)
         assert any(bad in message for message in told)
-        assert room.spool_size(spool) == 1
+        assert len(room._entries(spool)) == 1
         broken.write_text(whole)
         (result,) = replay_spool(spool, sqlite_store)
         assert (result.spool_id, result.outcome) == (bad, "logged")
@@ -672,7 +672,7 @@ class TestReplay:
         with pytest.raises(TrackingUnavailable):
             replay_spool(spool, sqlite_store)
         mend()
-        assert room.spool_size(spool) == 1
+        assert len(room._entries(spool)) == 1
 
     def test_into_a_store_that_does_not_have_the_run_makes_one(
         self,

@@ -26,6 +26,7 @@ from forex_core.tracking import (
     store_lock,
     tracker_from_settings,
 )
+from forex_core.tracking import copies as copying
 from forex_core.tracking import store as room
 from forex_core.tracking.store import release
 
@@ -194,7 +195,7 @@ class TestOpening:
             log_run(uri, tmp_path)
 
     def test_another_schema_is_named_with_its_cure(self, uri: str) -> None:
-        with room._writing(uri) as (execute, mark):
+        with copying._writing(uri) as (execute, mark):
             execute(f"UPDATE alembic_version SET version_num = {mark}", ("older",))
         import mlflow.tracking._tracking_service.utils as cached
 
@@ -313,7 +314,7 @@ class TestCopy:
         self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log_run(uri, tmp_path / "files")
-        counts = room._counts
+        counts = copying._counts
 
         def lossy(connection: sqlite3.Connection) -> dict[str, int]:
             """As if the copy had lost a row; a backup that loses one cannot be caused."""
@@ -322,7 +323,7 @@ class TestCopy:
             )
             return {table: n - (table == "runs" and writable) for table, n in counts(connection).items()}
 
-        monkeypatch.setattr(room, "_counts", lossy)
+        monkeypatch.setattr(copying, "_counts", lossy)
         with pytest.raises(TrackingError, match="runs: 1 rows in the store, 0 in the copy"):
             copy_database(uri, tmp_path / "copies" / "copy.db")
         assert list((tmp_path / "copies").iterdir()) == []
@@ -379,7 +380,7 @@ class TestRelocation:
         assert counts["runs.artifact_uri"] == 1
         assert counts["logged_models.artifact_location"] == 1
         assert counts["model_versions.storage_location"] == 1
-        assert set(counts) == {f"{table}.{column}" for table, column, _ in room.LOCATIONS}
+        assert set(counts) == {f"{table}.{column}" for table, column, _ in copying.LOCATIONS}
         client = open_store(uri, below=tmp_path / "new")
         assert [item.path for item in client.list_artifacts(run_id, "files")] == [
             "files/MLmodel",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -99,7 +100,7 @@ def main() -> None:
     try:
         app()
     except ForexError as error:
-        stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_lines(stderr, Text(f"error: {error}", style="red"))
         sys.exit(error.exit_code)
     finally:
         gc.freeze()
@@ -138,7 +139,30 @@ def print_document(
         sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
     else:
         for part in render(document):
-            stdout.print(part, soft_wrap=isinstance(part, Text))
+            if isinstance(part, Text):
+                print_lines(stdout, part)
+            else:
+                stdout.print(part)
+
+
+def print_lines(console: Console, text: Text) -> None:
+    """Print text, broken between words for a terminal; what another program reads keeps its lines."""
+    if console.is_terminal:
+        text = Text(broken(text.plain, console.width), text.style)
+    console.print(text, soft_wrap=True)
+
+
+def broken(text: str, width: int) -> str:
+    """Lines of at most `width` characters, but for a word that is longer, such as a path.
+
+    >>> print(broken("Report: /srv/forex/report.html is there", 12))
+    Report:
+    /srv/forex/report.html
+    is there
+    """
+    return "\n".join(
+        fill(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines()
+    )
 
 
 def configure_logging(verbose: bool) -> None:

@@ -236,7 +236,7 @@ def compare_runs(
             compared = (
                 queries.compare(client, [row.id for row in rows])
                 if client and len(rows) > 1
-                else queries.Comparison(tuple(rows), {}, {}, (few,))
+                else queries.RunComparison(tuple(rows), {}, {}, (few,))
             )
         elif client is None:
             raise _nothing_yet(targets[0])

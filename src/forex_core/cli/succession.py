@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from forex_core.cli.app import (
     progress_bar,
     settings_from,
 )
+from forex_core.config import SourceName
 from forex_core.errors import InputError
 from forex_core.types import Horizon
 
@@ -172,7 +173,7 @@ def _run(
     configure_logging(verbose)
     ahead = Horizon.parse(horizon)
     settings = settings_from(pair, source, path)
-    given: Literal["ecb", "csv"] | None = settings.source if source or path else None
+    given: SourceName | None = settings.source if source or path else None
     prepare_folder(settings.root)
     server = prepare_manual_run(settings.root, verbose=verbose)
     with progress_bar(f"{settings.pair} {ahead}"):

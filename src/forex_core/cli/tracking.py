@@ -65,7 +65,7 @@ def relocate(
     Move or copy the files first. The database is copied before it is changed.
     """
     from forex_core.report.listing import relocation_table
-    from forex_core.tracking.store import relocate
+    from forex_core.tracking.copies import relocate
 
     configure_logging(verbose)
     settings = settings_from(None, None, None)

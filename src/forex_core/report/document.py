@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -50,6 +51,24 @@ def price_decimals(price: float) -> int:
     if 0 < size < 0.1:
         return 3 - math.floor(math.log10(size))
     return 4 if size < 100 else 2 if size < 10_000 else 1
+
+
+def readable(text: str) -> str:
+    """A sentence with its instants to the minute; what is stored keeps them exact.
+
+    >>> readable("too narrow (ana, 2026-11-20T16:14:07+00:00)")
+    'too narrow (ana, 2026-11-20 16:14 UTC)'
+    """
+    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:.\d]*\+00:00", r"\1 \2 UTC", text)
+
+
+def in_short(reason: str) -> str:
+    """Why a member is left out, without the cure: the whole reason is in forecast.json and in the run's tags.
+
+    >>> in_short("no weights are configured; set chronos.model to a folder")
+    'no weights are configured'
+    """
+    return reason.partition(";")[0]
 
 
 def evaluation_document(evaluation: Evaluation, bundle: MarketBundle, seconds: float) -> Document:
@@ -141,7 +160,8 @@ def publication_notices(publication: Publication | None) -> list[str]:
         which = (
             f"version {publication.version}" if publication.version is not None else "this run's own model"
         )
-        notices.insert(0, f"Published is {which} of {publication.model}{learned}. {publication.reason}")
+        reason = readable(publication.reason)
+        notices.insert(0, f"Published is {which} of {publication.model}{learned}. {reason}")
     return notices
 
 

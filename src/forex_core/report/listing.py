@@ -51,8 +51,8 @@ _MODEL_COLUMNS = (
 )
 _EXPERIMENT_COLUMNS = ("name", "id", "finished", "failed", "other", "last_run", "artifact_location")
 _COMPARED = (("rmse", "RMSE"), ("mape", "MAPE %"), ("weight", "Weight"))
-_SIDE_BY_SIDE = 7
-"""Runs that fit beside each other in 100 columns."""
+_SIDE_BY_SIDE = 5
+"""Runs that fit beside each other in 80 columns."""
 
 
 def experiments_table(document: Document) -> list[RenderableType]:
@@ -62,11 +62,16 @@ def experiments_table(document: Document) -> list[RenderableType]:
     table = _table("Experiments")
     _columns(table, "Experiment", "Id", right=("Finished", "Failed", "Other"))
     _columns(table, "Last run (UTC)")
-    table.add_column("Files", overflow="fold")
+    # Addresses are long words: they have most of a line each, and break only where that does not hold them.
+    files = _table("Where files are kept")
+    files.show_header = False
+    _columns(files, "")
+    files.add_column(overflow="fold")
     for row in rows:
         counts = [str(row[name]) for name in ("finished", "failed", "other")]
-        _add(table, row["name"], row["id"], *counts, _minute(row["last_run"]), row["artifact_location"])
-    return [table]
+        _add(table, row["name"], row["id"], *counts, _minute(row["last_run"]))
+        _add(files, row["name"], row["artifact_location"])
+    return [table, Text(), files]
 
 
 def experiments_rows(document: Document) -> Rows:
@@ -164,14 +169,26 @@ def comparison_tables(document: Document) -> list[RenderableType]:
                 if any(value is not None for value in values):
                     _add(scores, model, title, *(_score(name, value) for value in values))
             scores.add_section()
-        params = _table("Params that differ")
-        params.add_column("Param", overflow="fold", min_width=20)
-        for one in ids:
-            params.add_column(one, overflow="fold")
-        for name, values in document["params"].items():
-            _add(params, name, *("–" if value is None else value for value in values[some]))
-        parts += [Text(), scores, Text(), params if document["params"] else Text("No param differs.")]
+        parts += [Text(), scores]
+    if document["models"]:
+        parts += [Text(), _params(document) if document["params"] else Text("No param differs.")]
     return [*parts, Text(), *(Text(_printable(remark)) for remark in document["remarks"])]
+
+
+def _params(document: Document) -> Table:
+    """One line a value, with the runs that have it: beside each other no value would keep its words whole."""
+    ids = [row["id"][:8] for row in document["runs"]]
+    table = _table("Params that differ")
+    table.add_column("Param", overflow="fold")
+    table.add_column("Runs", width=len(ids[0]))
+    table.add_column("Value", overflow="fold")
+    for name, values in document["params"].items():
+        shown = name
+        for value in dict.fromkeys(values):
+            having = [one for one, own in zip(ids, values, strict=True) if own == value]
+            _add(table, shown, " ".join(having), "–" if value is None else value)
+            shown = ""
+    return table
 
 
 def comparison_rows(document: Document) -> Rows:
@@ -238,11 +255,13 @@ def relocation_table(document: Document) -> list[RenderableType]:
 
 
 def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
-    # Of one pair, which the title names, or of several: either way 80 columns hold it with the environment wrapped.
+    # What the title names has no column, and of several environments each has a line below: so 80 columns hold it.
     many = len({row["pair"] for row in rows}) > 1
-    table = _table(title)
+    environments: dict[str, list[str]] = {}
+    for row in rows:
+        environments.setdefault(row["environment"] or "no environment", []).append(row["id"][:8])
+    table = _table(", ".join([title, *(environments if len(environments) == 1 else ())]))
     _columns(table, "Run", "Started (UTC)", "Status")
-    table.add_column("Env", overflow="fold")
     _columns(table, "Pair" if many else "Origin", right=("RMSE", "MAPE %", "RMSE/RW"))
     _columns(table, "Model")
     for row in rows:
@@ -253,7 +272,6 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
             row["id"][:8],
             _minute(row["started"]),
             row["status"],
-            row["environment"] or "–",
             row["pair" if many else "origin"] or "–",
             _score("rmse", scores["rmse"]),
             _score("mape", scores["mape"]),
@@ -263,6 +281,8 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
     notes = [f"{row['id'][:8]} {note}" for row in rows for note in _notes(row)]
     if any("champion" in row["aliases"] for row in rows):
         notes.insert(0, "* champion")
+    if len(environments) > 1:
+        notes += [f"{name}: {' '.join(ids)}" for name, ids in environments.items()]
     return [table, *(Text(_printable(note)) for note in notes)]
 
 

@@ -29,7 +29,7 @@ from forex_core.report.charts import (
     label_of,
     recent_drivers,
 )
-from forex_core.report.document import price_decimals, publication_notices
+from forex_core.report.document import price_decimals, publication_notices, readable
 from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3
@@ -406,7 +406,7 @@ def _identity(
         model.append(("Model", f"{publication.model}, version {publication.version}"))
         model.append(("Learned up to", day_words(run.state.trained_until)))
     if publication:
-        model.append(("Decision", publication.reason))
+        model.append(("Decision", readable(publication.reason)))
     return [
         ("Run", run_id),
         *model,

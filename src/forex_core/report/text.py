@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forex_core.report.document import Document, price_decimals
+from forex_core.report.document import Document, in_short, price_decimals, readable
 from forex_core.types import ENSEMBLE
 
 _RATIOS = (
@@ -18,7 +18,7 @@ _RATIOS = (
 
 
 def forecast_tables(document: Document) -> list[RenderableType]:
-    """The forecast, the models behind it and the verdict, for a terminal; lines of text are left to wrap there."""
+    """The forecast, the models behind it and the verdict, for a terminal; lines of text are broken there."""
     unit, origin = document["unit"], document["origin"]
     table = _table(f"{document['pair']} {document['horizon']} from {origin} ({unit})")
     table.add_column("Target date")
@@ -134,7 +134,7 @@ def panel_tables(document: Document) -> list[RenderableType]:
     for (name, reason), affected in without.items():
         where = list(dict.fromkeys(affected))
         of = "" if where == pairs else f" for {', '.join(where)}"
-        parts.append(Text(f"Left out{of}: {name} ({reason})"))
+        parts.append(Text(f"Left out{of}: {name} ({in_short(reason)})"))
     return [*parts, *(Text(f"Not scored: {pair} ({reason})") for pair, reason in document["failed"].items())]
 
 
@@ -180,7 +180,7 @@ def _succession(document: Document) -> list[str]:
     change = f"version {new}" if old == new else f"from version {old} to version {new}"
     lines = [
         f"{verb[document['action']]} {document['model']}: {change}, learned up to {document['trained_until']}; "
-        f"{document['how']}.",
+        f"{readable(document['how'])}.",
         f"Tried on the data up to {made['origin']} (close {made['close']:,.{decimals}f} {made['unit']}): for "
         f"{made['target_date']} it says {median}, 80 % band {low} to {high}.",
     ]
@@ -188,14 +188,17 @@ def _succession(document: Document) -> list[str]:
         return [*lines, "Dry run: nothing was changed."]
     after = document["after"]
     held = f"pinned ({after['pin']['reason'] or 'no reason given'})" if after["pin"] else "not pinned"
-    lines.append(f"Champion is version {after['champion']}, {held}. By {document['by']} at {document['at']}.")
+    lines.append(
+        f"Champion is version {after['champion']}, {held}. By {document['by']} at {readable(document['at'])}."
+    )
     lines.append(f"Audit run {document['audit_run']}; copy of the database: {document['backup'] or 'none'}.")
     if document["action"] == "rollback":
         of = f"{document['horizon']} --pair {document['pair']}"
-        lines.append(
-            f"'forex rollback {of} --undo' reverses this; 'forex promote {of}' puts the challenger in its place; "
-            f"'forex promote {of} --unpin' keeps it and takes the pin away."
-        )
+        lines += [  # one each, so that a terminal breaks none of them
+            f"'forex rollback {of} --undo' reverses this.",
+            f"'forex promote {of}' puts the challenger in its place.",
+            f"'forex promote {of} --unpin' keeps it and takes the pin away.",
+        ]
     return lines
 
 
@@ -218,7 +221,7 @@ def _remarks(document: Document) -> list[RenderableType]:
     told = ("refuted", "held", "stale", "not_positive", "weekend", "ignored", "future")
     return [
         Text(_RATIOS),
-        *(Text(f"Left out: {name} ({reason})") for name, reason in document["failures"].items()),
+        *(Text(f"Left out: {name} ({in_short(reason)})") for name, reason in document["failures"].items()),
         *(
             Text(f"Data: {r['series']} {r['kind']}: {r['note']}")
             for r in document["repairs"]

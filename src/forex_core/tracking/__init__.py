@@ -3,6 +3,7 @@
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
 from forex_core.tracking.candidacy import Candidacy, prepare_store
+from forex_core.tracking.copies import DatabaseCopy, copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.records import Record, forecast_record
 from forex_core.tracking.registry import (
@@ -15,7 +16,7 @@ from forex_core.tracking.registry import (
 from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot
 from forex_core.tracking.service import MLflowConfig
 from forex_core.tracking.spool import Replayed, replay_spool
-from forex_core.tracking.store import DatabaseCopy, copy_database, open_store, relocate, store_lock
+from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
     "AUDIT",

@@ -115,14 +115,21 @@ class Candidacy:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = save_model(specification, frame_of(bundle), Path(scratch) / MODEL)
                 address = tracker.log_model(folder, MODEL)
+                if address is None:
+                    self.warnings.append(
+                        "The model of this run could not be logged, so the champion stays as it is."
+                    )
+                    return None
+                return self._registered(address, folder, tracker.run_id, new, bundle)
         except (TrackingError, ForecastError, OSError) as error:  # no room in the temporary folder, say
             self.warnings.append(
                 f"The model of this run could not be written, so the champion stays as it is: {error}."
             )
             return None
-        if address is None:
-            self.warnings.append("The model of this run could not be logged, so the champion stays as it is.")
-            return None
+
+    def _registered(
+        self, address: str, folder: Path, run_id: str | None, new: ForecastRun, bundle: MarketBundle
+    ) -> Version | None:
         try:
             return self.registry.register_model(
                 self.model,
@@ -135,7 +142,8 @@ class Candidacy:
                     "trained_until": new.state.trained_until,
                     "fingerprint": new.fingerprint,
                 },
-                tracker.run_id,
+                run_id,
+                files=folder,
             )
         except TrackingError as error:
             self.warnings.append(f"The model of this run could not be registered: {error}.")

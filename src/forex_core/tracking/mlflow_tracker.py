@@ -31,7 +31,7 @@ from forex_core.tracking.store import (
     told,
     translated,
 )
-from forex_core.tracking.values import Batch, Preparation
+from forex_core.tracking.values import Batch, Preparation, short
 from forex_core.tracking.writing import Written, log_model, write
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class MLflowTracker:
         self._active, self._over = False, True
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
-        wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
+        wanted = " and ".join(f"tags.`{name}` = {_filter_literal(value)}" for name, value in tags.items())
 
         def search() -> str | None:
             client = self._client()
@@ -412,8 +412,8 @@ class MLflowTracker:
         for key, value in batch.params.items():
             if self._params.get(key, value) != value:
                 raise TrackingError(
-                    f"nothing of this was logged: param {key} has the value {_short(self._params[key])} in run "
-                    f"{self._run_id} and cannot become {_short(value)}; give it another name, or log it as a tag"
+                    f"nothing of this was logged: param {key} has the value {short(self._params[key])!r} in run "
+                    f"{self._run_id} and cannot become {short(value)!r}; give it another name, or log it as a tag"
                 )
         for note in self._preparation.take_notes():
             logger.warning("{}", note)
@@ -527,16 +527,13 @@ def _draw(figure: Any, file: Path) -> bool:
     return True
 
 
-def _quoted(value: str) -> str:
-    """
-    >>> _quoted("it's")
+def _filter_literal(value: str) -> str:
+    """A text as MLflow's filters take it.
+
+    >>> _filter_literal("it's")
     '"it\\'s"'
     """
     return f'"{value}"' if "'" in value else f"'{value}'"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 120 else f"{text[:119]}…")
 
 
 def _now_ms() -> int:

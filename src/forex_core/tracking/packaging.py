@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pandas as pd
 
 from forex_core.errors import InputError, TrackingError
 from forex_core.specification import Specification, carry_code
-from forex_core.tracking.store import quiet
+from forex_core.tracking.store import local_path, quiet, translated
 from forex_core.types import LEVELS
 
 MODEL = "model"
@@ -44,9 +46,7 @@ _FOR_CHRONOS = ("torch", "chronos-forecasting", "transformers", "huggingface-hub
 
 def import_mlflow() -> None:
     """Import now what `save_model` imports on first use, for a caller that has the time."""
-    quiet()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)
+    with _without_advice():
         importlib.import_module("mlflow.pyfunc")
 
 
@@ -59,11 +59,7 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
     Raises:
         TrackingError: MLflow could not write it.
     """
-    quiet()
-    with warnings.catch_warnings():
-        # MLflow's advice on type hints, of its own classes and of ours: the signature is given. And its use of pandas.
-        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)
-        warnings.filterwarnings("ignore", "Operation with range is deprecated")
+    with _without_advice():
         import mlflow.pyfunc
         from mlflow.exceptions import MlflowException
         from mlflow.models import ModelSignature
@@ -119,3 +115,47 @@ def read_model(folder: Path) -> tuple[Specification, Path]:
             f"the model in {folder} lacks MLmodel or its code; restore its files, or choose another version"
         )
     return specification, code
+
+
+def has_mlmodel(store: str, place: str) -> bool:
+    """Whether the files of a model are at `place`, local or remote, as far as its MLmodel tells.
+
+    Args:
+        store: address of the tracking store, which may be what hands out the files.
+
+    Raises:
+        TrackingUnavailable: a remote place cannot be reached.
+    """
+    from mlflow.artifacts import list_artifacts
+
+    folder = local_path(place)
+    if folder is not None:
+        return (folder / "MLmodel").is_file()
+    with translated(store):
+        found = list_artifacts(artifact_uri=place, tracking_uri=store)
+    return any(item.path.rpartition("/")[2] == "MLmodel" for item in found)
+
+
+def fetched(store: str, place: str, folder: Path) -> Path | None:
+    """The files of a model at a remote `place`, copied into `folder`; None where there are none.
+
+    Raises:
+        TrackingUnavailable: the place cannot be reached.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    # A download of what is not there fails like one from a store that is out of reach.
+    if not has_mlmodel(store, place):
+        return None
+    with translated(store):
+        return Path(download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=store))
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Without MLflow's advice on type hints, of its own classes and of ours, and without what its pandas is told."""
+    quiet()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*[Tt]ype hint", UserWarning)
+        warnings.filterwarnings("ignore", "Operation with range is deprecated")
+        yield

@@ -42,7 +42,7 @@ _INFINITE = 1e308
 
 
 @dataclass(frozen=True)
-class ExperimentRow:
+class ExperimentSummary:
     """An experiment and how its runs ended; `last_run` is when the newest one started."""
 
     name: str
@@ -121,7 +121,7 @@ class ModelScore:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Runs side by side: under each name one entry a run, in the order of `runs`, None where a run lacks it.
 
     `params` holds those that differ, JSON objects taken apart with dots. `remarks` say why scores do not compare.
@@ -172,7 +172,7 @@ def _is_made(uri: str) -> bool:
     return True  # a server makes its own
 
 
-def experiments(client: MlflowClient) -> list[ExperimentRow]:
+def experiments(client: MlflowClient) -> list[ExperimentSummary]:
     """Every experiment that has a run or a tag, by name; MLflow's empty `Default` is not among them."""
     found = {str(experiment.experiment_id): experiment for experiment in _pages(client.search_experiments)}
     ends: dict[str, dict[str, tuple[int, int]]] = {}
@@ -186,7 +186,7 @@ def experiments(client: MlflowClient) -> list[ExperimentRow]:
         counts = {status: count for status, (count, _) in ended.items()}
         finished, failed = counts.get("FINISHED", 0), counts.get("FAILED", 0)
         rows.append(
-            ExperimentRow(
+            ExperimentSummary(
                 name=experiment.name,
                 id=experiment_id,
                 finished=finished,
@@ -305,7 +305,7 @@ def best_run(
     return None
 
 
-def compare(client: MlflowClient, ids: Sequence[str]) -> Comparison:
+def compare(client: MlflowClient, ids: Sequence[str]) -> RunComparison:
     """Every model's scores and weight over runs, and the params in which the runs differ.
 
     Raises:
@@ -315,39 +315,36 @@ def compare(client: MlflowClient, ids: Sequence[str]) -> Comparison:
     if len(chosen) < 2:
         raise InputError(f"found {len(chosen)} run to compare; expected two different ones or more")
     rows = tuple(chosen.values())
-    return Comparison(
+    return RunComparison(
         runs=rows, models=_models_of(rows), params=_differing_params(rows), remarks=tuple(_remarks(rows))
     )
 
 
 def models(client: MlflowClient, pair: Pair | None = None) -> list[ModelRow]:
     """Every version of the registered models, of one pair or of all; newest version first."""
+    found = {
+        model.name: _aliases(model) for model in _pages(client.search_registered_models, max_results=_PAGE)
+    }
+    wanted = f"name LIKE '{pair.slug}-%'" if pair else None
     rows = []
-    for model in _pages(client.search_registered_models, max_results=_PAGE):
-        if pair is not None and not model.name.startswith(f"{pair.slug}-"):
-            continue
-        quoted = model.name.replace("'", "''")
-        versions = _pages(client.search_model_versions, filter_string=f"name = '{quoted}'", max_results=_PAGE)
-        aliases = _aliases(model)
-        for version in versions:
-            tags = dict(version.tags)
-            number = int(version.version)
-            rows.append(
-                ModelRow(
-                    name=model.name,
-                    version=number,
-                    aliases=aliases.get(number, ()),
-                    status=str(version.status),
-                    run_id=version.run_id or None,
-                    created=_instant(version.creation_timestamp),
-                    recipe=tags.get("recipe"),
-                    trained_until=tags.get("trained_until"),
-                    published=tags.get("published"),
-                    pin=tags.get("pin"),
-                    rolled_back=tags.get("rolled_back"),
-                    tags=tags,
-                )
+    for version in _pages(client.search_model_versions, filter_string=wanted, max_results=_PAGE):
+        tags, number = dict(version.tags), int(version.version)
+        rows.append(
+            ModelRow(
+                name=version.name,
+                version=number,
+                aliases=found.get(version.name, {}).get(number, ()),
+                status=str(version.status),
+                run_id=version.run_id or None,
+                created=_instant(version.creation_timestamp),
+                recipe=tags.get("recipe"),
+                trained_until=tags.get("trained_until"),
+                published=tags.get("published"),
+                pin=tags.get("pin"),
+                rolled_back=tags.get("rolled_back"),
+                tags=tags,
             )
+        )
     return sorted(rows, key=lambda row: (row.name, -row.version))
 
 
@@ -373,11 +370,13 @@ def _can_be_read(client: MlflowClient, model: LoggedModel) -> bool:
 
     from forex_core.tracking.packaging import DOCUMENT
 
-    # A store of files that is out of reach raises here; below, it would be taken for a file that is not there.
-    if "MLmodel" not in [file.path for file in client.list_logged_model_artifacts(model.model_id)]:
+    # A remote file that is not there is told from a place out of reach by the list alone, which raises for the latter.
+    document = f"artifacts/{DOCUMENT}"
+    files = [client.list_logged_model_artifacts(model.model_id, folder) for folder in (None, "artifacts")]
+    if not {"MLmodel", document} <= {file.path for listed in files for file in listed}:
         return False
     try:
-        json.loads(_text(client, model, f"artifacts/{DOCUMENT}"))
+        json.loads(_text(client, model, document))
         return re.search(r"^flavors:", _text(client, model, "MLmodel"), re.MULTILINE) is not None
     except (MlflowException, OSError, ValueError):
         return False

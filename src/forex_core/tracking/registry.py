@@ -33,8 +33,8 @@ from forex_core.errors import InputError, TrackingError
 from forex_core.specification import Specification
 from forex_core.tracking import queries
 from forex_core.tracking.build import connect
-from forex_core.tracking.packaging import read_model
-from forex_core.tracking.store import local_path, open_store, store_lock, translated
+from forex_core.tracking.packaging import fetched, has_mlmodel, read_model
+from forex_core.tracking.store import is_database, local_path, open_store, store_lock, translated
 from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:
@@ -203,7 +203,8 @@ class Registry:
         self._root = artifact_root
         self._below = below
         self._opened: MlflowClient | None = None
-        self._fetched: Path | None = None
+        self._scratch: Path | None = None
+        self._fetched: dict[tuple[str, int, str], Path] = {}
 
     @property
     def client(self) -> MlflowClient:
@@ -223,11 +224,16 @@ class Registry:
         description: str | None = None,
         tags: Mapping[str, Any] | None = None,
         run_id: str | None = None,
+        *,
+        files: Path | None = None,
     ) -> Version:
         """Register the files of a model as the next version, and wait until it is ready, 300 s at most.
 
         Args:
-            model_uri: models:/m-… as `Tracker.log_model` returned it, runs:/RUN_ID/PATH, or the address of a folder.
+            model_uri: models:/m-… as `Tracker.log_model` returned it, runs:/RUN_ID/PATH, or the address of a folder;
+                a server takes no folder of this machine.
+            files: the local folder that the model was logged from. The version is held to what is there; without it
+                to what the store has, which is read once where it is remote.
 
         Raises:
             InputError: there is no such model.
@@ -236,11 +242,12 @@ class Registry:
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
-        source, made_by = self._source(model_uri)
+        found = self._source(model_uri)
+        made_by = run_id or found.run_id
         known = {name: str(value) for name, value in (tags or {}).items()}
-        place = local_path(source)
-        if place is not None:
-            known[FILES_TAG] = _digest(place)
+        known[FILES_TAG] = _digest(files) if files else self._digest_of(found.place)
+        # A server asks for it. A database has no use for it but to look for a run, in MLflow's default store.
+        model_id = found.model_id if made_by or not is_database(self.uri) else None
         with translated(self.uri):
             try:
                 self.client.create_registered_model(model_name)
@@ -249,11 +256,12 @@ class Registry:
                     raise
             made = self.client.create_model_version(
                 model_name,
-                source,
-                run_id=run_id or made_by,
+                found.place,
+                run_id=made_by,
                 tags=known,
                 description=description,
                 await_creation_for=0,
+                model_id=model_id,
             )
             until = time.monotonic() + READY_LIMIT_S
             while made.status == "PENDING_REGISTRATION" and time.monotonic() < until:
@@ -311,7 +319,8 @@ class Registry:
         Raises:
             InputError: no run has that id, or several have it.
         """
-        return queries.run(self.client, run_id)
+        with translated(self.uri):
+            return queries.run(self.client, run_id)
 
     def get_best_run(
         self,
@@ -333,7 +342,8 @@ class Registry:
         """
         if experiment_name is None:
             experiment_name = f"forecaster_{Horizon.parse(metric.partition('_')[0])}"
-        return queries.best_run(self.client, experiment_name, metric, mode, pair, loadable=True)
+        with translated(self.uri):
+            return queries.best_run(self.client, experiment_name, metric, mode, pair, loadable=True)
 
     def metric_of(self, version: Version, metric: str) -> float | None:
         """What the finished run that learned a version logged of it as a metric; None without a finite value.
@@ -418,27 +428,28 @@ class Registry:
         Raises:
             TrackingError: they are not there.
         """
-        import mlflow.artifacts
-
         place = local_path(version.source)
         if place is None:
-            if self._fetched is None:
-                self._fetched = Path(tempfile.mkdtemp(prefix="forex-models-"))
-                weakref.finalize(self, shutil.rmtree, self._fetched, ignore_errors=True)
-            target = self._fetched / version.model / str(version.number)
-            target.mkdir(parents=True, exist_ok=True)
-            with translated(self.uri):
-                place = Path(
-                    mlflow.artifacts.download_artifacts(
-                        version.source, dst_path=str(target), tracking_uri=self.uri
-                    )
-                )
-        if not place.is_dir():
+            place = self._kept(version.model, version.number, version.source)
+        if place is None or not place.is_dir():
             raise TrackingError(
-                f"the files of {version} of {version.model} are not at {place}; restore them from a backup, or choose "
-                "another version"
+                f"the files of {version} of {version.model} are not at {place or version.source}; restore them from a "
+                "backup, or choose another version"
             )
         return place
+
+    def _kept(self, model: str, number: int, source: str) -> Path | None:
+        """Folder of files fetched from a remote place, None where none are there."""
+        key = (model, number, source)
+        if key not in self._fetched:
+            if self._scratch is None:
+                self._scratch = Path(tempfile.mkdtemp(prefix="forex-models-"))
+                weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+            found = fetched(self.uri, source, Path(tempfile.mkdtemp(dir=self._scratch)))
+            if found is None:
+                return None
+            self._fetched[key] = found
+        return self._fetched[key]
 
     def model(self, version: Version) -> tuple[Specification, Path]:
         """Specification of a version, and the folder of the code that it carries: as they were registered.
@@ -599,44 +610,58 @@ class Registry:
         elif value is not None and value != version.tags.get(tag):
             self.client.set_model_version_tag(version.model, str(version.number), tag, value)
 
-    def _source(self, model_uri: str) -> tuple[str, str | None]:
-        """Where the files of a model are, and the run that made it; looked up here, not in MLflow's default store.
+    def _source(self, model_uri: str) -> _Source:
+        """What a model's address stands for; looked up here, not in MLflow's default store.
 
         Raises:
-            InputError: there are none.
+            InputError: nothing, or a place without MLmodel.
         """
         from mlflow.exceptions import MlflowException
 
         logged = re.fullmatch(r"models:/(m-[0-9a-f]+)/?", model_uri)
         of_run = re.fullmatch(r"runs:/([0-9a-f]{32})/(.+?)/?", model_uri)
-        source, made_by = model_uri.rstrip("/"), None
+        found = _Source(model_uri.rstrip("/"))
         with translated(self.uri):
             try:
                 if logged:
                     model = self.client.get_logged_model(logged[1])
-                    source, made_by = model.artifact_location, model.source_run_id
+                    found = _Source(model.artifact_location, model.source_run_id, logged[1])
                 elif of_run:
                     run = self.client.get_run(of_run[1])
                     outputs = run.outputs.model_outputs if run.outputs else []
                     models = [self.client.get_logged_model(output.model_id) for output in outputs]
-                    places = [model.artifact_location for model in models if model.name == of_run[2]]
-                    source, made_by = (places or [f"{run.info.artifact_uri}/{of_run[2]}"])[-1], of_run[1]
+                    named = [model for model in models if model.name == of_run[2]]
+                    found = (
+                        _Source(named[-1].artifact_location, of_run[1], named[-1].model_id)
+                        if named
+                        else _Source(f"{run.info.artifact_uri}/{of_run[2]}", of_run[1])
+                    )
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 raise _no_model(model_uri) from error
-            if source.startswith(("models:", "runs:")) or not self._has_mlmodel(source):
+            if found.place.startswith(("models:", "runs:")) or not has_mlmodel(self.uri, found.place):
                 raise _no_model(model_uri)
-        return source, made_by
+        return found
 
-    def _has_mlmodel(self, source: str) -> bool:
-        from mlflow.artifacts import list_artifacts
+    def _digest_of(self, place: str) -> str:
+        local = local_path(place)
+        if local is not None:
+            return _digest(local)
+        with tempfile.TemporaryDirectory() as scratch:
+            found = fetched(self.uri, place, Path(scratch))
+            if found is None:
+                raise _no_model(place)
+            return _digest(found)
 
-        place = local_path(source)
-        if place is not None:
-            return (place / "MLmodel").is_file()
-        found = list_artifacts(artifact_uri=source, tracking_uri=self.uri)
-        return any(item.path.rpartition("/")[2] == "MLmodel" for item in found)
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the files of a model are, the run that made it, and the id that it was logged under."""
+
+    place: str
+    run_id: str | None = None
+    model_id: str | None = None
 
 
 def _no_model(model_uri: str) -> InputError:

@@ -30,7 +30,7 @@ from forex_core.errors import ForexError, InputError, SourceError, TrackingError
 from forex_core.paths import Paths
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
-from forex_core.tracking.packaging import MODEL, read_model
+from forex_core.tracking.packaging import MODEL, fetched, read_model
 from forex_core.tracking.registry import Registry, model_name
 from forex_core.tracking.store import local_path, translated
 from forex_core.types import LEVELS, Array, Forecast, ForecastRun, Horizon, MarketBundle, Pair, State
@@ -428,8 +428,6 @@ class _Replayer:
         Raises:
             TrackingError: it has none.
         """
-        import mlflow.artifacts
-
         uri = self._registry.uri
         outputs = self._run.outputs.model_outputs if self._run.outputs else []
         with translated(uri):
@@ -441,11 +439,13 @@ class _Replayer:
             )
         local = local_path(place)
         if local is None:
-            with translated(uri):
-                fetched = mlflow.artifacts.download_artifacts(
-                    place, dst_path=str(self._scratch), tracking_uri=uri
-                )
-            local = Path(fetched)
+            folder = self._scratch / "model"
+            folder.mkdir(exist_ok=True)
+            local = fetched(uri, place, folder)
+        if local is None:
+            raise TrackingError(
+                f"the model of run {self._run.info.run_id} is not at {place}; restore its files"
+            )
         return local
 
     # --- comparisons

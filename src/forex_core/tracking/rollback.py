@@ -24,13 +24,16 @@ from forex_core.data.snapshot import read_snapshot
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
+from forex_core.tracking.copies import DatabaseCopy, copy_database
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
-from forex_core.tracking.store import DatabaseCopy, copy_database, is_database, translated
+from forex_core.tracking.store import is_database, translated
 from forex_core.types import Forecast, Horizon, MarketBundle, Pair
 
 AUDIT = "operations"
 """The experiment that every change of champion by hand is logged in."""
+
+SNAPSHOT = "reports/snapshot.parquet"
 
 MAX_REASON = 1000
 """Characters of a reason: it is part of tags."""
@@ -425,26 +428,28 @@ def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketB
 
     Raises:
         InputError: there is none.
+        TrackingUnavailable: the store or its files cannot be reached.
     """
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
     # The newest data, not the newest run: that may be of a past day.
-    for run_id in queries.runs_by_data(registry.client, pair, horizon):
-        with tempfile.TemporaryDirectory() as scratch:
+    with translated(registry.uri):
+        for run_id in queries.runs_by_data(registry.client, pair, horizon):
             try:
-                place = mlflow.artifacts.download_artifacts(
-                    run_id=run_id,
-                    artifact_path="reports/snapshot.parquet",
-                    dst_path=scratch,
-                    tracking_uri=registry.uri,
-                )
-                return read_snapshot(Path(place))
-            except (MlflowException, OSError, SourceError) as error:
-                logger.warning("the data of run {} cannot be used: {}", run_id, " ".join(str(error).split()))
+                return _snapshot_of(registry, run_id)
+            except SourceError as error:
+                logger.warning("the data of run {} cannot be used: {}", run_id, error)
     raise InputError(
         f"no finished {horizon} run of {pair} holds its data; give them with --source and --path"
     )
+
+
+def _snapshot_of(registry: Registry, run_id: str) -> MarketBundle:
+    # The list tells a file that is not there from a place out of reach; a download fails alike.
+    if all(
+        file.path != SNAPSHOT for file in registry.client.list_artifacts(run_id, SNAPSHOT.partition("/")[0])
+    ):
+        raise SourceError(f"it has no {SNAPSHOT}")
+    with tempfile.TemporaryDirectory() as scratch:
+        return read_snapshot(Path(registry.client.download_artifacts(run_id, SNAPSHOT, scratch)))
 
 
 def _counting(specification: Specification) -> list[str]:

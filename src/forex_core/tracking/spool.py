@@ -128,11 +128,6 @@ def new_spool_id() -> str:
     return f"spooled-{uuid.uuid4().hex}"
 
 
-def spool_size(spool: Path) -> int:
-    """Entries that wait in the spool."""
-    return len(_entries(spool))
-
-
 def replay_spool(
     spool: Path, uri: str, artifact_root: str | None = None, below: Path | None = None
 ) -> list[Replayed]:

@@ -154,7 +154,7 @@ class Preparation:
                 digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
                 key = f"{key[: MAX_KEY - _SUFFIX]}-{digest}"
             table[name] = key
-            self.notes.append(f"{kind} {_short(name)!r} is logged as {_short(key)!r}, which MLflow takes")
+            self.notes.append(f"{kind} {short(name)!r} is logged as {short(key)!r}, which MLflow takes")
         return table[name]
 
     def _cut(self, kind: str, key: str, text: str, limit: int, texts: dict[str, str]) -> str:
@@ -245,7 +245,7 @@ def _flat_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
         for key, text in inner.items():
             if flat.setdefault(key, text) != text:
                 raise ValueError(
-                    f"param {key} is given twice, as {_short(flat[key])!r} and as {_short(text)!r}"
+                    f"param {key} is given twice, as {short(flat[key])!r} and as {short(text)!r}"
                 )
     return flat
 
@@ -306,8 +306,12 @@ def _file_name(key: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {_short(str(value))!r}"
+    return f"{type(value).__name__} {short(str(value))!r}"
 
 
-def _short(text: str, limit: int = 80) -> str:
+def short(text: str, limit: int = 80) -> str:
+    """
+    >>> short("abcdef", 4)
+    'abc…'
+    """
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
