@@ -1,7 +1,8 @@
-"""The installed command, run as a user runs it."""
+"""The command, installed and run as a user runs it, and its entry point."""
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from forex_core.cli import main
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,5 +31,21 @@ def forex(tmp_path: Path) -> Forex:
             timeout=280,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Forex:
+    """`forex` by its entry point in this process, without the second that starting another takes."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["forex", *map(str, arguments)])
+        for name in ("freeze", "set_threshold"):  # what suits a process that ends is nothing for this one
+            monkeypatch.setattr(gc, name, lambda *_: None)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), said.out, said.err)
 
     return run

@@ -93,9 +93,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_wrong_use_is_one_clear_line_and_exit_code_2(kind: str, forex: Forex, tmp_path: Path) -> None:
+def test_wrong_use_is_one_clear_line_and_exit_code_2(
+    kind: str, forex: Forex, entry: Forex, tmp_path: Path
+) -> None:
     arguments, told = WRONG[kind]
-    done = forex("evaluate", *arguments)
+    done = (forex if kind in ("both", "horizon") else entry)("evaluate", *arguments)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert told in done.stderr

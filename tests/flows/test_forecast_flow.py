@@ -13,31 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forex_core.config import EngineConfig
-from forex_core.testing import synthetic_table
+from forex_core.data.series import Definition, definition_of
 from forex_core.types import HORIZONS, Horizon
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(280)]
 
-LIGHT = EngineConfig(
-    members=("random_walk", "theta", "var", "drivers", "chronos"),
-    grid_origins=60,
-    warmup_origins=8,
-)
 WEEK = Horizon(7)
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A light engine, by the environment, as a deployment would set it."""
-    monkeypatch.setenv("FOREX_ENGINE", LIGHT.model_dump_json())
-
-
-@pytest.fixture
-def market(tmp_path: Path) -> Path:
-    path = tmp_path / "market.csv"
-    synthetic_table(900).to_csv(path, index=False)
-    return path
 
 
 def run_flow(horizon: Horizon, **parameters: Any) -> dict[str, Any]:
@@ -222,7 +203,10 @@ def test_only_an_unreachable_source_is_tried_again(monkeypatch: pytest.MonkeyPat
 
         name = "flaky"
 
-        def load(self, pair: object) -> None:
+        def spot_definition(self, pair: object) -> Definition:
+            return definition_of(str(pair))
+
+        def load(self, pair: object, instant: object) -> None:
             calls.append(pair)
             raise SourceUnavailable("gone") if len(calls) == 1 else SourceError("no such pair")
 

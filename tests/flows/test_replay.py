@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from forex_core.config import EngineConfig, load_settings
-from forex_core.testing import synthetic_table
+from forex_core.config import load_settings
 from forex_core.tracking.registry import Pin, Registry, registry_from_settings
 from forex_core.types import Horizon
 
@@ -22,23 +21,7 @@ pytestmark = [
     pytest.mark.timeout(280),
 ]
 
-LIGHT = EngineConfig(
-    members=("random_walk", "theta", "var", "drivers", "chronos"), grid_origins=60, warmup_origins=8
-)
 MONTH = Horizon(30)
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A light engine, by the environment, as a deployment would set it; Chronos is left out of every run."""
-    monkeypatch.setenv("FOREX_ENGINE", LIGHT.model_dump_json())
-
-
-@pytest.fixture
-def market(tmp_path: Path) -> Path:
-    path = tmp_path / "market.csv"
-    synthetic_table(900).to_csv(path, index=False)
-    return path
 
 
 def published(market: Path, day: date | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -23,8 +23,6 @@ from forex_core.types import LEVELS, PATH_STEPS, MarketBundle, Pair
 
 CONTEXT = 128
 ORIGINS = (65, 200, 455, 698)  # rows; the first has less history than the context
-CHRONOS_2_LEVELS = [0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99]
-BOLT_LEVELS = [round(0.1 * i, 1) for i in range(1, 10)]
 
 
 def random_walk_bundle(rows: int = 700, seed: int = 5) -> MarketBundle:
@@ -48,87 +46,14 @@ def random_walk_bundle(rows: int = 700, seed: int = 5) -> MarketBundle:
     )
 
 
-def save_tiny(model: Any, levels: list[float], folder: Path) -> Path:
-    """Give an untrained model a band (biases of its last layer as a normal's quantiles) and save it."""
-    import torch
-
-    bias = model.output_patch_embedding.output_layer.bias
-    with torch.no_grad():
-        z = torch.tensor(norm.ppf(levels), dtype=torch.float32)
-        bias.copy_(0.5 * z.repeat_interleave(len(bias) // len(levels)))
-    model.save_pretrained(folder)
-    return folder
-
-
-def save_tiny_chronos_2(folder: Path, patches: int = 8) -> Path:
-    import torch
-    from chronos.chronos2 import Chronos2Model
-    from chronos.chronos2.config import Chronos2CoreConfig
-
-    config = Chronos2CoreConfig(
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        initializer_factor=0.1,
-        chronos_pipeline_class="Chronos2Pipeline",
-        chronos_config={
-            "context_length": CONTEXT,
-            "input_patch_size": 8,
-            "input_patch_stride": 8,
-            "output_patch_size": 8,
-            "max_output_patches": patches,
-            "quantiles": CHRONOS_2_LEVELS,
-            "use_reg_token": True,
-            "use_arcsinh": True,
-        },
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        return save_tiny(Chronos2Model(config), CHRONOS_2_LEVELS, folder)
-
-
-def save_tiny_bolt(folder: Path, prediction_length: int = PATH_STEPS) -> Path:
-    import torch
-    from chronos.chronos_bolt import ChronosBoltModelForForecasting
-    from transformers import T5Config
-
-    config = T5Config(
-        vocab_size=2,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_decoder_layers=2,
-        num_heads=2,
-        initializer_factor=0.1,
-        pad_token_id=0,
-        decoder_start_token_id=0,
-        chronos_pipeline_class="ChronosBoltPipeline",
-        chronos_config={
-            "context_length": CONTEXT,
-            "prediction_length": prediction_length,
-            "input_patch_size": 8,
-            "input_patch_stride": 8,
-            "quantiles": BOLT_LEVELS,
-            "use_reg_token": True,
-        },
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        return save_tiny(ChronosBoltModelForForecasting(config), BOLT_LEVELS, folder)
-
-
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(tiny_chronos: Callable[..., Path]) -> dict[str, Path]:
     """Saved models; the 'short' ones predict fewer steps at once than a path has."""
-    root = tmp_path_factory.mktemp("chronos")
     return {
-        "chronos_2": save_tiny_chronos_2(root / "chronos_2"),
-        "chronos_2_short": save_tiny_chronos_2(root / "chronos_2_short", patches=3),
-        "bolt": save_tiny_bolt(root / "bolt"),
-        "bolt_short": save_tiny_bolt(root / "bolt_short", prediction_length=24),
+        "chronos_2": tiny_chronos("2"),
+        "chronos_2_short": tiny_chronos("2", steps=24),
+        "bolt": tiny_chronos("bolt"),
+        "bolt_short": tiny_chronos("bolt", steps=24),
     }
 
 
@@ -425,7 +350,7 @@ def test_a_short_model_without_the_levels_to_unroll_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(folders["chronos_2_short"], tmp_path / "copied"))
     config = json.loads((folder / "config.json").read_text())
-    odd = [round(0.03 * (i + 1), 2) for i in range(len(CHRONOS_2_LEVELS))]
+    odd = [round(0.03 * (i + 1), 2) for i in range(21)]
     config["chronos_config"]["quantiles"] = odd
     (folder / "config.json").write_text(json.dumps(config))
     assert "cannot answer 64 steps" in refusal(folder, bundle)

@@ -175,7 +175,7 @@ class TestValues:
         [
             ("FOREX_ENGINE__MIN_MEMBERS", "many", ("engine.min_members", "many", "integer")),
             ("FOREX_ENGINE__MIN_MEMBERS", "0", ("engine.min_members", "0", "greater than or equal to 1")),
-            ("FOREX_SOURCE", "yahoo", ("source", "yahoo", "'ecb' or 'csv'")),
+            ("FOREX_SOURCE", "yahoo", ("source", "yahoo", "'ecb', 'csv', 'store', 'live' or 'auto'")),
             ("FOREX_SKIP_EMAIL", "perhaps", ("skip_email", "perhaps", "boolean")),
             ("FOREX_COLUMNS", "Close", ("columns", "JSON", 'FOREX_COLUMNS=\'{"Close": "USDCLP"}\'')),
             ("FOREX_ENGINE", "{", ("engine", "JSON")),
@@ -323,3 +323,11 @@ def test_paths_of_the_environment_mean_csv(text: str, monkeypatch: pytest.Monkey
 def test_paths_know_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
     assert load_settings(paths=["~/x.csv"]).paths == (Path("/somewhere/x.csv"),)
+
+
+def test_files_go_through_the_server_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().mlflow_artifacts.startswith("file:///")
+    monkeypatch.setenv("FOREX_TRACKING_URI", "http://127.0.0.1:5000")
+    assert load_settings().mlflow_artifacts == "mlflow-artifacts:/"
+    monkeypatch.setenv("FOREX_ARTIFACT_URI", "s3://bucket/mlflow")
+    assert load_settings().mlflow_artifacts == "s3://bucket/mlflow"

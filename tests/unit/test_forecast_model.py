@@ -23,7 +23,6 @@ from forex_core.engine import Engine, build_members
 from forex_core.errors import ForecastError, TrackingError
 from forex_core.paths import Paths
 from forex_core.specification import Specification, carry_code, frame_of, paths_of, replay_of
-from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking.packaging import read_model, save_model
 from forex_core.types import ENSEMBLE, LEVELS, ForecastRun, Horizon, MarketBundle, State
 
@@ -32,21 +31,6 @@ CONFIG = EngineConfig(members=("random_walk", "drivers", "momentum"), grid_origi
 CHRONOS = ChronosConfig()
 ROWS = 760
 SITE_PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))
-
-
-@pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
-    return synthetic_table(ROWS + 1, seed=5)
-
-
-@pytest.fixture(scope="module")
-def bundle(table: pd.DataFrame) -> MarketBundle:
-    return bundle_of(table[:ROWS])
-
-
-@pytest.fixture(scope="module")
-def following(table: pd.DataFrame) -> MarketBundle:
-    return bundle_of(table)
 
 
 @pytest.fixture(scope="module")

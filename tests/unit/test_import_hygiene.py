@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -43,6 +44,28 @@ from forex_core.cli import main
 with contextlib.suppress(SystemExit):
     main()
 """
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Whatever a file imports, at its top or later, as absolute names."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_no_property_test_draws_from_the_global_random() -> None:
+    """Hypothesis would not reproduce it, and its own warning of that is silenced for the sake of others' threads."""
+    with_hypothesis = {
+        path.name: modules_imported(path)
+        for path in Path(__file__).parents[1].rglob("*.py")
+        if "hypothesis" in path.read_text(encoding="utf-8")
+    }
+    assert "hypothesis" in with_hypothesis["test_ensemble.py"]
+    assert [name for name, imported in with_hypothesis.items() if "random" in imported] == []
 
 
 def test_the_probe_sees_what_is_loaded() -> None:

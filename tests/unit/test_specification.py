@@ -21,7 +21,7 @@ from forex_core.engine import Engine, build_members
 from forex_core.errors import ForecastError, InputError
 from forex_core.paths import Paths
 from forex_core.specification import Specification, frame_of, paths_of, replay_of
-from forex_core.testing import bundle_of, synthetic_table
+from forex_core.testing import bundle_of
 from forex_core.types import (
     ENSEMBLE,
     HORIZONS,
@@ -43,22 +43,6 @@ ROWS = 760
 def engine(**changes: Any) -> Engine:
     config = CONFIG.model_copy(update=changes)
     return Engine(config, build_members(config, CHRONOS))
-
-
-@pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
-    return synthetic_table(ROWS + 1, seed=5)
-
-
-@pytest.fixture(scope="module")
-def bundle(table: pd.DataFrame) -> MarketBundle:
-    return bundle_of(table[:ROWS])
-
-
-@pytest.fixture(scope="module")
-def following(table: pd.DataFrame) -> MarketBundle:
-    """The same market one day on."""
-    return bundle_of(table)
 
 
 @pytest.fixture(scope="module")
