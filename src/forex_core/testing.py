@@ -15,7 +15,7 @@ import pandas as pd
 
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers.csv_files import CsvProvider
-from forex_core.data.series import MarketData, Series, definition_of
+from forex_core.data.series import Definition, MarketData, Series, definition_of
 from forex_core.types import MarketBundle, Pair, Source
 
 USDCLP = Pair("USD", "CLP")
@@ -56,7 +56,10 @@ class TableProvider:
     table: pd.DataFrame
     name: str = "table"
 
-    def load(self, pair: Pair) -> MarketData:
+    def spot_definition(self, pair: Pair) -> Definition:
+        return definition_of(str(pair))
+
+    def load(self, pair: Pair, instant: pd.Timestamp | None = None) -> MarketData:
         days = pd.DatetimeIndex(pd.to_datetime(self.table.iloc[:, 0]))
         series = [
             Series(str(c), days, self.table[c].to_numpy(dtype=np.float64), definition_of(str(c)))

@@ -132,7 +132,9 @@ class Repair:
 
     `kind` is one of: refuted (a print that came back, taken out), held (a suspicious last print, waiting for
     the next), confirmed (a real jump, used one print late), hole (filled forward), repeated, duplicate,
-    unordered, weekend, not_positive, stale, ignored (a column of text), future (rows dated after today).
+    unordered, weekend, not_positive, stale, ignored (a column of text), future (rows dated after today),
+    revised (used from when the revision was known), missing (a driver that the store does not hold), late
+    (rows left out because nothing was known of them in time), offline (why no newer data could be fetched).
     `day` and `found` are of the first where there are several.
     """
 
@@ -156,11 +158,15 @@ class Headline:
 
 @dataclass(frozen=True)
 class Event:
-    """One scheduled macro event."""
+    """One scheduled macro event; its texts come from outside and are escaped wherever they are shown.
+
+    `impact` is the weight that the source gives it ('high', 'medium', 'low', 'holiday'), empty where it says none.
+    """
 
     when: pd.Timestamp
     title: str
     currency: str
+    impact: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from forex_core.calendars import origin_instants
 from forex_core.data.providers import Provider
 from forex_core.data.quality import Accepted, gate
-from forex_core.data.series import DERIVED, MarketData, Series
+from forex_core.data.series import DERIVED, MarketData, Release, Series
 from forex_core.errors import DataQualityError, InputError
 from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Pair, Repair
 
@@ -22,7 +22,9 @@ STALE_AFTER_WEEKDAYS = 3
 Nanoseconds = npt.NDArray[np.int64]
 
 
-def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | None = None) -> MarketBundle:
+def load_bundle(
+    provider: Provider, pair: Pair, as_of: date | pd.Timestamp | None = None, limits: Limits | None = None
+) -> MarketBundle:
     """What was known about `pair` at `as_of`.
 
     Rows are the weekdays from the first close to the last one known. What a later row of the source says, about
@@ -31,26 +33,30 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
     Args:
         as_of: an instant; or a date, which stands for the origin of that day (08:00 at the pair's desk on the
             next weekday, when that day's close is known); or None for now.
+        limits: what the bundle must hold; by default a spot of any age, and no driver.
 
     Raises:
         SourceError: the source cannot be read or lacks the pair.
-        DataQualityError: the spot is constant or has no usable value.
+        DataQualityError: the spot is constant or has no usable value, or a required series is missing or stale.
         InputError: `as_of` lies before the data or in the future.
     """
-    data = provider.load(pair)
-    instant = _instant(data.spot, pair, as_of)
+    release = provider.spot_definition(pair).release
+    instant = _instant(pair, release, as_of)
+    data = provider.load(pair, instant)
     today = as_of if as_of is not None and not isinstance(as_of, datetime) else instant.date()
     spot = _known(data.spot, instant)
     if len(spot.dates) == 0:
         raise _too_early(data.spot, pair, as_of or instant)
     accepted = gate(spot, is_spot=True)
     days = pd.bdate_range(accepted.dates[0], _last_row(spot)).as_unit("s")
-    instants = np.minimum(_origin_ns(data.spot, pair, days), instant.as_unit("ns").value)
+    instants = np.minimum(_origin_ns(release, pair, days), instant.as_unit("ns").value)
     values, _ = _align(accepted, days, instants)
+    late = _rows_before_any(pair, accepted, values)
+    days, instants, values = days[late:], instants[late:], values[late:]
     truth, truth_known = _truth(accepted, days, instants)
     _refuse_constant(pair, values)
     names, units, drivers, repairs = _drivers(data, instant, today, days, instants)
-    return MarketBundle(
+    bundle = MarketBundle(
         pair=pair,
         dates=days,
         instants=pd.DatetimeIndex(instants, tz="UTC"),
@@ -64,29 +70,51 @@ def load_bundle(provider: Provider, pair: Pair, as_of: date | pd.Timestamp | Non
         sources=data.sources,
         repairs=(
             *accepted.repairs,
+            *_late(pair, days, late),
             *_holes(pair, truth),
             *_stale(pair, accepted, today),
             *repairs,
+            *(Repair(name, "missing", None, None, why) for name, why in data.missing.items()),
             *(Repair(name, "ignored", None, None, "a column of text, not used") for name in data.ignored),
             *(_future(data.spot, today) if as_of is None else ()),
         ),
     )
+    if limits is not None:
+        _refuse_incomplete(bundle, data.spot.name, accepted, today, limits)
+    return bundle
 
 
-def _instant(spot: Series, pair: Pair, as_of: date | pd.Timestamp | None) -> pd.Timestamp:
+@dataclass(frozen=True)
+class Limits:
+    """What a bundle must hold to forecast from.
+
+    Attributes:
+        required: drivers that must have a usable value on the last row.
+        max_age_weekdays: how old the last close may be at the as-of.
+        cure: what to do when it is not so, for the error.
+    """
+
+    required: tuple[str, ...] = ()
+    max_age_weekdays: int = 5
+    cure: str = ""
+
+
+def _instant(pair: Pair, release: Release, as_of: date | pd.Timestamp | None) -> pd.Timestamp:
     now = pd.Timestamp.now(tz="UTC").floor("s")
     if as_of is None:
         return now
-    asked = pd.Timestamp(as_of)
-    if asked.year < spot.dates.min().year - 1:  # also: what nanoseconds cannot count
-        raise _too_early(spot, pair, as_of)
+    asked = pd.Timestamp(max(as_of, date.min.replace(year=1900)) if _is_day(as_of) else as_of)
     instant = asked.tz_convert("UTC") if asked.tz else asked.tz_localize("UTC")
     if instant > now:
         raise InputError(f"as-of {as_of} lies in the future; expected today ({now.date()}) or earlier")
-    if isinstance(as_of, datetime):  # a pandas timestamp is one as well
+    if not _is_day(as_of):
         return instant
-    origin = _origin_ns(spot, pair, pd.DatetimeIndex([asked]))
+    origin = _origin_ns(release, pair, pd.DatetimeIndex([asked]))
     return min(pd.Timestamp(int(origin[0]), tz="UTC"), now)
+
+
+def _is_day(as_of: date | pd.Timestamp) -> bool:
+    return not isinstance(as_of, datetime)  # which a pandas timestamp is
 
 
 def _too_early(spot: Series, pair: Pair, as_of: date | pd.Timestamp) -> InputError:
@@ -96,15 +124,16 @@ def _too_early(spot: Series, pair: Pair, as_of: date | pd.Timestamp) -> InputErr
     )
 
 
-def _origin_ns(spot: Series, pair: Pair, days: pd.DatetimeIndex) -> Nanoseconds:
+def _origin_ns(release: Release, pair: Pair, days: pd.DatetimeIndex) -> Nanoseconds:
     """Origin instants of rows: when the desk opens, or when the close is known if that is later."""
-    return np.maximum(_ns(origin_instants(pair, days)), _ns(spot.definition.release.instants(days)))
+    return np.maximum(_ns(origin_instants(pair, days)), _ns(release.instants(days)))
 
 
 def _known(series: Series, instant: pd.Timestamp) -> Series:
     """The part of a raw series that had been released at `instant`."""
-    released = _ns(series.definition.release.instants(series.dates)) <= instant.as_unit("ns").value
-    return replace(series, dates=series.dates[released], values=series.values[released])
+    known = _ns(series.released) <= instant.as_unit("ns").value
+    at = None if series.known_at is None else series.known_at[known]
+    return replace(series, dates=series.dates[known], values=series.values[known], known_at=at)
 
 
 def _last_row(spot: Series) -> pd.Timestamp:
@@ -171,6 +200,45 @@ def _drivers(
             units[name] = PERCENT_PER_YEAR
     table = np.column_stack(list(columns.values())) if columns else np.empty((len(days), 0))
     return tuple(columns), tuple(units[name] for name in columns), table, repairs
+
+
+def _rows_before_any(pair: Pair, accepted: Accepted, values: Array) -> int:
+    """How many rows come before the first at whose instant a close was known."""
+    known = np.flatnonzero(~np.isnan(values))
+    if len(known) == 0:
+        raise DataQualityError(
+            f"no row of {pair} up to {accepted.dates[-1].date()} had a close at its own origin: the first was recorded "
+            f"as known on {accepted.known_at.min().date()}. Expected closes that are known on their day: import the "
+            "history without --available-at"
+        )
+    return int(known[0])
+
+
+def _late(pair: Pair, days: pd.DatetimeIndex, rows: int) -> list[Repair]:
+    note = f"rows before {days[0].date()} left out: none of their closes was recorded as known by then"
+    return [Repair(str(pair), "late", days[0].date(), None, note, rows)] if rows else []
+
+
+def _refuse_incomplete(
+    bundle: MarketBundle, spot: str, accepted: Accepted, today: date, limits: Limits
+) -> None:
+    last = accepted.dates[-1].date()
+    age = int(np.busday_count(last, today))
+    if age > limits.max_age_weekdays:
+        raise DataQualityError(
+            f"series '{spot}' is stale: its last close is of {last}, {age} weekdays before {today}; expected at most "
+            f"{limits.max_age_weekdays} (setting data.max_age_weekdays). {limits.cure}"
+        )
+    fresh = [
+        name for name, value in zip(bundle.driver_names, bundle.drivers[-1], strict=True) if value == value
+    ]
+    for name in limits.required:
+        if name not in fresh:
+            state = "stale" if name in bundle.driver_names else "missing"
+            raise DataQualityError(
+                f"required series '{name}' is {state}; found fresh: {', '.join(fresh) or 'none'}. Expected a value for "
+                f"the last row, {bundle.origin} (setting data.required). {limits.cure}"
+            )
 
 
 def _holes(pair: Pair, truth: Array) -> list[Repair]:

@@ -11,11 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from forex_core.data.series import PRICE, Series
 from forex_core.errors import DataQualityError
-from forex_core.types import Array, Repair
+from forex_core.types import Array, Mask, Repair
 
 SPOT_JUMP = round(math.log(1.25), 9)
 """A spot print this far (in logs) from the last accepted one waits for the next print."""
@@ -31,7 +32,10 @@ GROSS_CONFIRMATIONS = 5
 
 @dataclass(frozen=True)
 class Accepted:
-    """Prints that may be believed, by date: `values` became known at `known_at` (UTC)."""
+    """Prints that may be believed, by date and then by when they became known: `values` were, at `known_at` (UTC).
+
+    A day that was revised has several, the latest last.
+    """
 
     dates: pd.DatetimeIndex
     values: Array
@@ -46,43 +50,58 @@ def gate(series: Series, *, is_spot: bool) -> Accepted:
         DataQualityError: when no usable print is left.
     """
     repairs: list[Repair] = []
-    dates, values = _ordered(series, repairs)
+    prints = _ordered(series, repairs)
     if series.definition.kind == PRICE:
-        dates, values = _on_weekdays(series.name, dates, values, repairs)
+        prints = _on_weekdays(series.name, prints, repairs)
     if is_spot:
-        dates, values = _positive(series.name, dates, values, repairs)
-    if len(values) == 0:
+        prints = _positive(series.name, prints, repairs)
+    if len(prints) == 0:
         raise DataQualityError(
             f"series '{series.name}' has no usable value on a weekday; expected one number per trading day"
         )
-    known_at = series.definition.release.instants(dates)
+    is_first = np.append(True, prints.dates[1:] != prints.dates[:-1])
+    firsts, revisions = prints[is_first], prints[~is_first]
     if series.definition.kind == PRICE:
-        known_by, judged = _judge(series.name, dates, values, SPOT_JUMP if is_spot else DRIVER_JUMP)
-        repairs += judged
-        believed = np.array(known_by) >= 0
-        known_at = known_at[np.array(known_by)[believed]]
-        dates, values = dates[believed], values[believed]
-    repeated = int((np.diff(values) == 0).sum())
+        limit = SPOT_JUMP if is_spot else DRIVER_JUMP
+        firsts = _judged(series.name, firsts, limit, repairs)
+        revisions = _plausible(series.name, revisions, firsts, limit, repairs)
+    repeated = int((np.diff(firsts.values) == 0).sum())
     if is_spot and repeated:
         repairs.append(
             Repair(series.name, "repeated", None, None, "closes equal to the one before, kept", repeated)
         )
-    return Accepted(dates, values, known_at, tuple(repairs))
+    accepted = _merged(series.name, firsts, revisions, repairs)
+    return Accepted(accepted.dates, accepted.values, accepted.known_at, tuple(repairs))
 
 
-def _ordered(series: Series, repairs: list[Repair]) -> tuple[pd.DatetimeIndex, Array]:
-    """Sorted by date, holes dropped, the last of several rows of one day kept."""
-    days, values = series.dates.to_numpy(), series.values
-    if (np.diff(days) < np.timedelta64(0)).any():
+@dataclass(frozen=True)
+class _Prints:
+    """Prints by date and then by when they became known."""
+
+    dates: pd.DatetimeIndex
+    values: Array
+    known_at: pd.DatetimeIndex
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, chosen: Mask | npt.NDArray[np.int64]) -> _Prints:
+        return _Prints(self.dates[chosen], self.values[chosen], self.known_at[chosen])
+
+
+def _ordered(series: Series, repairs: list[Repair]) -> _Prints:
+    """Sorted, holes dropped; of several rows of one day that became known together the last is kept."""
+    days, values, known = series.dates.to_numpy(), series.values, series.released
+    if series.known_at is None and (np.diff(days) < np.timedelta64(0)).any():
         backwards = int((np.diff(days) < np.timedelta64(0)).sum())
         repairs.append(
             Repair(series.name, "unordered", None, None, "rows out of date order, sorted", backwards)
         )
-    present = ~np.isnan(values)
-    order = np.argsort(days[present], kind="stable")
-    days, values = days[present][order], values[present][order]
-    last_of_day = np.append(days[1:] != days[:-1], True) if len(days) else np.array([], dtype=bool)
-    repeated = np.flatnonzero(~last_of_day)
+    present = np.flatnonzero(~np.isnan(values))
+    order = present[np.lexsort((known.asi8[present], days[present]))]
+    days, values, instants = days[order], values[order], known.asi8[order]
+    last = np.append((days[1:] != days[:-1]) | (instants[1:] != instants[:-1]), True)[: len(days)]
+    repeated = np.flatnonzero(~last)
     if len(repeated):
         first = int(repeated[0])
         note = (
@@ -90,34 +109,72 @@ def _ordered(series: Series, repairs: list[Repair]) -> tuple[pd.DatetimeIndex, A
         )
         day = pd.Timestamp(days[first]).date()
         repairs.append(Repair(series.name, "duplicate", day, float(values[first]), note, len(repeated)))
-    return pd.DatetimeIndex(days[last_of_day]), values[last_of_day]
+    return _Prints(pd.DatetimeIndex(days[last]), values[last], known[order][last])
 
 
-def _on_weekdays(
-    name: str, dates: pd.DatetimeIndex, values: Array, repairs: list[Repair]
-) -> tuple[pd.DatetimeIndex, Array]:
+def _on_weekdays(name: str, prints: _Prints, repairs: list[Repair]) -> _Prints:
     """Prints of Monday to Friday: no market closes on the other days, whatever a quote service says."""
-    trading = np.asarray(dates.day_of_week < 5)
-    weekend = np.flatnonzero(~trading)
-    if len(weekend):
-        first = int(weekend[0])
-        day = pd.Timestamp(dates[first]).date()
-        note = "prints dated Saturday or Sunday, taken out"
-        repairs.append(Repair(name, "weekend", day, float(values[first]), note, len(weekend)))
-    return dates[trading], values[trading]
+    trading = np.asarray(prints.dates.day_of_week < 5)
+    note = "prints dated Saturday or Sunday, taken out"
+    return _without(name, "weekend", note, prints, trading, repairs)
 
 
-def _positive(
-    name: str, dates: pd.DatetimeIndex, values: Array, repairs: list[Repair]
-) -> tuple[pd.DatetimeIndex, Array]:
-    good = values > 0
+def _positive(name: str, prints: _Prints, repairs: list[Repair]) -> _Prints:
+    note = "a price cannot be zero or negative, taken out"
+    return _without(name, "not_positive", note, prints, prints.values > 0, repairs)
+
+
+def _without(name: str, kind: str, note: str, prints: _Prints, good: Mask, repairs: list[Repair]) -> _Prints:
     bad = np.flatnonzero(~good)
     if len(bad):
         first = int(bad[0])
-        note = "a price cannot be zero or negative, taken out"
-        day = pd.Timestamp(dates[first]).date()
-        repairs.append(Repair(name, "not_positive", day, float(values[first]), note, len(bad)))
-    return dates[good], values[good]
+        day = pd.Timestamp(prints.dates[first]).date()
+        repairs.append(Repair(name, kind, day, float(prints.values[first]), note, len(bad)))
+    return prints[good]
+
+
+def _judged(name: str, firsts: _Prints, limit: float, repairs: list[Repair]) -> _Prints:
+    """The first prints of days that are believed, each known from when it was; judged in the order they came in."""
+    order = np.argsort(firsts.known_at.asi8, kind="stable")
+    came = firsts[order]
+    known_by, told = _judge(name, came.dates, came.values, limit)
+    repairs += told
+    by = np.array(known_by)
+    instants = np.maximum(came.known_at.asi8, came.known_at.asi8[by])
+    known_at = pd.DatetimeIndex(instants.astype(f"datetime64[{came.known_at.unit}]"), tz="UTC")
+    believed = _Prints(came.dates, came.values, known_at)[by >= 0]
+    return believed[np.argsort(believed.dates.to_numpy(), kind="stable")]
+
+
+def _plausible(
+    name: str, revisions: _Prints, firsts: _Prints, limit: float, repairs: list[Repair]
+) -> _Prints:
+    """Revisions that are near the day's first print or the believed one before it."""
+    if len(revisions) == 0:
+        return revisions
+    place = firsts.dates.searchsorted(revisions.dates, side="right") - 1
+    near = [
+        any(_distance(value, float(firsts.values[i])) <= limit for i in (at, at - 1) if i >= 0)
+        for at, value in zip(place, map(float, revisions.values), strict=True)
+    ]
+    note = "revised by a large factor: the print before it is kept"
+    return _without(name, "refuted", note, revisions, np.array(near), repairs)
+
+
+def _merged(name: str, firsts: _Prints, revisions: _Prints, repairs: list[Repair]) -> _Prints:
+    if len(revisions) == 0:
+        return firsts
+    known = pd.DatetimeIndex([*firsts.known_at, *revisions.known_at]).as_unit(firsts.known_at.unit)
+    both = _Prints(
+        pd.DatetimeIndex(firsts.dates.append(revisions.dates)),
+        np.append(firsts.values, revisions.values),
+        known,
+    )
+    last = revisions[np.array([int(np.argmax(revisions.known_at.asi8))])]
+    day, value = pd.Timestamp(last.dates[0]).date(), float(last.values[0])
+    note = f"revised, the last time on {last.known_at[0].date()} to {value:g}; used from when it was known"
+    repairs.append(Repair(name, "revised", day, value, note, len(revisions)))
+    return both[np.lexsort((known.asi8, both.dates.to_numpy()))]
 
 
 def _judge(name: str, dates: pd.DatetimeIndex, values: Array, limit: float) -> tuple[list[int], list[Repair]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -38,10 +38,22 @@ def _next_business_day(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return _at(16, 15, "America/New_York")(pd.DatetimeIndex(following))
 
 
-def _tenth_of_next_month(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    month = days.to_numpy().astype("datetime64[M]") + np.timedelta64(1, "M")
-    tenth = month.astype("datetime64[D]") + np.timedelta64(9, "D")
-    return _at(9, 0, "America/Santiago")(pd.DatetimeIndex(tenth))
+def _in_next_month(day: int) -> Callable[[pd.DatetimeIndex], pd.DatetimeIndex]:
+    def instants(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        month = days.to_numpy().astype("datetime64[M]") + np.timedelta64(1, "M")
+        dated = month.astype("datetime64[D]") + np.timedelta64(day - 1, "D")
+        return _at(9, 0, "America/Santiago")(pd.DatetimeIndex(dated))
+
+    return instants
+
+
+def _following_tuesday(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    return _at(16, 15, "America/New_York")(days + pd.to_timedelta(8 - days.day_of_week, unit="D"))
+
+
+def _following_weekday_noon(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    following = np.busday_offset(days.to_numpy().astype("datetime64[D]"), 1, roll="preceding")
+    return _at(12, 0, "America/Santiago")(pd.DatetimeIndex(following))
 
 
 MARKET_CLOSE = Release(
@@ -49,7 +61,17 @@ MARKET_CLOSE = Release(
 )
 ECB_FIXING = Release("the same day at 16:15 in Frankfurt", _at(16, 15, "Europe/Berlin"))
 NEXT_BUSINESS_DAY = Release("the next business day at 16:15 in New York", _next_business_day)
-MONTHLY_AVERAGE = Release("the 10th of the following month (a monthly average)", _tenth_of_next_month)
+MONTHLY_AVERAGE = Release("the 10th of the following month (a monthly average)", _in_next_month(10))
+INFLATION = Release("the 9th of the following month", _in_next_month(9))
+OBSERVED_RATE = Release(
+    "the same day at 18:00 in Santiago; published the evening before, and held back so that no row shows a later day's",
+    _at(18, 0, "America/Santiago"),
+)
+DECIDED_RATE = Release(
+    "the same day at 18:00 in Santiago; decided the evening before", _at(18, 0, "America/Santiago")
+)
+COPPER_CASH = Release("the next weekday at 12:00 in Santiago", _following_weekday_noon)
+WEEKLY_H10 = Release("the Tuesday of the following week at 16:15 in New York", _following_tuesday)
 
 
 @dataclass(frozen=True)
@@ -93,13 +115,22 @@ def definition_of(name: str) -> Definition:
 class Series:
     """Raw values of one series, in the order the source gave them; NaN where it gave none.
 
-    `dates` naive days, `values` in `definition.unit`.
+    Attributes:
+        dates: naive days. With `known_at` a day may have several prints: the first, and what it was revised to.
+        values: in `definition.unit`.
+        known_at: UTC instants at which the values became known; None where the definition's release rule tells.
     """
 
     name: str
     dates: pd.DatetimeIndex
     values: Array
     definition: Definition
+    known_at: pd.DatetimeIndex | None = None
+
+    @property
+    def released(self) -> pd.DatetimeIndex:
+        """The instant at which each value became known, in UTC."""
+        return self.definition.release.instants(self.dates) if self.known_at is None else self.known_at
 
 
 @dataclass(frozen=True)
@@ -111,3 +142,5 @@ class MarketData:
     sources: tuple[Source, ...]
     ignored: tuple[str, ...] = ()
     """Columns of text, which are not used."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Drivers that it was asked for and does not have, with the reason."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from forex_core.data.series import MarketData
+import pandas as pd
+
+from forex_core.data.series import Definition, MarketData
 from forex_core.errors import ConfigError
 from forex_core.types import Pair
 
@@ -19,8 +21,15 @@ class Provider(Protocol):
         """As the command line says it."""
         ...
 
-    def load(self, pair: Pair) -> MarketData:
+    def spot_definition(self, pair: Pair) -> Definition:
+        """What this source calls the rate of the pair, and when it is known."""
+        ...
+
+    def load(self, pair: Pair, instant: pd.Timestamp | None = None) -> MarketData:
         """Spot and drivers of a pair, each with its definition and release rule.
+
+        Args:
+            instant: what became known later may be left out; None for all there is.
 
         Raises:
             SourceError: when the source does not hold the pair, or is not what it should be.

