@@ -208,3 +208,11 @@ def drivers_of(pair: Pair, kind: SpotKind) -> tuple[str, ...]:
     return tuple(
         one.name for one in ENTRIES.values() if one.driver and one.currency in (None, pair.base, pair.quote)
     )
+
+
+def registered(pair: Pair) -> tuple[Entry, ...]:
+    """The rates of a pair that somebody gives, and every other series of the register that tells of it."""
+    rates = (entry(spot_name(pair, kind)) for kind in get_args(SpotKind))
+    factors = (entry(name) for name in drivers_of(pair, "reference"))
+    others = (one for one in ENTRIES.values() if one.currency in (None, pair.base, pair.quote))
+    return (*(rate for rate in rates if rate.feeds), *factors, *others)

@@ -23,6 +23,7 @@ class Observations:
         values: [n] in the unit of the series' definition; finite.
         available_at: [n] UTC.
         dropped: what the source gave besides and was not taken, with the reason and how often.
+        stated: whether the source itself says when it published; otherwise a release rule does.
     """
 
     series: str
@@ -31,6 +32,7 @@ class Observations:
     values: Array
     available_at: pd.DatetimeIndex
     dropped: dict[str, int] = field(default_factory=dict)
+    stated: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.dates) == len(self.values) == len(self.available_at):

@@ -147,10 +147,14 @@ def panel_of(archive: zipfile.ZipFile) -> tuple[pd.DatetimeIndex, dict[str, Arra
         ValueError, zipfile.BadZipFile: it is another file.
     """
     with archive.open(archive.namelist()[0]) as text:
-        table = pd.read_csv(text, index_col=0, na_values=["N/A"], parse_dates=[0])
+        table = pd.read_csv(text, index_col=0, na_values=["N/A"])
     if table.index.name != "Date" or "USD" not in table.columns:
         found = ", ".join(map(str, [table.index.name, *table.columns[:8]]))
         raise ValueError(f"found the columns {found}, expected Date, USD and other currencies")
+    try:  # a form that is guessed may swap day and month
+        table.index = pd.to_datetime(table.index.astype(str), format="%Y-%m-%d")
+    except ValueError:
+        raise ValueError(f"found the date '{table.index[0]}' or one like it, expected YYYY-MM-DD") from None
     table = table.loc[:, [c for c in table.columns if len(str(c)) == 3]].sort_index()
     rates = {str(c): table[c].to_numpy(dtype=np.float64) for c in table.columns}
     return pd.DatetimeIndex(table.index), rates | {"EUR": np.ones(len(table))}
