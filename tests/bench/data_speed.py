@@ -1,0 +1,135 @@
+"""What the store of observations costs: a load, an import, and how a load grows with the number of revisions.
+
+A load is of ten series over fifteen years of weekdays; an import is of a million observations, 100 series of 10,000
+days and one series of 700,000 days with 300,000 revisions, each into an empty store and once more. SQLite, and
+PostgreSQL where there is a server to start. Exit code 1 past a bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bounds import Figure, judge
+
+LOAD_S = 0.3
+IMPORT_S = 20.0
+GROWTH = 1.5
+REVISIONS = 50
+WINDOW_DAYS = 15
+AS_OF = pd.Timestamp("2030-01-01", tz="UTC")
+
+
+def series(name: str, days: Any, prints: int = 1) -> Any:
+    """So many prints of each day, the first at 22:00 UTC, the others every 20 days."""
+    from forex_core.data.observations import Observations
+
+    number = np.tile(np.arange(prints), len(days))
+    dates = np.repeat(days, prints)
+    known = dates.astype("M8[us]") + np.timedelta64(22, "h") + number * np.timedelta64(20, "D")
+    values = 1.0 + np.arange(len(dates)) % 997 + number
+    return Observations(
+        name, "import", pd.DatetimeIndex(dates), values, pd.DatetimeIndex(known).tz_localize("UTC")
+    )
+
+
+def weekdays() -> Any:
+    days = np.arange("2011-01-03", "2026-01-03", dtype="M8[D]")
+    return days[np.is_busday(days)]
+
+
+def imports(scale: float) -> dict[str, list[Any]]:
+    days = np.arange("1998-01-01", "2026-01-01", dtype="M8[D]")[: int(10_000 * scale)]
+    long = np.arange("0100-01-01", "2026-01-01", dtype="M8[D]")[: int(500_000 * scale)]
+    return {
+        "100 series": [series(f"s{k}", days) for k in range(100)],
+        "one series, two prints a day": [series("long", long, 2)],
+    }
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def measure(address: Callable[[], str], what: str, scale: float, repeats: int) -> list[Figure]:
+    from forex_core.data.store import ObservationStore
+
+    figures = []
+    names = [f"s{k}" for k in range(10)]
+    windows = dict.fromkeys(names, WINDOW_DAYS)
+    loads = {}
+    for revisions in (0, 1, REVISIONS):
+        store = ObservationStore(address())
+        store.record([series(name, weekdays(), revisions + 1) for name in names], explicit=True)
+        loads[revisions] = min(seconds(lambda: store.read(names, AS_OF, windows)) for _ in range(repeats))  # noqa: B023
+    figures.append(Figure(f"{what}: load, no revisions", loads[0], "s", LOAD_S))
+    figures.append(Figure(f"{what}: load, each day revised once", loads[1], "s", LOAD_S))
+    growth = loads[REVISIONS] / loads[1]
+    figures.append(Figure(f"{what}: load with {REVISIONS} revisions over one", growth, "times", GROWTH))
+    for label, observations in imports(scale).items():
+        store = ObservationStore(address())
+        for time_ in ("first", "again"):
+            spent = seconds(lambda: store.record(observations, explicit=True))  # noqa: B023
+            figures.append(
+                Figure(f"{what}: import of a million, {label}, {time_}", spent, "s", IMPORT_S * scale)
+            )
+    return figures
+
+
+@contextmanager
+def postgres() -> Any:
+    """Addresses of new databases of a server of its own; None where there is none."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("fixtures", Path(__file__).parents[1] / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    fixtures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fixtures)
+    binaries = fixtures.postgres_binaries()
+    if binaries is None:
+        yield None
+        return
+    server = fixtures.PostgresServer(binaries)
+
+    def address() -> str:
+        name = f"bench_{uuid.uuid4().hex}"
+        server.execute(f"CREATE DATABASE {name}")
+        return str(server.uri(name))
+
+    try:
+        yield address
+    finally:
+        server.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="loads of each kind; the fastest is judged")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the imports, without PostgreSQL")
+    chosen = parser.parse_args(arguments)
+    scale = 0.1 if chosen.quick else 1.0
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(
+            lambda: f"sqlite:///{folder}/{uuid.uuid4().hex}.db", "SQLite", scale, chosen.repeats
+        )
+    if not chosen.quick:
+        with postgres() as address:
+            if address is not None:
+                figures += measure(address, "PostgreSQL (no fsync)", scale, chosen.repeats)
+    return judge("store of observations", figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

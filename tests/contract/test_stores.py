@@ -1,0 +1,464 @@
+"""What every database of the store keeps to, SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from forex_core.data.observations import Observations
+from forex_core.data.store import Counts, ObservationStore
+from forex_core.errors import SourceError
+from forex_core.types import Event, Headline
+
+NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
+DAY = pd.Timedelta(days=1)
+ORDER = ["import", "best", "second"]
+
+
+def rank(_series: str, source: str) -> int:
+    return ORDER.index(source)
+
+
+def seen(
+    values: dict[str, float], *, series: str = "copper", source: str = "best", at: str | None = None
+) -> Observations:
+    """Values by day, known at 22:00 UTC of the day or `at`."""
+    days = pd.DatetimeIndex(list(values)).as_unit("us")
+    known = days + pd.Timedelta(hours=22) if at is None else pd.DatetimeIndex([at] * len(days)).as_unit("us")
+    return Observations(series, source, days, np.array(list(values.values())), known.tz_localize("UTC"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store' / 'forex.db'}"
+    return str(request.getfixturevalue("new_postgres")())
+
+
+@pytest.fixture
+def store(url: str) -> ObservationStore:
+    return ObservationStore(url)
+
+
+def execute(url: str, statement: str) -> list[Any]:
+    """Behind the store's back."""
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        result = connection.exec_driver_sql(statement)
+        return list(result) if result.returns_rows else []
+
+
+def known(store: ObservationStore, as_of: pd.Timestamp, series: str = "copper") -> dict[str, float]:
+    found = store.values(series, as_of)
+    return {f"{day:%Y-%m-%d}": float(value) for day, value in zip(found.dates, found.values, strict=True)}
+
+
+# --- What is recorded
+
+
+def test_a_new_day_is_known_from_its_declared_instant(store: ObservationStore) -> None:
+    recorded = store.record(seen({"2026-01-05": 1.0, "2026-01-06": 2.0}), rank=rank, now=NOW)
+    assert recorded.series["copper"] == Counts(new=2)
+    assert known(store, pd.Timestamp("2026-01-06 21:59:59.999999", tz="UTC")) == {"2026-01-05": 1.0}
+    assert known(store, pd.Timestamp("2026-01-06 22:00", tz="UTC")) == {"2026-01-05": 1.0, "2026-01-06": 2.0}
+
+
+def test_an_equal_value_adds_no_row(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-05": 900.0}), rank=rank, now=NOW)
+    recorded = store.record(seen({"2026-01-05": 900.0 * (1 + 5e-10)}), rank=rank, now=NOW + DAY)
+    assert str(recorded) == "1 unchanged"
+    assert len(store.history("copper", pd.Timestamp("2026-01-05").date())) == 1
+    assert store.record(seen({"2026-01-05": 900.00001}), rank=rank, now=NOW + DAY).total.revisions == 1
+
+
+def test_another_value_is_a_revision_from_now_on(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-05": 1.0}), rank=rank, now=NOW)
+    assert (
+        store.record(seen({"2026-01-05": 1.5}), rank=rank, now=NOW + DAY, origin="f.csv").total.revisions == 1
+    )
+    assert known(store, NOW + DAY / 2) == {"2026-01-05": 1.0}
+    assert known(store, NOW + DAY) == {"2026-01-05": 1.5}
+    first, second = store.history("copper", pd.Timestamp("2026-01-05").date())
+    assert (first.value, second.value, second.available_at, second.origin) == (1.0, 1.5, NOW + DAY, "f.csv")
+    assert (second.recorded_at, second.source, second.batch > first.batch) == (NOW + DAY, "best", True)
+
+
+def test_a_source_that_returns_to_its_first_value_is_followed(store: ObservationStore) -> None:
+    for k, value in enumerate((1.0, 1.5, 1.0, 1.0)):
+        store.record(seen({"2026-01-05": value}), rank=rank, now=NOW + k * DAY)
+    assert [p.value for p in store.history("copper", pd.Timestamp("2026-01-05").date())] == [1.0, 1.5, 1.0]
+
+
+def test_revisions_of_one_instant_are_a_microsecond_apart(store: ObservationStore) -> None:
+    for value in (1.0, 2.0, 3.0):
+        store.record(seen({"2026-01-05": value}), rank=rank, now=NOW)
+    prints = store.history("copper", pd.Timestamp("2026-01-05").date())
+    assert [p.available_at - NOW for p in prints[1:]] == [pd.Timedelta(0), pd.Timedelta(1, "us")]
+
+
+def test_a_worse_source_does_not_overwrite(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-05": 1.0}), rank=rank, now=NOW)
+    recorded = store.record(seen({"2026-01-05": 2.0, "2026-01-06": 2.0}, source="second"), rank=rank, now=NOW)
+    assert recorded.series["copper"] == Counts(new=1, outranked=1)
+    assert store.record(seen({"2026-01-06": 3.0}), rank=rank, now=NOW).total == Counts(revisions=1)
+    assert list(store.values("copper", NOW + DAY).sources) == ["best", "best"]
+
+
+def test_a_stated_instant_is_kept(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-05": 1.0}), rank=rank, now=NOW)
+    store.record(seen({"2026-01-05": 2.0}, at="2026-01-09"), rank=rank, now=NOW, explicit=True)
+    store.record(seen({"2026-01-05": 0.5}, at="2026-01-05 20:00"), rank=rank, now=NOW, explicit=True)
+    prints = store.history("copper", pd.Timestamp("2026-01-05").date())
+    assert [p.value for p in prints] == [0.5, 1.0, 2.0]
+    found = store.read(("copper",), NOW, {"copper": 15})["copper"]
+    assert list(found.values) == [0.5, 1.0, 2.0]
+    assert list(found.is_first) == [True, False, False]
+    assert list(found.is_latest) == [False, False, True]
+
+
+def test_a_stated_instant_that_is_taken_is_an_error_and_nothing_is_kept(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-06": 1.0}), rank=rank, now=NOW)
+    with pytest.raises(SourceError, match=r"2026-01-06.*is in the store with two values, 1 and 2 of best"):
+        store.record(
+            [seen({"2026-01-05": 1.0}), seen({"2026-01-06": 2.0})], rank=rank, now=NOW, explicit=True
+        )
+    assert known(store, NOW) == {"2026-01-06": 1.0}
+
+
+def test_two_values_of_one_day_and_instant_are_an_error(store: ObservationStore) -> None:
+    twice = Observations(
+        "copper",
+        "best",
+        pd.DatetimeIndex(["2026-01-05"] * 2),
+        np.array([1.0, 2.0]),
+        pd.DatetimeIndex(["2026-01-05 22:00"] * 2, tz="UTC"),
+    )
+    with pytest.raises(SourceError, match="gives two values, 1 and 2"):
+        store.record(twice, rank=rank, now=NOW)
+    assert store.names() == ()
+
+
+def test_what_a_source_remembers_otherwise_of_the_past_is_counted_and_not_written(
+    store: ObservationStore,
+) -> None:
+    store.record(seen({"2026-01-05": 1.0}), rank=rank, now=NOW)
+    vintages = Observations(
+        "copper",
+        "best",
+        pd.DatetimeIndex(["2026-01-05"] * 3),
+        np.array([0.9, 1.0, 1.1]),
+        pd.DatetimeIndex(["2026-01-05 22:00", "2026-01-07", "2026-01-09"], tz="UTC"),
+    )
+    assert store.record(vintages, rank=rank, now=NOW).total == Counts(unchanged=1, conflicts=1, revisions=1)
+    assert known(store, pd.Timestamp("2026-01-10", tz="UTC")) == {"2026-01-05": 1.1}
+
+
+def test_nothing_is_changed_or_removed(store: ObservationStore, url: str) -> None:
+    store.record(seen({"2026-01-05": 1.0}), rank=rank, now=NOW)
+    store.record_news([Headline(NOW, "title", "paper", "")], now=NOW)
+    store.record_events([Event(NOW, "title", "USD")], now=NOW)
+    for table in ("observations", "batches", "headlines", "events"):
+        column = {"observations": "value", "batches": "rows"}.get(table, "batch")
+        for statement in (f"UPDATE {table} SET {column} = 2", f"DELETE FROM {table}"):
+            with pytest.raises(sa.exc.DBAPIError, match=f"rows of {table} are never changed or removed"):
+                execute(url, statement)
+    assert known(store, NOW) == {"2026-01-05": 1.0}
+
+
+# --- What is read
+
+
+def test_what_the_store_holds(store: ObservationStore) -> None:
+    store.record(
+        [seen({"2026-01-05": 1.0, "2026-01-07": 2.0}), seen({"2026-01-05": 1.0}, series="oil")], now=NOW
+    )
+    store.record(seen({"2026-01-05": 3.0}, source="import"), now=NOW + DAY)
+    assert store.names() == ("copper", "oil")
+    assert store.last_dates(["copper", "vix"]) == {"copper": pd.Timestamp("2026-01-07").date()}
+    assert store.first_known("copper") == pd.Timestamp("2026-01-05 22:00", tz="UTC")
+    assert store.first_known("vix") is None
+    copper = store.summary(NOW + DAY)["copper"]
+    assert (copper.first_date.day, copper.last_date.day, copper.days, copper.revisions) == (5, 7, 2, 1)
+    assert (copper.sources, copper.recorded_at) == ({"best": 2, "import": 1}, NOW + DAY)
+    assert store.summary(NOW)["copper"].sources == {"best": 2}
+    empty = store.read(("vix",), NOW, {"vix": 15})["vix"]
+    assert (len(empty), len(empty.is_first), empty.recorded_at) == (0, 0, None)
+
+
+def test_values_of_a_range(store: ObservationStore) -> None:
+    store.record(seen({f"2026-01-{day:02}": float(day) for day in range(1, 21)}), now=NOW)
+    store.record(seen({f"2026-01-{day:02}": -float(day) for day in range(1, 21, 2)}), now=NOW)
+    found = store.values("copper", NOW, pd.Timestamp("2026-01-04").date(), pd.Timestamp("2026-01-07").date())
+    assert list(found.values) == [4.0, -5.0, 6.0, -7.0]
+
+
+def test_news_are_told_as_they_were_known(store: ObservationStore) -> None:
+    old, new = (Headline(NOW - k * DAY, f"<b>{k}</b> Peso ñ", "paper", f"https://x/{k}") for k in (3, 1))
+    assert store.record_news([old, new, new], source="rss", now=NOW) == 2
+    assert store.record_news([new, Headline(NOW, "no link", "paper", "")], source="rss", now=NOW + DAY) == 1
+    assert store.news(NOW, NOW - 5 * DAY) == (new, old)
+    assert store.news(NOW, NOW - 2 * DAY) == (new,)
+    assert store.news(NOW - DAY / 2, NOW - 5 * DAY) == ()
+    assert len(store.news(NOW + DAY, NOW - 5 * DAY)) == 3
+
+
+def test_events_are_told_as_they_were_known(store: ObservationStore) -> None:
+    soon, later = (Event(NOW + k * DAY, "Rate decision", "USD") for k in (1, 9))
+    assert store.record_events([soon, later, soon], now=NOW) == 2
+    assert store.record_events([soon], now=NOW + DAY) == 0
+    assert store.events(NOW, NOW, NOW + 5 * DAY) == (soon,)
+    assert store.events(NOW, NOW, NOW + 9 * DAY) == (soon, later)
+    assert store.events(NOW - DAY, NOW, NOW + 9 * DAY) == ()
+
+
+def test_reading_seeks_and_scans_no_table(store: ObservationStore) -> None:
+    store.record(seen({f"2026-01-{day:02}": 1.0 for day in range(1, 21)}), now=NOW)
+    plan = store.explain("copper", NOW, 15)
+    assert "Seq Scan" not in plan
+    assert "SCAN o" not in plan.replace("SCAN observations", "SCAN o")
+    assert "PRIMARY KEY (series=? AND revision=? AND date=? AND available_at<?)" in plan or (
+        "Filter: (revision" not in plan
+        and "(series = 'copper'::text) AND (revision = 1) AND (date = days.day) AND (available_at <" in plan
+    )
+
+
+# --- The store beside a model that is a list
+
+
+@dataclass
+class Naive:
+    """The rules of the store, one observation after the other."""
+
+    rows: dict[str, list[tuple[pd.Timestamp, float, str]]] = field(default_factory=dict)
+
+    def record(self, one: Observations, explicit: bool, now: pd.Timestamp) -> None:
+        given = sorted(zip(one.dates, one.available_at, one.values, strict=True))
+        for k, (day, at, value) in enumerate(given):
+            prints = self.rows.setdefault(str(day.date()), [])
+            is_last = k + 1 == len(given) or given[k + 1][0] != day
+            self._take(prints, at, float(value), one.source, explicit, is_last, now)
+            prints.sort()
+
+    def _take(
+        self,
+        prints: list[tuple[pd.Timestamp, float, str]],
+        at: pd.Timestamp,
+        value: float,
+        source: str,
+        explicit: bool,
+        is_last: bool,
+        now: pd.Timestamp,
+    ) -> None:
+        if not prints:
+            prints.append((at, value, source))
+            return
+        before = [p for p in prints if p[0] <= at]
+        current = before[-1] if before else None
+        compared = current if explicit or not is_last else prints[-1]
+        if compared and compared[1] == value:
+            return
+        replaced = (current or prints[0]) if explicit else prints[-1]
+        if rank("", source) > rank("", replaced[2]):
+            return
+        if explicit:
+            if current and current[0] == at:
+                raise SourceError("taken")
+            prints.append((at, value, source))
+        elif at > prints[-1][0]:
+            prints.append((at, value, source))
+        elif is_last:
+            prints.append((max(now, prints[-1][0] + pd.Timedelta(1, "us")), value, source))
+
+    def read(self, as_of: pd.Timestamp, window: int) -> list[tuple[str, pd.Timestamp, float, str]]:
+        found = []
+        for day in sorted(self.rows):
+            visible = [p for p in self.rows[day] if p[0] <= as_of]
+            end = pd.Timestamp(day, tz="UTC") + (window + 1) * DAY
+            found += [(day, *p) for k, p in enumerate(visible) if k in (0, len(visible) - 1) or p[0] < end]
+        return found
+
+
+def told(found: Any) -> list[tuple[str, pd.Timestamp, float, str]]:
+    days = [str(day.date()) for day in found.dates]
+    return list(zip(days, found.known_at, found.values.tolist(), found.sources, strict=True))
+
+
+PRINTS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(1, 3)),
+    max_size=6,
+    unique_by=lambda p: (p[0], p[1]),
+)
+STEPS = st.lists(st.tuples(PRINTS, st.sampled_from(ORDER), st.booleans(), st.integers(0, 2)), max_size=5)
+START = pd.Timestamp("2026-01-05", tz="UTC")
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, window=st.integers(0, 4))
+def test_what_is_read_is_what_a_list_would_say(
+    store: ObservationStore, steps: list[Any], window: int
+) -> None:
+    series = f"s{uuid.uuid4().hex}"  # one store for all examples, a series for each
+    naive, now = Naive(), START + 5 * DAY
+    for prints, source, explicit, wait in steps:
+        now += wait * DAY
+        days = pd.DatetimeIndex([START.tz_localize(None) + p[0] * DAY for p in prints]).as_unit("us")
+        known_at = pd.DatetimeIndex([START + p[1] * DAY / 2 + p[0] * DAY for p in prints], tz="UTC")
+        one = Observations(
+            series, source, days, np.array([float(p[2]) for p in prints]), known_at.as_unit("us")
+        )
+        copied = Naive({day: list(rows) for day, rows in naive.rows.items()})
+        try:
+            copied.record(one, explicit, now)
+        except SourceError:
+            with pytest.raises(SourceError, match="two values"):
+                store.record(one, explicit=explicit, now=now, rank=rank)
+            continue
+        naive = copied
+        naive.rows = {day: rows for day, rows in naive.rows.items() if rows}
+        store.record(one, explicit=explicit, now=now, rank=rank)
+    summary = store.summary(now + 30 * DAY).get(series)
+    rows = summary.days + summary.revisions if summary else 0
+    assert rows == sum(map(len, naive.rows.values()))
+    for half_days in range(0, 30, 7):
+        as_of = START + half_days * DAY / 2
+        assert told(store.read((series,), as_of, {series: window})[series]) == naive.read(as_of, window)
+        latest = {day: (day, *rest) for day, *rest in naive.read(as_of, 0)}
+        assert told(store.values(series, as_of)) == list(latest.values())
+
+
+# --- Many at once
+
+WRITER = """
+import sys, time
+import numpy as np, pandas as pd
+from forex_core.data.observations import Observations
+from forex_core.data.store import ObservationStore
+url, who, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+store, until, k = ObservationStore(url), time.monotonic() + seconds, 0
+days = pd.date_range("2020-01-01", periods=50).as_unit("us")
+known = (days + pd.Timedelta(hours=22)).tz_localize("UTC")
+store.names()  # makes the tables
+print("ready", flush=True)
+while time.monotonic() < until:
+    shared = Observations("shared", "best", days + pd.Timedelta(days=50 * k), np.arange(50.0) + k, known)
+    own = Observations(f"own{who}", "best", days, np.arange(50.0) + k, known)
+    store.record([shared, own], rank=lambda series, source: 0, origin=f"{who}/{k}")
+    k += 1
+print(k, flush=True)
+"""
+
+
+def writer(url: str, who: int, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, str(who), str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def whole(url: str) -> None:
+    """No batch is half there, and nothing is there twice."""
+    counted = execute(
+        url,
+        "SELECT b.id, b.rows, count(o.series) FROM batches b LEFT JOIN observations o ON o.batch = b.id "
+        "GROUP BY b.id, b.rows HAVING b.rows <> count(o.series)",
+    )
+    assert counted == []
+    again = "SELECT series, date, available_at FROM observations GROUP BY 1, 2, 3 HAVING count(*) > 1"
+    assert execute(url, again) == []
+    if url.startswith("sqlite"):
+        assert execute(url, "PRAGMA integrity_check") == [("ok",)]
+
+
+def many_at_once(url: str, seconds: float) -> None:
+    writers = [writer(url, who, seconds) for who in range(2)]
+    failures: list[BaseException] = []
+    reads = [0] * 20
+    until = time.monotonic() + seconds
+
+    def reader(who: int) -> None:
+        store = ObservationStore(url)
+        try:
+            while time.monotonic() < until or reads[who] == 0:
+                at = pd.Timestamp.now(tz="UTC")
+                found = store.read(("shared", f"own{who % 2}"), at, {"shared": 15, f"own{who % 2}": 15})
+                assert len(found["shared"]) % 50 == 0
+                reads[who] += 1
+        except BaseException as error:  # noqa: BLE001  told by the test's thread
+            failures.append(error)
+
+    readers = [threading.Thread(target=reader, args=(who,)) for who in range(20)]
+    for one in readers:
+        one.start()
+    for one in readers:
+        one.join()
+    counts = []
+    for process in writers:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        counts.append(int(out.split()[-1]))
+    assert failures == []
+    assert min(counts) > 0
+    assert min(reads) > 0
+    store = ObservationStore(url)
+    assert len(store.values("shared", pd.Timestamp("2100-01-01", tz="UTC"))) == 50 * max(counts)
+    for who, count in enumerate(counts):
+        assert len(store.history(f"own{who}", pd.Timestamp("2020-01-01").date())) == count
+    whole(url)
+
+
+def test_readers_and_writers_do_not_disturb_each_other(url: str) -> None:
+    many_at_once(url, 5)
+
+
+@pytest.mark.slow
+def test_readers_and_writers_do_not_disturb_each_other_for_a_minute(url: str) -> None:
+    many_at_once(url, 60)
+
+
+def test_a_first_start_of_many_at_once_makes_one_store(url: str) -> None:
+    processes = [writer(url, who, 0.5) for who in range(4)]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert execute(url, "SELECT part, version FROM schema_versions") == [("observations", 1)]
+    whole(url)
+
+
+def killed(url: str, times: int) -> None:
+    chance = random.Random(5)
+    for _ in range(times):
+        process = writer(url, 0, 60)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.stderr and process.stderr.read()
+        time.sleep(chance.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        whole(url)
+    store = ObservationStore(url)
+    assert store.record(seen({"2019-01-01": 1.0}, series="after"), now=NOW).total.new == 1
+
+
+def test_a_writer_that_is_killed_leaves_no_half_batch(url: str) -> None:
+    killed(url, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_writer_that_is_killed_fifty_times_leaves_no_half_batch(url: str) -> None:
+    killed(url, 50)
