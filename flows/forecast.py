@@ -22,8 +22,7 @@ from prefect.states import Completed, State
 from flows.logs import connect_logging
 from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.data.bundle import load_bundle
-from forex_core.data.providers import provider
+from forex_core.data.loading import bundle_of
 from forex_core.engine import Engine, Progress, build_engine
 from forex_core.errors import InputError, SourceUnavailable
 from forex_core.report.charts import draw_charts
@@ -65,8 +64,7 @@ def _source_was_unavailable(_task: object, _run: object, state: State[Any]) -> b
 )
 def load(settings: Settings, as_of: date | None) -> MarketBundle:
     """The data bundle; tried again only when the source could not be reached."""
-    source = provider(settings.source, settings.paths, settings.columns)
-    bundle = load_bundle(source, Pair.parse(settings.pair), as_of)
+    bundle = bundle_of(settings, as_of)
     logger.info(
         "bundle loaded: {} rows of {} up to {}, {} repairs",
         len(bundle),

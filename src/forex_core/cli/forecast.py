@@ -18,7 +18,6 @@ from forex_core.cli.app import (
     PathOption,
     SourceOption,
     VerboseOption,
-    bundle_from,
     configure_logging,
     day_of,
     print_document,
@@ -79,16 +78,22 @@ def forecast(
     # Prefect's server needs seconds to get ready, in which everything else is imported and the input is read.
     server = prepare_manual_run(settings.root, verbose=verbose)
 
+    from forex_core.data.loading import bundle_of
     from forex_core.engine import build_engine
     from forex_core.report.text import forecast_tables
 
-    # What is wrong with the input is said before a run is started and recorded.
-    bundle = bundle_from(settings, day)
     engine = build_engine(settings)
-    engine.check(bundle, ahead)
+    bundle = None if settings.is_fetched else bundle_of(settings, day)
+    if bundle is not None:
+        # What is wrong with the input is said before a run is started and recorded.
+        engine.check(bundle, ahead)
+        logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
     if output:
         prepare_folder(output)
-    logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
+
+    def prepare() -> None:
+        if bundle is not None:
+            engine.prepare(bundle)
 
     with progress_bar(f"{settings.pair} {ahead}") as progress:
         from flows.forecast import FLOWS, PROGRESS
@@ -98,9 +103,9 @@ def forecast(
         with ThreadPoolExecutor(1) as pool:
             if server is None:
                 # The numerical libraries, while the flow waits for the answers of the user's server.
-                pool.submit(engine.prepare, bundle)
+                pool.submit(prepare)
             else:
-                engine.prepare(bundle)
+                prepare()
                 with suppress(TrackingError):  # is met again in the flow, which is where it is reported
                     prepare_store(settings)
                 server.wait()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import math
-import sys
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forex_core.cli.app import CsvOption, HorizonArgument, JsonOption, print_document, settings_from
+from forex_core.cli.app import (
+    CsvOption,
+    HorizonArgument,
+    JsonOption,
+    plain,
+    print_listing,
+    refuse_both,
+    settings_from,
+)
 from forex_core.config import Settings
 from forex_core.errors import InputError
 from forex_core.types import HORIZONS, Horizon, Pair
@@ -51,11 +54,11 @@ def list_experiments(as_json: JsonOption = False, as_csv: CsvOption = False) -> 
     from forex_core.report.listing import experiments_rows, experiments_table
     from forex_core.tracking.queries import existing_store, experiments
 
-    _refuse_both(as_json, as_csv)
+    refuse_both(as_json, as_csv)
     with existing_store(_store(settings_from(None, None, None))) as client:
         found = experiments(client) if client else []
-    document = {"experiments": [_plain(asdict(row)) for row in found]}
-    _print(document, as_json, as_csv, experiments_table, experiments_rows)
+    document = {"experiments": [plain(asdict(row)) for row in found]}
+    print_listing(document, as_json, as_csv, experiments_table, experiments_rows)
 
 
 @runs.command(
@@ -90,7 +93,7 @@ def list_runs(
     from forex_core.report.listing import runs_rows, runs_table
     from forex_core.tracking import queries
 
-    _refuse_both(as_json, as_csv)
+    refuse_both(as_json, as_csv)
     ahead, one_pair = Horizon.parse(horizon), Pair.parse(pair) if pair else None
     with queries.existing_store(_store(settings_from(pair, None, None))) as client:
         found = queries.runs(client, one_pair, ahead, last, status) if client else []
@@ -100,7 +103,7 @@ def list_runs(
         "status": status,
         "runs": [_summary(row) for row in found],
     }
-    _print(document, as_json, as_csv, runs_table, runs_rows)
+    print_listing(document, as_json, as_csv, runs_table, runs_rows)
 
 
 @runs.command(
@@ -121,12 +124,12 @@ def show_run(
     from forex_core.report.listing import run_rows, run_tables
     from forex_core.tracking import queries
 
-    _refuse_both(as_json, as_csv)
+    refuse_both(as_json, as_csv)
     with queries.existing_store(_store(settings_from(None, None, None))) as client:
         if client is None:
             raise _nothing_yet(run_id)
         found = queries.run(client, run_id)
-    _print(_whole(found), as_json, as_csv, run_tables, run_rows)
+    print_listing(_whole(found), as_json, as_csv, run_tables, run_rows)
 
 
 @runs.command(
@@ -167,7 +170,7 @@ def best_run(
     from forex_core.report.listing import best_rows, best_table
     from forex_core.tracking import queries
 
-    _refuse_both(as_json, as_csv)
+    refuse_both(as_json, as_csv)
     ahead, settings = Horizon.parse(horizon), settings_from(pair, None, None)
     one_pair, name = Pair.parse(settings.pair), f"{ahead}_rmse" if metric is None else metric
     with queries.existing_store(_store(settings)) as client:
@@ -184,7 +187,7 @@ def best_run(
         "value": found.metrics[name] if found else None,
         "run": _summary(found) if found else None,
     }
-    _print(document, as_json, as_csv, best_table, best_rows)
+    print_listing(document, as_json, as_csv, best_table, best_rows)
 
 
 @runs.command(
@@ -223,7 +226,7 @@ def compare_runs(
     from forex_core.report.listing import comparison_rows, comparison_tables
     from forex_core.tracking import queries
 
-    _refuse_both(as_json, as_csv)
+    refuse_both(as_json, as_csv)
     by_horizon = len(targets) == 1 and targets[0] in map(str, HORIZONS)
     if not by_horizon and (pair is not None or last is not None):
         raise InputError("--pair and --last go with a horizon, such as forex runs compare 7d --last 3")
@@ -250,7 +253,7 @@ def compare_runs(
         "params": {name: list(values) for name, values in compared.params.items()},
         "remarks": list(compared.remarks),
     }
-    _print(document, as_json, as_csv, comparison_tables, comparison_rows)
+    print_listing(document, as_json, as_csv, comparison_tables, comparison_rows)
 
 
 @models.command(
@@ -267,11 +270,11 @@ def list_models(pair: EveryPairOption = None, as_json: JsonOption = False, as_cs
     from forex_core.report.listing import models_rows, models_table
     from forex_core.tracking.queries import existing_store, models
 
-    _refuse_both(as_json, as_csv)
+    refuse_both(as_json, as_csv)
     with existing_store(_store(settings_from(pair, None, None))) as client:
         found = models(client, Pair.parse(pair) if pair else None) if client else []
-    document = {"models": [_plain(asdict(row)) for row in found]}
-    _print(document, as_json, as_csv, models_table, models_rows)
+    document = {"models": [plain(asdict(row)) for row in found]}
+    print_listing(document, as_json, as_csv, models_table, models_rows)
 
 
 def _store(settings: Settings) -> str:
@@ -282,18 +285,13 @@ def _store(settings: Settings) -> str:
     return settings.mlflow_uri
 
 
-def _refuse_both(as_json: bool, as_csv: bool) -> None:
-    if as_json and as_csv:
-        raise InputError("--json and --csv exclude each other; give one of them")
-
-
 def _nothing_yet(run_id: str) -> InputError:
     return InputError(f"no run {run_id}: there are no runs yet; forex forecast 7d makes the first")
 
 
 def _summary(row: RunRow) -> Document:
     """A run as a listing shows it, without its metrics, params and files."""
-    document: Document = _plain(
+    document: Document = plain(
         {name: value for name, value in asdict(row).items() if name not in ("metrics", "params", "artifacts")}
     )
     tags = {name: value for name, value in row.tags.items() if not name.startswith("mlflow.")}
@@ -301,29 +299,5 @@ def _summary(row: RunRow) -> Document:
 
 
 def _whole(row: RunRow) -> Document:
-    document: Document = _plain(asdict(row))
+    document: Document = plain(asdict(row))
     return document | {"window": row.window, "marks": list(row.marks)}
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: times as text, nothing for a number that is not finite."""
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds")
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print(
-    document: Document,
-    as_json: bool,
-    as_csv: bool,
-    render: Callable[[Document], list[Any]],
-    rows: Callable[[Document], list[list[Any]]],
-) -> None:
-    if as_csv:
-        csv.writer(sys.stdout).writerows(rows(document))
-    else:
-        print_document(document, as_json, render)

@@ -41,7 +41,7 @@ def load_bundle(
         InputError: `as_of` lies before the data or in the future.
     """
     release = provider.spot_definition(pair).release
-    instant = _instant(pair, release, as_of)
+    instant = as_of_instant(pair, release, as_of)
     data = provider.load(pair, instant)
     today = as_of if as_of is not None and not isinstance(as_of, datetime) else instant.date()
     spot = _known(data.spot, instant)
@@ -99,8 +99,13 @@ class Limits:
     cure: str = ""
 
 
-def _instant(pair: Pair, release: Release, as_of: date | pd.Timestamp | None) -> pd.Timestamp:
-    now = pd.Timestamp.now(tz="UTC").floor("s")
+def as_of_instant(pair: Pair, release: Release, as_of: date | pd.Timestamp | None) -> pd.Timestamp:
+    """The instant that an as-of stands for: see `load_bundle`.
+
+    Raises:
+        InputError: it lies in the future.
+    """
+    now = pd.Timestamp.now(tz="UTC").ceil("s")  # what was recorded a moment ago is known
     if as_of is None:
         return now
     asked = pd.Timestamp(max(as_of, date.min.replace(year=1900)) if _is_day(as_of) else as_of)

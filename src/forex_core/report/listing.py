@@ -10,12 +10,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from forex_core.report.document import Document
+from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
 from forex_core.report.text import error_size, number
 
 Rows = list[list[Any]]
@@ -59,18 +59,18 @@ def experiments_table(document: Document) -> list[RenderableType]:
     rows = document["experiments"]
     if not rows:
         return [Text("No experiments yet; forex forecast 7d makes the first.")]
-    table = _table("Experiments")
-    _columns(table, "Experiment", "Id", right=("Finished", "Failed", "Other"))
-    _columns(table, "Last run (UTC)")
+    table = new_table("Experiments")
+    add_columns(table, "Experiment", "Id", right=("Finished", "Failed", "Other"))
+    add_columns(table, "Last run (UTC)")
     # Addresses are long words: they have most of a line each, and break only where that does not hold them.
-    files = _table("Where files are kept")
+    files = new_table("Where files are kept")
     files.show_header = False
-    _columns(files, "")
+    add_columns(files, "")
     files.add_column(overflow="fold")
     for row in rows:
         counts = [str(row[name]) for name in ("finished", "failed", "other")]
-        _add(table, row["name"], row["id"], *counts, _minute(row["last_run"]))
-        _add(files, row["name"], row["artifact_location"])
+        add_row(table, row["name"], row["id"], *counts, minute(row["last_run"]))
+        add_row(files, row["name"], row["artifact_location"])
     return [table, Text(), files]
 
 
@@ -112,15 +112,15 @@ def best_rows(document: Document) -> Rows:
 
 def run_tables(document: Document) -> list[RenderableType]:
     """Everything that one run holds."""
-    facts = _table(f"Run {document['id']}")
+    facts = new_table(f"Run {document['id']}")
     facts.show_header = False
-    _columns(facts, "")
+    add_columns(facts, "")
     facts.add_column(overflow="fold")
     for name in (*_RUN_COLUMNS[1:], "window", *_RUN_COLUMNS_LAST):
         value = document[name]
         if value not in (None, []):
-            text = _minute(value) if name in ("started", "ended") else str(_joined(value))
-            _add(facts, name.replace("_", " "), text)
+            text = minute(value) if name in ("started", "ended") else str(_joined(value))
+            add_row(facts, name.replace("_", " "), text)
     parts: list[RenderableType] = [facts]
     for title, values in (
         (
@@ -131,17 +131,17 @@ def run_tables(document: Document) -> list[RenderableType]:
         ("Tags", {n: v for n, v in document["tags"].items() if not n.startswith("mlflow.")}),
         ("Files", {file["path"]: _size(file["bytes"]) for file in document["artifacts"]}),
     ):
-        table = _table(title)
+        table = new_table(title)
         table.show_header = False
         table.add_column(overflow="fold")
         table.add_column(overflow="fold")
         for name, value in values.items():
-            _add(table, name, value)
+            add_row(table, name, value)
         if values:
             parts += [Text(), table]
     missing = [name for name, value in document["metrics"].items() if value is None]
     if missing:
-        parts.append(Text(f"Not a finite number: {', '.join(map(_printable, missing))}"))
+        parts.append(Text(f"Not a finite number: {', '.join(map(one_line, missing))}"))
     return parts
 
 
@@ -161,24 +161,24 @@ def comparison_tables(document: Document) -> list[RenderableType]:
     for start in range(0, len(runs) if document["models"] else 0, _SIDE_BY_SIDE):
         some = slice(start, start + _SIDE_BY_SIDE)
         ids = [row["id"][:8] for row in runs[some]]
-        scores = _table("Models")
-        _columns(scores, "Model", "Score", right=ids)
+        scores = new_table("Models")
+        add_columns(scores, "Model", "Score", right=ids)
         for name, title in _COMPARED:
             for model, entries in document["models"].items():
                 values = [entry and entry[name] for entry in entries[some]]
                 if any(value is not None for value in values):
-                    _add(scores, model, title, *(_score(name, value) for value in values))
+                    add_row(scores, model, title, *(_score(name, value) for value in values))
             scores.add_section()
         parts += [Text(), scores]
     if document["models"]:
         parts += [Text(), _params(document) if document["params"] else Text("No param differs.")]
-    return [*parts, Text(), *(Text(_printable(remark)) for remark in document["remarks"])]
+    return [*parts, Text(), *(Text(one_line(remark)) for remark in document["remarks"])]
 
 
 def _params(document: Document) -> Table:
     """One line a value, with the runs that have it: beside each other no value would keep its words whole."""
     ids = [row["id"][:8] for row in document["runs"]]
-    table = _table("Params that differ")
+    table = new_table("Params that differ")
     table.add_column("Param", overflow="fold")
     table.add_column("Runs", width=len(ids[0]))
     table.add_column("Value", overflow="fold")
@@ -186,7 +186,7 @@ def _params(document: Document) -> Table:
         shown = name
         for value in dict.fromkeys(values):
             having = [one for one, own in zip(ids, values, strict=True) if own == value]
-            _add(table, shown, " ".join(having), "–" if value is None else value)
+            add_row(table, shown, " ".join(having), "–" if value is None else value)
             shown = ""
     return table
 
@@ -209,23 +209,23 @@ def models_table(document: Document) -> list[RenderableType]:
     rows = document["models"]
     if not rows:
         return [Text("No registered models yet; forex forecast makes the first.")]
-    table = _table("Registered models")
-    _columns(table, "Model", right=("Version",))
+    table = new_table("Registered models")
+    add_columns(table, "Model", right=("Version",))
     table.add_column("Aliases")
-    _columns(table, "Run", "Recipe", "Trained to", "Created", "Published")
+    add_columns(table, "Run", "Recipe", "Trained to", "Created", "Published")
     notes = []
     for row in rows:
         short = [(row[name] or "–")[:8] for name in ("run_id", "recipe")]
         dates = [(row[name] or "–")[:10] for name in ("trained_until", "created")]
         published = "yes" if row["published"] == "true" else row["published"] or "–"
-        _add(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
+        add_row(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
         said = {"pinned": row["pin"], "rolled back": row["rolled_back"]}
         notes += [
             f"{row['name']} v{row['version']} {name}: {_reason(tag)}" for name, tag in said.items() if tag
         ]
         if row["status"] != "READY":
             notes.append(f"{row['name']} v{row['version']} is {row['status']}")
-    return [table, *(Text(_printable(note)) for note in notes)]
+    return [table, *(Text(one_line(note)) for note in notes)]
 
 
 def models_rows(document: Document) -> Rows:
@@ -236,21 +236,21 @@ def replay_table(document: Document) -> list[RenderableType]:
     """What became of each spooled run."""
     if not document["entries"]:
         return [Text("Nothing is spooled.")]
-    table = _table("Spooled runs")
-    _columns(table, "Outcome", "Run")
+    table = new_table("Spooled runs")
+    add_columns(table, "Outcome", "Run")
     table.add_column("Entry", overflow="fold")
     table.add_column("Reason", overflow="fold")
     for one in document["entries"]:
-        _add(table, one["outcome"], (one["run_id"] or "–")[:8], one["spool_id"], one["reason"] or "")
+        add_row(table, one["outcome"], (one["run_id"] or "–")[:8], one["spool_id"], one["reason"] or "")
     return [table]
 
 
 def relocation_table(document: Document) -> list[RenderableType]:
     """Rows that were changed, by where the database keeps them."""
-    table = _table("Locations rewritten")
-    _columns(table, "Table and column", right=("Rows",))
+    table = new_table("Locations rewritten")
+    add_columns(table, "Table and column", right=("Rows",))
     for name, count in document["changed"].items():
-        _add(table, name, str(count))
+        add_row(table, name, str(count))
     return [table, Text(f"From {document['from']} to {document['to']}.")]
 
 
@@ -260,17 +260,17 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
     environments: dict[str, list[str]] = {}
     for row in rows:
         environments.setdefault(row["environment"] or "no environment", []).append(row["id"][:8])
-    table = _table(", ".join([title, *(environments if len(environments) == 1 else ())]))
-    _columns(table, "Run", "Started (UTC)", "Status")
-    _columns(table, "Pair" if many else "Origin", right=("RMSE", "MAPE %", "RMSE/RW"))
-    _columns(table, "Model")
+    table = new_table(", ".join([title, *(environments if len(environments) == 1 else ())]))
+    add_columns(table, "Run", "Started (UTC)", "Status")
+    add_columns(table, "Pair" if many else "Origin", right=("RMSE", "MAPE %", "RMSE/RW"))
+    add_columns(table, "Model")
     for row in rows:
         scores, version = row["scores"], row["published_version"] or row["version"]
         champion = "*" if "champion" in row["aliases"] else ""
-        _add(
+        add_row(
             table,
             row["id"][:8],
-            _minute(row["started"]),
+            minute(row["started"]),
             row["status"],
             row["pair" if many else "origin"] or "–",
             _score("rmse", scores["rmse"]),
@@ -283,7 +283,7 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
         notes.insert(0, "* champion")
     if len(environments) > 1:
         notes += [f"{name}: {' '.join(ids)}" for name, ids in environments.items()]
-    return [table, *(Text(_printable(note)) for note in notes)]
+    return [table, *(Text(one_line(note)) for note in notes)]
 
 
 def _market(rows: Sequence[Document]) -> str:
@@ -311,7 +311,7 @@ def _reason(tag: str) -> str:
     """
     try:
         told = json.loads(tag)
-        return f"{told['reason']} ({told['by']}, {_minute(told['at'])})"
+        return f"{told['reason']} ({told['by']}, {minute(told['at'])})"
     except (ValueError, KeyError, TypeError):
         return tag
 
@@ -334,43 +334,8 @@ def _rows(rows: Sequence[Document], columns: Sequence[str]) -> Rows:
     ]
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-    )
-
-
-def _columns(table: Table, *names: str, right: Sequence[str] = ()) -> None:
-    for name in names:
-        table.add_column(Text(name), no_wrap=True)
-    for name in right:
-        table.add_column(Text(name), no_wrap=True, justify="right")
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(_printable(cell)) for cell in cells))
-
-
-def _printable(text: str) -> str:
-    """One line without control characters, which a terminal would obey."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _joined(value: Any) -> Any:
     return " ".join(value) if isinstance(value, list) else value
-
-
-def _minute(instant: str | None) -> str:
-    """
-    >>> _minute("2026-11-20T16:14:58.123000+00:00")
-    '2026-11-20 16:14'
-    """
-    return instant[:16].replace("T", " ") if instant else "–"
 
 
 def _score(name: str, value: float | None) -> str:

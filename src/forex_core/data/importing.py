@@ -1,0 +1,98 @@
+"""Files that a person puts into the store: which series their columns are, and since when their values are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forex_core.calendars import desk_zone
+from forex_core.data.catalogue import IMPORT, SpotKind, entry, spot_name
+from forex_core.data.observations import Observations
+from forex_core.data.providers.csv_files import no_column, read_files
+from forex_core.data.series import PRICE, Series
+from forex_core.errors import InputError
+from forex_core.types import Mask, Pair
+
+
+def observations_of(
+    paths: Sequence[Path],
+    pair: Pair,
+    *,
+    rate: SpotKind = "close",
+    columns: Mapping[str, str] | None = None,
+    needs_pair: bool = False,
+    available_at: pd.Timestamp | None = None,
+    now: pd.Timestamp | None = None,
+) -> tuple[Observations, ...]:
+    """What CSV files hold of each series: the column of the pair is its rate, the others go by their names.
+
+    Args:
+        rate: which rate of the pair its column is.
+        columns: column to series or pair, in any case.
+        needs_pair: refuse files without a column of the pair.
+        available_at: since when all of it is known, a price no earlier than by its release rule; None for the release
+            rule of each series, day by day.
+
+    Raises:
+        InputError: a file cannot be read or is not what it should be.
+    """
+    read, _, ignored = read_files(paths, pair, columns or {})
+    if needs_pair and str(pair) not in read:
+        raise no_column(pair, paths, read)
+    at = now if now is not None else pd.Timestamp.now(tz="UTC")
+    found = tuple(
+        _observed(_name(name, pair, rate), series, available_at, at) for name, series in read.items()
+    )
+    if not any(len(one) for one in found):
+        text = f"; columns of text: {', '.join(ignored)}" if ignored else ""
+        raise InputError(
+            f"nothing in {', '.join(map(str, paths))} is known yet or a number{text}; expected past days with values"
+        )
+    return found
+
+
+def end_of_day(pair: Pair, day: date, now: pd.Timestamp | None = None) -> pd.Timestamp:
+    """The last instant of a day at the pair's desk, or now if that is earlier: what is known "on" a day."""
+    at = now if now is not None else pd.Timestamp.now(tz="UTC")
+    if day > at.tz_convert(desk_zone(pair)).date():
+        raise InputError(f"--available-at {day} lies in the future; expected today or an earlier day")
+    following = pd.Timestamp(day) + pd.Timedelta(days=1)
+    end = following.tz_localize(desk_zone(pair), ambiguous=True, nonexistent="shift_forward")
+    return min(end.tz_convert("UTC") - pd.Timedelta(seconds=1), at)
+
+
+def _name(column: str, pair: Pair, rate: SpotKind) -> str:
+    """The series that a column is: the rate of the pair, else the one of its name, in lower case."""
+    if column == str(pair):
+        return spot_name(pair, rate)
+    return "_".join(column.lower().split())
+
+
+def _observed(
+    name: str, series: Series, available_at: pd.Timestamp | None, now: pd.Timestamp
+) -> Observations:
+    definition = entry(name).definition
+    order = np.argsort(series.dates.to_numpy(), kind="stable")
+    dates, values = series.dates[order], series.values[order]
+    dropped: dict[str, int] = {}
+
+    def keep(good: Mask, reason: str) -> None:
+        nonlocal dates, values
+        if not good.all():
+            dropped[reason] = int((~good).sum())
+            dates, values = dates[good], values[good]
+
+    keep(~np.isnan(values), "empty")
+    keep(np.append(dates[1:] != dates[:-1], True)[: len(dates)], "several rows of one day, the last is taken")
+    keep(np.asarray(definition.release.instants(dates) <= now), "not released yet")
+    released = definition.release.instants(dates)
+    if available_at is None:
+        return Observations(name, IMPORT, dates, values, released, dropped)
+    known = pd.DatetimeIndex([available_at.as_unit("us")] * len(dates))
+    if definition.kind == PRICE:  # which nobody knows before its day is over
+        known = known.where(known > released, released.as_unit("us"))
+    return Observations(name, IMPORT, dates, values, known, dropped, stated=True)

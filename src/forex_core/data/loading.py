@@ -1,0 +1,177 @@
+"""The data of a run: from the source of the settings to the bundle, with what was fetched on the way.
+
+ecb, csv    what the package or the files hold
+store       what the store holds; no network
+live        the store, brought up to date first; as it is where that fails, if it is fresh enough
+auto        live, or where that cannot be had the embedded rates: one or the other as a whole, never a mixture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+
+import pandas as pd
+from loguru import logger
+
+from forex_core.config import Settings
+from forex_core.data.bundle import Limits, load_bundle
+from forex_core.data.catalogue import BCCH, ECB, FRED, MINDICADOR, YAHOO, drivers_of, spot_name
+from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher
+from forex_core.data.providers import provider
+from forex_core.data.providers.stored import StoredProvider
+from forex_core.data.refresh import Progress, Refreshed, Refresher
+from forex_core.data.store import ObservationStore
+from forex_core.errors import DataQualityError, InputError, SourceError, SourceUnavailable
+from forex_core.types import HORIZONS, MarketBundle, Pair, Repair
+
+NEWS, CALENDAR = "news", "calendar"
+OFFLINE = (
+    "Without a network: 'forex data import FILE' and --source store, your files with --source csv --path FILE, "
+    "or the embedded rates with --source ecb"
+)
+
+
+def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
+    """The bundle of a run.
+
+    Raises:
+        SourceUnavailable: nothing could be fetched, and what the store holds is too old.
+        InputError: as `load_bundle`.
+    """
+    pair = Pair.parse(settings.pair)
+    if settings.source == "store":
+        return stored_bundle(settings, pair, as_of)
+    if settings.source == "live":
+        return _live(settings, pair, as_of)
+    if settings.source == "auto":
+        try:
+            return _live(settings, pair, as_of)
+        except (SourceUnavailable, DataQualityError, SourceError) as error:
+            return _embedded(pair, as_of, error)
+    return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of)
+
+
+def stored_bundle(
+    settings: Settings, pair: Pair, as_of: date | None, tried: Sequence[Refreshed] = ()
+) -> MarketBundle:
+    """The bundle of what the store holds, with the headlines and events that it knew."""
+    store = store_of(settings)
+    source = StoredProvider(store, settings.data.rate, settings.data.drivers)
+    limits = Limits(settings.data.required, settings.data.max_age_weekdays, _cure(settings, pair))
+    bundle = load_bundle(source, pair, as_of, limits)
+    since = bundle.as_of - pd.Timedelta(days=settings.data.news_days)
+    until = bundle.as_of + pd.Timedelta(days=max(horizon.days for horizon in HORIZONS) + 1)
+    events = store.events(bundle.as_of, bundle.as_of, until)
+    offline = (Repair(one.name, "offline", None, None, one.why) for one in tried if one.failed)
+    return replace(
+        bundle,
+        news=store.news(bundle.as_of, since),
+        events=tuple(event for event in events if event.currency in (pair.base, pair.quote)),
+        repairs=(*bundle.repairs, *offline),
+    )
+
+
+def store_of(settings: Settings) -> ObservationStore:
+    """The store of the settings."""
+    return ObservationStore(settings.store_url, None if settings.data.store_url else settings.root)
+
+
+def refresh(
+    settings: Settings,
+    names: Sequence[str] | None = None,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Refreshed, ...]:
+    """Bring the store up to date: the series of the pair, or those named; without names, news and events too.
+
+    What a source refuses or is too busy for is in the result, not raised.
+    """
+    pair = Pair.parse(settings.pair)
+    wanted = names or (
+        spot_name(pair, settings.data.rate),
+        *(drivers_of(pair, settings.data.rate) if settings.data.drivers is None else settings.data.drivers),
+    )
+    with sources_of(settings) as sources:
+        refresher = Refresher(store_of(settings), sources.fetchers, settings.data.history_from)
+        done = refresher.refresh(wanted, force=force, progress=progress)
+        if names is None:
+            done += (refresher.refresh_news(sources.news), refresher.refresh_events(sources.events))
+        return done
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everyone that can be asked with the keys of the settings."""
+
+    fetchers: Mapping[str, Fetcher]
+    news: tuple[NewsFetcher, ...]
+    events: tuple[EventFetcher, ...]
+
+
+@contextmanager
+def sources_of(settings: Settings) -> Iterator[Sources]:
+    """The sources of the settings over one HTTP client. A source without the key that it needs is left out."""
+    from forex_core.data.http import HttpClient, Timeouts, user_agent
+    from forex_core.data.providers import bcch, ecb_live, fred, macro_calendar, mindicador, news, yahoo
+
+    data = settings.data
+    at = data.addresses
+    timeouts = Timeouts(read=data.timeout_s, whole=3 * data.timeout_s)
+    agent = user_agent(data.contact or "")
+    with HttpClient(settings.cache_dir / "http", user_agent=agent, timeouts=timeouts) as client:
+        fetchers: dict[str, Fetcher] = {
+            YAHOO: yahoo.YahooFetcher(at.get(YAHOO), timeout_s=data.timeout_s),
+            FRED: fred.FredFetcher(
+                client, data.fred_api_key, at.get(FRED, fred.URL), at.get(FRED, fred.TABLE_URL)
+            ),
+            MINDICADOR: mindicador.MindicadorFetcher(client, at.get(MINDICADOR, mindicador.URL)),
+            ECB: ecb_live.EcbFetcher(client, at.get(ECB, ecb_live.URL)),
+        }
+        if data.bcch_user and data.bcch_password:
+            fetchers[BCCH] = bcch.BcchFetcher(
+                client, data.bcch_user, data.bcch_password, at.get(BCCH, bcch.URL)
+            )
+        feeds = news.FEEDS if data.news_feeds is None else data.news_feeds
+        told: list[NewsFetcher] = [news.RssNews(client, feeds)] if feeds else []
+        if data.news_api_key:
+            told.append(news.NewsApi(client, data.news_api_key, url=at.get(NEWS, news.NEWS_API)))
+        calendar = macro_calendar.MacroCalendar(client, at.get(CALENDAR, macro_calendar.CALENDAR))
+        yield Sources(fetchers, tuple(told) if data.news_days else (), (calendar,))
+
+
+def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:
+    spot = spot_name(pair, settings.data.rate)
+    last = store_of(settings).last_dates((spot,)).get(spot)
+    tried = () if as_of and last and last >= as_of else refresh(settings)
+    try:
+        return stored_bundle(settings, pair, as_of, tried)
+    except InputError as error:
+        unreached = [one for one in tried if one.failed and one.name == spot]
+        if not unreached:
+            raise
+        raise SourceUnavailable(
+            f"no fresh data of {pair}: {unreached[0].why}. And the store: {error} {OFFLINE}"
+        ) from error
+
+
+def _embedded(pair: Pair, as_of: date | None, error: Exception) -> MarketBundle:
+    """The embedded rates alone, saying why; the first error where they do not hold the pair."""
+    try:
+        bundle = load_bundle(provider("ecb"), pair, as_of)
+    except SourceError:
+        raise error from None
+    logger.warning("no live data, the embedded reference rates are used: {}", error)
+    note = f"no live data, so these are the embedded reference rates: {error}"
+    return replace(bundle, repairs=(*bundle.repairs, Repair(str(pair), "offline", None, None, note)))
+
+
+def _cure(settings: Settings, pair: Pair) -> str:
+    if settings.source == "store":
+        return (
+            f"Run 'forex data fetch --pair {pair}', import newer data, or give the --as-of of an earlier day"
+        )
+    return ""
