@@ -74,7 +74,7 @@ def measure(address: Callable[[], str], what: str, scale: float, repeats: int) -
         store.record([series(name, weekdays(), revisions + 1) for name in names], explicit=True)
         loads[revisions] = min(seconds(lambda: store.read(names, AS_OF, windows)) for _ in range(repeats))  # noqa: B023
     figures.append(Figure(f"{what}: load, no revisions", loads[0], "s", LOAD_S))
-    figures.append(Figure(f"{what}: load, each day revised once", loads[1], "s", LOAD_S))
+    figures.append(Figure(f"{what}: load, each day revised once", loads[1], "s"))
     growth = loads[REVISIONS] / loads[1]
     figures.append(Figure(f"{what}: load with {REVISIONS} revisions over one", growth, "times", GROWTH))
     for label, observations in imports(scale).items():

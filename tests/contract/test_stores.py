@@ -217,7 +217,7 @@ def test_news_are_told_as_they_were_known(store: ObservationStore) -> None:
 
 
 def test_events_are_told_as_they_were_known(store: ObservationStore) -> None:
-    soon, later = (Event(NOW + k * DAY, "Rate decision", "USD") for k in (1, 9))
+    soon, later = (Event(NOW + k * DAY, "Rate decision", "USD", "High") for k in (1, 9))
     assert store.record_events([soon, later, soon], now=NOW) == 2
     assert store.record_events([soon], now=NOW + DAY) == 0
     assert store.events(NOW, NOW, NOW + 5 * DAY) == (soon,)

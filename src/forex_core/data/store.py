@@ -229,6 +229,7 @@ _events = sa.Table(
     sa.Column("when", _Instant, primary_key=True),
     sa.Column("title", sa.Text, primary_key=True),
     sa.Column("currency", sa.Text, primary_key=True),
+    sa.Column("impact", sa.Text, nullable=False),
     sa.Column("recorded_at", _Instant, nullable=False),
     sa.Column("batch", sa.BigInteger, nullable=False),
 )
@@ -451,6 +452,7 @@ class ObservationStore:
                             "when": when,
                             "title": title,
                             "currency": currency,
+                            "impact": rows[when, title, currency].impact,
                             "recorded_at": at,
                             "batch": batch,
                         }
@@ -587,7 +589,7 @@ class ObservationStore:
         e = _events.c
         with self._reading() as connection:
             rows = connection.execute(
-                sa.select(e.when, e.title, e.currency)
+                sa.select(e.when, e.title, e.currency, e.impact)
                 .where(e.when >= start, e.when <= end, e.recorded_at <= as_of)
                 .order_by(e.when, e.title, e.currency)
             )

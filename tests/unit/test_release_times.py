@@ -1,0 +1,95 @@
+"""When values become known, and what a run at eight in Santiago therefore uses."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from forex_core.calendars import next_weekday, origin_instant, origin_instants
+from forex_core.data import series as rules
+from forex_core.data.bundle import load_bundle
+from forex_core.data.catalogue import ENTRIES, entry
+from forex_core.testing import TableProvider, synthetic_table
+from forex_core.types import Pair
+
+USDCLP = Pair("USD", "CLP")
+# Chile puts its clocks back on 2024-04-07 and forward on 2024-09-08, the US forward on 03-10 and back on 11-03, the
+# European Union forward on 03-31 and back on 10-27.
+ODD_DAYS = [
+    *pd.bdate_range("2024-02-27", "2024-03-15"),  # a 29 February, clocks in New York
+    *pd.bdate_range("2024-03-28", "2024-04-10"),  # in Frankfurt, then in Santiago
+    *pd.bdate_range("2024-09-05", "2024-09-11"),
+    *pd.bdate_range("2024-10-24", "2024-11-06"),
+    *pd.bdate_range("2023-12-27", "2024-01-04"),  # a year's end
+    *pd.bdate_range("2024-12-27", "2025-01-03"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "day", "instant"),
+    [
+        (rules.MARKET_CLOSE, "2024-03-08", "2024-03-08 22:00"),
+        (rules.MARKET_CLOSE, "2024-03-11", "2024-03-11 21:00"),
+        (rules.MARKET_CLOSE, "2024-11-01", "2024-11-01 21:00"),
+        (rules.MARKET_CLOSE, "2024-11-04", "2024-11-04 22:00"),
+        (rules.ECB_FIXING, "2024-03-28", "2024-03-28 15:15"),
+        (rules.ECB_FIXING, "2024-04-02", "2024-04-02 14:15"),
+        (rules.OBSERVED_RATE, "2024-04-05", "2024-04-05 21:00"),
+        (rules.OBSERVED_RATE, "2024-04-08", "2024-04-08 22:00"),
+        (rules.DECIDED_RATE, "2024-09-06", "2024-09-06 22:00"),
+        (rules.DECIDED_RATE, "2024-09-09", "2024-09-09 21:00"),
+        (rules.NEXT_BUSINESS_DAY, "2024-03-08", "2024-03-11 20:15"),
+        (rules.NEXT_BUSINESS_DAY, "2024-12-31", "2025-01-01 21:15"),
+        (rules.MONTHLY_AVERAGE, "2024-02-29", "2024-03-10 12:00"),
+        (rules.MONTHLY_AVERAGE, "2023-12-01", "2024-01-10 12:00"),
+        (rules.INFLATION, "2024-02-29", "2024-03-09 12:00"),
+        (rules.COPPER_CASH, "2024-02-28", "2024-02-29 15:00"),
+        (rules.COPPER_CASH, "2024-03-01", "2024-03-04 15:00"),
+        (rules.WEEKLY_H10, "2024-02-26", "2024-03-05 21:15"),
+        (rules.WEEKLY_H10, "2024-03-08", "2024-03-12 20:15"),
+    ],
+)
+def test_rules_follow_the_clocks_of_their_own_place(rule: rules.Release, day: str, instant: str) -> None:
+    (known,) = rule.instants(pd.DatetimeIndex([day]))
+    assert known == pd.Timestamp(instant, tz="UTC")
+
+
+@pytest.mark.parametrize("name", ["usdclp_close", "usdclp_observed", "copper", "vix"])
+@pytest.mark.parametrize("day", ODD_DAYS, ids=lambda day: f"{day:%Y-%m-%d}")
+def test_at_eight_in_santiago_yesterdays_value_is_known_and_todays_is_not(
+    name: str, day: pd.Timestamp
+) -> None:
+    today = next_weekday(day.date())
+    eight = origin_instant(USDCLP, day.date())
+    assert eight.tz_convert("America/Santiago").strftime("%Y-%m-%d %H:%M") == f"{today} 08:00"
+    yesterdays, todays = entry(name).definition.release.instants(pd.DatetimeIndex([day, pd.Timestamp(today)]))
+    assert yesterdays < eight < todays
+
+
+@pytest.mark.parametrize(
+    "day", ["2024-02-29", "2024-03-01", "2024-03-11", "2024-04-08", "2024-09-09", "2024-11-04", "2025-01-02"]
+)
+def test_a_run_at_eight_in_santiago_ends_with_the_close_before(day: str) -> None:
+    table = synthetic_table(700, start="2022-09-01")
+    eight = pd.Timestamp(f"{day} 08:00", tz="America/Santiago")
+    bundle = load_bundle(TableProvider(table), USDCLP, eight)
+    before = pd.Timestamp(day) - pd.offsets.BDay(1)
+    assert bundle.dates[-1] == before
+    assert bundle.spot[-1] == table.loc[table["Date"] == f"{before:%Y-%m-%d}", "USDCLP"].item()
+    assert bundle.instants[-1] == eight.tz_convert("UTC")
+
+
+@pytest.mark.parametrize("name", [*ENTRIES, "usdclp_close", "usdclp_observed", "eurusd_reference"])
+def test_what_is_of_a_later_day_is_never_known_earlier(name: str) -> None:
+    days = pd.bdate_range("2019-12-30", "2026-12-31")
+    known = entry(name).definition.release.instants(days)
+    assert known.is_monotonic_increasing
+    assert (known >= days.tz_localize("UTC")).all(), "nothing is known before its day begins"
+
+
+def test_rows_speak_in_order_through_every_change_of_the_clocks() -> None:
+    days = pd.bdate_range("2015-01-01", "2026-12-31")
+    for pair in (USDCLP, Pair("EUR", "USD"), Pair("USD", "JPY")):
+        instants = origin_instants(pair, days)
+        assert instants.is_monotonic_increasing
+        assert instants.is_unique
