@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from forex_core.testing import synthetic_table
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+SOURCES = ("yahoo", "fred", "mindicador", "ecb", "calendar")
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -31,9 +33,18 @@ def test_readme_names_commands() -> None:
 
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
 def test_readme_commands_run(command: list[str], forex: Forex, tmp_path: Path) -> None:
-    table = synthetic_table(900)
+    table = synthetic_table(900, start="2021-01-18")
+    assert table["Date"].iloc[-1] >= "2024-06-28", "the day that the README asks for"
     table[["Date", "USDCLP", "Copper"]].to_csv(tmp_path / "market.csv", index=False)
     table[["Date", "VIX"]].to_csv(tmp_path / "rates.csv", index=False)
+    if "store" in command:
+        assert forex("data", "import", "market.csv", "--pair", "USDCLP").returncode == 0
+    if "live" in command:  # no test asks the network; without one the command says what goes
+        gone = {"FOREX_DATA__ADDRESSES": json.dumps(dict.fromkeys(SOURCES, "http://nowhere.invalid"))}
+        done = forex(*command, **gone, FOREX_DATA__NEWS_DAYS="0")
+        assert done.returncode == 1
+        assert "Without a network: 'forex data import FILE' and --source store" in done.stderr
+        return
     done = forex(*command)
     assert done.returncode == 0, done.stderr
     if command[0] in ("forecast", "evaluate"):
