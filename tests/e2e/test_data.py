@@ -166,7 +166,7 @@ class TestBundle:
         stored = bundle_of(load_settings(pair="USDCLP", source="store"), as_of)
         for name in ("dates", "instants", "spot", "truth", "truth_known"):
             np.testing.assert_array_equal(getattr(stored, name), getattr(file, name))
-        names = {"copper": "Copper", "oil": "Oil", "lithium_price": "lithium price"}
+        names = {"copper": "copper", "oil": "oil", "lithium_price": "lithium price"}
         assert set(stored.driver_names) == set(names)
         for name, column in names.items():
             np.testing.assert_array_equal(

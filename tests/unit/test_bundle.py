@@ -420,11 +420,11 @@ class TestRealData:
         moves = np.abs(np.diff(np.log(real.spot)))
         assert moves.max() < np.log(1.15)
         assert real.driver_names == (
-            "Copper",
-            "Oil",
-            "DXY",
-            "SP500",
-            "VIX",
+            "copper",
+            "oil",
+            "dxy",
+            "sp500",
+            "vix",
             "fed_rate",
             "chile_rate",
             "rate_differential",
@@ -452,10 +452,10 @@ class TestRealData:
         assert real.until(then.as_of).fingerprint == then.fingerprint
 
     def test_negative_oil_is_alive(self, real: MarketBundle) -> None:
-        oil = real.drivers[:, real.driver_names.index("Oil")]
+        oil = real.drivers[:, real.driver_names.index("oil")]
         assert oil[at(real, "2020-04-20")] == pytest.approx(-37.63, abs=0.01)
         assert (oil < 0).sum() == 1
-        assert [r for r in real.repairs if r.series == "Oil"] == []
+        assert [r for r in real.repairs if r.series == "oil"] == []
 
     @pytest.mark.parametrize(("month", "least"), [("2019-11", 0.03), ("2020-03", 0.02), ("2022-07", 0.12)])
     def test_real_jumps_are_kept(

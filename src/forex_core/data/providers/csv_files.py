@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forex_core.data.series import DERIVED, Definition, MarketData, Series, definition_of
+from forex_core.data.series import DEFINITIONS, DERIVED, Definition, MarketData, Series, definition_of
 from forex_core.errors import DataQualityError, SourceError, SourceUnavailable
 from forex_core.types import Array, Pair, Source
 
@@ -111,6 +111,8 @@ def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> tuple[list[Seri
         name = renamed.get(column.lower(), column).strip()
         if name.upper().replace("/", "") == str(pair):
             name = str(pair)
+        elif name.lower() in DEFINITIONS:  # one name for a series, from whatever source it comes
+            name = name.lower()
         values = _numbers(path, column, table.iloc[:, position], required=name == str(pair))
         if values is None:
             ignored.append(name)
