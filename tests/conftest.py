@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 import os
@@ -16,8 +17,8 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,25 +53,111 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Prefect server of the session's own, started once."""
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-    from prefect.testing.utilities import prefect_test_harness
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that every worker of pytest-xdist sees, for what one of them makes for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "of_all_workers"
+    folder.mkdir(exist_ok=True)
+    return folder
 
-    with prefect_test_harness(server_startup_timeout=120):
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
+class SharedPrefect:
+    """A Prefect server for all workers: the first that asks starts it, and it ends with the last that has it.
+
+    Its standard input is a named pipe that each user holds open; the kernel closes it for one that is killed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = folder / "prefect.lock"
+        with locked(self._lock):
+            # Whoever has the server shares this lock; who can have it alone is the first, or the first again.
+            self._users = (folder / "prefect.users").open("a")
+            with suppress(BlockingIOError):
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._start(folder)
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            self.home, self.api_url = (folder / "prefect.address").read_text().split("\n")
+            if not hasattr(self, "_open"):
+                self._open = os.open(Path(self.home) / "users", os.O_WRONLY)
+
+    def _start(self, folder: Path) -> None:
+        home = Path(tempfile.mkdtemp(prefix="prefect-", dir=folder))
+        os.mkfifo(home / "users")
+        reading = os.open(
+            home / "users", os.O_RDONLY | os.O_NONBLOCK
+        )  # else it waits for the first that writes
+        self._open = os.open(home / "users", os.O_WRONLY)
+        os.set_blocking(reading, True)
+        log = os.open(home / "log", os.O_WRONLY | os.O_CREAT)
+        settings = {
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        }
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.set_inheritable(True)
+            # Not by subprocess, which would complain of a child that outlives this worker.
+            os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", str(ROOT / "flows" / "server.py"), str(listening.fileno())],
+                {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | settings,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((reading, 0), (log, 1), (log, 2))],
+                setsid=True,
+            )
+            api_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        os.close(reading)
+        os.close(log)
+        try:
+            urllib.request.urlopen(f"{api_url}/health", timeout=120).close()
+        except OSError as error:
+            raise AssertionError((home / "log").read_text()) from error
+        (folder / "prefect.address").write_text(f"{home}\n{api_url}")
+
+    def close(self) -> None:
+        with locked(self._lock):  # a new user finds all of the old ones, or none
+            os.close(self._open)
+            self._users.close()
+
+
 @pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefect_server(of_all_workers: Path) -> Iterator[None]:
+    """The session's own Prefect server, in the settings and in the environment."""
+    server = SharedPrefect(of_all_workers)
+    os.environ |= {"PREFECT_HOME": server.home, "PREFECT_API_URL": server.api_url}
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server.api_url}):  # Prefect may have been imported before
+        yield
+        # What their threads still hold would be sent to nobody, and each would complain at the end of the process.
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=30)
+        EventsWorker.drain_all(timeout=30)
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(of_all_workers: Path) -> Path:
     """A database with MLflow's schema and nothing in it, to be copied: making one takes seconds."""
     from forex_core.tracking import open_store
     from forex_core.tracking.store import release
 
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    release(f"sqlite:///{path}")
+    path = of_all_workers / "mlflow.db"
+    with locked(of_all_workers / "mlflow.lock"):
+        if not path.is_file():
+            making = f"sqlite:///{of_all_workers / 'making.db'}"
+            open_store(making)
+            release(making)
+            (of_all_workers / "making.db").rename(path)
     return path
 
 
@@ -370,6 +457,28 @@ def _tiny(pipeline: str, levels: list[float], own: dict[str, Any]) -> dict[str, 
         "chronos_pipeline_class": pipeline,
         "chronos_config": {**patches, "quantiles": levels, **own},
     }
+
+
+@pytest.fixture(scope="session")
+def kept_pictures() -> Iterator[None]:
+    """Charts are drawn by the renderer once for every set of names, and its pictures are given out again for others.
+
+    A process that draws takes more than a second, as much as the rest of a flow run, where no test looks at what is
+    drawn; tests/unit/test_report.py does.
+    """
+    from forex_core.report import drawing
+
+    renderer, kept = drawing._ask, dict[tuple[str, ...], dict[str, Any]]()
+
+    def ask(request: Mapping[str, Any]) -> dict[str, Any]:
+        names = (*request["specs"], str(request["script"]))
+        if names not in kept:
+            kept[names] = renderer(request)
+        return kept[names]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "_ask", ask)
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import sklearn.ensemble
 from scipy.stats import norm
+from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from forex_core.config import MEMBERS, ChronosConfig, EngineConfig
@@ -52,6 +54,27 @@ def one_thread() -> Iterator[None]:
     import_libraries()
     with threadpool_limits(1):
         yield
+
+
+ALL_TREES = HistGradientBoostingRegressor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees() -> Iterator[None]:
+    """A tenth of the rounds and a fifth of the bins, which cost most: what trees are given, and when, is the same."""
+
+    def coarse(**settings: Any) -> HistGradientBoostingRegressor:
+        return ALL_TREES(**settings | {"max_iter": 6, "max_bins": 12})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.ensemble, "HistGradientBoostingRegressor", coarse)
+        yield
+
+
+@pytest.fixture
+def all_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published."""
+    monkeypatch.setattr(sklearn.ensemble, "HistGradientBoostingRegressor", ALL_TREES)
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +195,11 @@ def test_other_levels_and_steps_are_answered_as_asked(
 
 
 def test_the_same_question_gets_the_same_bits(
-    member: Forecaster, bundle: MarketBundle, request: pytest.FixtureRequest
+    member: Forecaster, bundle: MarketBundle, usual: dict[str, Array], request: pytest.FixtureRequest
 ) -> None:
-    first = ask(member, bundle)
-    np.testing.assert_array_equal(ask(member, bundle), first)
-    np.testing.assert_array_equal(ask(build(member.name, request), bundle), first)
+    of_another = usually(build(member.name, request), bundle, usual)
+    np.testing.assert_array_equal(ask(member, bundle), of_another)
+    np.testing.assert_array_equal(ask(member, bundle), of_another)
 
 
 def test_an_origin_alone_gets_the_bits_it_gets_among_others(
@@ -191,6 +214,21 @@ def test_an_origin_alone_gets_the_bits_it_gets_among_others(
 @pytest.mark.parametrize("day", [BEFORE_ANCHOR, ANCHOR], ids=["before_anchor", "anchor"])
 def test_nothing_after_an_origin_reaches_it(member: Forecaster, table: pd.DataFrame, day: date) -> None:
     assert leaks(member, table, day) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("all_trees")
+def test_all_trees_are_held_to_the_same(
+    table: pd.DataFrame, bundle: MarketBundle, request: pytest.FixtureRequest
+) -> None:
+    trees = build("gradient_boosting", request)
+    among = ask(trees, bundle)
+    np.testing.assert_array_equal(ask(build("gradient_boosting", request), bundle), among)
+    np.testing.assert_array_equal(ask(trees, bundle, (ANCHOR,))[0], among[DAYS.index(ANCHOR)])
+    for day in (BEFORE_ANCHOR, ANCHOR):
+        assert leaks(trees, table, day) == []
+        assert leaks(trees, yet_to_start(table, day), day) == []
+    assert leaks(trees, held_back(table, ANCHOR), ANCHOR) == []
 
 
 def test_a_print_held_back_at_the_origin_does_not_reach_it(member: Forecaster, table: pd.DataFrame) -> None:
@@ -582,6 +620,7 @@ def test_a_driver_that_starts_late_costs_the_others_nothing(
         np.testing.assert_array_equal(answers.quantiles, alone.quantiles)
 
 
+@pytest.mark.usefixtures("all_trees")
 @pytest.mark.parametrize("name", [name for name in MEMBERS if name not in ("random_walk", "chronos")])
 def test_bands_before_calibration_have_the_size_of_the_errors(
     name: str, request: pytest.FixtureRequest

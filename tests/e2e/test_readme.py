@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forex_core.config import EngineConfig
 from forex_core.testing import synthetic_table
 
 ROOT = Path(__file__).parents[2]
@@ -31,21 +33,47 @@ def test_readme_names_commands() -> None:
     assert len(readme_commands()) >= 4
 
 
+LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=60, warmup_origins=8)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's data folder."""
+    return tmp_path_factory.mktemp("reader") / "data"
+
+
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
-def test_readme_commands_run(command: list[str], forex: Forex, tmp_path: Path) -> None:
+def test_readme_commands_run(
+    command: list[str], forex: Forex, tmp_path: Path, reader: Path, prefect_server: None
+) -> None:
+    """In one data folder, with a light engine and a Prefect server that runs already; the test below has none of it."""
+    own = {"FOREX_DATA_DIR": str(reader), "FOREX_ENGINE": LIGHT.model_dump_json()}
+    own["PREFECT_API_URL"] = os.environ["PREFECT_API_URL"]
+    run_readme_command(command, forex, tmp_path, **own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [c for c in readme_commands() if c[0] in ("forecast", "evaluate")], ids=" ".join
+)
+def test_readme_commands_run_as_they_stand(command: list[str], forex: Forex, tmp_path: Path) -> None:
+    run_readme_command(command, forex, tmp_path)
+
+
+def run_readme_command(command: list[str], forex: Forex, tmp_path: Path, **own: str) -> None:
     table = synthetic_table(900, start="2021-01-18")
     assert table["Date"].iloc[-1] >= "2024-06-28", "the day that the README asks for"
     table[["Date", "USDCLP", "Copper"]].to_csv(tmp_path / "market.csv", index=False)
     table[["Date", "VIX"]].to_csv(tmp_path / "rates.csv", index=False)
     if "store" in command:
-        assert forex("data", "import", "market.csv", "--pair", "USDCLP").returncode == 0
+        assert forex("data", "import", "market.csv", "--pair", "USDCLP", **own).returncode == 0
     if "live" in command:  # no test asks the network; without one the command says what goes
         gone = {"FOREX_DATA__ADDRESSES": json.dumps(dict.fromkeys(SOURCES, "http://nowhere.invalid"))}
-        done = forex(*command, **gone, FOREX_DATA__NEWS_DAYS="0")
+        done = forex(*command, **gone, **own, FOREX_DATA__NEWS_DAYS="0")
         assert done.returncode == 1
         assert "Without a network: 'forex data import FILE' and --source store" in done.stderr
         return
-    done = forex(*command)
+    done = forex(*command, **own)
     assert done.returncode == 0, done.stderr
     if command[0] in ("forecast", "evaluate"):
         assert "rolling origins" in done.stdout

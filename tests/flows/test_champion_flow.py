@@ -34,7 +34,7 @@ from forex_core.tracking.registry import Pin
 from forex_core.tracking.store import release
 from forex_core.types import LEVELS, Horizon
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.usefixtures("kept_pictures"), pytest.mark.timeout(280)]
 
 WEEK = Horizon(7)
 MODEL = "usdclp-7d"

@@ -17,7 +17,7 @@ from forex_core.tracking.registry import Pin, Registry, registry_from_settings
 from forex_core.types import Horizon
 
 pytestmark = [
-    pytest.mark.usefixtures("prefect_server", "light"),
+    pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"),
     pytest.mark.timeout(280),
 ]
 

@@ -14,7 +14,7 @@ from forex_core.errors import ConfigError, InputError, TrackingError
 from forex_core.tracking import Registry, Standing, registry_from_settings
 from forex_core.types import Horizon
 
-pytestmark = [pytest.mark.usefixtures("prefect_server", "light"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"), pytest.mark.timeout(280)]
 
 LIGHT = EngineConfig(
     members=("random_walk", "theta", "drivers"),

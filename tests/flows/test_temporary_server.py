@@ -35,27 +35,24 @@ def server() -> Iterator[TemporaryServer]:
     started.stop()
 
 
+@pytest.mark.parametrize("falls", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
-    server: TemporaryServer, tmp_path: Path
+    server: TemporaryServer, falls: bool, tmp_path: Path
 ) -> None:
+    """One that falls while it starts is started again."""
+    address, first = server.api_url, server._process
+    if falls:
+        first.kill()
     server.wait()
-    with urllib.request.urlopen(f"{server.api_url}/health", timeout=10) as answer:
+    assert (server._process is not first) == falls
+    assert server.api_url == address
+    with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
         assert answer.read() == b"true"
     assert (tmp_path / "prefect" / "prefect.db").is_file()
     server.stop()
     server.stop()
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"{server.api_url}/health", timeout=10)
-
-
-def test_one_that_falls_while_it_starts_is_started_again(server: TemporaryServer) -> None:
-    address, fallen = server.api_url, server._process
-    fallen.kill()
-    server.wait()
-    assert server._process is not fallen
-    assert server.api_url == address
-    with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
-        assert answer.read() == b"true"
+        urllib.request.urlopen(f"{address}/health", timeout=10)
 
 
 def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> None:
@@ -64,10 +61,21 @@ def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> No
     assert not process.is_running()
 
 
-def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PREFECT_API_DATABASE_TIMEOUT", "{}"),  # not a number, which is found before anything is set up
+        pytest.param(
+            "PREFECT_API_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:///{}/p.db", marks=pytest.mark.slow
+        ),
+    ],
+    ids=["setting", "database"],
+)
+def test_a_server_that_cannot_start_says_why(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    database = f"sqlite+aiosqlite:///{tmp_path / 'file' / 'prefect.db'}"
-    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database)
+    monkeypatch.setenv(name, value.format(tmp_path / "file"))
     started = TemporaryServer()
     try:
         with pytest.raises(ForexError, match=r"did not start .*PREFECT_API_URL"):
@@ -76,16 +84,19 @@ def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tm
         started.stop()
 
 
-def test_it_ends_with_a_process_that_is_killed() -> None:
+@pytest.mark.parametrize("ready", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_it_ends_with_a_process_that_is_killed(ready: bool) -> None:
     code = """
-import time
+import sys, time
 from flows.server import TemporaryServer
 server = TemporaryServer()
-server.wait()
+if sys.argv[1] == "True":
+    server.wait()
 print(server._process.pid, flush=True)
 time.sleep(100)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", code, str(ready)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         orphan = psutil.Process(int(parent.stdout.readline()))
         parent.kill()

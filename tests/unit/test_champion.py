@@ -56,9 +56,18 @@ POOR = {"members": ("random_walk", "drivers")}
 """On the table below the member that this lacks is the best by far."""
 
 
+ANSWERS: list[Path] = []
+"""Folder of the members' answers, which are computed once for all tests here."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    ANSWERS[:] = [tmp_path_factory.mktemp("answers")]
+
+
 def engine(cache: Path | None = None, **changes: Any) -> Engine:
     config = BASE.model_copy(update=changes)
-    kept = AnswerCache(cache, library_versions()) if cache else None
+    kept = AnswerCache(cache or ANSWERS[0], library_versions())
     return Engine(config, build_members(config, CHRONOS), cache=kept)
 
 

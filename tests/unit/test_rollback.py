@@ -44,6 +44,7 @@ from forex_core.tracking import (
 from forex_core.tracking import rollback as room
 from forex_core.tracking.packaging import save_model
 from forex_core.tracking.registry import FILES_TAG, Pin
+from forex_core.tracking.store import release
 from forex_core.types import LEVELS, Horizon, MarketBundle, Pair, State
 
 NAME = "usdclp-7d"
@@ -216,9 +217,22 @@ class Court:
         return list(self.registry.client.search_runs([experiment.experiment_id], order_by=order))
 
 
+@pytest.fixture(scope="module")
+def live_store(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a store that stays open for all tests here, since opening one takes longer than most of them."""
+    path = tmp_path_factory.mktemp("live") / "mlflow.db"
+    shutil.copyfile(migrated_sqlite, path)
+    yield f"sqlite:///{path}"
+    release(f"sqlite:///{path}")
+
+
 @pytest.fixture
-def court(sqlite_store: str, shelf: Shelf, tmp_path: Path) -> Court:
-    return Court(sqlite_store, shelf, tmp_path / "data")
+def court(live_store: str, migrated_sqlite: Path, shelf: Shelf, tmp_path: Path) -> Court:
+    """With nothing in its store."""
+    (tmp_path / "data").mkdir()
+    made = Court(live_store, shelf, tmp_path / "data")
+    made.replace_database(migrated_sqlite)
+    return made
 
 
 @contextmanager
@@ -558,15 +572,25 @@ class TestRefusals:
         [
             (shutil.rmtree, r"the files of version 2 of usdclp-7d are not at .*; restore them from a backup"),
             (lambda f: (f / "MLmodel").unlink(), "lacks MLmodel or its code; restore its files"),
-            (lambda f: shutil.rmtree(f / "code"), "lacks MLmodel or its code"),
+            pytest.param(
+                lambda f: shutil.rmtree(f / "code"), "lacks MLmodel or its code", marks=pytest.mark.slow
+            ),
             (lambda f: (f / "artifacts" / "specification.json").unlink(), "cannot be used: .*No such file"),
             (lambda f: _cut(f / "artifacts" / "specification.json"), "this is no specification of a model"),
             (
                 lambda f: _append(f / "code/forex_core/models/random_walk.py"),
                 "are not those that were registered",
             ),
-            (lambda f: _append(f / "code/forex_core/specification.py"), "are not those that were registered"),
-            (lambda f: (f / "forecast_model.py").unlink(), "are not those that were registered"),
+            pytest.param(
+                lambda f: _append(f / "code/forex_core/specification.py"),
+                "are not those that were registered",
+                marks=pytest.mark.slow,
+            ),
+            pytest.param(
+                lambda f: (f / "forecast_model.py").unlink(),
+                "are not those that were registered",
+                marks=pytest.mark.slow,
+            ),
             (lambda f: _edit(f / "artifacts" / "specification.json"), "are not those that were registered"),
         ],
     )
@@ -652,11 +676,11 @@ class TestRefusals:
     def test_while_another_process_is_at_it(self, court: Court) -> None:
         court.reign()
         program = (
-            "import sys; from forex_core.tracking import Registry\n"
-            "with Registry(sys.argv[1]).lock(sys.argv[2]): print('held', flush=True); sys.stdin.read()"
+            "import sys; from forex_core.tracking.store import store_lock\n"
+            "with store_lock(*sys.argv[1:]): print('held', flush=True); sys.stdin.read()"
         )
         with subprocess.Popen(
-            [sys.executable, "-c", program, court.uri, NAME],
+            [sys.executable, "-c", program, court.uri, f"change-of-champion-{NAME}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
