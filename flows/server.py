@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -108,15 +109,17 @@ class TemporaryServer:
     @property
     def _last_error(self) -> str:
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        said = [line.strip() for line in self._errors.read().decode(errors="replace").split("\n")]
+        named = [line for line in said if re.match(r"[\w.]+(Error|Exception)\b", line)]
+        return next((line for line in reversed(named or said) if line), "it said nothing")
 
 
 def _serve(descriptor: int) -> None:
     served: list[uvicorn.Server] = []
 
     def end_with_parent() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not through sys.stdin: Python cannot end while a thread waits in it
+            pass
         if not served:  # still importing, nothing to be undone
             os._exit(0)
         served[0].should_exit = True

@@ -62,23 +62,27 @@ def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "why"),
     [
-        ("PREFECT_API_DATABASE_TIMEOUT", "{}"),  # not a number, which is found before anything is set up
+        # Not a number, which is found before anything is set up.
+        ("PREFECT_API_DATABASE_TIMEOUT", "{}", "ServerDatabaseSettings"),
         pytest.param(
-            "PREFECT_API_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:///{}/p.db", marks=pytest.mark.slow
+            "PREFECT_API_DATABASE_CONNECTION_URL",
+            "sqlite+aiosqlite:///{}/p.db",
+            "unable to open database file",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["setting", "database"],
 )
 def test_a_server_that_cannot_start_says_why(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv(name, value.format(tmp_path / "file"))
     started = TemporaryServer()
     try:
-        with pytest.raises(ForexError, match=r"did not start .*PREFECT_API_URL"):
+        with pytest.raises(ForexError, match=rf"did not start .*{why}.*PREFECT_API_URL"):
             started.wait()
     finally:
         started.stop()
