@@ -7,7 +7,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
@@ -153,6 +153,22 @@ def _run(bundle: MarketBundle, horizon: Horizon | None = None) -> ForecastRun:
         settings={"seed": 7, "calibration": {"gamma": [0.05, 0.03]}, "versions": {"numpy": "2.4.6"}},
         timings={"load": 1.234},
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def renderer() -> Iterator[Callable[..., dict[str, Any]]]:
+    """The renderer, a process that takes a second, which is asked the same only once."""
+    asked, kept = drawing._ask, dict[str, dict[str, Any]]()
+
+    def once(request: Mapping[str, Any]) -> dict[str, Any]:
+        text = json.dumps(request)
+        if text not in kept:
+            kept[text] = asked(request)
+        return kept[text]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "_ask", once)
+        yield asked
 
 
 @pytest.fixture(scope="module")
@@ -341,11 +357,24 @@ def _specs(page: str) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def test_equal_inputs_give_equal_files(run: ForecastRun, bundle: MarketBundle, page: str) -> None:
+def test_equal_inputs_give_equal_files(
+    run: ForecastRun,
+    bundle: MarketBundle,
+    page: str,
+    renderer: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images = draw_charts(run, bundle).images
     drawing._draw.cache_clear()
+    asked: list[Mapping[str, Any]] = []
+
+    def again(request: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return renderer(request)
+
+    monkeypatch.setattr(drawing, "_ask", again)
     assert render_report(run, bundle, run_id=RUN_ID, generated_at=MADE) == page
-    drawing._draw.cache_clear()
+    assert len(asked) == 1
     assert draw_charts(run, bundle).images == images
 
 
@@ -461,8 +490,15 @@ def saved(tmp_path: Path, run: ForecastRun) -> Callable[[str], str]:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_in_a_browser(chromium: Browser, saved: Callable[[str], str], width: int, scheme: Any) -> None:
     address = saved(HOSTILE)
     page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -472,7 +508,7 @@ def test_in_a_browser(chromium: Browser, saved: Callable[[str], str], width: int
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    page.wait_for_function("document.querySelectorAll('.chart.is-live .live svg').length === 5")
+    page.locator(".chart.is-live .live svg").nth(4).wait_for()
     fan = page.locator("[data-chart=fan] .live svg")
     fan.scroll_into_view_if_needed()
     box = fan.bounding_box()

@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from forex_core.report.document import price_decimals
+from forex_core.calendars import desk_zone
+from forex_core.report.document import day_words, events_ahead, plain, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
-from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, ForecastRun, MarketBundle
+from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
 Row = dict[str, Any]
 Layers = alt.LayerChart | alt.FacetChart
@@ -53,6 +54,14 @@ HISTORY_ROWS = (60, 120)
 """Rows of history in the fan chart: six times the path within these bounds, so that a short fan stays visible."""
 
 DRIVER_ROWS = 120
+
+MARKED_DAYS = 8
+"""With more days of events than these, the fan chart leaves out what is known to be of low impact."""
+
+CROWDED_DAYS = 210
+"""Where the axis is longer than this, marks of days would run together, and there is one for a week."""
+
+EVENTS_IN_HOVER = 6
 
 CONFIG: Row = {
     "font": FONT,
@@ -152,16 +161,6 @@ def draw_charts(run: ForecastRun, bundle: MarketBundle, cache: Path | None = Non
     return Drawings(made, still, browser_script(cache))
 
 
-def day_words(day: date) -> str:
-    """A date as '30 Oct 2026', whatever the locale of the machine.
-
-    >>> day_words(date(2026, 10, 30))
-    '30 Oct 2026'
-    """
-    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-    return f"{day.day} {months[day.month - 1]} {day.year}"
-
-
 def label_of(name: str) -> str:
     """A model or series name for people.
 
@@ -230,6 +229,9 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
         return alt.Tooltip(f"{field}:Q", title=title, format=price)
 
     when = alt.Tooltip("day:N", title="Date")
+    marks, lighter = _event_marks(run, bundle)
+    if marks and (forecast.target_dates[-1] - days[0].date()).days > CROWDED_DAYS:
+        marks = {"events": marks["events_by_week"]}
     layers = [
         _on("fan").mark_area(color=FORECAST, opacity=opacity).encode(x=x, y=y(f"low{c}"), y2=f"high{c}:Q")
         for c, opacity in ((95, 0.16), (80, 0.26))
@@ -253,23 +255,82 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
             ],
         ).encode(x=x),
     ]
+    data: dict[str, Sequence[Row]] = {
+        "history": history,
+        "fan": [start, *ahead],
+        "ahead": ahead,
+        **_by_colour(labels),
+    }
+    told = ""
+    if marks:
+        # Above the plot, where no line runs; the rule lies beneath the bands.
+        rule = _on("events").mark_rule(color=MUTED, strokeWidth=1, opacity=0.4)
+        sign = _on("events").mark_point(shape="triangle-down", filled=True, color=MUTED, opacity=1, size=26)
+        target = _hover("events", alt.Tooltip("events:N"), width=5)
+        layers.insert(0, rule.encode(x=x, y=alt.value(-4), y2=alt.value(height)))
+        lines += [
+            sign.encode(x=x, y=alt.value(-7)),
+            target.encode(x=x, y=alt.value(-14), y2=alt.value(height // 8)),
+        ]
+        data |= marks
+        of = " of high or medium impact" if lighter else ""
+        told = f" A triangle marks a day with scheduled events{of}, or a week where days lie close."
     last = forecast.target_dates[-1]
     return Picture(
         title=f"{run.forecast.pair.slashed}: close and forecast",
         caption=(
             f"The last {len(history)} closes, then the median (line) with the 80 % band (darker) and the 95 % band "
-            "(lighter). The dashed line is the random walk: the last close, carried forward."
+            "(lighter). The dashed line is the random walk: the last close, carried forward." + told
         ),
         description=(
             f"From {close:,.{decimals}f} on {day_words(forecast.origin)} to a median of "
             f"{forecast.median[-1]:,.{decimals}f} on {day_words(last)}, 80 % band "
             f"{bands['low80'][-1]:,.{decimals}f} to {bands['high80'][-1]:,.{decimals}f}, 95 % band "
             f"{bands['low95'][-1]:,.{decimals}f} to {bands['high95'][-1]:,.{decimals}f}."
+            + (" Scheduled events are marked." if marks else "")
         ),
         chart=alt.layer(*layers, *lines),
-        data={"history": history, "fan": [start, *ahead], "ahead": ahead, **_by_colour(labels)},
+        data=data,
         height=height,
     )
+
+
+def _event_marks(run: ForecastRun, bundle: MarketBundle) -> tuple[dict[str, list[Row]], bool]:
+    """A row for each day to mark, and for each week where days lie too close; whether low impact was left out."""
+    zone = desk_zone(bundle.pair)
+    dated = [(e.when.tz_convert(zone), e) for e in events_ahead(run, bundle)]
+    lighter = len({at.date() for at, _ in dated}) > MARKED_DAYS
+    if lighter:
+        dated = [(at, e) for at, e in dated if e.impact in ("high", "medium", "")]  # unknown is not low
+    days, weeks = dict[date, list[tuple[str, Event]]](), dict[date, list[tuple[str, Event]]]()
+    for at, event in dated:
+        day = at.date()
+        days.setdefault(day, []).append((f"{at:%H:%M}", event))
+        monday = day - timedelta(days=day.weekday())
+        weeks.setdefault(monday, []).append((f"{day_words(day)[:-5]}, {at:%H:%M}", event))
+    first = {day - timedelta(days=day.weekday()): day for day in reversed(days)}
+    if not days:
+        return {}, lighter
+    return {
+        "events": [_dated(day, events=_told(day_words(day), found)) for day, found in days.items()],
+        "events_by_week": [
+            _dated(first[monday], events=_told(f"Week of {day_words(monday)}", found))
+            for monday, found in weeks.items()
+        ],
+    }, lighter
+
+
+def _told(heading: str, found: Sequence[tuple[str, Event]]) -> str:
+    """What the hover over a mark says: the events of most weight, in their order."""
+    weight = {"high": 0, "medium": 1, "": 2}
+    chosen = sorted(found, key=lambda one: weight.get(one[1].impact, 3))[:EVENTS_IN_HOVER]
+    lines = [
+        f"{at} {plain(f'{e.currency} {e.title}', 80)}" + (f" ({plain(e.impact, 16)})" if e.impact else "")
+        for at, e in found
+        if (at, e) in chosen
+    ]
+    more = [f"and {len(found) - len(lines)} more"] if len(lines) < len(found) else []
+    return "\n".join([heading, *lines, *more])
 
 
 def weights(run: ForecastRun) -> Picture:
@@ -553,13 +614,13 @@ def _point(steps: int) -> bool | alt.OverlayMarkDef:
     return alt.OverlayMarkDef(color=FORECAST, size=36, filled=True) if steps <= 12 else False
 
 
-def _hover(rows: str, tooltip: Sequence[alt.Tooltip]) -> alt.Chart:
+def _hover(rows: str, tooltip: alt.Tooltip | Sequence[alt.Tooltip], width: int = 7) -> alt.Chart:
     """A column per row that answers the pointer with its numbers and lights up under it."""
     hover = alt.selection_point(name=f"over_{rows}", on="pointerover", clear="pointerout", empty=False)
     columns: alt.Chart = (
         _on(rows, HOVER + rows)
-        .mark_rule(color=MUTED, strokeWidth=7)
-        .encode(opacity=alt.condition(hover, alt.value(0.28), alt.value(0)), tooltip=list(tooltip))
+        .mark_rule(color=MUTED, strokeWidth=width)
+        .encode(opacity=alt.condition(hover, alt.value(0.28), alt.value(0)), tooltip=tooltip)
         .add_params(hover)
     )
     return columns

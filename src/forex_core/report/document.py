@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from forex_core.types import Evaluation, ForecastRun, MarketBundle, Publication, Scores, Verdict
+import numpy as np
+
+from forex_core.calendars import desk_zone
+from forex_core.types import (
+    Evaluation,
+    Event,
+    ForecastRun,
+    Headline,
+    MarketBundle,
+    Publication,
+    Scores,
+    Source,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from forex_core.panel import Panel, PanelScores, Ratio, Summary
 
 Document = dict[str, Any]
+
+TITLE_CHARACTERS = 300
+"""Room that a title of strangers gets."""
+
+EVENTS_LISTED, NEWS_LISTED = 100, 40
+"""At most so many are told in full, the next events and the newest headlines; all are counted."""
 
 _MODEL_FIELDS = (
     "rmse",
@@ -40,6 +61,12 @@ _MODEL_FIELDS = (
     "failed_origins",
 )
 
+_BESIDE = frozenset({"news", "events"})
+"""What is fetched beside the series, and does not make a forecast older when it cannot be."""
+
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Characters without a shape that Unicode counts among letters and signs."""
+
 
 def price_decimals(price: float) -> int:
     """Decimals that a price of this size is shown with.
@@ -51,6 +78,16 @@ def price_decimals(price: float) -> int:
     if 0 < size < 0.1:
         return 3 - math.floor(math.log10(size))
     return 4 if size < 100 else 2 if size < 10_000 else 1
+
+
+def day_words(day: date) -> str:
+    """A date as '30 Oct 2026', whatever the locale of the machine.
+
+    >>> day_words(date(2026, 10, 30))
+    '30 Oct 2026'
+    """
+    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+    return f"{day.day} {months[day.month - 1]} {day.year}"
 
 
 def readable(text: str) -> str:
@@ -122,7 +159,7 @@ def forecast_document(
         "run_id": run_id,
         "report": str(report),
         "published": _published(run, publication) if publication else None,
-        "notices": publication_notices(publication),
+        "notices": [*data_notices(bundle), *publication_notices(publication)],
         "target_dates": [day.isoformat() for day in forecast.target_dates],
         "steps": list(forecast.steps),
         "quantiles": {
@@ -146,6 +183,11 @@ def forecast_document(
         "verdict": _verdict(run.verdict),
         "failures": dict(run.failures),
         "repairs": _repairs(bundle),
+        "missing_series": affected_series(bundle, "missing"),
+        "stale_series": affected_series(bundle, "stale"),
+        "data_sources": [_source(source) for source in bundle.sources],
+        "events": events_document(run, bundle),
+        "news": news_document(bundle),
         "seconds": {name: round(seconds, 3) for name, seconds in run.timings.items()},
     }
 
@@ -163,6 +205,76 @@ def publication_notices(publication: Publication | None) -> list[str]:
         reason = readable(publication.reason)
         notices.insert(0, f"Published is {which} of {publication.model}{learned}. {reason}")
     return notices
+
+
+def data_notices(bundle: MarketBundle) -> list[str]:
+    """What a reader should know of the data: that newer ones could not be had, and which the models go without."""
+    return [*_offline(bundle), *_missing(bundle)]
+
+
+def affected_series(bundle: MarketBundle, kind: str) -> list[str]:
+    """Names of the series that have a repair of a kind, each once."""
+    return list(dict.fromkeys(r.series for r in bundle.repairs if r.kind == kind))
+
+
+def events_ahead(run: ForecastRun, bundle: MarketBundle) -> tuple[Event, ...]:
+    """The scheduled events from the as-of instant to the end of the last target date at the desk, in order."""
+    zone, last = desk_zone(bundle.pair), run.forecast.target_dates[-1]
+    inside = (e for e in bundle.events if run.as_of <= e.when and e.when.tz_convert(zone).date() <= last)
+    return tuple(sorted(inside, key=lambda e: (e.when, e.currency, e.title)))
+
+
+def events_document(run: ForecastRun, bundle: MarketBundle) -> Document:
+    """How many events lie ahead in the horizon, and the next `EVENTS_LISTED`: in UTC, and with the desk's offset."""
+    ahead, zone = events_ahead(run, bundle), desk_zone(bundle.pair)
+    return {
+        "count": len(ahead),
+        "items": [
+            {
+                "when": e.when.tz_convert("UTC").isoformat(),
+                "at_desk": e.when.tz_convert(zone).isoformat(),
+                "currency": plain(e.currency, 8),
+                "title": plain(e.title),
+                "impact": plain(e.impact, 16),
+            }
+            for e in ahead[:EVENTS_LISTED]
+        ],
+    }
+
+
+def news_document(bundle: MarketBundle) -> Document:
+    """How many headlines were known, and the newest `NEWS_LISTED`; `link` is None where it leads to no web page."""
+    newest = sorted(bundle.news, key=lambda h: h.published, reverse=True)
+    return {"count": len(newest), "items": [_headline(h) for h in newest[:NEWS_LISTED]]}
+
+
+def plain(text: str, limit: int = TITLE_CHARACTERS) -> str:
+    """Text of strangers on one line: nothing that turns the direction of writing or is not seen, cut where it is long.
+
+    Markup is left as it is, for whoever shows it to escape.
+
+    >>> plain("Peso\\u202e falls\\u200b <b>2 %</b>\\n today"), plain("Copper falls", 8)
+    ('Peso falls <b>2 %</b> today', 'Copper…')
+    """
+    seen = (" " if c.isspace() else c for c in text[: 8 * limit] if c.isspace() or _is_seen(c))
+    line = " ".join("".join(seen).split())
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
+def web_link(link: str) -> str | None:
+    """An http or https address as it stands; None for another scheme, a user name or a character that is hidden.
+
+    >>> web_link("https://example.org/a?b=1"), web_link("javascript:alert(1)")
+    ('https://example.org/a?b=1', None)
+    """
+    if len(link) > 2000 or any(c.isspace() or not _is_seen(c) or c in "<>\"'`\\" for c in link):
+        return None
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return None
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    return link if is_web else None
 
 
 def replay_record(run: ForecastRun) -> Document:
@@ -229,6 +341,60 @@ def _summary(summary: Summary) -> Document:
 
 def _repairs(bundle: MarketBundle) -> list[Document]:
     return [asdict(r) | {"day": r.day.isoformat() if r.day else None} for r in bundle.repairs]
+
+
+def _offline(bundle: MarketBundle) -> list[str]:
+    reasons = {r.series: r.note for r in reversed(bundle.repairs) if r.kind == "offline"}
+    names = affected_series(bundle, "offline")
+    if not names:
+        return []
+    series = [name for name in names if name not in _BESIDE]
+    reason = plain(reasons[(series or names)[0]], 240).rstrip(".")
+    # A note about the pair itself, and not about one of its series, says all of it.
+    what = reason if series == [str(bundle.pair)] else f"could not fetch {_listed(names)} ({reason})"
+    closes = np.flatnonzero(np.isfinite(bundle.truth))
+    if not series or len(closes) == 0:
+        return [f"Offline: {what}."]
+    last = bundle.dates[closes[-1]].date()
+    days = (bundle.as_of.date() - last).days
+    age = (
+        f"The last close is of {day_words(last)}, {days} day{'' if days == 1 else 's'} before the as-of date."
+    )
+    return [f"Offline: {what}. {age}"]
+
+
+def _missing(bundle: MarketBundle) -> list[str]:
+    without: dict[str, list[str]] = {}
+    for r in bundle.repairs:
+        if r.kind == "missing":
+            without.setdefault(r.note, []).append(r.series)
+    return [f"Without {_listed(names)}: {plain(note).rstrip('.')}." for note, names in without.items()]
+
+
+def _source(source: Source) -> Document:
+    instants_and_days = {
+        "fetched_at": source.fetched_at.isoformat(),
+        "first_date": source.first_date.isoformat(),
+        "last_date": source.last_date.isoformat(),
+    }
+    return asdict(source) | {"series": list(source.series)} | instants_and_days
+
+
+def _headline(headline: Headline) -> Document:
+    return {
+        "published": headline.published.tz_convert("UTC").isoformat(),
+        "title": plain(headline.title),
+        "source": plain(headline.source, 80),
+        "link": web_link(headline.link),
+    }
+
+
+def _is_seen(character: str) -> bool:
+    return unicodedata.category(character)[0] != "C" and character not in _BLANKS
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(plain(name, 80) for name in names)
 
 
 def _weekdays(origins: Sequence[date]) -> dict[str, int]:

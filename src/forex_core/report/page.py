@@ -20,16 +20,26 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from forex_core.calendars import desk_zone
+from forex_core.data.catalogue import LICENCES
 from forex_core.report.charts import (
     FONT,
     PALETTE,
     Drawings,
-    day_words,
     draw_charts,
     label_of,
     recent_drivers,
 )
-from forex_core.report.document import price_decimals, publication_notices, readable
+from forex_core.report.document import (
+    data_notices,
+    day_words,
+    events_document,
+    news_document,
+    plain,
+    price_decimals,
+    publication_notices,
+    readable,
+)
 from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3
@@ -39,6 +49,11 @@ DASH = "–"
 """Stands where a figure does not apply."""
 
 NBSP = "\u00a0"
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+IMPORTED = "imported files"
+"""What a bundle from a store calls the source of what was put in by hand."""
 
 VERDICT_LABELS = {
     "usable": "Usable skill",
@@ -65,6 +80,14 @@ class Table:
     rows: Sequence[Sequence[str]]
     strong: frozenset[int] = frozenset()
     best: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class News:
+    """Headlines ready to show, each as (title, link or None, source, time); `counted` says how many there are."""
+
+    counted: str
+    items: Sequence[tuple[str, str | None, str, str]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +131,11 @@ def render_report(
         "heading": f"{run.forecast.pair.slashed}, {run.horizon.days} days ahead",
         "title": f"{run.forecast.pair.slashed} {run.horizon}, {day_words(run.forecast.origin)}",
         "facts_list": _facts(run, bundle),
-        "notices": [note for note in (_age_warning(run), *publication_notices(publication)) if note],
+        "notices": [
+            note
+            for note in (_age_warning(run), *data_notices(bundle), *publication_notices(publication))
+            if note
+        ],
         "verdict": _verdict(run),
         "figures": {
             name: Figure(name, p.title, p.caption, p.description, Markup(drawings.still.svg[name]))
@@ -119,6 +146,10 @@ def render_report(
         "sample": _sample(run),
         "calibration": _calibration(run),
         "drivers": _drivers(bundle),
+        "events": _events(run, bundle),
+        "news": _news(bundle),
+        "is_told_of": bool(bundle.events or bundle.news) or _is_stored(bundle),
+        "last_target": day_words(run.forecast.target_dates[-1]),
         "left_out": _left_out(run),
         "sources": _sources(bundle),
         "repairs": _repairs(bundle),
@@ -338,6 +369,56 @@ def _drivers(bundle: MarketBundle) -> Table | None:
     return Table("The drivers as they were known at the origin", columns, rows) if rows else None
 
 
+def _events(run: ForecastRun, bundle: MarketBundle) -> Table | None:
+    document, zone = events_document(run, bundle), desk_zone(bundle.pair)
+    rows = []
+    for event in document["items"]:
+        desk, utc = pd.Timestamp(event["at_desk"]), pd.Timestamp(event["when"])
+        moved = "" if desk.date() == utc.date() else f" ({DAYS[utc.day_of_week]})"
+        rows.append(
+            [
+                f"{DAYS[desk.day_of_week]} {day_words(desk.date())[:-5]}",
+                f"{desk:%H:%M}",
+                f"{utc:%H:%M}{moved}",
+                event["title"],
+                event["currency"] or DASH,
+                event["impact"] or DASH,
+            ]
+        )
+    columns = (
+        Column("Day", words=True, hint="at the desk"),
+        Column("Desk", hint=zone.key),
+        Column("UTC"),
+        Column("Event", words=True),
+        Column("Currency", words=True),
+        Column("Impact", words=True, hint="as the calendar has it"),
+    )
+    count = document["count"]
+    listed = "" if count == len(rows) else f", the next {len(rows)} of them"
+    caption = f"Scheduled events up to {day_words(run.forecast.target_dates[-1])}: {_count(count)}{listed}"
+    return Table(f"{caption}; the desk's time is that of {zone.key}", columns, rows) if rows else None
+
+
+def _news(bundle: MarketBundle) -> News | None:
+    document = news_document(bundle)
+    items = [
+        (h["title"] or "(without a title)", h["link"], h["source"], _instant(pd.Timestamp(h["published"])))
+        for h in document["items"]
+    ]
+    count = document["count"]
+    counted = f"{_count(count)} headline{'' if count == 1 else 's'}"
+    return (
+        News(counted + ("" if count == len(items) else f", the newest {len(items)} of them"), items)
+        if items
+        else None
+    )
+
+
+def _is_stored(bundle: MarketBundle) -> bool:
+    """Whether the data come from a store, which may hold headlines and events too."""
+    return any(source.name in (*LICENCES, IMPORTED) for source in bundle.sources)
+
+
 def _left_out(run: ForecastRun) -> Table | None:
     reasons = {**run.evaluation.failures, **run.failures}
     rows = [[label_of(name), reason] for name, reason in sorted(reasons.items())]
@@ -353,8 +434,8 @@ def _left_out(run: ForecastRun) -> Table | None:
 def _sources(bundle: MarketBundle) -> Table | None:
     rows = [
         [
-            s.name,
-            ", ".join(s.series),
+            plain(s.name),
+            ", ".join(map(plain, s.series)),
             f"{day_words(s.first_date)} to {day_words(s.last_date)}",
             _count(s.rows),
             _instant(s.fetched_at),
@@ -378,12 +459,12 @@ def _sources(bundle: MarketBundle) -> Table | None:
 def _repairs(bundle: MarketBundle) -> Table | None:
     rows = [
         [
-            r.series,
+            plain(r.series),
             r.kind.replace("_", " "),
             day_words(r.day) if r.day else DASH,
             DASH if r.found is None or not math.isfinite(r.found) else _minus(f"{r.found:,.6g}"),
             _count(r.count),
-            r.note,
+            plain(r.note, 1000),
         ]
         for r in bundle.repairs
     ]

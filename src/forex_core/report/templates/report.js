@@ -20,6 +20,8 @@
       copy.concat.forEach((part) => { part.width = panel; });
     } else {
       copy.width = width;
+      // Marks of days would run together.
+      if (width < 760 && copy.datasets.events_by_week) copy.datasets.events = copy.datasets.events_by_week;
       copy.autosize = { type: "fit-x", contains: "padding" };
     }
     return copy;
