@@ -94,7 +94,7 @@ class DataConfig(BaseModel):
         None, description="default: those that the register has for the pair"
     )
     required: tuple[str, ...] = Field((), description="drivers without which there is no forecast")
-    max_age_weekdays: int = Field(3, ge=0, description="how old the last close may be")
+    max_age_business_days: int = Field(3, ge=0, description="business days without a close, at most")
     history_from: date = Field(date(2010, 1, 1), description="first day that is fetched")
     news_days: int = Field(7, ge=0, description="how far back headlines are shown; 0 for none")
     news_feeds: tuple[str, ...] | None = Field(None, description="addresses of RSS or Atom feeds")

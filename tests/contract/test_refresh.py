@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from forex_core.config import Settings, load_settings
+from forex_core.data import refresh as room
 from forex_core.data.catalogue import FRED, YAHOO, entry
 from forex_core.data.loading import bundle_of, refresh, store_of
 from forex_core.data.refresh import is_due
@@ -24,7 +25,8 @@ from tests.contract.test_news_and_events import rss
 from tests.contract.test_yahoo import chart, yahoo
 
 TODAY = pd.Timestamp.now(tz="UTC").tz_localize(None).normalize()
-DAYS = [str(day.date()) for day in pd.bdate_range(end=TODAY - pd.Timedelta(days=3), periods=300)]
+DAYS = [str(day.date()) for day in pd.bdate_range(end=TODAY - pd.Timedelta(days=10), periods=600)]
+"""They end long enough ago for a later close to be due on any day and at any hour."""
 NOWHERE = "http://nowhere.invalid"
 DRIVERS = ("copper", "vix", "chile_tpm")
 
@@ -108,7 +110,7 @@ def settings_of(world: World, source: str = "live", **changed: Any) -> Settings:
         "news_feeds": (f"{at}/feed",),
         "drivers": DRIVERS,
         "history_from": date.fromisoformat(DAYS[0]),
-        "max_age_weekdays": 5,
+        "max_age_business_days": 15,
     }
     return load_settings(pair="USDCLP", source=source, data={**data, **changed})
 
@@ -131,14 +133,16 @@ def test_a_live_bundle_holds_what_the_sources_gave(world: World) -> None:
     assert not [repair for repair in bundle.repairs if repair.kind in ("offline", "missing")]
 
 
-def test_a_second_time_nothing_that_is_not_due_is_asked_for(world: World) -> None:
+def test_what_is_not_due_is_not_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(world)
     refresh(settings)
-    first = world.asked("/v8/finance/chart/")
-    done = {one.name: one for one in refresh(settings)}
-    due = {name for name in CLOSES if done[name].is_due}
-    assert world.asked("/v8/finance/chart/") - first == len(due)
-    assert all(done[name].recorded.total.rows == 0 for name in due if done[name].recorded)
+    done = refresh(settings, ("usdclp_close",))
+    assert done[0].is_due, "a later close has been released and nobody has given it"
+    assert done[0].recorded.total.rows == 0
+    monkeypatch.setattr(room, "is_due", lambda *_: False)
+    first = len(world.server.asked)
+    assert not any(one.is_due for one in refresh(settings, ("usdclp_close", "copper")))
+    assert len(world.server.asked) == first
 
 
 def test_the_next_source_is_asked_where_the_first_fails_and_is_told(world: World) -> None:
@@ -194,7 +198,7 @@ def test_without_a_network_a_fresh_store_serves_and_says_so(world: World) -> Non
 def test_without_a_network_a_stale_store_fails_and_names_the_offline_commands(world: World) -> None:
     refresh(settings_of(world))
     with pytest.raises(SourceUnavailable) as failed:
-        bundle_of(offline(world, max_age_weekdays=0))
+        bundle_of(offline(world, max_age_business_days=0))
     for words in ("usdclp_close", "is stale", "forex data import FILE", "--source store", "--source ecb"):
         assert words in str(failed.value)
 
@@ -224,8 +228,11 @@ def test_auto_is_live_or_embedded_and_never_both(world: World, monkeypatch: pyte
     assert len(embedded.sources) == 1
     (told,) = [repair for repair in embedded.repairs if repair.kind == "offline"]
     assert "embedded" in told.note
-    with pytest.raises((SourceUnavailable, DataQualityError), match="USDCLP"):
-        bundle_of(offline(world, "auto", max_age_weekdays=0))
+    with pytest.raises(SourceUnavailable, match="no fresh data of USDCLP"):
+        bundle_of(offline(world, "auto", max_age_business_days=0))
+    needy = offline(world, "auto", required=("copper",)).model_copy(update={"pair": "USDMXN"})
+    with pytest.raises(SourceUnavailable, match="no fresh data of USDMXN"):
+        bundle_of(needy)
 
 
 def test_optional_series_that_are_missing_are_said_and_required_ones_refused(world: World) -> None:

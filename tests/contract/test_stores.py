@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import threading
@@ -167,6 +166,57 @@ def test_what_a_source_remembers_otherwise_of_the_past_is_counted_and_not_writte
     assert known(store, pd.Timestamp("2026-01-10", tz="UTC")) == {"2026-01-05": 1.1}
 
 
+def test_an_equal_value_of_a_better_source_is_not_overwritten_by_the_worse(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-05": 950.0}), rank=rank, now=NOW)
+    before = store.summary(NOW + DAY)["copper"]
+    told_before = told(store.read(("copper",), NOW + DAY, {"copper": 15})["copper"])
+    for _ in range(2):
+        recorded = store.record(seen({"2026-01-05": 950.0}, source="import"), rank=rank, now=NOW)
+    assert recorded.total == Counts(unchanged=1), "it is said once"
+    assert store.record(seen({"2026-01-05": 960.0}), rank=rank, now=NOW + DAY).total == Counts(outranked=1)
+    assert known(store, NOW + 2 * DAY) == {"2026-01-05": 950.0}
+    after = store.summary(NOW + DAY)["copper"]
+    assert (after.days, after.revisions, after.sources) == (before.days, before.revisions, before.sources)
+    assert told(store.read(("copper",), NOW + DAY, {"copper": 15})["copper"]) == told_before
+    assert len(store.history("copper", pd.Timestamp("2026-01-05").date())) == 1
+    assert store.record(seen({"2026-01-05": 955.0}, source="import"), rank=rank, now=NOW).total.revisions == 1
+
+
+def test_an_equal_value_of_a_better_source_stands_from_its_stated_instant(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-05": 950.0}, source="second"), rank=rank, now=NOW)
+    one = seen({"2026-01-05": 950.0}, at="2026-01-09")
+    assert store.record(one, rank=rank, now=NOW, explicit=True).total == Counts(confirmed=1)
+    for at, became in (("2026-01-10", Counts(outranked=1)), ("2026-01-07", Counts(revisions=1))):
+        one = seen({"2026-01-05": 960.0}, source="second", at=at)
+        assert store.record(one, rank=rank, now=NOW, explicit=True).total == became
+
+
+def test_a_stated_print_that_is_told_otherwise_today_is_a_revision_known_now(store: ObservationStore) -> None:
+    def vintages(*values: float) -> Observations:
+        at = pd.DatetimeIndex(["2026-01-05 22:00", "2026-01-07"][: len(values)], tz="UTC")
+        days = pd.DatetimeIndex(["2026-01-05"] * len(values))
+        return Observations("copper", "best", days, np.array(values), at)
+
+    def fetched(*values: float, now: pd.Timestamp = NOW) -> Counts:
+        return store.record(vintages(*values), rank=rank, now=now, explicit=True, restates=True).total
+
+    assert fetched(1.0, 2.0) == Counts(new=1, revisions=1)
+    assert fetched(1.0, 2.5, now=NOW + DAY) == Counts(unchanged=1, revisions=1)
+    assert fetched(1.0, 2.5, now=NOW + 2 * DAY) == Counts(unchanged=2)
+    assert fetched(1.5, 2.5, now=NOW + 2 * DAY) == Counts(unchanged=1, conflicts=1)
+    assert fetched(1.5, now=NOW + 3 * DAY) == Counts(revisions=1)
+    prints = store.history("copper", pd.Timestamp("2026-01-05").date())
+    assert [p.value for p in prints] == [1.0, 2.0, 2.5, 1.5]
+    assert [p.available_at for p in prints[2:]] == [NOW + DAY, NOW + 3 * DAY]
+
+
+def test_most_of_what_is_shared_being_otherwise_is_seen() -> None:
+    assert Counts(revisions=6, unchanged=4).contradicts
+    assert Counts(outranked=3, conflicts=3, confirmed=4, new=90).contradicts
+    assert not Counts(revisions=5, unchanged=5).contradicts
+    assert not Counts(revisions=9).contradicts
+
+
 def test_nothing_is_changed_or_removed(store: ObservationStore, url: str) -> None:
     store.record(seen({"2026-01-05": 1.0}), rank=rank, now=NOW)
     store.record_news([Headline(NOW, "title", "paper", "")], now=NOW)
@@ -196,7 +246,12 @@ def test_what_the_store_holds(store: ObservationStore) -> None:
     assert (copper.sources, copper.recorded_at) == ({"best": 2, "import": 1}, NOW + DAY)
     assert store.summary(NOW)["copper"].sources == {"best": 2}
     empty = store.read(("vix",), NOW, {"vix": 15})["vix"]
-    assert (len(empty), len(empty.is_first), empty.recorded_at) == (0, 0, None)
+    assert (len(empty), len(empty.is_first), empty.recorded_at) == (0, 0, {})
+    by_source = store.read(("copper",), NOW + DAY, {"copper": 15})["copper"].recorded_at
+    assert by_source == {"best": NOW, "import": NOW + DAY}
+    assert store.values("copper", NOW).recorded_at == {"best": NOW, "import": NOW + DAY}, (
+        "the first where none yet"
+    )
 
 
 def test_values_of_a_range(store: ObservationStore) -> None:
@@ -239,54 +294,68 @@ def test_reading_seeks_and_scans_no_table(store: ObservationStore) -> None:
 # --- The store beside a model that is a list
 
 
+Row = tuple[pd.Timestamp, float, str, bool]
+"""Instant, value, source, and whether it is a print: a row that confirms one is none."""
+
+
 @dataclass
 class Naive:
     """The rules of the store, one observation after the other."""
 
-    rows: dict[str, list[tuple[pd.Timestamp, float, str]]] = field(default_factory=dict)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
 
-    def record(self, one: Observations, explicit: bool, now: pd.Timestamp) -> None:
+    def record(self, one: Observations, mode: str, now: pd.Timestamp) -> None:
         given = sorted(zip(one.dates, one.available_at, one.values, strict=True))
         for k, (day, at, value) in enumerate(given):
             prints = self.rows.setdefault(str(day.date()), [])
             is_last = k + 1 == len(given) or given[k + 1][0] != day
-            self._take(prints, at, float(value), one.source, explicit, is_last, now)
-            prints.sort()
+            self._take(prints, at, float(value), one.source, mode, is_last, now)
+            prints.sort(key=lambda row: row[0])
 
     def _take(
         self,
-        prints: list[tuple[pd.Timestamp, float, str]],
+        prints: list[Row],
         at: pd.Timestamp,
         value: float,
         source: str,
-        explicit: bool,
+        mode: str,
         is_last: bool,
         now: pd.Timestamp,
     ) -> None:
         if not prints:
-            prints.append((at, value, source))
+            prints.append((at, value, source, True))
             return
+        tick = pd.Timedelta(1, "us")
+        latest = prints[-1]
         before = [p for p in prints if p[0] <= at]
         current = before[-1] if before else None
-        compared = current if explicit or not is_last else prints[-1]
+        is_today = is_last and mode != "explicit" and at <= latest[0]
+        compared = latest if is_today or (mode == "declared" and is_last) else current
+        replaced = latest if is_today or mode == "declared" else (current or prints[0])
         if compared and compared[1] == value:
+            is_better = rank("", source) < rank("", replaced[2])
+            if mode == "declared":
+                is_better &= is_last
+            if is_better and (at > compared[0] or compared is latest):
+                prints.append((max(at, compared[0] + tick), value, source, False))
             return
-        replaced = (current or prints[0]) if explicit else prints[-1]
         if rank("", source) > rank("", replaced[2]):
             return
-        if explicit:
-            if current and current[0] == at:
+        if is_today:
+            prints.append((max(now, latest[0] + tick), value, source, True))
+        elif mode == "declared":
+            if at > latest[0]:
+                prints.append((at, value, source, True))
+        elif current and current[0] == at:
+            if mode == "explicit":
                 raise SourceError("taken")
-            prints.append((at, value, source))
-        elif at > prints[-1][0]:
-            prints.append((at, value, source))
-        elif is_last:
-            prints.append((max(now, prints[-1][0] + pd.Timedelta(1, "us")), value, source))
+        else:
+            prints.append((at, value, source, True))
 
     def read(self, as_of: pd.Timestamp, window: int) -> list[tuple[str, pd.Timestamp, float, str]]:
         found = []
         for day in sorted(self.rows):
-            visible = [p for p in self.rows[day] if p[0] <= as_of]
+            visible = [p[:3] for p in self.rows[day] if p[3] and p[0] <= as_of]
             end = pd.Timestamp(day, tz="UTC") + (window + 1) * DAY
             found += [(day, *p) for k, p in enumerate(visible) if k in (0, len(visible) - 1) or p[0] < end]
         return found
@@ -302,7 +371,15 @@ PRINTS = st.lists(
     max_size=6,
     unique_by=lambda p: (p[0], p[1]),
 )
-STEPS = st.lists(st.tuples(PRINTS, st.sampled_from(ORDER), st.booleans(), st.integers(0, 2)), max_size=5)
+STEPS = st.lists(
+    st.tuples(
+        PRINTS,
+        st.sampled_from(ORDER),
+        st.sampled_from(["declared", "explicit", "restates"]),
+        st.integers(0, 2),
+    ),
+    max_size=5,
+)
 START = pd.Timestamp("2026-01-05", tz="UTC")
 
 
@@ -313,7 +390,7 @@ def test_what_is_read_is_what_a_list_would_say(
 ) -> None:
     series = f"s{uuid.uuid4().hex}"  # one store for all examples, a series for each
     naive, now = Naive(), START + 5 * DAY
-    for prints, source, explicit, wait in steps:
+    for prints, source, mode, wait in steps:
         now += wait * DAY
         days = pd.DatetimeIndex([START.tz_localize(None) + p[0] * DAY for p in prints]).as_unit("us")
         known_at = pd.DatetimeIndex([START + p[1] * DAY / 2 + p[0] * DAY for p in prints], tz="UTC")
@@ -322,17 +399,17 @@ def test_what_is_read_is_what_a_list_would_say(
         )
         copied = Naive({day: list(rows) for day, rows in naive.rows.items()})
         try:
-            copied.record(one, explicit, now)
+            copied.record(one, mode, now)
         except SourceError:
             with pytest.raises(SourceError, match="two values"):
-                store.record(one, explicit=explicit, now=now, rank=rank)
+                store.record(one, explicit=True, now=now, rank=rank)
             continue
         naive = copied
         naive.rows = {day: rows for day, rows in naive.rows.items() if rows}
-        store.record(one, explicit=explicit, now=now, rank=rank)
+        store.record(one, explicit=mode != "declared", restates=mode == "restates", now=now, rank=rank)
     summary = store.summary(now + 30 * DAY).get(series)
     rows = summary.days + summary.revisions if summary else 0
-    assert rows == sum(map(len, naive.rows.values()))
+    assert rows == sum(row[3] for rows in naive.rows.values() for row in rows)
     for half_days in range(0, 30, 7):
         as_of = START + half_days * DAY / 2
         assert told(store.read((series,), as_of, {series: window})[series]) == naive.read(as_of, window)
@@ -441,7 +518,7 @@ def test_a_first_start_of_many_at_once_makes_one_store(url: str) -> None:
 
 
 def killed(url: str, times: int) -> None:
-    chance = random.Random(5)
+    chance = np.random.default_rng(5)
     for _ in range(times):
         process = writer(url, 0, 60)
         assert process.stdout is not None

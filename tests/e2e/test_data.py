@@ -105,6 +105,41 @@ class TestImport:
         assert known[0] == known[1], "both by what was said"
         assert [f"{at:%Y-%m-%d %H}" for at in known[2:]] == [f"{row['date']} 17" for row in rows[2:]]
 
+    def test_a_rate_is_not_known_before_its_day_nor_an_average_before_its_month_is_over(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "rates.csv"
+        path.write_text(
+            "Date,USDCLP,chile_rate,chile_tpm,fed_rate\n2024-01-04,880,8.5,8.25,5.33\n2024-06-03,910,6,5.75,5.33\n"
+        )
+        data("import", path, "--available-at", "2024-01-05", "--pair", "USDCLP")
+        found = {
+            name: [
+                pd.Timestamp(row["known_at"]).tz_convert("America/Santiago")
+                for row in data("show", name, "--from", "2024-01-01")["values"]
+            ]
+            for name in ("chile_rate", "chile_tpm", "fed_rate")
+        }
+        assert [f"{at:%Y-%m-%d %H}" for at in found["chile_rate"]] == ["2024-02-01 00", "2024-07-01 00"]
+        assert [f"{at:%Y-%m-%d %H}" for at in found["chile_tpm"]] == ["2024-01-05 23", "2024-06-03 00"]
+        assert found["fed_rate"] == found["chile_tpm"]
+
+    @pytest.mark.parametrize("columns", ["USDMXN,usdmxn_close", "fed_rate,Fed Rate"])
+    def test_two_columns_of_one_series_are_refused_by_name(self, tmp_path: Path, columns: str) -> None:
+        path = tmp_path / "twice.csv"
+        path.write_text(f"Date,{columns}\n2024-01-02,880,881\n")
+        told = refused("import", path)
+        assert all(f"'{name}'" in told for name in columns.split(",")), told
+
+    def test_values_in_another_unit_are_asked_about(self, market: Path) -> None:
+        data("import", market, "--pair", "USDCLP")
+        table = pd.read_csv(market)
+        table["USDCLP"] *= 100
+        table.to_csv(market, index=False)
+        shown = text("import", market, "--pair", "USDCLP")
+        assert "usdclp_close: more than half" in shown
+        assert "copper: more than half" not in shown
+
     @pytest.mark.parametrize("day", ["2999-01-01", "yesterday"])
     def test_a_day_that_is_none_or_to_come_is_refused(self, market: Path, day: str) -> None:
         assert "--available-at" in refused("import", market, "--pair", "USDCLP", "--available-at", day)
@@ -138,6 +173,15 @@ class TestLooking:
         shown = text("status")
         assert "stale" in shown
         assert "usdclp_close: 1 refuted" in shown
+
+    def test_the_pair_says_at_which_desk(self, market: Path) -> None:
+        data("import", market, "--pair", "USDCLP")
+        for command in (("status",), ("show", "copper")):
+            chile, japan = (
+                pd.Timestamp(data(*command, "--as-of", "2020-06-24", "--pair", pair)["as_of"])
+                for pair in ("USDCLP", "USDJPY")
+            )
+            assert chile != japan
 
     def test_as_csv(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
@@ -179,7 +223,7 @@ class TestBundle:
     def test_what_came_later_changes_no_bundle_of_before(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
         last = pd.Timestamp(pd.read_csv(market)["Date"].iloc[-1])
-        settings = load_settings(pair="USDCLP", source="store", data={"max_age_weekdays": 10})
+        settings = load_settings(pair="USDCLP", source="store", data={"max_age_business_days": 10})
         before = bundle_of(settings, last.date())
         path, _ = altered(market, 650, 1.02)
         then = (last + pd.offsets.BDay(2)).date()

@@ -36,6 +36,16 @@ def test_an_address_of_no_store_is_refused(url: str) -> None:
         ObservationStore(url)
 
 
+@pytest.mark.parametrize(
+    "url", ["mysql://me:s3cret@host/forex?key=t0ken", "postgresql//me:s3cret@host/forex"]
+)
+def test_a_password_in_an_address_that_is_refused_is_not_said(url: str) -> None:
+    with pytest.raises(ConfigError, match="the store's address is") as refused:
+        ObservationStore(url)
+    for secret in ("s3cret", "t0ken"):
+        assert secret not in str(refused.value)
+
+
 def test_a_database_outside_the_data_folder_is_refused(tmp_path: Path) -> None:
     ObservationStore(f"sqlite:///{tmp_path}/data/forex.db", tmp_path / "data")
     with pytest.raises(ConfigError, match="lies outside"):

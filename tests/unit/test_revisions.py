@@ -142,6 +142,30 @@ def test_a_bad_first_print_that_was_revised_is_used_from_its_revision_on() -> No
     assert bundle.spot[row] == values[13], "its row knew the close before"
 
 
+def test_a_revision_is_known_no_earlier_than_the_jump_that_it_confirms() -> None:
+    values = walk()
+    values[14:] *= 1.4  # a real jump on Friday 2023-01-20, confirmed by Monday's close
+    spot = series_of(values, ("2023-01-20", values[14] * 1.005, "2023-01-20 23:30"))
+    early, late = load(spot, "2023-01-20"), load(spot, "2023-02-24")
+    assert early.spot[-1] == late.spot[len(early) - 1] == values[13]
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_old_days_that_are_imported_late_hold_no_close_of_today_back(factor: float) -> None:
+    spot = series_of(walk())
+    old = pd.bdate_range("2022-06-01", periods=20)
+    then = pd.DatetimeIndex(["2023-02-13 12:00"] * len(old), tz="UTC")
+    both = replace(
+        spot,
+        dates=pd.DatetimeIndex([*spot.dates, *old]),
+        values=np.concatenate([spot.values, 900 * factor * np.ones(len(old))]),
+        known_at=pd.DatetimeIndex([*spot.known_at, *then]),
+    )
+    alone, beside = load(spot, "2023-02-24"), load(both, "2023-02-24")
+    np.testing.assert_array_equal(beside.spot[-len(alone) :], alone.spot)
+    np.testing.assert_array_equal(beside.truth[-len(alone) :], alone.truth)
+
+
 def test_prints_that_come_late_are_judged_when_they_come() -> None:
     values = walk()
     series = series_of(values)
@@ -175,8 +199,8 @@ def test_closes_that_were_never_known_in_time_are_refused_with_the_cure() -> Non
     [
         (
             "2023-03-10",
-            Limits(max_age_weekdays=3, cure="Mend it."),
-            r"'usdclp_close' is stale.*2023-02-24.*10 weekdays.*Mend",
+            Limits(max_age_business_days=3, cure="Mend it."),
+            r"'usdclp_close' is stale.*2023-02-24.*10 business days.*Mend",
         ),
         ("2023-02-24", Limits(required=("copper",)), "'copper' is missing; found fresh: none"),
     ],
@@ -196,7 +220,13 @@ def test_a_required_driver_that_is_stale_is_refused_by_name() -> None:
 
 
 MOVES = st.lists(
-    st.tuples(st.integers(0, 39), st.floats(-0.05, 0.05), st.integers(0, 30)), min_size=0, max_size=8
+    st.tuples(
+        st.integers(0, 39),
+        st.one_of(st.floats(-0.05, 0.05), st.sampled_from([0.35, -0.35, 1.2, -4.6])),
+        st.integers(0, 30),
+    ),
+    min_size=0,
+    max_size=8,
 )
 
 

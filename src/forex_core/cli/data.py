@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from forex_core.config import Settings
+    from forex_core.data.store import Counts
 
 data = typer.Typer(help="The store of market data: what was known when.", no_args_is_help=True)
 
@@ -104,7 +106,7 @@ def import_files(
     rows = [
         {
             "series": one.series,
-            **asdict(recorded.series[one.series]),
+            **_counted(recorded.series[one.series]),
             "first_date": one.dates[0].date().isoformat() if len(one) else None,
             "last_date": one.dates[-1].date().isoformat() if len(one) else None,
             "dropped": dict(one.dropped),
@@ -121,6 +123,7 @@ def import_files(
 
     forex data fetch --pair USDCLP
     forex data fetch copper vix --force
+    forex data fetch vix --from 2024-01-01
 """
 )
 def fetch(
@@ -134,31 +137,43 @@ def fetch(
     force: Annotated[
         bool, typer.Option("--force", help="Ask also for series that have all that is released.")
     ] = False,
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DATE",
+            help="Ask for every day from this one on. [default: ten days before the last one fetched]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Bring the store up to date from the network: each series from the first of its sources that answers.
+    """Bring the store up to date from the network: each series from the first of its sources that has a later day.
 
-    A source that fails is said and the next one is asked. Exit code 1 when nobody gave the pair's own rate, or any
-    series that was named.
+    A source that fails is said and the next one is asked. What was revised of days more than ten days before the last
+    one fetched is noticed by --from alone. Exit code 1 when nobody gave the pair's own rate, or any series that was
+    named.
     """
     from forex_core.data.catalogue import entry, spot_name
     from forex_core.data.loading import refresh
     from forex_core.report.stored import fetched_table
 
     configure_logging(verbose)
-    settings = settings_from(pair, None, None)
+    settings, since = settings_from(pair, None, None), day_of("--from", first)
+    if since and since > date.today():
+        raise InputError(f"--from {since} lies in the future; expected today or an earlier day")
     unknown = [name for name in series or () if not entry(name).feeds]
     if unknown:
         raise InputError(f"no source gives '{unknown[0]}'; 'forex data sources' lists what can be fetched")
     with progress_bar(settings.pair) as progress:
-        done = refresh(settings, series, force=force, progress=progress)
+        done = refresh(settings, series, force=force, since=since, progress=progress)
     rows = [
         {
             "name": one.name,
             "source": one.source,
             "is_due": one.is_due,
-            **(asdict(one.recorded.total) if one.recorded else {}),
+            **(_counted(one.recorded.total) if one.recorded else {}),
+            "is_later": one.is_later,
             "dropped": dict(one.dropped),
             "failures": dict(one.failures),
         }
@@ -206,10 +221,15 @@ def sources(pair: PairOption = None, as_json: JsonOption = False, as_csv: CsvOpt
 **Examples**
 
     forex data status
-    forex data status --as-of 2024-06-28 --json
+    forex data status --as-of 2024-06-28 --pair USDCLP --json
 """
 )
-def status(as_of: AsOfOption = None, as_json: JsonOption = False, as_csv: CsvOption = False) -> None:
+def status(
+    as_of: AsOfOption = None,
+    pair: PairOption = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
     """Show what the store holds: freshness, gaps, revisions, and what the quality gate repairs."""
     import pandas as pd
 
@@ -218,7 +238,7 @@ def status(as_of: AsOfOption = None, as_json: JsonOption = False, as_csv: CsvOpt
     from forex_core.report.stored import status_rows, status_table
 
     refuse_both(as_json, as_csv)
-    settings = settings_from(None, None, None)
+    settings = settings_from(pair, None, None)
     at = _instant(settings, as_of)
     store = store_of(settings)
     found = status_of(store, at)
@@ -260,7 +280,15 @@ def show(
     last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last day.")] = None,
     revisions: Annotated[
         str | None,
-        typer.Option("--revisions", metavar="DATE", help="Every value that this day has had instead."),
+        typer.Option("--revisions", metavar="DATE", help="All values that this day has had."),
+    ] = None,
+    pair: Annotated[
+        str | None,
+        typer.Option(
+            "--pair",
+            metavar="PAIR",
+            help="At whose desk --as-of is meant, for a series of no pair. [default: that of the settings]",
+        ),
     ] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
@@ -271,7 +299,7 @@ def show(
     from forex_core.report.stored import shown_rows, shown_table
 
     refuse_both(as_json, as_csv)
-    settings = settings_from(None, None, None)
+    settings = settings_from(pair, None, None)
     name, at = series.lower(), _instant(settings, as_of, series.lower())
     start, end, day = day_of("--from", first), day_of("--to", last), day_of("--revisions", revisions)
     store = store_of(settings)
@@ -296,12 +324,12 @@ def show(
         shown = slice(None) if start else slice(-_LAST, None)
         rows = [
             {
-                "date": date.date().isoformat(),
+                "date": dated.date().isoformat(),
                 "value": float(value),
                 "known_at": known.isoformat(),
                 "source": str(source),
             }
-            for date, value, known, source in zip(
+            for dated, value, known, source in zip(
                 prints.dates[shown],
                 prints.values[shown],
                 prints.known_at[shown],
@@ -320,6 +348,10 @@ def show(
         "values": rows,
     }
     print_listing(document, as_json, as_csv, shown_table, shown_rows)
+
+
+def _counted(counts: Counts) -> dict[str, object]:
+    return {**asdict(counts), "contradicts": counts.contradicts}
 
 
 def _instant(settings: Settings, as_of: str | None, series: str | None = None) -> pd.Timestamp:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forex_core.calendars import origin_instants
+from forex_core.calendars import is_business_day, origin_instants
 from forex_core.data.providers import Provider
 from forex_core.data.quality import Accepted, gate
 from forex_core.data.series import DERIVED, MarketData, Release, Series
@@ -80,7 +80,7 @@ def load_bundle(
         ),
     )
     if limits is not None:
-        _refuse_incomplete(bundle, data.spot.name, accepted, today, limits)
+        _refuse_incomplete(bundle, data.spot.name, accepted.dates[-1], limits)
     return bundle
 
 
@@ -90,12 +90,12 @@ class Limits:
 
     Attributes:
         required: drivers that must have a usable value on the last row.
-        max_age_weekdays: how old the last close may be at the as-of.
+        max_age_business_days: how many of the pair's business days may be without a close at the as-of.
         cure: what to do when it is not so, for the error.
     """
 
     required: tuple[str, ...] = ()
-    max_age_weekdays: int = 5
+    max_age_business_days: int = 5
     cure: str = ""
 
 
@@ -105,7 +105,7 @@ def as_of_instant(pair: Pair, release: Release, as_of: date | pd.Timestamp | Non
     Raises:
         InputError: it lies in the future.
     """
-    now = pd.Timestamp.now(tz="UTC").ceil("s")  # what was recorded a moment ago is known
+    now = pd.Timestamp.now(tz="UTC")
     if as_of is None:
         return now
     asked = pd.Timestamp(max(as_of, date.min.replace(year=1900)) if _is_day(as_of) else as_of)
@@ -224,15 +224,15 @@ def _late(pair: Pair, days: pd.DatetimeIndex, rows: int) -> list[Repair]:
     return [Repair(str(pair), "late", days[0].date(), None, note, rows)] if rows else []
 
 
-def _refuse_incomplete(
-    bundle: MarketBundle, spot: str, accepted: Accepted, today: date, limits: Limits
-) -> None:
-    last = accepted.dates[-1].date()
-    age = int(np.busday_count(last, today))
-    if age > limits.max_age_weekdays:
+def _refuse_incomplete(bundle: MarketBundle, spot: str, last: pd.Timestamp, limits: Limits) -> None:
+    days = pd.bdate_range(last, bundle.as_of.tz_localize(None).normalize())
+    spoken = days[np.asarray(origin_instants(bundle.pair, days) <= bundle.as_of)]
+    age = sum(is_business_day(bundle.pair, day.date()) for day in spoken if day > last)
+    if age > limits.max_age_business_days:
         raise DataQualityError(
-            f"series '{spot}' is stale: its last close is of {last}, {age} weekdays before {today}; expected at most "
-            f"{limits.max_age_weekdays} (setting data.max_age_weekdays). {limits.cure}"
+            f"series '{spot}' is stale: its last close is of {last.date()}, {age} business days before "
+            f"{spoken[-1].date()}; expected at most {limits.max_age_business_days} (setting "
+            f"data.max_age_business_days). {limits.cure}"
         )
     fresh = [
         name for name, value in zip(bundle.driver_names, bundle.drivers[-1], strict=True) if value == value

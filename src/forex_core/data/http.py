@@ -63,6 +63,7 @@ _MOVED = frozenset({301, 302, 303, 307, 308})
 _LONGEST_CHAIN = 5
 _YEAR_S = 366 * 86400.0
 _CHUNK_BYTES = 65_536
+_SHORTEST_KEY = 4
 _KEPT_DAYS = 30
 """Entries of the cache that nothing has touched for longer are thrown away."""
 
@@ -97,17 +98,13 @@ class Answer:
         content: body, decompressed.
         url: from where it came at last, without secrets.
         status: 200, or another that the caller accepts.
-        fetched_at: UTC; also where `from_cache`, since the server was asked then and said that nothing has changed.
-        from_cache: the body is the one kept on disk.
-        last_modified: UTC, where the server states it.
+        from_cache: the body is the one kept on disk; the server was asked and said that nothing has changed.
     """
 
     content: bytes
     url: str
     status: int
-    fetched_at: pd.Timestamp
     from_cache: bool = False
-    last_modified: pd.Timestamp | None = None
     charset: str | None = field(default=None, repr=False)
 
     @property
@@ -257,7 +254,7 @@ class HttpClient:
             SourceUnavailable: no connection, no whole answer in time, busy or broken, after all attempts.
             SourceError: refused, not found, too large, a page where data were expected, redirected astray.
         """
-        secrets = _Secrets(dict(secret_params or {}), dict(secret_headers or {}))
+        secrets = _Secrets(dict(secret_params or {}), dict(secret_headers or {}), url)
         named = {
             "User-Agent": self._user_agent,
             "Accept": _ACCEPT[expect],
@@ -269,7 +266,7 @@ class HttpClient:
         except (requests.RequestException, UnicodeError) as error:
             raise SourceError(
                 secrets.hide(
-                    f"'{_shown(url)}' cannot be asked for ({error}); correct the address of this source"
+                    f"'{shown(url)}' cannot be asked for ({error}); correct the address of this source"
                 )
             ) from None
         try:
@@ -277,7 +274,7 @@ class HttpClient:
         except Again as again:
             raise SourceUnavailable(
                 secrets.hide(
-                    f"{_shown(cast(str, request.url))}: {again}; tried {self._retries.attempts} times for {expect}. "
+                    f"{shown(cast(str, request.url))}: {again}; tried {self._retries.attempts} times for {expect}. "
                     "Check the network and whether the service is up, and try again later"
                 )
             ) from again.__cause__
@@ -295,8 +292,8 @@ class HttpClient:
             at.url = found
         raise SourceError(
             secrets.hide(
-                f"{_shown(cast(str, request.url))}: more than {_LONGEST_CHAIN} redirects, the last to "
-                f"{_shown(cast(str, at.url))}; expected {expect}. The service has moved: correct its address"
+                f"{shown(cast(str, request.url))}: more than {_LONGEST_CHAIN} redirects, the last to "
+                f"{shown(cast(str, at.url))}; expected {expect}. The service has moved: correct its address"
             )
         )
 
@@ -334,11 +331,9 @@ class HttpClient:
                 raise Again(f"no whole answer within {self._timeouts.whole:g} s")
             answer = Answer(
                 content=entry.body,
-                url=_shown(url),
+                url=secrets.hide(shown(url)),
                 status=200 if unchanged else response.status_code,
-                fetched_at=self.now(),
                 from_cache=unchanged,
-                last_modified=_instant(entry.validators.get("If-Modified-Since")),
                 charset=entry.charset,
             )
             self._check(answer, secrets, request, expect)
@@ -347,7 +342,7 @@ class HttpClient:
             return answer
         except _UNUSABLE as error:
             raise SourceError(
-                secrets.hide(f"{_shown(url)} cannot be asked for ({error}); correct the address or the proxy")
+                secrets.hide(f"{shown(url)} cannot be asked for ({error}); correct the address or the proxy")
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if exchange.expired:
@@ -356,7 +351,7 @@ class HttpClient:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise SourceError(
                     secrets.hide(
-                        f"{_shown(url)}: its certificate is not trusted ({cause.verify_message}). Check the clock "
+                        f"{shown(url)}: its certificate is not trusted ({cause.verify_message}). Check the clock "
                         "of this machine, and name the file of your own authority in REQUESTS_CA_BUNDLE"
                     )
                 ) from error
@@ -365,11 +360,11 @@ class HttpClient:
                 cause, socket.gaierror
             ):  # no network as a rule: a second attempt finds no other name
                 raise SourceUnavailable(
-                    secrets.hide(f"{_shown(url)}: {told}; check the network and the address of the source")
+                    secrets.hide(f"{shown(url)}: {told}; check the network and the address of the source")
                 ) from error
             raise Again(told) from error
         except OSError as error:  # no file of certificates at REQUESTS_CA_BUNDLE
-            raise SourceError(secrets.hide(f"{_shown(url)} cannot be asked for: {error}")) from error
+            raise SourceError(secrets.hide(f"{shown(url)} cannot be asked for: {error}")) from error
         finally:
             watch.cancel()
             exchange.sock = None
@@ -397,7 +392,7 @@ class HttpClient:
         limit = f"{self._max_bytes / 2**20:g} MB"
         raise SourceError(
             secrets.hide(
-                f"{_shown(url)}: a body of more than {limit}, cut off; expected {expect} within {limit}. "
+                f"{shown(url)}: a body of more than {limit}, cut off; expected {expect} within {limit}. "
                 "Ask for a shorter period, or leave this source out"
             )
         )
@@ -412,7 +407,7 @@ class HttpClient:
             if patience > self._retries.longest_retry_after_s:
                 until = (now + pd.Timedelta(seconds=patience)).strftime("%Y-%m-%d %H:%M:%S UTC")
                 raise SourceUnavailable(
-                    secrets.hide(f"{_shown(url)}: {told}, and asks to be left alone; try again after {until}")
+                    secrets.hide(f"{shown(url)}: {told}, and asks to be left alone; try again after {until}")
                 )
             raise Again(told, patience)
         start = bytearray()
@@ -426,7 +421,7 @@ class HttpClient:
             403: "check the key of this source, and whether it may be used from here",
             404: "check the code of the series and the address of this source",
         }.get(status, "check what was asked for")
-        raise SourceError(secrets.hide(f"{_shown(url)}: {told}{said}; expected {expect}; {advice}"))
+        raise SourceError(secrets.hide(f"{shown(url)}: {told}{said}; expected {expect}; {advice}"))
 
     def _check(
         self, answer: Answer, secrets: _Secrets, request: requests.PreparedRequest, expect: Expect
@@ -450,17 +445,23 @@ class HttpClient:
 
 @dataclass(frozen=True)
 class _Secrets:
-    """Keys of one request. They are read where they go into the socket, and where a text is cleared of them."""
+    """Keys of one request. They are read where they go into the socket, and where a text is cleared of them.
+
+    Attributes:
+        address: where the request was to go, as the settings say it; what stands behind its question mark is no key
+            of ours to add, and is shown no more than one.
+    """
 
     params: Mapping[str, SecretStr]
     headers: Mapping[str, SecretStr]
+    address: str
 
     def __bool__(self) -> bool:
         return bool(self.params or self.headers)
 
     def hide(self, text: str) -> str:
-        """The text with every form of every secret replaced by asterisks."""
-        for form in self._forms():
+        """The text with every form of every secret, and of the query of the settings' address, made asterisks."""
+        for form in sorted({*self._forms(), *self._query_forms()}, key=len, reverse=True):
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
         return text
 
@@ -475,6 +476,16 @@ class _Secrets:
             return path
         added = urlencode({name: value.get_secret_value() for name, value in self.params.items()})
         return f"{path}{'&' if '?' in path else '?'}{added}"
+
+    def _query_forms(self) -> set[str]:
+        """The query as a whole, and those of its values that are long enough for a key."""
+        try:
+            query = urlsplit(self.address).query
+        except ValueError:
+            return set()
+        values = {value for _, value in parse_qsl(query) if len(value) >= _SHORTEST_KEY}
+        forms = {query, requests.utils.requote_uri(query), *values, *(quote(v, safe="") for v in values)}
+        return forms - {""}
 
     def _forms(self) -> list[str]:
         plain = {one.get_secret_value() for one in (*self.params.values(), *self.headers.values())}
@@ -628,11 +639,13 @@ def _redirected(url: str, response: requests.Response, secrets: _Secrets) -> str
         target = urlsplit(requests.utils.requote_uri(urljoin(url, response.headers["Location"])))
     except (ValueError, InvalidURL):
         raise SourceError(
-            f"{_shown(url)}: redirected to no address; expected http or https. Correct the address of this source"
+            secrets.hide(
+                f"{shown(url)}: redirected to no address; expected http or https. Correct the address of this source"
+            )
         ) from None
     kept = [(k, v) for k, v in parse_qsl(target.query, keep_blank_values=True) if k not in secrets.params]
     clean = urlunsplit(target._replace(query=urlencode(kept), fragment=""))
-    told = secrets.hide(f"{_shown(url)}: redirected to {_shown(clean)}")
+    told = secrets.hide(f"{shown(url)}: redirected to {shown(clean)}")
     fault = None
     if target.scheme not in ("http", "https") or (start.scheme, target.scheme) == ("https", "http"):
         fault = "expected http or https, and no way back from https"
@@ -683,13 +696,18 @@ def _snippet(content: bytes) -> str:
     return printable(content.decode("utf-8", errors="replace"))
 
 
-def _shown(url: str) -> str:
-    """An address without the user and the password that may stand in it."""
+def shown(url: str, *, query: bool = True) -> str:
+    """An address without the user and the password that may stand in it, and without its query where that is not ours.
+
+    >>> shown("https://ana:s3cret@example.org/feed?token=t0ken", query=False)
+    'https://example.org/feed'
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return "an address that is none"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+    return urlunsplit(bare if query else bare._replace(query=""))
 
 
 def _retry_after(stated: str | None, now: pd.Timestamp) -> float:

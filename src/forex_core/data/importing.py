@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from forex_core.calendars import desk_zone
 from forex_core.data.catalogue import IMPORT, SpotKind, entry, spot_name
 from forex_core.data.observations import Observations
 from forex_core.data.providers.csv_files import no_column, read_files
-from forex_core.data.series import PRICE, Series
+from forex_core.data.series import PRICE, Release, Series
 from forex_core.errors import InputError
 from forex_core.types import Mask, Pair
 
@@ -34,8 +35,9 @@ def observations_of(
         rate: which rate of the pair its column is.
         columns: column to series or pair, in any case.
         needs_pair: refuse files without a column of the pair.
-        available_at: since when all of it is known, a price no earlier than by its release rule; None for the release
-            rule of each series, day by day.
+        available_at: since when all of it is known: a price no earlier than by its release rule, a rate no earlier
+            than its day begins at the pair's desk, or the month of a monthly one is over. None for the release rule of
+            each series, day by day.
 
     Raises:
         InputError: a file cannot be read or is not what it should be.
@@ -44,9 +46,17 @@ def observations_of(
     if needs_pair and str(pair) not in read:
         raise no_column(pair, paths, read)
     at = now if now is not None else pd.Timestamp.now(tz="UTC")
-    found = tuple(
-        _observed(_name(name, pair, rate), series, available_at, at) for name, series in read.items()
-    )
+    column_of: dict[str, str] = {}
+    for column in read:
+        name = _name(column, pair, rate)
+        if name in column_of:
+            raise InputError(
+                f"columns '{column_of[name]}' and '{column}' of {', '.join(map(str, paths))} are both the series "
+                f"{name}; expected each series once: remove or rename one of them"
+            )
+        column_of[name] = column
+    zone = desk_zone(pair)
+    found = tuple(_observed(name, read[column], available_at, at, zone) for name, column in column_of.items())
     if not any(len(one) for one in found):
         text = f"; columns of text: {', '.join(ignored)}" if ignored else ""
         raise InputError(
@@ -73,7 +83,7 @@ def _name(column: str, pair: Pair, rate: SpotKind) -> str:
 
 
 def _observed(
-    name: str, series: Series, available_at: pd.Timestamp | None, now: pd.Timestamp
+    name: str, series: Series, available_at: pd.Timestamp | None, now: pd.Timestamp, zone: ZoneInfo
 ) -> Observations:
     definition = entry(name).definition
     order = np.argsort(series.dates.to_numpy(), kind="stable")
@@ -92,7 +102,15 @@ def _observed(
     released = definition.release.instants(dates)
     if available_at is None:
         return Observations(name, IMPORT, dates, values, released, dropped)
+    earliest = released if definition.kind == PRICE else _beginnings(definition.release, dates, zone)
     known = pd.DatetimeIndex([available_at.as_unit("us")] * len(dates))
-    if definition.kind == PRICE:  # which nobody knows before its day is over
-        known = known.where(known > released, released.as_unit("us"))
+    known = known.where(known > earliest, earliest.as_unit("us"))
     return Observations(name, IMPORT, dates, values, known, dropped, stated=True)
+
+
+def _beginnings(release: Release, dates: pd.DatetimeIndex, zone: ZoneInfo) -> pd.DatetimeIndex:
+    """Before which nobody knows a rate: it may be decided for a day to come, but an average needs all of its month."""
+    days = (
+        dates if release.period == "day" else dates.to_period("M").to_timestamp() + pd.offsets.MonthBegin(1)
+    )
+    return days.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").tz_convert("UTC")

@@ -18,13 +18,13 @@ from loguru import logger
 
 from forex_core.config import Settings
 from forex_core.data.bundle import Limits, load_bundle
-from forex_core.data.catalogue import BCCH, ECB, FRED, MINDICADOR, YAHOO, drivers_of, spot_name
+from forex_core.data.catalogue import BCCH, ECB, FRED, MINDICADOR, YAHOO, drivers_of, entry, spot_name
 from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher
 from forex_core.data.providers import provider
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Progress, Refreshed, Refresher
 from forex_core.data.store import ObservationStore
-from forex_core.errors import DataQualityError, InputError, SourceError, SourceUnavailable
+from forex_core.errors import InputError, SourceError, SourceUnavailable
 from forex_core.types import HORIZONS, MarketBundle, Pair, Repair
 
 NEWS, CALENDAR = "news", "calendar"
@@ -49,8 +49,8 @@ def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
     if settings.source == "auto":
         try:
             return _live(settings, pair, as_of)
-        except (SourceUnavailable, DataQualityError, SourceError) as error:
-            return _embedded(pair, as_of, error)
+        except _NoLiveData as error:
+            return _embedded(settings, pair, as_of, error)
     return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of)
 
 
@@ -60,7 +60,7 @@ def stored_bundle(
     """The bundle of what the store holds, with the headlines and events that it knew."""
     store = store_of(settings)
     source = StoredProvider(store, settings.data.rate, settings.data.drivers)
-    limits = Limits(settings.data.required, settings.data.max_age_weekdays, _cure(settings, pair))
+    limits = Limits(settings.data.required, settings.data.max_age_business_days, _cure(settings, pair))
     bundle = load_bundle(source, pair, as_of, limits)
     since = bundle.as_of - pd.Timedelta(days=settings.data.news_days)
     until = bundle.as_of + pd.Timedelta(days=max(horizon.days for horizon in HORIZONS) + 1)
@@ -76,7 +76,16 @@ def stored_bundle(
 
 def store_of(settings: Settings) -> ObservationStore:
     """The store of the settings."""
-    return ObservationStore(settings.store_url, None if settings.data.store_url else settings.root)
+    return ObservationStore(settings.store_url, settings.root)
+
+
+def wanted_series(settings: Settings, pair: Pair) -> tuple[str, ...]:
+    """The pair's own rate and its drivers."""
+    named = settings.data.drivers
+    return (
+        spot_name(pair, settings.data.rate),
+        *(drivers_of(pair, settings.data.rate) if named is None else named),
+    )
 
 
 def refresh(
@@ -84,6 +93,7 @@ def refresh(
     names: Sequence[str] | None = None,
     *,
     force: bool = False,
+    since: date | None = None,
     progress: Progress | None = None,
 ) -> tuple[Refreshed, ...]:
     """Bring the store up to date: the series of the pair, or those named; without names, news and events too.
@@ -91,13 +101,10 @@ def refresh(
     What a source refuses or is too busy for is in the result, not raised.
     """
     pair = Pair.parse(settings.pair)
-    wanted = names or (
-        spot_name(pair, settings.data.rate),
-        *(drivers_of(pair, settings.data.rate) if settings.data.drivers is None else settings.data.drivers),
-    )
+    wanted = names or wanted_series(settings, pair)
     with sources_of(settings) as sources:
         refresher = Refresher(store_of(settings), sources.fetchers, settings.data.history_from)
-        done = refresher.refresh(wanted, force=force, progress=progress)
+        done = refresher.refresh(wanted, force=force, since=since, progress=progress)
         if names is None:
             done += (refresher.refresh_news(sources.news), refresher.refresh_events(sources.events))
         return done
@@ -143,27 +150,33 @@ def sources_of(settings: Settings) -> Iterator[Sources]:
         yield Sources(fetchers, tuple(told) if data.news_days else (), (calendar,))
 
 
+class _NoLiveData(SourceUnavailable):
+    """Nobody gave the pair's rate, and the store's is missing or too old."""
+
+
 def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:
-    spot = spot_name(pair, settings.data.rate)
-    last = store_of(settings).last_dates((spot,)).get(spot)
-    tried = () if as_of and last and last >= as_of else refresh(settings)
+    given = [name for name in wanted_series(settings, pair) if entry(name).feeds]
+    last = store_of(settings).last_dates(given)
+    is_there = as_of is not None and all(name in last and last[name] >= as_of for name in given)
+    tried = () if is_there else refresh(settings)
     try:
         return stored_bundle(settings, pair, as_of, tried)
     except InputError as error:
+        spot = spot_name(pair, settings.data.rate)
         unreached = [one for one in tried if one.failed and one.name == spot]
         if not unreached:
             raise
-        raise SourceUnavailable(
-            f"no fresh data of {pair}: {unreached[0].why}. And the store: {error} {OFFLINE}"
-        ) from error
+        raise _NoLiveData(f"no fresh data of {pair}: {unreached[0].why}. And the store: {error}") from error
 
 
-def _embedded(pair: Pair, as_of: date | None, error: Exception) -> MarketBundle:
-    """The embedded rates alone, saying why; the first error where they do not hold the pair."""
+def _embedded(settings: Settings, pair: Pair, as_of: date | None, error: SourceUnavailable) -> MarketBundle:
+    """The embedded rates alone, saying why; the first error where they lack the pair or a required driver."""
     try:
         bundle = load_bundle(provider("ecb"), pair, as_of)
     except SourceError:
         raise error from None
+    if set(settings.data.required) - set(bundle.driver_names):
+        raise error
     logger.warning("no live data, the embedded reference rates are used: {}", error)
     note = f"no live data, so these are the embedded reference rates: {error}"
     return replace(bundle, repairs=(*bundle.repairs, Repair(str(pair), "offline", None, None, note)))
@@ -174,4 +187,4 @@ def _cure(settings: Settings, pair: Pair) -> str:
         return (
             f"Run 'forex data fetch --pair {pair}', import newer data, or give the --as-of of an earlier day"
         )
-    return ""
+    return OFFLINE

@@ -63,7 +63,10 @@ def gate(series: Series, *, is_spot: bool) -> Accepted:
     firsts, revisions = prints[is_first], prints[~is_first]
     if series.definition.kind == PRICE:
         limit = SPOT_JUMP if is_spot else DRIVER_JUMP
-        firsts = _judged(series.name, firsts, limit, repairs)
+        on_time, late = _by_arrival(firsts)
+        on_time = _judged(series.name, on_time, limit, repairs)
+        late = _plausible(series.name, late, on_time, limit, repairs)
+        firsts = _joined(on_time, late)
         revisions = _plausible(series.name, revisions, firsts, limit, repairs)
     repeated = int((np.diff(firsts.values) == 0).sum())
     if is_spot and repeated:
@@ -133,48 +136,70 @@ def _without(name: str, kind: str, note: str, prints: _Prints, good: Mask, repai
     return prints[good]
 
 
-def _judged(name: str, firsts: _Prints, limit: float, repairs: list[Repair]) -> _Prints:
-    """The first prints of days that are believed, each known from when it was; judged in the order they came in."""
-    order = np.argsort(firsts.known_at.asi8, kind="stable")
-    came = firsts[order]
+def _by_arrival(firsts: _Prints) -> tuple[_Prints, _Prints]:
+    """Prints in the order they came in, but for those of days before one that was known already: these apart."""
+    came = firsts[np.argsort(firsts.known_at.asi8, kind="stable")]
+    days = came.dates.to_numpy()
+    is_late = days < np.maximum.accumulate(days)
+    return came[~is_late], came[is_late]
+
+
+def _judged(name: str, came: _Prints, limit: float, repairs: list[Repair]) -> _Prints:
+    """The prints that are believed, each known from when it was; judged in the order they came in."""
     known_by, told = _judge(name, came.dates, came.values, limit)
     repairs += told
     by = np.array(known_by)
-    instants = np.maximum(came.known_at.asi8, came.known_at.asi8[by])
-    known_at = pd.DatetimeIndex(instants.astype(f"datetime64[{came.known_at.unit}]"), tz="UTC")
-    believed = _Prints(came.dates, came.values, known_at)[by >= 0]
-    return believed[np.argsort(believed.dates.to_numpy(), kind="stable")]
+    return _known_from(came, came.known_at.asi8[by])[by >= 0]
 
 
-def _plausible(
-    name: str, revisions: _Prints, firsts: _Prints, limit: float, repairs: list[Repair]
-) -> _Prints:
-    """Revisions that are near the day's first print or the believed one before it."""
-    if len(revisions) == 0:
-        return revisions
-    place = firsts.dates.searchsorted(revisions.dates, side="right") - 1
-    near = [
-        any(_distance(value, float(firsts.values[i])) <= limit for i in (at, at - 1) if i >= 0)
-        for at, value in zip(place, map(float, revisions.values), strict=True)
-    ]
-    note = "revised by a large factor: the print before it is kept"
-    return _without(name, "refuted", note, revisions, np.array(near), repairs)
+def _plausible(name: str, prints: _Prints, believed: _Prints, limit: float, repairs: list[Repair]) -> _Prints:
+    """Revisions, or days that came late: believed if near what was believed of that day or the one before it.
+
+    Each is known no earlier than what it is near to. Where nothing is before it, it is believed as a first print is.
+    """
+    if len(prints) == 0:
+        return prints
+    values, known, ever = believed.values, believed.known_at.asi8, np.iinfo(np.int64).max
+    since = []
+    for at, value in zip(
+        believed.dates.searchsorted(prints.dates, side="right") - 1, map(float, prints.values), strict=True
+    ):
+        near = [known[i] for i in (at, at - 1) if i >= 0 and _distance(value, float(values[i])) <= limit]
+        since.append(min(near) if near else (0 if at < 0 else ever))
+    good = np.array(since) < ever
+    note = "far from what was known of that day and the one before, and not confirmed: not used"
+    kept = _without(name, "refuted", note, prints, good, repairs)
+    return _known_from(kept, np.array(since, dtype=np.int64)[good])
+
+
+def _known_from(prints: _Prints, instants: npt.NDArray[np.int64]) -> _Prints:
+    """The prints, none known before its instant."""
+    unit = prints.known_at.unit
+    known = np.maximum(prints.known_at.asi8, instants).astype(f"datetime64[{unit}]")
+    return _Prints(prints.dates, prints.values, pd.DatetimeIndex(known, tz="UTC"))
+
+
+def _joined(one: _Prints, other: _Prints) -> _Prints:
+    """Both, by date and then by when they became known."""
+    unit = one.known_at.unit
+    known = np.concatenate([one.known_at.asi8, other.known_at.as_unit(unit).asi8])
+    dates = pd.DatetimeIndex(one.dates.append(other.dates))
+    both = _Prints(
+        dates,
+        np.append(one.values, other.values),
+        pd.DatetimeIndex(known.astype(f"datetime64[{unit}]"), tz="UTC"),
+    )
+    return both[np.lexsort((known, dates.to_numpy()))]
 
 
 def _merged(name: str, firsts: _Prints, revisions: _Prints, repairs: list[Repair]) -> _Prints:
     if len(revisions) == 0:
         return firsts
-    known = pd.DatetimeIndex([*firsts.known_at, *revisions.known_at]).as_unit(firsts.known_at.unit)
-    both = _Prints(
-        pd.DatetimeIndex(firsts.dates.append(revisions.dates)),
-        np.append(firsts.values, revisions.values),
-        known,
-    )
     last = revisions[np.array([int(np.argmax(revisions.known_at.asi8))])]
     day, value = pd.Timestamp(last.dates[0]).date(), float(last.values[0])
     note = f"revised, the last time on {last.known_at[0].date()} to {value:g}; used from when it was known"
     repairs.append(Repair(name, "revised", day, value, note, len(revisions)))
-    return both[np.lexsort((known.asi8, both.dates.to_numpy()))]
+    return _joined(firsts, revisions)
 
 
 def _judge(name: str, dates: pd.DatetimeIndex, values: Array, limit: float) -> tuple[list[int], list[Repair]]:

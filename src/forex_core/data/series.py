@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,13 @@ RATE = "rate"
 class Release:
     """When the value dated a given day becomes known.
 
-    `instants` maps naive days to UTC instants; `rule` says the same in words, for the report.
+    `instants` maps naive days to UTC instants; `rule` says the same in words, for the report; `period` is what one
+    value speaks of, and is over before it can be known.
     """
 
     rule: str
     instants: Callable[[pd.DatetimeIndex], pd.DatetimeIndex]
+    period: Literal["day", "month"] = "day"
 
 
 def _at(hour: int, minute: int, zone: str) -> Callable[[pd.DatetimeIndex], pd.DatetimeIndex]:
@@ -61,8 +64,8 @@ MARKET_CLOSE = Release(
 )
 ECB_FIXING = Release("the same day at 16:15 in Frankfurt", _at(16, 15, "Europe/Berlin"))
 NEXT_BUSINESS_DAY = Release("the next business day at 16:15 in New York", _next_business_day)
-MONTHLY_AVERAGE = Release("the 10th of the following month (a monthly average)", _in_next_month(10))
-INFLATION = Release("the 9th of the following month", _in_next_month(9))
+MONTHLY_AVERAGE = Release("the 10th of the following month (a monthly average)", _in_next_month(10), "month")
+INFLATION = Release("the 9th of the following month", _in_next_month(9), "month")
 OBSERVED_RATE = Release(
     "the same day at 18:00 in Santiago; published the evening before, and held back so that no row shows a later day's",
     _at(18, 0, "America/Santiago"),

@@ -33,6 +33,8 @@ SCHEMA = 1
 """Version of the tables below."""
 RELATIVE_TOLERANCE = 1e-9
 """Values closer than this, relative to the larger, are one value."""
+ENOUGH_DAYS = 10
+"""Days that two sources must share before it means something that they differ."""
 BUSY_S = 60
 """How long a writer waits for others; an import of a million rows takes some ten seconds."""
 CONNECT_TIMEOUT_S = 5
@@ -59,6 +61,7 @@ class Counts:
         new: of days that the store did not know.
         revisions: of other values than it had; new rows.
         unchanged: it had the value already.
+        confirmed: it had the value of a worse source, which counts as this source's from then on; rows of no value.
         outranked: other values of a source that comes after the one whose value it has; not written.
         conflicts: earlier prints of a day, given beside its last, that it remembers otherwise; not written.
     """
@@ -68,11 +71,19 @@ class Counts:
     unchanged: int = 0
     outranked: int = 0
     conflicts: int = 0
+    confirmed: int = 0
 
     @property
     def rows(self) -> int:
         """Rows that were written."""
-        return self.new + self.revisions
+        return self.new + self.revisions + self.confirmed
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether more than half of at least `ENOUGH_DAYS` values that it had already were given otherwise."""
+        others = self.revisions + self.outranked + self.conflicts
+        overlap = others + self.unchanged + self.confirmed
+        return overlap >= ENOUGH_DAYS and 2 * others > overlap
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -105,7 +116,7 @@ class Prints:
         values: [n]
         known_at: [n] UTC.
         sources: [n] names.
-        recorded_at: when a source was last taken in by that instant; where none was yet, when the first one was.
+        recorded_at: by source, when it was last taken in by that instant; where it was not yet, when it first was.
     """
 
     series: str
@@ -113,7 +124,7 @@ class Prints:
     values: Array
     known_at: pd.DatetimeIndex
     sources: npt.NDArray[np.object_]
-    recorded_at: pd.Timestamp | None
+    recorded_at: Mapping[str, pd.Timestamp]
 
     def __len__(self) -> int:
         return len(self.dates)
@@ -202,8 +213,9 @@ _observations = sa.Table(
     _metadata,
     sa.Column("series", sa.Text, primary_key=True),
     # 0 for the row with which the store learned of a day, -1 where one is said later to have been known before all of
-    # that day, 1 for any other. It stands before the day in the key so that what was known first lies side by side,
-    # however often it was revised.
+    # that day, 1 for any other. 2 where a better source gives the value that stands: not a print, and read by writers
+    # alone, so that no worse source replaces it. It stands before the day in the key so that what was known first lies
+    # side by side, however often it was revised.
     sa.Column("revision", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("date", sa.Date().with_variant(sa.Text, _SQLITE), primary_key=True),
     sa.Column("available_at", _Instant, primary_key=True),
@@ -278,7 +290,7 @@ _REVISED = """WITH RECURSIVE days(day) AS (
 """Days with a later print, by a loose scan of the key: one seek for each, however many prints it has."""
 
 _HELD = (
-    """SELECT {{columns}} FROM observations AS o WHERE o.series = {series} AND o.revision IN (-1, 0, 1)
+    """SELECT {{columns}} FROM observations AS o WHERE o.series = {series} AND o.revision IN (-1, 0, 1, 2)
   AND o.date BETWEEN {start} AND {end}""",
 )
 _PRINTS = (*_FIRST, f"{_REVISED} {{{{early}}}} UNION ALL {{{{last}}}}")
@@ -358,6 +370,7 @@ class ObservationStore:
         now: pd.Timestamp | None = None,
         rank: Rank = lambda series, source: entry(series).rank(source),
         explicit: bool = False,
+        restates: bool = False,
     ) -> Recorded:
         """Take in what sources said, all of it or nothing.
 
@@ -370,9 +383,12 @@ class ObservationStore:
             now: when they became known here; by default the time at which the store is free to be written.
             rank: place of a source in the order of a series; values of a worse one never replace those of a better.
             explicit: the instants are stated, and kept as they are.
+            restates: with `explicit`, the last print given of a day is what the source says of it today, as above:
+                where the store has another value since that instant or later, this is a revision that became known
+                now. An earlier print that the store remembers otherwise at its very instant is not written.
 
         Raises:
-            SourceError: two values of one series, day and instant, of which one may be in the store already.
+            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`.
         """
         given = [observations] if isinstance(observations, Observations) else list(observations)
         counts: dict[str, Counts] = {}
@@ -386,9 +402,10 @@ class ObservationStore:
                     bounds = {"start": incoming.days[0], "end": incoming.days[-1]}
                     held = _fetch(connection, _HELD, {"series": one.series, **bounds}, names).sorted()
                 ranks = np.array([rank(one.series, name) for name in names])
-                earlier, first, revised, counted = _decide(one, incoming, held, ranks, explicit, _utc(at))
+                mode = _Mode(explicit, explicit and restates)
+                *decided, counted = _decide(one, incoming, held, ranks, mode, _utc(at))
                 batch = _batch(connection, one.source, one.series, at, counted.rows, origin)
-                for revision, rows in ((-1, earlier), (0, first), (1, revised)):
+                for revision, rows in zip((-1, 0, 1, 2), decided, strict=True):
                     _insert(connection, one.series, revision, one.source, batch, rows)
                 counts[one.series] = counts.get(one.series, Counts()) + counted
         return Recorded(counts)
@@ -478,7 +495,7 @@ class ObservationStore:
                 asked = _asked(name, as_of, window_days[name])
                 rows = _fetch(connection, _PRINTS, asked, names).sorted().distinct()
                 rows = rows.taken(_wanted(rows, window_days[name]))
-                found[name] = _prints(name, rows, names, _recorded_at(connection, name, as_of))
+                found[name] = _prints(name, rows, names, _recorded_by_source(connection, name, as_of))
         return found
 
     def explain(self, series: str, as_of: pd.Timestamp, window_days: int = 0) -> str:
@@ -496,7 +513,7 @@ class ObservationStore:
             asked = _asked(series, as_of, 0) | {"start": start or first, "end": end or last}
             rows = _fetch(connection, _LATEST, asked, names).sorted()
             rows = rows.taken(_borders(rows.days)[1:])
-            return _prints(series, rows, names, _recorded_at(connection, series, as_of))
+            return _prints(series, rows, names, _recorded_by_source(connection, series, as_of))
 
     def history(self, series: str, day: date) -> tuple[Print, ...]:
         """All prints of one day, the first one first."""
@@ -514,7 +531,7 @@ class ObservationStore:
     def summary(self, as_of: pd.Timestamp) -> dict[str, Summary]:
         """What was known of every series at an instant, by name."""
         o = _observations.c
-        seen = o.available_at <= as_of
+        seen = sa.and_(o.available_at <= as_of, o.revision < 2)
         sources: dict[str, dict[str, int]] = {}
         with self._reading() as connection:
             for series, source, count in connection.execute(
@@ -563,6 +580,15 @@ class ObservationStore:
                 if last is not None:
                     found[name] = _day(last)
         return found
+
+    def origins(self, series: str, sources: Iterable[str]) -> tuple[str, ...]:
+        """Where what was recorded of a series came from, as `record` was told by some sources; each once, sorted."""
+        b = _batches.c
+        with self._reading() as connection:
+            found = connection.scalars(
+                sa.select(b.origin).distinct().where(b.what == series, b.source.in_(list(sources)))
+            )
+            return tuple(sorted(found))
 
     def first_known(self, series: str) -> pd.Timestamp | None:
         """When the first value of a series became known; None where there is none."""
@@ -737,7 +763,12 @@ class ObservationStore:
 
 def _address(url: str) -> sa.URL:
     expected = (
-        f"the store's address is sqlite:////path/forex.db or postgresql://user@host/database, found '{url}'"
+        "the store's address is sqlite:////path/forex.db or postgresql://user@host/database, found "
+        + (
+            f"{url.partition(':')[0]}://…"
+            if "://" in url
+            else "none: a path alone"  # what follows may hold a password
+        )
     )
     try:
         made = sa.make_url(url.replace("postgres:", "postgresql:", 1) if url.startswith("postgres:") else url)
@@ -827,15 +858,24 @@ class _Rows:
         return _Rows(self.days[at], self.instants[at], self.values[at], self.sources[at])
 
 
+@dataclass(frozen=True)
+class _Mode:
+    """`explicit` and `restates` of `ObservationStore.record`."""
+
+    explicit: bool
+    restates: bool
+
+
 def _decide(
     seen: Observations,
     rows: _Rows,
     held: _Rows,
     ranks: Integers,
-    explicit: bool,
+    mode: _Mode,
     now: np.datetime64,
-) -> tuple[_Rows, _Rows, _Rows, Counts]:
-    """Rows to write, those before all of a known day, those of new days and the others; and what became of the rest.
+) -> tuple[_Rows, _Rows, _Rows, _Rows, Counts]:
+    """Rows to write: those before all of a known day, those of new days, the others, and those that confirm what
+    stands; and what became of the rest.
 
     Days with several prints are gone through print by print, all days at once: each sees what the one before left.
 
@@ -845,7 +885,7 @@ def _decide(
     """
     n = len(rows.days)
     if n == 0:
-        return rows, rows, rows, Counts()
+        return rows, rows, rows, rows, Counts()
     repeated = (rows.days[1:] == rows.days[:-1]) & (rows.instants[1:] == rows.instants[:-1])
     twice = np.flatnonzero(repeated & ~_close(rows.values[1:], rows.values[:-1]))
     if len(twice):
@@ -862,56 +902,73 @@ def _decide(
     latest = _Latest.of(held, np.where(is_known, high - 1, -1), ranks)
     given = _Latest.of(held, np.full(len(days), -1), ranks)
     # Of each print given, the row of `held` that was current at its instant; -1 for none, or where nobody asks.
-    needs_past = explicit or prints.max() > 1
+    needs_past = mode.explicit or prints.max() > 1
     past = _current(rows, kept, held, low[of]) if needs_past else np.full(len(kept), -1)
 
     when = rows.instants.copy()
-    is_new, is_revision, is_before = (np.zeros(n, dtype=bool) for _ in range(3))
+    is_new, is_revision, is_before, is_confirmed = (np.zeros(n, dtype=bool) for _ in range(4))
     outranked = conflicts = 0
     by_turn = np.argsort(turn, kind="stable")
     for turns in np.split(by_turn, np.cumsum(np.bincount(turn))[:-1]):
         day, row, then = of[turns], kept[turns], past[turns]
         value, instant = rows.values[row], rows.instants[row]
         known = is_known[day]
+        is_last = turn[turns] == prints[day] - 1
+        latest_at = latest.instant[day]
         # What was current at the print's instant: one written a turn before, or one in the store.
         then_at = _taken(held.instants, then, _NEVER)
         is_given = ~np.isnat(given.instant[day]) & ((then < 0) | (given.instant[day] >= then_at))
         current = np.where(is_given, given.value[day], _taken(held.values, then, np.nan))
-        if explicit:
+        # Whether the last print given of a day, dated no later than what the store has last, is compared with that.
+        is_today = is_last & known & (not mode.explicit or mode.restates) & ~(instant > latest_at)
+        if mode.explicit:
             is_earliest = known & ~is_given & (then < 0)
             in_store = np.where(is_earliest, low[day], then)
             rank = np.where(is_given, own_rank, _taken(ranks[held.sources], in_store, 0))
-            equal = _close(value, current)
-            worse = known & ~equal & (own_rank > rank)
-            contrary = np.flatnonzero(~is_given & (then_at == instant) & ~equal & ~worse)
-            if len(contrary):
-                raise _contradiction(seen, rows, row[contrary], current[contrary], "is in the store with")
-            write = ~equal & ~worse
-            is_before[row[write & is_earliest]] = True
+            stands_at = np.where(is_given, given.instant[day], then_at)
         else:
-            is_last = turn[turns] == prints[day] - 1
-            equal = known & _close(value, np.where(is_last, latest.value[day], current))
-            worse = known & ~equal & (own_rank > latest.rank[day])
-            other = known & ~equal & ~worse
-            later = other & (instant > latest.instant[day])
-            restated = other & ~later & is_last
-            when[row[restated]] = np.maximum(now, latest.instant[day[restated]] + _MICROSECOND)
-            conflicts += int((other & ~later & ~is_last).sum())
-            write = ~known | later | restated
+            is_earliest = np.zeros(len(day), dtype=bool)
+            rank, stands_at = latest.rank[day], latest_at
+            current = np.where(is_last, latest.value[day], current)
+        current = np.where(is_today, latest.value[day], current)
+        rank = np.where(is_today, latest.rank[day], rank)
+        stands_at = np.where(is_today, latest_at, stands_at)
+        equal = known & _close(value, current)
+        worse = known & ~equal & (own_rank > rank)
+        other = known & ~equal & ~worse
+        if mode.explicit:
+            contrary = other & ~is_today & ~is_given & (then_at == instant)
+            if contrary.any() and not mode.restates:
+                at = np.flatnonzero(contrary)
+                raise _contradiction(seen, rows, row[at], current[at], "is in the store with")
+        else:
+            contrary = other & ~is_today & ~(instant > latest_at)
+        conflicts += int(contrary.sum())
+        restated = other & is_today
+        write = ~known | (other & ~contrary)
+        is_before[row[other & ~contrary & ~restated & is_earliest]] = True
+        # A value that a worse source gave before counts as this one's from here on.
+        confirmed = equal & (own_rank < rank) & ((instant > stands_at) | (stands_at == latest_at))
+        confirmed &= is_last | mode.explicit
+        is_confirmed[row[confirmed]] = True
+        when[row[restated]] = np.maximum(now, latest_at[restated] + _MICROSECOND)
+        when[row[confirmed]] = np.maximum(instant[confirmed], stands_at[confirmed] + _MICROSECOND)
         outranked += int(worse.sum())
         is_new[row[write & ~known]] = True
         is_revision[row[write & known]] = True
         is_known[day[write]] = True
-        for kind in (given, latest):
-            # Without stated instants whatever is written is the latest; `latest` is not asked of those that have one.
-            kind.put(day[write], when[row[write]], value[write], own_rank)
-    new, revisions = int(is_new.sum()), int(is_revision.sum())
-    counted = Counts(new, revisions, n - new - revisions - outranked - conflicts, outranked, conflicts)
-    earlier, first, revised = (
+        put = write | confirmed
+        given.put(day[put], when[row[put]], value[put], own_rank)
+        put &= np.isnat(latest_at) | (when[row] >= latest_at)  # a stated instant may lie before others
+        latest.put(day[put], when[row[put]], value[put], own_rank)
+    new, revisions, confirms = int(is_new.sum()), int(is_revision.sum()), int(is_confirmed.sum())
+    unchanged = n - new - revisions - confirms - outranked - conflicts
+    counted = Counts(new, revisions, unchanged, outranked, conflicts, confirms)
+    earlier, first, revised, confirming = (
         _Rows(rows.days, when, rows.values, rows.sources).taken(chosen).sorted()
-        for chosen in (is_before, is_new, is_revision & ~is_before)
+        for chosen in (is_before, is_new, is_revision & ~is_before, is_confirmed)
     )
-    return earlier, first, revised, counted
+    return earlier, first, revised, confirming, counted
 
 
 @dataclass(frozen=True)
@@ -979,7 +1036,9 @@ def _wanted(rows: _Rows, window_days: int) -> Mask:
     return np.asarray(border[:-1] | border[1:] | is_early)
 
 
-def _prints(series: str, rows: _Rows, names: Sequence[str], recorded_at: pd.Timestamp | None) -> Prints:
+def _prints(
+    series: str, rows: _Rows, names: Sequence[str], recorded_at: Mapping[str, pd.Timestamp]
+) -> Prints:
     return Prints(
         series,
         pd.DatetimeIndex(rows.days.astype("M8[us]")),
@@ -1050,6 +1109,16 @@ def _recorded_at(connection: Connection, what: str, as_of: pd.Timestamp) -> pd.T
     of_it = sa.select(b.recorded_at).where(b.what == what)
     last = of_it.where(b.recorded_at <= as_of).order_by(b.recorded_at.desc()).limit(1)
     return connection.scalar(last) or connection.scalar(of_it.order_by(b.recorded_at).limit(1))
+
+
+def _recorded_by_source(connection: Connection, what: str, as_of: pd.Timestamp) -> dict[str, pd.Timestamp]:
+    b = _batches.c
+    latest, first = (
+        sa.select(b.source, function(b.recorded_at, type_=_Instant)).where(b.what == what).group_by(b.source)
+        for function in (sa.func.max, sa.func.min)
+    )
+    known = latest.where(b.recorded_at <= as_of)
+    return {source: at for query in (first, known) for source, at in connection.execute(query)}
 
 
 def _sources(connection: Connection, first: str | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
 
-_COUNTS = ("new", "revisions", "unchanged", "outranked", "conflicts")
+_COUNTS = ("new", "revisions", "unchanged")
 _STATUS = (
     "series",
     "unit",
@@ -33,7 +33,8 @@ def imported_table(document: Document) -> list[RenderableType]:
     table = new_table(f"Imported into {document['store']}")
     add_columns(table, "Series", right=("New", "Revised", "Same", "First day", "Last day"))
     for row in document["series"]:
-        counts = [f"{row[name]:,}" for name in _COUNTS[:3]]
+        counts = [f"{row[name]:,}" for name in _COUNTS]
+        counts[2] = f"{row['unchanged'] + row['confirmed']:,}"
         add_row(table, row["series"], *counts, row["first_date"] or "–", row["last_date"] or "–")
     left = [
         f"{row['series']}: left out {count:,} ({reason})"
@@ -41,7 +42,8 @@ def imported_table(document: Document) -> list[RenderableType]:
         for reason, count in {**row["dropped"], **_refused(row)}.items()
         if reason != "empty"
     ]
-    return [table, *(Text(one_line(line)) for line in left)]
+    doubts = [_doubt(row["series"]) for row in document["series"] if row["contradicts"]]
+    return [table, *(Text(one_line(line)) for line in (*left, *doubts))]
 
 
 def fetched_table(document: Document) -> list[RenderableType]:
@@ -50,15 +52,36 @@ def fetched_table(document: Document) -> list[RenderableType]:
     add_columns(table, "Note")
     for row in document["series"]:
         source = row["source"] or ("–" if row["is_due"] else "up to date")
-        counts = [str(row[name]) if row["source"] else "" for name in _COUNTS[:2]]
-        note = "nobody gave it" if row["is_due"] and not row["source"] else ""
-        dropped = sum(row["dropped"].values())
-        add_row(table, row["name"], source, *counts, note or (f"{dropped} not taken" if dropped else ""))
+        counts = [f"{row[name]:,}" if row["source"] else "" for name in _COUNTS[:2]]
+        add_row(table, row["name"], source, *counts, _note(row))
     told: dict[str, str] = {}
     for row in document["series"]:
         for source, reason in row["failures"].items():
             told.setdefault(source, reason)
-    return [table, *(Text(one_line(f"{source}: {reason}")) for source, reason in told.items())]
+    lines = [f"{source}: {reason}" for source, reason in told.items()]
+    for row in (row for row in document["series"] if row["source"]):
+        lines += [
+            f"{row['name']}: {count:,} not written ({reason})" for reason, count in _refused(row).items()
+        ]
+        lines += [_doubt(row["name"])] if row["contradicts"] else []
+    return [table, *(Text(one_line(line)) for line in lines)]
+
+
+def _note(row: Document) -> str:
+    if row["is_due"] and not row["source"]:
+        return "nobody gave it"
+    dropped = sum(row["dropped"].values())
+    told = (
+        ("nothing new", bool(row["source"]) and not row["is_later"] and not row["new"]),
+        (f"{dropped:,} not taken", dropped > 0),
+    )
+    return ", ".join(words for words, is_so in told if is_so)
+
+
+def _doubt(series: str) -> str:
+    return (
+        f"{series}: more than half of the days that the store had were given otherwise; is the unit the same?"
+    )
 
 
 def status_table(document: Document) -> list[RenderableType]:

@@ -13,7 +13,7 @@ from datetime import date
 from pydantic import SecretStr
 
 from forex_core.data.catalogue import BCCH
-from forex_core.data.http import HttpClient, printable
+from forex_core.data.http import HttpClient, printable, shown
 from forex_core.data.observations import Observations
 from forex_core.data.providers.labelling import code_of, day_of, field_of, label, number_of
 from forex_core.errors import SourceError
@@ -51,7 +51,7 @@ class BcchFetcher:
             },
             secret_params=self._keys,
         )
-        where = f"{self.url} {code}"
+        where = f"{shown(self.url, query=False)} {code}"
         document = answer.json()
         outcome = field_of(document, "Codigo", int, where)
         if outcome != 0:

@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import SecretStr
 
 from forex_core.data.catalogue import FRED
-from forex_core.data.http import HttpClient, printable
+from forex_core.data.http import HttpClient, printable, shown
 from forex_core.data.observations import Observations
 from forex_core.data.providers.labelling import code_of, day_of, field_of, label, number_of
 from forex_core.errors import SourceError
@@ -85,7 +85,7 @@ class FredFetcher:
         published before it, so the first window begins with the first day; in later ones a value that only stood on
         is told by its being the one before.
         """
-        where = f"{self.url} {code}"
+        where = f"{shown(self.url, query=False)} {code}"
         today = (
             self.client.now().tz_convert("America/Chicago").date()
         )  # it refuses days that have not begun there
@@ -140,7 +140,7 @@ class FredFetcher:
                 secret_params={"api_key": key},
                 accept=(200, 400),
             )
-            where = f"{self.url} {code}"
+            where = f"{shown(self.url, query=False)} {code}"
             document = answer.json()
             if answer.status == 400:
                 said = str(field_of(document, "error_message", str, where))

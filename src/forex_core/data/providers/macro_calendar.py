@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from loguru import logger
 
-from forex_core.data.http import HttpClient
+from forex_core.data.http import HttpClient, shown
 from forex_core.data.providers.news import clean_text, instant_of
 from forex_core.errors import SourceError, SourceUnavailable
 from forex_core.types import Event
@@ -43,14 +43,15 @@ class MacroCalendar:
 
     def fetch_events(self) -> tuple[Event, ...]:
         found = self.http.get(self.url, expect="json").json()
+        where = shown(self.url, query=False)
         if not isinstance(found, list):
             raise SourceError(
-                f"{self.url} gave a {type(found).__name__} where a list of events was expected; it may have changed: "
+                f"{where} gave a {type(found).__name__} where a list of events was expected; it may have changed: "
                 "correct the address of the calendar"
             )
         if not found:
             raise SourceUnavailable(
-                f"{self.url} gave an empty list, and no week is without an event; try again later"
+                f"{where} gave an empty list, and no week is without an event; try again later"
             )
         events: set[Event] = set()
         dropped: Counter[str] = Counter()
@@ -61,11 +62,11 @@ class MacroCalendar:
                 dropped[str(error)] += 1
         if not events:
             raise SourceError(
-                f"none of the {len(found)} events of {self.url} can be used ({_counted(dropped)}); expected objects "
+                f"none of the {len(found)} events of {where} can be used ({_counted(dropped)}); expected objects "
                 "with title, country and a date with an offset: it may have changed"
             )
         if dropped:
-            logger.warning("{}: left out of {}: {}", self.name, self.url, _counted(dropped))
+            logger.warning("{}: left out of {}: {}", self.name, where, _counted(dropped))
         return tuple(sorted(events, key=lambda event: (event.when, event.currency, event.title)))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from forex_core.data.catalogue import MINDICADOR
-from forex_core.data.http import HttpClient, printable
+from forex_core.data.http import HttpClient, printable, shown
 from forex_core.data.observations import Observations
 from forex_core.data.providers.labelling import code_of, day_of, field_of, label, number_of
 from forex_core.errors import SourceError
@@ -47,7 +47,7 @@ class MindicadorFetcher:
         """
         _, code = code_of(self.name, series)
         now = self.client.now()
-        where = f"{self.url}/{code}"
+        where = f"{shown(self.url, query=False)}/{code}"
         days: list[date] = []
         values: list[float] = []
         for year in range(start.year, min(end.year, now.year) + 1):

@@ -27,7 +27,7 @@ import pandas as pd
 from loguru import logger
 from pydantic import SecretStr
 
-from forex_core.data.http import HttpClient
+from forex_core.data.http import HttpClient, shown
 from forex_core.errors import ForexError, SourceError, SourceUnavailable
 from forex_core.types import Headline
 
@@ -71,7 +71,7 @@ class Gathered:
     Attributes:
         headlines: the newest first, none twice.
         dropped: what was not taken, with the reason and how often.
-        failures: why a feed gave nothing, by its address.
+        failures: why a feed gave nothing, by its host and path; what else is in an address may be a key.
     """
 
     headlines: tuple[Headline, ...]
@@ -105,20 +105,20 @@ class RssNews:
             SourceError, SourceUnavailable: none of them answers; the latter where trying again may help with one.
         """
         drafts: list[_Draft] = []
-        failures: dict[str, ForexError] = {}
+        failures: list[tuple[str, ForexError]] = []
         for url in self.feeds:
             try:
                 drafts += _entries(self.http.get(url, expect="xml").content, url)
             except (SourceError, SourceUnavailable) as error:
-                failures[url] = error
+                failures.append((shown(url, query=False), error))
         if failures and len(failures) == len(self.feeds):
             kind = (
                 SourceUnavailable
-                if any(isinstance(e, SourceUnavailable) for e in failures.values())
+                if any(isinstance(error, SourceUnavailable) for _, error in failures)
                 else SourceError
             )
-            raise kind(f"none of {len(failures)} feeds answered: {'; '.join(map(str, failures.values()))}")
-        return _gathered(drafts, self.now(), {url: str(error) for url, error in failures.items()})
+            raise kind(f"none of {len(failures)} feeds answered: {'; '.join(str(e) for _, e in failures)}")
+        return _gathered(drafts, self.now(), {where: str(error) for where, error in failures})
 
 
 @dataclass(frozen=True)
@@ -255,25 +255,26 @@ class _Draft:
 
 
 def _entries(content: bytes, url: str) -> list[_Draft]:
+    where = shown(url, query=False)
     if len(content) > FEED_BYTES:
         raise SourceError(
-            f"{url} gave {len(content) / 2**20:.1f} MB; expected a feed of at most {FEED_BYTES / 2**20:g} MB, for a "
+            f"{where} gave {len(content) / 2**20:.1f} MB; expected a feed of at most {FEED_BYTES / 2**20:g} MB, for a "
             "larger one takes too long to read: leave this feed out"
         )
     if b"<!ENTITY" in content:
-        raise SourceError(f"{url} declares entities, which can be made to multiply; leave this feed out")
+        raise SourceError(f"{where} declares entities, which can be made to multiply; leave this feed out")
     try:
         # As a stream: bytes that look like a file's name would be opened as one.
         feed = feedparser.parse(io.BytesIO(content))
     except (ValueError, OverflowError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # It means never to raise, and does over an encoding or a character that cannot be.
         raise SourceError(
-            f"{url} cannot be read as a feed ({type(error).__name__}: {error}); leave this feed out if it lasts"
+            f"{where} cannot be read as a feed ({type(error).__name__}: {error}); leave this feed out if it lasts"
         ) from error
     if not feed.version and not feed.entries:
         raise SourceError(
-            f"{url} is no RSS or Atom feed, it begins with {clean_text(repr(content[:60]))}; expected one: correct the "
-            "address, or leave this feed out"
+            f"{where} is no RSS or Atom feed, it begins with {clean_text(repr(content[:60]))}; expected one: correct "
+            "the address, or leave this feed out"
         )
     source = feed.feed.get("title") or urlsplit(url).hostname
     return [

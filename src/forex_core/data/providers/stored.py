@@ -13,8 +13,11 @@ from forex_core.data.store import ObservationStore, Prints
 from forex_core.errors import SourceError
 from forex_core.types import Pair, Source
 
-SPOT_WINDOW_DAYS = 15
+SPOT_WINDOW_DAYS = 60
 """How long after its day a revised close can still be the last one that a row knows."""
+
+OPENING_DAYS = 4
+"""How much later than its date a row speaks, at most: over a weekend."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class StoredProvider:
         at = instant if instant is not None else pd.Timestamp.now(tz="UTC")
         spot = spot_name(pair, self.rate)
         wanted = self._drivers(pair)
-        windows = {name: entry(name).definition.max_age_days for name in wanted} | {spot: SPOT_WINDOW_DAYS}
+        windows = {name: entry(name).definition.max_age_days + OPENING_DAYS for name in wanted} | {
+            spot: SPOT_WINDOW_DAYS
+        }
         held = self.store.read((spot, *wanted), at, windows)
         if len(held[spot].dates) == 0:
             raise self._unknown(pair, spot, at)
@@ -95,7 +100,7 @@ def _sources(held: Mapping[str, Prints]) -> tuple[Source, ...]:
         Source(
             name="imported files" if source == IMPORT else source,
             series=tuple(name for name, _ in given),
-            fetched_at=max(at for name, _ in given if (at := held[name].recorded_at) is not None),
+            fetched_at=max(held[name].recorded_at[source] for name, _ in given),
             first_date=min(days.min() for _, days in given).date(),
             last_date=max(days.max() for _, days in given).date(),
             rows=sum(len(days) for _, days in given),

@@ -1,0 +1,64 @@
+"""A forecast of live data: fetched by the flow, and without a network from what the store knows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from forex_core.errors import SourceUnavailable
+from tests.contract.conftest import server
+from tests.contract.test_refresh import DAYS, World
+
+__all__ = ["server"]
+
+pytestmark = [pytest.mark.usefixtures("prefect_server", "light"), pytest.mark.timeout(280)]
+
+
+@pytest.fixture
+def world(server: Any) -> World:
+    return World(server)
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, at: str, **changed: str) -> None:
+    addresses = {
+        "yahoo": at,
+        "fred": f"{at}/fred",
+        "mindicador": f"{at}/mindicador",
+        "calendar": f"{at}/week.json",
+    }
+    values = {
+        "ADDRESSES": json.dumps(addresses),
+        "NEWS_FEEDS": json.dumps([f"{at}/feed"]),
+        "DRIVERS": json.dumps(["copper", "vix"]),
+        "HISTORY_FROM": DAYS[0],
+        "MAX_AGE_BUSINESS_DAYS": "15",
+    } | changed
+    for name, value in values.items():
+        monkeypatch.setenv(f"FOREX_DATA__{name}", value)
+
+
+def test_a_flow_fetches_publishes_and_goes_on_without_a_network(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.forecast import FLOWS, load
+    from forex_core.types import Horizon
+
+    month = Horizon(30)  # which reaches past today, though the closes end days ago
+    configure(monkeypatch, world.server.url)
+    first = FLOWS[month](pair="USDCLP", source="live")
+    assert first["origin"] == DAYS[-1]
+    assert first["news"]["count"] == len(world.titles)
+    assert [event["title"] for event in first["events"]["items"]] == ["CPI"]
+    assert {source["name"] for source in first["data_sources"]} == {"yahoo"}
+
+    configure(monkeypatch, "http://nowhere.invalid")
+    again = FLOWS[month](pair="USDCLP", source="live", force=True)
+    assert again["fingerprint"] == first["fingerprint"]
+    assert any("network" in notice for notice in again["notices"])
+
+    configure(monkeypatch, "http://nowhere.invalid", MAX_AGE_BUSINESS_DAYS="0")
+    monkeypatch.setattr(load, "retries", 0)
+    with pytest.raises(SourceUnavailable, match="Without a network: 'forex data import FILE'"):
+        FLOWS[month](pair="USDCLP", source="live")
