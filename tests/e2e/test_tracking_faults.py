@@ -789,7 +789,6 @@ def test_no_champion_yet(
         shows(fault, caught.value, symptom)
         if symptom == 0:
             open_store(deployment.mlflow_uri).create_registered_model("usdclp-7d")
-    monkeypatch.setenv("FOREX_PATHS", str(tmp_path / "market.csv"))
     assert "champion" in shell.cure(fault)
     (snapshot,) = deployment.reports_dir.rglob("snapshot.parquet")
     with warnings.catch_warnings():
@@ -905,6 +904,7 @@ def test_quick_start(deployment: Settings, shell: Shell, tmp_path: Path) -> None
     text = section("Quick start")
     lines = [line.partition("#")[0].strip() for line in blocks(text, "console")[0].splitlines()]
     shell.run(lines[0])
+    assert lines.pop(4) == "forex models history"
     assert "EURUSD" in shell.run(lines[1])
     (run,) = json.loads(shell.run(f"{lines[1]} --json"))["runs"]
     assert run["id"] in shell.run(lines[2].replace("RUN_ID", run["id"][:8]))
@@ -917,7 +917,9 @@ def test_quick_start(deployment: Settings, shell: Shell, tmp_path: Path) -> None
         "model.predict", "answer = model.predict"
     )
     (tmp_path / "code.py").write_text(f"{code}\nprint(answer.columns[0], len(answer))\n")
-    assert re.match(r"target_date \d", shell.run(f"{sys.executable} code.py"))
+    said = shell.run(f"{sys.executable} code.py 2>&1")
+    assert re.search(r"^target_date \d", said, re.MULTILINE)
+    assert "extra inputs" not in said
     forex_says("replay", run["id"][:8])
 
 
@@ -943,3 +945,21 @@ def test_rollback_commands(
         after.append(champion())
     assert after == [(2, False), (1, True), (2, False), (1, True), (1, False)]
     assert list(deployment.backups_dir.glob("*.db"))
+
+
+@pytest.mark.slow
+def test_a_challenger_on_purpose(deployment: Settings, shell: Shell) -> None:
+    lines = blocks(section("Who is published"), "console")[0].splitlines()
+    change, forecast = lines[0].split(" ", 1)
+    shell.run(forecast)
+    assert "challenger" not in shell.run(lines[1])
+    shell.run(lines[0])
+    later, first = json.loads(shell.run(f"{lines[1]} --json"))["models"]
+    assert (first["aliases"], later["aliases"]) == (["champion"], ["challenger"])
+    assert first["recipe"] != later["recipe"], change
+    newest = json.loads(shell.run(f"{lines[2]} --json"))["runs"][0]
+    assert (newest["published_version"], newest["aliases"]) == (1, ["champion"])
+    assert (newest["version"], newest["version_aliases"]) == (2, ["challenger"])
+    (compare,) = re.findall(r"`(forex runs compare [^`]+)`", section("Who is published"))
+    assert "challenger_ensemble" in shell.run(compare)
+    assert "challenger_ensemble" not in shell.run(compare.removesuffix(" --challengers"))

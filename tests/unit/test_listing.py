@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -29,6 +30,7 @@ def run(number: int, **changes: Any) -> dict[str, Any]:
         "published_version": 123,
         "version": None,
         "aliases": ["champion"],
+        "version_aliases": [],
         "marks": [],
         "tags": {},
         "error": None,
@@ -76,10 +78,12 @@ def test_runs_keep_their_words_whole(
         assert (name in words(lines)) == (len(environments) == 1), "in the title"
 
 
+@pytest.mark.parametrize("challengers", [True, False])
 @pytest.mark.parametrize("count", [2, 5, 6, 12])
-def test_compared_runs_keep_their_words_whole(count: int) -> None:
+def test_compared_runs_keep_their_words_whole(count: int, challengers: bool) -> None:
     rows = [run(number) for number in range(count)]
     models = ("ensemble", "driver_regression", "challenger_driver_regression")
+    every = models if challengers else models[:2]
     params = {
         "as_of": [f"2026-11-{10 + number}T11:00:00+00:00" for number in range(count)],
         "settings.engine.min_scored_origins": ["104", *[None] * (count - 1)],
@@ -90,12 +94,17 @@ def test_compared_runs_keep_their_words_whole(count: int) -> None:
         "models": {name: [{"rmse": 1234.5, "mape": 11.25, "weight": 0.25}] * count for name in models},
         "params": params,
         "remarks": [],
+        "challengers": challengers,
     }
-    lines = shown(listing.comparison_tables(document))
+    parts = listing.comparison_tables(document)
+    lines = shown(parts)
     assert max(map(cell_len, lines)) <= WIDTH
     for name in ("0bcdef01", f"{count - 1:x}bcdef01"):
         assert sum(line.split().count(name) for line in lines) == 2 + len(params), "cut off nowhere"
-    assert {*models, *params, *params["as_of"], '["random_walk",', '"driver_regression"]'} <= words(lines)
+    assert ("challenger_driver_regression" in words(lines)) == challengers
+    hint = [str(part) for part in parts if isinstance(part, Text) and "--challengers" in str(part)]
+    assert len(hint) == (not challengers)
+    assert {*every, *params, *params["as_of"], '["random_walk",', '"driver_regression"]'} <= words(lines)
 
 
 def test_experiments_and_versions_keep_their_words_whole() -> None:
@@ -108,6 +117,7 @@ def test_experiments_and_versions_keep_their_words_whole() -> None:
             "other": 10,
             "last_run": "2026-11-20T16:14:58+00:00",
             "artifact_location": f"file:///srv/forex/data/mlflow/mlruns/{name}",
+            "deleted": False,
         }
         for name in ("forecaster_90d", "operations")
     ]
@@ -122,7 +132,7 @@ def test_experiments_and_versions_keep_their_words_whole() -> None:
         "recipe": "fedcba98" * 8,
         "trained_until": "2026-11-20",
         "created": "2026-11-21T08:00:00+00:00",
-        "published": "true",
+        "published": True,
         "pin": None,
         "rolled_back": None,
         "status": "READY",
@@ -131,3 +141,123 @@ def test_experiments_and_versions_keep_their_words_whole() -> None:
     assert max(map(cell_len, lines)) <= WIDTH
     expected = {"usdclp-30d", "1234", "challenger", "previous", "abcdef01", "fedcba98", "2026-11-21", "yes"}
     assert expected <= words(lines)
+
+
+def whole(parts: list[Any]) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, width=WIDTH)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def compared(**changes: Any) -> list[str]:
+    rows = [run(number) for number in range(3)]
+    document = {
+        "store": "sqlite:////srv/mlflow.db",
+        "runs": rows,
+        "models": {},
+        "params": {},
+        "remarks": [],
+        "challengers": False,
+    }
+    return whole(listing.comparison_tables(document | changes))
+
+
+def test_a_long_value_and_an_empty_one_are_each_one_value() -> None:
+    ids = [row["id"][:8] for row in (run(number) for number in range(3))]
+    members = json.dumps([f"member_{number}" for number in range(12)])
+    models = {"ensemble": [{"rmse": 1.0, "mape": None, "weight": None}] * 3}
+    lines = compared(models=models, params={"members": [members, members, ""], "stale": ["a", None, None]})
+    start = lines.index("members")
+    assert lines[start + 1] == f"  {ids[0]} {ids[1]}"
+    end = lines.index(f"  {ids[2]}", start)
+    value = lines[start + 2 : end]
+    assert len(value) > 1, "too long for a line"
+    assert all(line.startswith("    ") and not line.startswith("     ") for line in value)
+    assert json.loads(" ".join(line.strip() for line in value)) == json.loads(members)
+    assert lines[end + 1] == "    –"
+    assert lines[lines.index("stale") + 3 :][:2] == [f"  {ids[1]} {ids[2]}", "    –"]
+
+
+def test_what_no_compared_run_has_takes_no_line() -> None:
+    score = {"rmse": 1.0, "mape": 2.0, "weight": 0.5}
+    lines = compared(models={"ensemble": [score] * 3, "ets": [None] * 3})
+    assert "ensemble" in words(lines)
+    assert "ets" not in words(lines)
+    assert not any("--challengers" in line for line in lines)
+
+
+def test_too_few_runs_are_told_without_an_empty_line_and_with_the_store() -> None:
+    lines = compared(runs=[], remarks=["finished runs of USDCLP 7d: 0; two are needed to compare"])
+    assert lines == [
+        "finished runs of USDCLP 7d: 0; two are needed to compare",
+        "Read from sqlite:////srv/mlflow.db.",
+    ]
+
+
+SQL = (
+    "OperationalError: (sqlite3.OperationalError) database is locked [SQL: INSERT INTO runs (run_uuid) VALUES (?)] "
+    "(Background on this error at: https://sqlalche.me/e/20/e3q8)"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (SQL, "OperationalError: (sqlite3.OperationalError) database is locked"),
+        ("SourceError: no file.\nGive one with --path.", "SourceError: no file."),
+        ("SourceError: " + "word " * 100, None),
+        ("SourceError: market.csv: no column USDCLP", "SourceError: market.csv: no column USDCLP"),
+    ],
+)
+def test_an_error_below_a_list_is_one_short_line(error: str, short: str | None) -> None:
+    document = {"runs": [run(1, error=error, status="FAILED")], "pair": None, "horizon": "7d", "status": None}
+    notes = [str(part) for part in listing.runs_table(document) if isinstance(part, Text)]
+    (line,) = [note for note in notes if note.startswith("1bcdef01")]
+    assert "\n" not in line
+    assert len(line) < 180
+    if short is not None:
+        assert line == f"1bcdef01 {short}"
+    assert ("The whole of an error: forex runs show RUN_ID" in notes) == (short != error)
+
+
+def test_each_alias_of_a_run_stands_with_its_version() -> None:
+    row = run(
+        1,
+        published_version=4,
+        version=5,
+        version_aliases=["challenger"],
+        marks=["challenger"],
+        tags={"challenger": "5"},
+        name="forecast",
+        experiment="forecaster_7d",
+        ended=None,
+        as_of=None,
+        window=None,
+        metrics={},
+        params={},
+        artifacts=[],
+    )
+    lines = [" ".join(line.split()) for line in whole(listing.run_tables(row))]
+    assert "published version 4, now champion" in lines
+    assert "learned version 5, now challenger" in lines
+    assert "mark challenger v5" in lines
+    assert not any(line.startswith("window") for line in lines)
+    values = {name: value for kind, name, value in listing.run_rows(row) if kind == "run"}
+    assert (values["published_version"], values["aliases"]) == (4, "champion")
+    assert (values["version"], values["version_aliases"]) == (5, "challenger")
+
+
+def test_a_relocation_tells_in_words_what_was_changed_and_where_the_copy_is() -> None:
+    from forex_core.tracking.copies import LOCATIONS
+
+    names = [f"{table}.{column}" for table, column, _ in LOCATIONS]
+    changed = dict.fromkeys(names, 0) | {"runs.artifact_uri": 7}
+    document = {"from": "/old", "to": "/new", "changed": changed, "backup": "/old/before.db"}
+    lines = whole(listing.relocation_table(document))
+    assert ["Runs", "7"] in [line.split() for line in lines]
+    assert "The database as it was: /old/before.db" in lines
+    assert not any(name in line for name in names for line in lines)
+    every = whole(listing.relocation_table(document | {"changed": dict.fromkeys(names, 1)}))
+    assert not any(name in line for name in names for line in every), "each has words"

@@ -160,12 +160,54 @@ def test_the_newest_of_equal_runs_is_best(any_store: Store) -> None:
     assert best(any_store) == best(any_store, mode="max") == newest
 
 
-def test_absent_experiments_and_deleted_ones_have_no_best_run(store: Store) -> None:
+def test_an_absent_experiment_has_no_best_run(store: Store) -> None:
     assert queries.best_run(store.client, "forecaster_8d", "8d_rmse") is None
-    store.run(1.0)
-    store.client.delete_experiment(store.experiment())
+    store.experiment()
     assert best(store) is None
-    assert queries.runs(store.client, None, WEEK) == []
+
+
+def test_a_deleted_experiment_is_told_with_its_cure(any_store: Store) -> None:
+    run_id = any_store.run(1.0, started=1_000_000)
+    any_store.run(1.0, horizon="30d")
+    gone = any_store.experiment()
+    any_store.client.delete_experiment(gone)
+    client = any_store.client
+    cure = rf"experiment forecaster_7d was deleted in .*'mlflow experiments restore -x {gone}'"
+    for question in (
+        lambda: queries.runs(client, None, WEEK),
+        lambda: queries.best_run(client, EXPERIMENT, "7d_rmse"),
+        lambda: list(queries.runs_by_data(client, USDCLP, WEEK)),
+        lambda: queries.run(client, run_id),
+        lambda: queries.audits(client, EXPERIMENT),
+    ):
+        with pytest.raises(TrackingError, match=cure) as caught:
+            question()
+        assert "secret" not in str(caught.value)
+    assert len(queries.runs(client, None, MONTH)) == 1
+    deleted, other = queries.experiments(client)
+    assert (deleted.name, deleted.deleted, deleted.finished) == (EXPERIMENT, True, 1)
+    assert (other.name, other.deleted) == ("forecaster_30d", False)
+    client.restore_experiment(gone)
+    assert [row.id for row in queries.runs(client, None, WEEK)] == [run_id]
+
+
+def test_a_metric_that_no_run_has_is_refused_with_those_near_it(any_store: Store) -> None:
+    any_store.run(1.0, metrics={"7d_rmse_ratio_rw": 0.9, "7d_mape": 1.0}, pair="EURUSD")
+    any_store.client.delete_run(any_store.run(metrics={"gone": 1.0}))
+    with pytest.raises(
+        InputError, match=r"no run of forecaster_7d has a metric '7d_rsme'; near it are 7d_rmse"
+    ):
+        queries.refuse_unknown_metric(any_store.client, EXPERIMENT, "7d_rsme")
+    for name in ("gone", "zzz"):
+        with pytest.raises(InputError, match="'forex runs show RUN_ID' lists what a run has"):
+            queries.refuse_unknown_metric(any_store.client, EXPERIMENT, name)
+    queries.refuse_unknown_metric(
+        any_store.client, EXPERIMENT, "7d_mape"
+    )  # that other pairs have it is enough
+    queries.refuse_unknown_metric(
+        any_store.client, "forecaster_30d", "30d_rmse"
+    )  # nothing is known to be mistyped
+    assert best(any_store) is None
 
 
 @pytest.mark.parametrize(
@@ -330,7 +372,7 @@ def test_runs_of_one_pair_and_status(any_store: Store) -> None:
     assert ids(USDCLP, WEEK, 1) == [failed]
     assert ids(USDCLP, MONTH) == []
     assert queries.run(any_store.client, failed).error == "SourceError: no file"
-    with pytest.raises(InputError, match="expected one of RUNNING"):
+    with pytest.raises(InputError, match=r"expected one of finished, failed, killed, running, scheduled$"):
         ids(USDCLP, WEEK, 20, "done")
     with pytest.raises(InputError, match="expected 1 or more"):
         ids(USDCLP, WEEK, 0)
@@ -476,8 +518,30 @@ def test_a_run_tells_the_version_it_published_from_the_one_it_learned(store: Sto
     store.client.set_registered_model_alias("usdclp-7d", "challenger", "2")
     row = queries.run(store.client, later)
     assert (row.published_version, row.version) == (1, 2)
-    assert row.aliases == ("champion",)
+    assert (row.aliases, row.version_aliases) == (("champion",), ("challenger",))
     assert row.marks == ("pinned",)
+
+
+def test_changes_by_hand_are_listed_newest_first(any_store: Store) -> None:
+    def change(started: int, status: str = "FINISHED", pair: str = "USDCLP", **tags: str) -> str:
+        operations = any_store.experiment("operations")
+        known = {"action": "rollback", "model": f"{pair.lower()}-7d", "pair": pair, "horizon": "7d"} | tags
+        made = any_store.client.create_run(operations, started, known)
+        any_store.client.set_terminated(made.info.run_id, status)
+        return str(made.info.run_id)
+
+    assert queries.audits(any_store.client, "operations") == []
+    old = change(1_000, from_version="3", to_version="2", by="ana@desk", reason="too narrow", backup="/b.db")
+    failed = change(2_000, "FAILED", from_version="None", error_type="TrackingError", error_message="full")
+    other = change(3_000, pair="EURUSD", action="promote", to_version="9")
+    rows = queries.audits(any_store.client, "operations")
+    assert [row.run_id for row in rows] == [other, failed, old]
+    assert [row.run_id for row in queries.audits(any_store.client, "operations", USDCLP, 1)] == [failed]
+    last = rows[-1]
+    assert (last.action, last.model, last.from_version, last.to_version) == ("rollback", "usdclp-7d", 3, 2)
+    assert (last.by, last.reason, last.backup, last.error) == ("ana@desk", "too narrow", "/b.db", None)
+    assert (rows[1].from_version, rows[1].error) == (None, "TrackingError: full")
+    assert queries.run(any_store.client, old).window is None, "it has neither scores nor an origin"
 
 
 # --- stores that are not there

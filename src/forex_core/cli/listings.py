@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,7 @@ from forex_core.types import HORIZONS, Horizon, Pair
 
 if TYPE_CHECKING:
     from forex_core.report.document import Document
-    from forex_core.tracking.queries import RunRow
+    from forex_core.tracking.queries import ModelRow, RunRow
 
 experiments = typer.Typer(help="Experiments of the tracking store.", no_args_is_help=True)
 runs = typer.Typer(
@@ -50,14 +51,19 @@ _COMPARED = 5
 """,
 )
 def list_experiments(as_json: JsonOption = False, as_csv: CsvOption = False) -> None:
-    """List the experiments: how their runs ended, when the last one started, where files are kept."""
+    """List the experiments: how their runs ended, when the last one started, where files are kept.
+
+    Deleted ones are among them, with how to bring them back.
+    """
     from forex_core.report.listing import experiments_rows, experiments_table
     from forex_core.tracking.queries import existing_store, experiments
+    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
-    with existing_store(_store(settings_from(None, None, None))) as client:
+    store = _store(settings_from(None, None, None))
+    with existing_store(store) as client:
         found = experiments(client) if client else []
-    document = {"experiments": [plain(asdict(row)) for row in found]}
+    document = {"store": without_password(store), "experiments": [plain(asdict(row)) for row in found]}
     print_listing(document, as_json, as_csv, experiments_table, experiments_rows)
 
 
@@ -88,16 +94,20 @@ def list_runs(
 ) -> None:
     """List the newest runs of a horizon, with its own scores, and why runs failed.
 
-    RMSE is in units of the quote currency; RMSE/RW below 1 beats the random walk.
+    RMSE is in units of the quote currency; RMSE/RW below 1 beats the random walk. Changes of champion by hand are
+    listed by forex models history.
     """
     from forex_core.report.listing import runs_rows, runs_table
     from forex_core.tracking import queries
+    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     ahead, one_pair = Horizon.parse(horizon), Pair.parse(pair) if pair else None
-    with queries.existing_store(_store(settings_from(pair, None, None))) as client:
+    store = _store(settings_from(pair, None, None))
+    with queries.existing_store(store) as client:
         found = queries.runs(client, one_pair, ahead, last, status) if client else []
     document = {
+        "store": without_password(store),
         "pair": str(one_pair) if one_pair else None,
         "horizon": str(ahead),
         "status": status,
@@ -120,7 +130,10 @@ def show_run(
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
-    """Show everything that one run holds: scores, metrics, params, tags, files, and its error if it failed."""
+    """Show everything that one run holds: scores, metrics, params, tags, files, and its error if it failed.
+
+    In JSON and CSV, aliases are those of published_version, version_aliases those of version, which the run learned.
+    """
     from forex_core.report.listing import run_rows, run_tables
     from forex_core.tracking import queries
 
@@ -169,17 +182,20 @@ def best_run(
     """
     from forex_core.report.listing import best_rows, best_table
     from forex_core.tracking import queries
+    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     ahead, settings = Horizon.parse(horizon), settings_from(pair, None, None)
     one_pair, name = Pair.parse(settings.pair), f"{ahead}_rmse" if metric is None else metric
-    with queries.existing_store(_store(settings)) as client:
-        found = (
-            queries.best_run(client, f"forecaster_{ahead}", name, mode, one_pair, loadable)
-            if client
-            else None
-        )
+    store = _store(settings)
+    with queries.existing_store(store) as client:
+        experiment, found = f"forecaster_{ahead}", None
+        if client is not None:
+            found = queries.best_run(client, experiment, name, mode, one_pair, loadable)
+            if found is None:
+                queries.refuse_unknown_metric(client, experiment, name)
     document = {
+        "store": without_password(store),
         "pair": str(one_pair),
         "horizon": str(ahead),
         "metric": name,
@@ -216,6 +232,12 @@ def compare_runs(
             "--last", metavar="N", min=2, help="With a horizon: its newest finished runs. [default: 5]"
         ),
     ] = None,
+    challengers: Annotated[
+        bool,
+        typer.Option(
+            "--challengers", help="Show what challengers scored as well; JSON and CSV always have it."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
@@ -225,13 +247,15 @@ def compare_runs(
     """
     from forex_core.report.listing import comparison_rows, comparison_tables
     from forex_core.tracking import queries
+    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     by_horizon = len(targets) == 1 and targets[0] in map(str, HORIZONS)
     if not by_horizon and (pair is not None or last is not None):
         raise InputError("--pair and --last go with a horizon, such as forex runs compare 7d --last 3")
     settings = settings_from(pair, None, None)
-    with queries.existing_store(_store(settings)) as client:
+    store = _store(settings)
+    with queries.existing_store(store) as client:
         if by_horizon:
             one_pair, ahead = Pair.parse(settings.pair), Horizon.parse(targets[0])
             rows = queries.runs(client, one_pair, ahead, last or _COMPARED, "FINISHED") if client else []
@@ -246,6 +270,8 @@ def compare_runs(
         else:
             compared = queries.compare(client, targets)
     document = {
+        "store": without_password(store),
+        "challengers": challengers,
         "runs": [_summary(row) for row in compared.runs],
         "models": {
             name: [asdict(one) if one else None for one in scores] for name, scores in compared.models.items()
@@ -269,12 +295,55 @@ def list_models(pair: EveryPairOption = None, as_json: JsonOption = False, as_cs
     """List the registered models: every version with its aliases, run, recipe and cut-off, newest first."""
     from forex_core.report.listing import models_rows, models_table
     from forex_core.tracking.queries import existing_store, models
+    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
-    with existing_store(_store(settings_from(pair, None, None))) as client:
-        found = models(client, Pair.parse(pair) if pair else None) if client else []
-    document = {"models": [plain(asdict(row)) for row in found]}
+    store = _store(settings_from(pair, None, None))
+    one_pair = Pair.parse(pair) if pair else None
+    with existing_store(store) as client:
+        found = models(client, one_pair) if client else []
+    document = {
+        "store": without_password(store),
+        "pair": str(one_pair) if one_pair else None,
+        "models": [_version(row) for row in found],
+    }
     print_listing(document, as_json, as_csv, models_table, models_rows)
+
+
+@models.command(
+    epilog="""
+**Examples**
+
+    forex models history
+    forex models history --pair USDCLP --last 5 --csv
+"""
+)
+def history(
+    pair: EveryPairOption = None,
+    last: Annotated[int, typer.Option("--last", metavar="N", min=1, help="How many.")] = 20,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """List the changes of champion by hand, newest first: who rolled back or promoted what, when and why.
+
+    Each is an audit run of the experiment operations, which forex runs show tells in full. What runs decided by
+    themselves is in forex runs list.
+    """
+    from forex_core.report.listing import audits_rows, audits_table
+    from forex_core.tracking import AUDIT, queries
+    from forex_core.tracking.store import without_password
+
+    refuse_both(as_json, as_csv)
+    store = _store(settings_from(pair, None, None))
+    one_pair = Pair.parse(pair) if pair else None
+    with queries.existing_store(store) as client:
+        found = queries.audits(client, AUDIT, one_pair, last) if client else []
+    document = {
+        "store": without_password(store),
+        "pair": str(one_pair) if one_pair else None,
+        "changes": [plain(asdict(row)) for row in found],
+    }
+    print_listing(document, as_json, as_csv, audits_table, audits_rows)
 
 
 def _store(settings: Settings) -> str:
@@ -301,3 +370,19 @@ def _summary(row: RunRow) -> Document:
 def _whole(row: RunRow) -> Document:
     document: Document = plain(asdict(row))
     return document | {"window": row.window, "marks": list(row.marks)}
+
+
+def _version(row: ModelRow) -> Document:
+    """A version with its tags of JSON taken apart; tags that have a field are not told twice."""
+    document: Document = plain(asdict(row))
+    kept = {name: value for name, value in row.tags.items() if name not in document}
+    told = {name: _content(document[name]) for name in ("pin", "rolled_back")}
+    return document | told | {"published": row.published == "true", "tags": kept}
+
+
+def _content(tag: str | None) -> object:
+    """What a tag of JSON holds, or its text where it is none."""
+    try:
+        return None if tag is None else json.loads(tag)
+    except ValueError:
+        return tag

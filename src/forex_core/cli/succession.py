@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ from forex_core.cli.app import (
 from forex_core.config import SourceName
 from forex_core.errors import InputError
 from forex_core.types import Horizon
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from forex_core.report.document import Document
 
 ROLLBACK_EXAMPLES = """
 **Examples**
@@ -189,4 +194,16 @@ def _run(
                 "paths": list(settings.paths) if given else None,
             }
         )
-    print_document(document, as_json, succession_tables)
+    print_document(document, as_json, lambda told: [*succession_tables(told), *way_back(told)])
+
+
+def way_back(document: Document) -> list[RenderableType]:
+    """The command that puts the champion back that a promotion replaced, held in place if it was."""
+    from rich.text import Text
+
+    if document["action"] != "promote" or document["dry_run"]:
+        return []
+    of = f"{document['horizon']} --pair {document['pair']} --to {document['from_version']}"
+    if document["before"]["pin"]:
+        return [Text(f"'forex rollback {of}' puts the former champion back and holds it there.")]
+    return [Text(f"'forex promote {of}' puts the former champion back.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,12 +63,14 @@ def relocate(
 ) -> None:
     """Rewrite where the store says its files are, after they were moved or copied.
 
-    Move or copy the files first. The database is copied before it is changed.
+    Move or copy the files first. The database is copied before it is changed; where to is printed.
     """
     from forex_core.report.listing import relocation_table
     from forex_core.tracking.copies import relocate
 
     configure_logging(verbose)
     settings = settings_from(None, None, None)
-    changed = relocate(settings.mlflow_uri, old, new)
-    print_document({"from": old, "to": new, "changed": changed}, as_json, relocation_table)
+    copies: list[Path] = []
+    changed = relocate(settings.mlflow_uri, old, new, on_copy=copies.append)
+    document = {"from": old, "to": new, "changed": changed, "backup": str(copies[0])}
+    print_document(document, as_json, relocation_table)

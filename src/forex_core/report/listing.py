@@ -7,11 +7,12 @@ are shown as they are, never as markup or as a terminal's control characters.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from forex_core.report.document import Document
@@ -35,7 +36,7 @@ _RUN_COLUMNS = (
     "origin",
 )
 _SCORES = ("rmse", "mae", "mape", "crps", "rmse_ratio_rw", "crps_ratio_rw", "coverage_80", "coverage_95")
-_RUN_COLUMNS_LAST = ("published_version", "version", "aliases", "marks", "error")
+_RUN_COLUMNS_LAST = ("published_version", "aliases", "version", "version_aliases", "marks", "error")
 _MODEL_COLUMNS = (
     "name",
     "version",
@@ -49,16 +50,50 @@ _MODEL_COLUMNS = (
     "pin",
     "rolled_back",
 )
-_EXPERIMENT_COLUMNS = ("name", "id", "finished", "failed", "other", "last_run", "artifact_location")
+_EXPERIMENT_COLUMNS = (
+    "name",
+    "id",
+    "finished",
+    "failed",
+    "other",
+    "last_run",
+    "artifact_location",
+    "deleted",
+)
+_AUDIT_COLUMNS = (
+    "at",
+    "action",
+    "model",
+    "from_version",
+    "to_version",
+    "by",
+    "reason",
+    "how",
+    "status",
+    "error",
+    "run_id",
+    "backup",
+)
 _COMPARED = (("rmse", "RMSE"), ("mape", "MAPE %"), ("weight", "Weight"))
 _SIDE_BY_SIDE = 5
 """Runs that fit beside each other in 80 columns."""
+_CHALLENGER = "challenger_"
+_NOTE = 160
+"""Characters of an error below a list of runs."""
+_LOCATIONS = {
+    "experiments.artifact_location": "Experiments",
+    "runs.artifact_uri": "Runs",
+    "logged_models.artifact_location": "Models",
+    "model_versions.source": "Registered versions",
+    "model_versions.storage_location": "Stored files of registered versions",
+    "trace_tags.value": "Traces",
+}
 
 
 def experiments_table(document: Document) -> list[RenderableType]:
     rows = document["experiments"]
     if not rows:
-        return [Text("No experiments yet; forex forecast 7d makes the first.")]
+        return [Text(f"No experiments yet in {document['store']}; forex forecast 7d makes the first.")]
     table = new_table("Experiments")
     add_columns(table, "Experiment", "Id", right=("Finished", "Failed", "Other"))
     add_columns(table, "Last run (UTC)")
@@ -71,7 +106,12 @@ def experiments_table(document: Document) -> list[RenderableType]:
         counts = [str(row[name]) for name in ("finished", "failed", "other")]
         add_row(table, row["name"], row["id"], *counts, minute(row["last_run"]))
         add_row(files, row["name"], row["artifact_location"])
-    return [table, Text(), files]
+    notes = [
+        f"{row['name']} was deleted; 'mlflow experiments restore -x {row['id']}' brings it back with its runs."
+        for row in rows
+        if row["deleted"]
+    ]
+    return [table, *(Text(one_line(note)) for note in notes), Text(), files]
 
 
 def experiments_rows(document: Document) -> Rows:
@@ -84,7 +124,8 @@ def runs_table(document: Document) -> list[RenderableType]:
     if rows:
         return _runs(f"Newest runs, {_market(rows)}", rows)
     market = f"{document['pair'] or 'any pair'} {document['horizon']}"
-    return [Text(f"No runs of {market} yet" + (" with this status." if document["status"] else "."))]
+    status = f" with the status {document['status']}" if document["status"] else ""
+    return [Text(f"No runs of {market}{status} yet in {document['store']}.")]
 
 
 def runs_rows(document: Document) -> Rows:
@@ -96,7 +137,10 @@ def best_table(document: Document) -> list[RenderableType]:
     asked = f"{'lowest' if document['mode'] == 'min' else 'highest'} {document['metric']}"
     market = f"{document['pair']} {document['horizon']}"
     if row is None:
-        return [Text(f"No finished run of {market} has {document['metric']} as a finite number.")]
+        said = (
+            f"No finished run of {market} has {document['metric']} as a finite number in {document['store']}."
+        )
+        return [Text(said)]
     return [
         *_runs(f"{market}, {asked}", [row]),
         Text(f"{document['metric']} = {document['value']:.6g}, scored over {row['window']}."),
@@ -116,11 +160,21 @@ def run_tables(document: Document) -> list[RenderableType]:
     facts.show_header = False
     add_columns(facts, "")
     facts.add_column(overflow="fold")
-    for name in (*_RUN_COLUMNS[1:], "window", *_RUN_COLUMNS_LAST):
+    for name in (*_RUN_COLUMNS[1:], "window"):
         value = document[name]
-        if value not in (None, []):
-            text = minute(value) if name in ("started", "ended") else str(_joined(value))
-            add_row(facts, name.replace("_", " "), text)
+        if value is not None:
+            add_row(facts, name, minute(value) if name in ("started", "ended") else str(value))
+    for name, version, aliases in (
+        ("published", document["published_version"], document["aliases"]),
+        ("learned", document["version"], document["version_aliases"]),
+    ):
+        if version is not None:
+            now = f", now {' and '.join(aliases)}" if aliases else ""
+            add_row(facts, name, f"version {version}{now}")
+    for mark in document["marks"]:
+        add_row(facts, "mark", _mark(mark, document["tags"].get(mark, "")))
+    if document["error"]:
+        add_row(facts, "error", document["error"])
     parts: list[RenderableType] = [facts]
     for title, values in (
         (
@@ -158,37 +212,45 @@ def comparison_tables(document: Document) -> list[RenderableType]:
     """Every model's scores and weight with one column a run, then the params in which the runs differ."""
     runs = document["runs"]
     parts: list[RenderableType] = _runs(f"Compared runs, {_market(runs)}", runs) if runs else []
-    for start in range(0, len(runs) if document["models"] else 0, _SIDE_BY_SIDE):
+    shown = {
+        model: entries
+        for model, entries in document["models"].items()
+        if any(entries) and (document["challengers"] or not model.startswith(_CHALLENGER))
+    }
+    for start in range(0, len(runs) if shown else 0, _SIDE_BY_SIDE):
         some = slice(start, start + _SIDE_BY_SIDE)
         ids = [row["id"][:8] for row in runs[some]]
         scores = new_table("Models")
         add_columns(scores, "Model", "Score", right=ids)
         for name, title in _COMPARED:
-            for model, entries in document["models"].items():
+            for model, entries in shown.items():
                 values = [entry and entry[name] for entry in entries[some]]
                 if any(value is not None for value in values):
                     add_row(scores, model, title, *(_score(name, value) for value in values))
             scores.add_section()
         parts += [Text(), scores]
     if document["models"]:
-        parts += [Text(), _params(document) if document["params"] else Text("No param differs.")]
-    return [*parts, Text(), *(Text(one_line(remark)) for remark in document["remarks"])]
+        if any(any(entries) for model, entries in document["models"].items() if model not in shown):
+            parts.append(Text("What challengers scored is left out; --challengers shows it."))
+        parts += [Text(), *(_params(document) if document["params"] else [Text("No param differs.")])]
+    remarks = [Text(one_line(remark)) for remark in document["remarks"]]
+    if len(runs) < 2:
+        remarks.append(Text(f"Read from {document['store']}."))
+    return [*parts, *([Text()] if parts and remarks else []), *remarks]
 
 
-def _params(document: Document) -> Table:
-    """One line a value, with the runs that have it: beside each other no value would keep its words whole."""
+def _params(document: Document) -> list[RenderableType]:
+    """The runs that have a value on a line, the value below: so neither is taken for another when it wraps."""
     ids = [row["id"][:8] for row in document["runs"]]
-    table = new_table("Params that differ")
-    table.add_column("Param", overflow="fold")
-    table.add_column("Runs", width=len(ids[0]))
-    table.add_column("Value", overflow="fold")
+    parts: list[RenderableType] = [Text("Params that differ", style="bold")]
     for name, values in document["params"].items():
-        shown = name
-        for value in dict.fromkeys(values):
-            having = [one for one, own in zip(ids, values, strict=True) if own == value]
-            add_row(table, shown, " ".join(having), "–" if value is None else value)
-            shown = ""
-    return table
+        parts.append(Padding(Text(one_line(name)), (0, 0)))
+        told = [value or "–" for value in values]
+        for value in dict.fromkeys(told):
+            having = [one for one, own in zip(ids, told, strict=True) if own == value]
+            parts.append(Padding(Text(" ".join(having)), (0, 0, 0, 2)))
+            parts.append(Padding(Text(one_line(value), overflow="fold"), (0, 0, 0, 4)))
+    return parts
 
 
 def comparison_rows(document: Document) -> Rows:
@@ -208,7 +270,9 @@ def models_table(document: Document) -> list[RenderableType]:
     """The versions, and below them who holds one in place or took it down, and why."""
     rows = document["models"]
     if not rows:
-        return [Text("No registered models yet; forex forecast makes the first.")]
+        pair = document["pair"]
+        none = f"No registered models of {pair}" if pair else "No registered models yet"
+        return [Text(f"{none} in {document['store']}; forex forecast makes the first.")]
     table = new_table("Registered models")
     add_columns(table, "Model", right=("Version",))
     table.add_column("Aliases")
@@ -217,7 +281,7 @@ def models_table(document: Document) -> list[RenderableType]:
     for row in rows:
         short = [(row[name] or "–")[:8] for name in ("run_id", "recipe")]
         dates = [(row[name] or "–")[:10] for name in ("trained_until", "created")]
-        published = "yes" if row["published"] == "true" else row["published"] or "–"
+        published = "yes" if row["published"] else "–"
         add_row(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
         said = {"pinned": row["pin"], "rolled back": row["rolled_back"]}
         notes += [
@@ -230,6 +294,35 @@ def models_table(document: Document) -> list[RenderableType]:
 
 def models_rows(document: Document) -> Rows:
     return _rows(document["models"], _MODEL_COLUMNS)
+
+
+def audits_table(document: Document) -> list[RenderableType]:
+    """The changes, and below them who made each and why."""
+    rows = document["changes"]
+    if not rows:
+        of = f" of {document['pair']}" if document["pair"] else ""
+        return [Text(f"No champion{of} was changed by hand in {document['store']}.")]
+    table = new_table("Changes of champion by hand")
+    add_columns(table, "When (UTC)", "Action", "Model", right=("From", "To"))
+    add_columns(table, "Status", "Audit run")
+    notes = []
+    for row in rows:
+        versions = [f"v{row[name]}" if row[name] else "–" for name in ("from_version", "to_version")]
+        short = row["run_id"][:8]
+        named = (row["action"] or "–", row["model"] or "–")
+        add_row(table, minute(row["at"]), *named, *versions, row["status"], short)
+        why = row["reason"] or "no reason given"
+        notes.append(f"{short} by {row['by'] or 'nobody named'}: {in_short(why)}")
+        if row["error"]:
+            notes.append(f"{short} {in_short(row['error'])}")
+    return [table, *(Text(one_line(note)) for note in notes)]
+
+
+def audits_rows(document: Document) -> Rows:
+    return [
+        list(_AUDIT_COLUMNS),
+        *([row[name] for name in _AUDIT_COLUMNS] for row in document["changes"]),
+    ]
 
 
 def replay_table(document: Document) -> list[RenderableType]:
@@ -246,12 +339,17 @@ def replay_table(document: Document) -> list[RenderableType]:
 
 
 def relocation_table(document: Document) -> list[RenderableType]:
-    """Rows that were changed, by where the database keeps them."""
+    """How many locations were changed, by what they are of, and where the database as it was is kept."""
     table = new_table("Locations rewritten")
-    add_columns(table, "Table and column", right=("Rows",))
+    add_columns(table, "Of", right=("Number",))
     for name, count in document["changed"].items():
-        add_row(table, name, str(count))
-    return [table, Text(f"From {document['from']} to {document['to']}.")]
+        if count:
+            add_row(table, _LOCATIONS.get(name, name), str(count))
+    return [
+        table,
+        Text(f"From {document['from']} to {document['to']}."),
+        Text(f"The database as it was: {document['backup']}"),
+    ]
 
 
 def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
@@ -279,6 +377,8 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
             f"v{version}{champion}" if version else "–",
         )
     notes = [f"{row['id'][:8]} {note}" for row in rows for note in _notes(row)]
+    if any(row["error"] and in_short(row["error"]) != one_line(row["error"]) for row in rows):
+        notes.append("The whole of an error: forex runs show RUN_ID")
     if any("champion" in row["aliases"] for row in rows):
         notes.insert(0, "* champion")
     if len(environments) > 1:
@@ -295,25 +395,37 @@ def _market(rows: Sequence[Document]) -> str:
 
 def _notes(row: Document) -> list[str]:
     """Why a run failed, and what is out of the ordinary about it."""
-    tags = row["tags"]
-    notes = [row["error"]] if row["error"] else []
-    for mark in row["marks"]:
-        told = tags.get(mark, "")
-        notes.append(f"{mark} v{told}" if told.isdigit() else mark if told == "true" else f"{mark}: {told}")
-    return notes
+    notes = [in_short(row["error"])] if row["error"] else []
+    return [*notes, *(_mark(mark, row["tags"].get(mark, "")) for mark in row["marks"])]
 
 
-def _reason(tag: str) -> str:
-    """Who, when and why of a pin or a rollback, as far as the tag says so.
+def _mark(mark: str, told: str) -> str:
+    """A tag that stands out, with what it says: `challenger` the version that the run put on trial."""
+    return f"{mark} v{told}" if told.isdigit() else mark if told == "true" else f"{mark}: {told}"
 
-    >>> _reason('{"by": "ana", "at": "2026-11-20T16:14:00+00:00", "reason": "bad data"}')
+
+def in_short(text: str) -> str:
+    """The first sentence on one line, without the statement that a database adds.
+
+    >>> in_short("OperationalError: disk full. Make room.")
+    'OperationalError: disk full.'
+    >>> in_short("locked [SQL: SELECT 1 FROM runs]")
+    'locked'
+    """
+    line = re.split(r"\s*\[SQL: |\s*\(Background on this error", " ".join(one_line(text).split()))[0]
+    first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[0]
+    return first if len(first) <= _NOTE else first[:_NOTE].rsplit(" ", 1)[0] + " …"
+
+
+def _reason(told: Any) -> str:
+    """Who, when and why of a pin or a rollback, as far as it says so.
+
+    >>> _reason({"by": "ana", "at": "2026-11-20T16:14:00+00:00", "reason": "bad data"})
     'bad data (ana, 2026-11-20 16:14)'
     """
-    try:
-        told = json.loads(tag)
-        return f"{told['reason']} ({told['by']}, {minute(told['at'])})"
-    except (ValueError, KeyError, TypeError):
-        return tag
+    if not isinstance(told, dict) or not {"by", "at", "reason"} <= set(told):
+        return str(told)
+    return f"{told['reason'] or 'no reason given'} ({told['by']}, {minute(told['at'])})"
 
 
 def _run_rows(rows: Sequence[Document]) -> Rows:
@@ -335,7 +447,15 @@ def _rows(rows: Sequence[Document], columns: Sequence[str]) -> Rows:
 
 
 def _joined(value: Any) -> Any:
-    return " ".join(value) if isinstance(value, list) else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (
+        " ".join(value)
+        if isinstance(value, list)
+        else json.dumps(value)
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def _score(name: str, value: float | None) -> str:

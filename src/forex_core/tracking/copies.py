@@ -189,11 +189,19 @@ def _flush(path: Path) -> None:
 # --- Moves
 
 
-def relocate(uri: str, old: str, new: str, *, copies: Path | None = None) -> dict[str, int]:
+def relocate(
+    uri: str,
+    old: str,
+    new: str,
+    *,
+    copies: Path | None = None,
+    on_copy: Callable[[Path], None] | None = None,
+) -> dict[str, int]:
     """Rewrite every stored location at or below `old` to the same place below `new`, in one transaction.
 
     The files are moved or copied by the user beforehand: `new` must hold what the store refers to. The database is
-    copied first (`copy_database`), beside an SQLite store or into `copies`.
+    copied first (`copy_database`), beside an SQLite store or into `copies`; `on_copy` is told where, before anything
+    is changed.
 
     Returns:
         Rows changed by 'table.column', for every column that holds locations.
@@ -227,6 +235,8 @@ def relocate(uri: str, old: str, new: str, *, copies: Path | None = None) -> dic
         folder = copies or (path.parent if path else Path(tempfile.gettempdir()))
         copy = copy_database(uri, folder / f"before-relocate-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
         logger.info("the database as it was is kept in {}", copy.path)
+        if on_copy is not None:
+            on_copy(copy.path)
         counts = {f"{table}.{column}": 0 for table, column, _ in LOCATIONS}
         with _writing(uri) as (execute, mark):
             for table, column, was, to in changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import posixpath
@@ -15,19 +16,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forex_core.errors import InputError
-from forex_core.tracking.store import POSTGRES, open_store, postgres, sqlite_path, translated
+from forex_core.errors import InputError, TrackingError
+from forex_core.tracking.store import (
+    POSTGRES,
+    open_store,
+    postgres,
+    sqlite_path,
+    translated,
+    without_password,
+)
 from forex_core.types import ENSEMBLE, Horizon, Pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Experiment, LoggedModel, Run
     from mlflow.entities.model_registry import RegisteredModel
 
 SCORES = ("rmse", "mae", "mape", "crps", "rmse_ratio_rw", "crps_ratio_rw", "coverage_80", "coverage_95")
 """The scores of a run at its own horizon, logged as `7d_rmse` and so on."""
 
-STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED")
 MARKS = ("challenger", "pinned", "spooled")
 """Tags of a run that a listing points out: it has a challenger's version, or the reason of a pin or of a spool."""
 
@@ -43,7 +51,10 @@ _INFINITE = 1e308
 
 @dataclass(frozen=True)
 class ExperimentSummary:
-    """An experiment and how its runs ended; `last_run` is when the newest one started."""
+    """An experiment and how its runs ended; `last_run` is when the newest one started.
+
+    Of a deleted experiment, whose runs were deleted with it, all runs count; else those that were not deleted.
+    """
 
     name: str
     id: str
@@ -53,6 +64,7 @@ class ExperimentSummary:
     last_run: datetime | None
     artifact_location: str
     tags: Mapping[str, str]
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,8 @@ class RunRow:
 
     `scores` has every name of `SCORES`, None where the run has no finite value: RMSE, MAE and CRPS in quote units,
     MAPE in percent. `published_version` of the pair's registered model is what the run published, `version` what it
-    learned; `aliases` point now at the published one (the learned one of a run that does not say what it published).
-    `artifacts` is None where they were not asked for.
+    learned. `aliases` point now at the published one (the learned one of a run that does not say what it published),
+    `version_aliases` at the learned one. `artifacts` is None where they were not asked for.
     """
 
     id: str
@@ -93,6 +105,7 @@ class RunRow:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     artifacts: tuple[Artifact, ...] | None = None
+    version_aliases: tuple[str, ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -102,9 +115,14 @@ class RunRow:
         )
 
     @property
-    def window(self) -> str:
-        """The origins that the run's scores are over, as text: scores of other windows do not compare with them."""
+    def window(self) -> str | None:
+        """The origins that the run's scores are over, as text: scores of other windows do not compare with them.
+
+        None for a run without scores and origin, such as an audit run.
+        """
         count = self.metrics.get(f"{self.horizon}_origins")
+        if count is None and self.origin is None and all(value is None for value in self.scores.values()):
+            return None
         origins = "origins" if count is None else f"{count:.0f} origins"
         if {"first_origin", "last_origin"} <= set(self.params):
             return f"{origins} from {self.params['first_origin']} to {self.params['last_origin']}"
@@ -151,6 +169,27 @@ class ModelRow:
     tags: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class AuditRow:
+    """A change of champion by hand, as its audit run tells it; None where it does not.
+
+    `action` is rollback, undo, promote or unpin. A run that is not FINISHED changed nothing.
+    """
+
+    run_id: str
+    at: datetime
+    action: str | None
+    model: str | None
+    from_version: int | None
+    to_version: int | None
+    by: str | None
+    reason: str | None
+    how: str | None
+    backup: str | None
+    status: str
+    error: str | None
+
+
 @contextmanager
 def existing_store(uri: str) -> Iterator[MlflowClient | None]:
     """A client of the store at `uri`, or None where a database has no file or no tables yet; nothing is made.
@@ -173,10 +212,14 @@ def _is_made(uri: str) -> bool:
 
 
 def experiments(client: MlflowClient) -> list[ExperimentSummary]:
-    """Every experiment that has a run or a tag, by name; MLflow's empty `Default` is not among them."""
-    found = {str(experiment.experiment_id): experiment for experiment in _pages(client.search_experiments)}
+    """Every experiment that has a run or a tag, by name, deleted ones among them; MLflow's empty `Default` is not."""
+    from mlflow.entities import ViewType
+
+    searched = _pages(client.search_experiments, view_type=ViewType.ALL)
+    found = {str(experiment.experiment_id): experiment for experiment in searched}
     ends: dict[str, dict[str, tuple[int, int]]] = {}
-    for experiment_id, status, count, newest in _ends(client, list(found)):
+    deleted = {name for name, experiment in found.items() if experiment.lifecycle_stage != "active"}
+    for experiment_id, status, count, newest in _ends(client, list(found), deleted):
         ends.setdefault(experiment_id, {})[status] = (count, newest)
     rows = []
     for experiment_id, experiment in found.items():
@@ -195,6 +238,7 @@ def experiments(client: MlflowClient) -> list[ExperimentSummary]:
                 last_run=_instant(max(newest for _, newest in ended.values())) if ended else None,
                 artifact_location=experiment.artifact_location,
                 tags=dict(experiment.tags),
+                deleted=experiment_id in deleted,
             )
         )
     # 7d before 15d.
@@ -208,6 +252,7 @@ def runs(
 
     Raises:
         InputError: `last` is below 1, or `status` is none that a run can have.
+        TrackingError: the horizon's experiment was deleted.
     """
     if last < 1:
         raise InputError(f"found {last} runs to list; expected 1 or more")
@@ -220,6 +265,39 @@ def runs(
     found = _search(client, [experiment], conditions, ["attributes.start_time DESC"], limit=last)
     standing = _Standing(client)
     return [_row(run, f"forecaster_{horizon}", standing) for run in found]
+
+
+def audits(
+    client: MlflowClient, experiment_name: str, pair: Pair | None = None, last: int = 20
+) -> list[AuditRow]:
+    """The newest changes of champion by hand, newest first; of one pair, or of all with None.
+
+    Raises:
+        TrackingError: the experiment, that of the audit runs, was deleted.
+    """
+    experiment = _experiment_id(client, experiment_name)
+    if experiment is None:
+        return []
+    newest = ["attributes.start_time DESC"]
+    return [_audit(run) for run in _search(client, [experiment], _of_pair(pair), newest, limit=last)]
+
+
+def _audit(run: Run) -> AuditRow:
+    tags = run.data.tags
+    return AuditRow(
+        run_id=run.info.run_id,
+        at=_instant(run.info.start_time),
+        action=tags.get("action"),
+        model=tags.get("model"),
+        from_version=_version_number(tags.get("from_version")),
+        to_version=_version_number(tags.get("to_version")),
+        by=tags.get("by"),
+        reason=tags.get("reason") or None,
+        how=tags.get("how"),
+        backup=tags.get("backup"),
+        status=run.info.status,
+        error=_error(tags),
+    )
 
 
 def runs_by_data(client: MlflowClient, pair: Pair, horizon: Horizon) -> Iterator[str]:
@@ -237,6 +315,7 @@ def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
 
     Raises:
         InputError: no run has that id, several have it, or the run was deleted.
+        TrackingError: its experiment was deleted.
     """
     from mlflow.entities import ViewType
 
@@ -246,7 +325,8 @@ def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
             f"'{id_or_prefix}' is not the id of a run; expected the 32 characters 0-9 and a-f, or the first 8 of them, "
             "as forex runs list shows them"
         )
-    names = {str(e.experiment_id): e.name for e in _pages(client.search_experiments)}
+    found_in = {str(e.experiment_id): e for e in _pages(client.search_experiments, view_type=ViewType.ALL)}
+    names = {one: e.name for one, e in found_in.items()}
     beginning = [f"attributes.run_id LIKE '{wanted}%'"]
     found = list(_search(client, list(names), beginning, limit=6))
     if len(found) > 1:
@@ -258,6 +338,7 @@ def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
         deleted = list(_search(client, list(names), beginning, limit=1, view=ViewType.DELETED_ONLY))
         if deleted:
             whole = deleted[0].info.run_id
+            _refuse_deleted(client, found_in[str(deleted[0].info.experiment_id)])
             raise InputError(
                 f"run {whole} was deleted; bring it back with 'mlflow runs restore --run-id {whole}' first"
             )
@@ -282,6 +363,7 @@ def best_run(
 
     Raises:
         InputError: no metric can have that name, or `mode` is neither min nor max.
+        TrackingError: the experiment was deleted.
     """
     name = _metric_name(metric)
     if mode not in ("min", "max"):
@@ -303,6 +385,36 @@ def best_run(
         if not loadable or (standing.is_of_own(candidate) and has_loadable_model(client, candidate)):
             return _row(candidate, experiment_name, standing)
     return None
+
+
+def refuse_unknown_metric(client: MlflowClient, experiment_name: str, name: str) -> None:
+    """Refuse a metric that no run of the experiment has, though they have others: it is mistyped.
+
+    Raises:
+        InputError: so it is; names near it are told.
+        TrackingError: the experiment was deleted.
+    """
+    experiment = _experiment_id(client, experiment_name)
+    known = _metric_names(client, experiment) if experiment else set()
+    if not known or name in known:
+        return
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    raise InputError(
+        f"no run of {experiment_name} has a metric '{name}'; "
+        + (f"near it are {', '.join(near)}" if near else "'forex runs show RUN_ID' lists what a run has")
+    )
+
+
+def _metric_names(client: MlflowClient, experiment: str) -> set[str]:
+    """The metrics that any run of the experiment has."""
+    rows = _from_database(
+        client.tracking_uri,
+        "SELECT DISTINCT key FROM latest_metrics WHERE run_uuid IN (SELECT run_uuid FROM runs "
+        f"WHERE experiment_id = {int(experiment)} AND lifecycle_stage = 'active')",
+    )
+    if rows is None:
+        return {name for one in _search(client, [experiment]) for name in one.data.metrics}
+    return {str(name) for (name,) in rows}
 
 
 def compare(client: MlflowClient, ids: Sequence[str]) -> RunComparison:
@@ -422,7 +534,6 @@ def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:
     published = standing.version(tags.get("published_model"), number)
     shown = published if number else made
     horizon = tags.get("horizon")
-    kind, message = tags.get("error_type"), tags.get("error_message")
     return RunRow(
         id=run.info.run_id,
         name=run.info.run_name or "",
@@ -436,14 +547,24 @@ def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:
         as_of=params.get("as_of"),
         origin=params.get("origin"),
         scores={name: _finite(metrics.get(f"{horizon}_{name}")) for name in SCORES},
-        published_version=int(number) if number.isdigit() else None,
+        published_version=_version_number(number),
         version=made.version if made else None,
         aliases=shown.aliases if shown else (),
-        error=": ".join(part for part in (kind, message) if part) or None,
+        version_aliases=made.aliases if made else (),
+        error=_error(tags),
         params=dict(sorted(params.items())),
         metrics={name: _logged(value) for name, value in sorted(metrics.items())},
         tags=dict(sorted(tags.items())),
     )
+
+
+def _version_number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _error(tags: Mapping[str, str]) -> str | None:
+    """Kind and message of the error that a run ended with."""
+    return ": ".join(tags[name] for name in ("error_type", "error_message") if tags.get(name)) or None
 
 
 def _models_of(rows: Sequence[RunRow]) -> dict[str, tuple[ModelScore | None, ...]]:
@@ -498,7 +619,7 @@ def _remarks(rows: Sequence[RunRow]) -> Iterator[str]:
     if len(markets) > 1:
         yield f"These runs are of different markets or horizons ({', '.join(markets)}): their scores do not compare."
     if len(windows) > 1:
-        each = "; ".join(f"{row.id[:8]}: {row.window}" for row in rows)
+        each = "; ".join(f"{row.id[:8]}: {row.window or 'none'}" for row in rows)
         yield f"These runs were scored over different windows ({each}): scores of different weeks do not compare."
     for row in rows:
         if row.status != "FINISHED":
@@ -532,31 +653,42 @@ def _search(
             return
 
 
-def _ends(client: MlflowClient, experiment_ids: list[str]) -> list[tuple[str, str, int, int]]:
+def _ends(
+    client: MlflowClient, experiment_ids: list[str], deleted: set[str]
+) -> list[tuple[str, str, int, int]]:
     """Experiment, status, number of runs with it, start of the newest one in milliseconds.
 
     Counted by the database, where this process has one: MLflow itself reads every metric and param of every run,
     which takes seconds for a thousand runs.
     """
-    query = (
-        "SELECT experiment_id, status, COUNT(*), MAX(start_time) FROM runs "
-        "WHERE lifecycle_stage = 'active' GROUP BY experiment_id, status"
+    rows = _from_database(
+        client.tracking_uri,
+        "SELECT experiment_id, status, COUNT(*), MAX(start_time) FROM runs WHERE lifecycle_stage = 'active' OR "
+        "experiment_id IN (SELECT experiment_id FROM experiments WHERE lifecycle_stage <> 'active') "
+        "GROUP BY experiment_id, status",
     )
-    uri = client.tracking_uri
-    path = sqlite_path(uri)
-    rows: list[Any]
-    if path is not None:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
-            rows = database.execute(query).fetchall()
-    elif uri.startswith(POSTGRES):
-        with postgres(uri) as database:
-            rows = database.execute(query).fetchall()
-    else:
+    if rows is None:
+        from mlflow.entities import ViewType
+
         starts: dict[tuple[str, str], list[int]] = {}
-        for one in _search(client, experiment_ids):
-            starts.setdefault((one.info.experiment_id, one.info.status), []).append(one.info.start_time)
+        active = [one for one in experiment_ids if one not in deleted]
+        for ids, view in ((active, ViewType.ACTIVE_ONLY), (sorted(deleted), ViewType.ALL)):
+            for one in _search(client, ids, view=view):
+                starts.setdefault((one.info.experiment_id, one.info.status), []).append(one.info.start_time)
         rows = [(*key, len(values), max(values)) for key, values in starts.items()]
     return [(str(row[0]), str(row[1]), int(row[2]), int(row[3])) for row in rows]
+
+
+def _from_database(uri: str, query: str) -> list[Any] | None:
+    """Answer of the database to a query; None where the store is a server."""
+    path = sqlite_path(uri)
+    if path is not None:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
+            return database.execute(query).fetchall()
+    if uri.startswith(POSTGRES):
+        with postgres(uri) as database:
+            return list(database.execute(query.encode()).fetchall())
+    return None
 
 
 def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
@@ -571,9 +703,24 @@ def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str | None:
-    """Id of an experiment that is there and not deleted."""
+    """Id of an experiment, None where there is none.
+
+    Raises:
+        TrackingError: it was deleted.
+    """
     found = client.get_experiment_by_name(name)
-    return str(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else None
+    if found is None:
+        return None
+    _refuse_deleted(client, found)
+    return str(found.experiment_id)
+
+
+def _refuse_deleted(client: MlflowClient, found: Experiment) -> None:
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {found.name} was deleted in {without_password(client.tracking_uri)}; restore it with "
+            f"'mlflow experiments restore -x {found.experiment_id}'"
+        )
 
 
 def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[Artifact]:
@@ -598,7 +745,7 @@ def _of_pair(pair: Pair | None) -> list[str]:
 
 def _status(text: str) -> str:
     if text.upper() not in STATUSES:
-        raise InputError(f"status '{text}' is unknown; expected one of {', '.join(STATUSES)}")
+        raise InputError(f"status '{text}' is unknown; expected one of {', '.join(STATUSES).lower()}")
     return text.upper()
 
 
