@@ -34,6 +34,7 @@ from forex_core.tracking import (
     Tracker,
     forecast_record,
     model_name,
+    short_id,
     tracker_from_settings,
 )
 from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair, Publication
@@ -118,15 +119,16 @@ def publish(
         if candidacy
         else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
     )
-    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{run_id[:8]}"
+    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(run_id)}"
     document = write_report(folder, run, bundle, run_id, drawings, publication)
     logger.info("report written: {}", document["report"])
-    tracker.log(forecast_record(choice, bundle, publication, recipe))
+    own = settings.engine.model_dump(mode="json")
+    tracker.log(forecast_record(choice, bundle, publication, recipe, own))
     description = f"{horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
     tracker.set_tags({**_seat(candidacy), "mlflow.note.content": description})
     tracker.log_artifacts_dir(folder, "reports")
     if candidacy:
-        candidacy.mark_published(choice, made)
+        candidacy.mark_published(choice, made, tracker)
     warnings = [*(candidacy.warnings if candidacy else ()), *([SPOOLED] if tracker.degraded else ())]
     if warnings:
         tracker.set_tags({"warnings": " ".join(warnings)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +124,11 @@ class Choice:
         """The champion's, since the new state could not be registered; its own where there is no champion."""
         if self.champion is None:
             return self
-        reason = f"The new state could not be registered. Else: {self.decision.reason}"
+        spoke_for_it = self.decision.reason[0].lower() + self.decision.reason[1:]
+        reason = (
+            "The new state could not be registered, so the champion stays. Else it would have become champion: "
+            f"{spoke_for_it}"
+        )
         return replace(self, decision=replace(self.decision, outcome="withheld", reason=reason))
 
 
@@ -328,7 +332,7 @@ def _succession(new: ForecastRun, champion: ForecastRun, bundle: MarketBundle) -
     ]
     if faults:
         return Decision("unsound", f"The new state is not sound: {'; '.join(faults)}.")
-    return Decision("refreshed", "The next state of the same recipe, and sound.")
+    return Decision("refreshed", "It is the next state of the same recipe, and sound.")
 
 
 def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: ForecastRun) -> Decision:
@@ -336,9 +340,11 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
     bundle = new.bundle
     today = bundle.origin
     if reigning.decided_on is not None and reigning.decided_on.replace(day=1) >= today.replace(day=1):
+        following = (reigning.decided_on.replace(day=1) + timedelta(days=31)).replace(day=1)
         return Decision(
             "undecided",
-            f"The last decision was on {reigning.decided_on}; there is one a month at most.",
+            f"The last decision was on {reigning.decided_on}, as data go, and there is one a calendar month at most: "
+            f"the next is possible on data that reach {following}.",
         )
     lost = [name for name in reigning.specification.state.weights if name in old.failures]
     if lost:

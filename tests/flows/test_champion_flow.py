@@ -385,7 +385,8 @@ def test_the_champion_is_loaded_by_name_and_computes_where_nothing_else_is_impor
     story: Deployment, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     """The data of its run and one more day, with every file of the run's report gone."""
-    following = bundle_of(table, as_of=date(2019, 5, 3))
+    named = table.rename(columns={name: name.lower() for name in ("Copper", "DXY", "VIX")})
+    following = bundle_of(named, as_of=date(2019, 5, 3))
     more = frame_of(following).tail(1)
     more.to_parquet(tmp_path / "more.parquet")
     reports = story.reports(4)

@@ -165,12 +165,13 @@ def test_a_failure_fails_the_flow_and_leaves_a_failed_run(market: Path, tmp_path
 @pytest.mark.usefixtures("light")
 def test_records_and_the_result_reach_prefect(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import ArtifactSort
     from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
     with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}), get_client(sync_client=True) as client:
         document = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
         logged = _wait_for_log(client, "member chronos left out")
-        artifacts = client.read_artifacts()
+        artifacts = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
     assert logged.task_run_id is not None, "attributed to the task that made the record"
     (artifact,) = [
         a for a in artifacts if a.key == "forecast-usdclp-7d" and document["run_id"] in str(a.data)
@@ -181,8 +182,13 @@ def test_records_and_the_result_reach_prefect(market: Path, monkeypatch: pytest.
 
 def _wait_for_log(client: Any, text: str) -> Any:
     """The first log record with `text`; records are sent in batches, some seconds after they are made."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterLevel
+    from prefect.client.schemas.sorting import LogSort
+
+    warnings = LogFilter(level=LogFilterLevel(ge_=30))  # the server has the records of other tests as well
     for _ in range(100):
-        found = [record for record in client.read_logs() if text in record.message]
+        newest = client.read_logs(warnings, sort=LogSort.TIMESTAMP_DESC)
+        found = [record for record in newest if text in record.message]
         if found:
             return found[0]
         time.sleep(0.2)

@@ -72,7 +72,7 @@ def test_a_published_forecast_is_replayed_and_an_altered_value_found(market: Pat
     path = folder / "snapshot.parquet"
     table = pq.read_table(path)
     columns = {name: table[name].to_numpy().copy() for name in table.column_names}
-    columns["driver.Copper"][700] *= 1.01
+    columns["driver.copper"][700] *= 1.01
     pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), path)
     code, document = replayed(run_id, "--level", "recomputed")
     assert (code, outcomes(document)) == (1, ["different"])

@@ -120,6 +120,7 @@ class Court:
         self.uri, self.shelf, self.folder = uri, shelf, folder
         self.registry = Registry(uri)
         self.backups = folder / "backups"
+        self.made = 0
 
     @property
     def database(self) -> Path:
@@ -132,7 +133,8 @@ class Court:
     def version(
         self, recipe: str = "a", *, published: bool = True, run_id: str | None = None, **model: Any
     ) -> Version:
-        specification, folder = self.shelf.model(recipe, **model)
+        self.made += 1  # bands of its own: the same state over again is no candidate
+        specification, folder = self.shelf.model(recipe, **{"width": 1 + 1e-6 * self.made, **model})
         tags = {"recipe": specification.recipe, "trained_until": specification.state.trained_until}
         made = self.registry.register_model(NAME, folder.as_uri(), tags=tags, run_id=run_id)
         if published:

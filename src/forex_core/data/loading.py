@@ -166,7 +166,8 @@ def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:
         unreached = [one for one in tried if one.failed and one.name == spot]
         if not unreached:
             raise
-        raise _NoLiveData(f"no fresh data of {pair}: {unreached[0].why}. And the store: {error}") from error
+        told = f"no fresh data of {pair}: {unreached[0].why}. And the store: {error}"
+        raise _NoLiveData(told if OFFLINE in told else f"{told}. {OFFLINE}") from error
 
 
 def _embedded(settings: Settings, pair: Pair, as_of: date | None, error: SourceUnavailable) -> MarketBundle:

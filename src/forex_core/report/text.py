@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 
 from rich import box
@@ -9,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forex_core.report.document import Document, in_short, price_decimals, readable
+from forex_core.report.document import Document, in_short, plain, price_decimals, readable
 from forex_core.types import ENSEMBLE
 
 _RATIOS = (
@@ -27,6 +29,7 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for day, values in _rows(document):
         table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
+    parts += [Text(line) for line in _ahead(document)]
     # Warnings that came up after the report was written are not among its notices.
     parts += [Text(note) for note in dict.fromkeys([*document["notices"], *document["warnings"]])]
     parts += _remarks(document)
@@ -145,7 +148,8 @@ def markdown_summary(document: Document) -> str:
         "",
         document["verdict"]["sentence"],
         "",
-        *(line for notice in document["notices"] for line in (f"**{notice}**", "")),
+        *(line for notice in document["notices"] for line in (f"**{_in_markdown(notice)}**", "")),
+        *(line for told in _ahead(document) for line in (_in_markdown(told), "")),
         f"| Target date | Median ({document['unit']}) | 80 % band | 95 % band |",
         "|---|---:|---:|---:|",
     ]
@@ -184,10 +188,17 @@ def _succession(document: Document) -> list[str]:
         f"Tried on the data up to {made['origin']} (close {made['close']:,.{decimals}f} {made['unit']}): for "
         f"{made['target_date']} it says {median}, 80 % band {low} to {high}.",
     ]
+    if beside := document["champion_says"]:
+        median, low, high = (f"{beside[name]:,.{decimals}f}" for name in ("median", "low_80", "high_80"))
+        lines.append(f"Version {old}, champion so far, says {median}, 80 % band {low} to {high}.")
+    elif document["champion_fault"]:
+        lines.append(
+            f"Version {old}, champion so far, says nothing there: {readable(document['champion_fault'])}."
+        )
     if document["dry_run"]:
         return [*lines, "Dry run: nothing was changed."]
     after = document["after"]
-    held = f"pinned ({after['pin']['reason'] or 'no reason given'})" if after["pin"] else "not pinned"
+    held = f"pinned ({after['pin']['reason'].strip() or 'no reason given'})" if after["pin"] else "not pinned"
     lines.append(
         f"Champion is version {after['champion']}, {held}. By {document['by']} at {readable(document['at'])}."
     )
@@ -216,6 +227,27 @@ def number(value: float | None, decimals: int) -> str:
     return "–" if value is None else f"{value:.{decimals}f}"
 
 
+def _ahead(document: Document) -> list[str]:
+    """How many scheduled events lie ahead and the next of them; nothing where none does or an older run is silent."""
+    events = document.get("events", {"count": 0})
+    if not events["count"]:
+        return []
+    first, last = events["items"][0], document["target_dates"][-1]
+    count = f"{events['count']} scheduled event{'' if events['count'] == 1 else 's'}"
+    impact = f" ({first['impact']})" if first["impact"] else ""
+    what = plain(f"{first['currency']} {first['title']}", 80)
+    return [f"Ahead: {count} up to {last}; next at {readable(first['when'])}: {what}{impact}."]
+
+
+def _in_markdown(text: str) -> str:
+    """Text of others as words of a Markdown page, with no sign that means something there.
+
+    >>> _in_markdown("<b>a_b</b> [c](javascript:d)")
+    '&lt;b&gt;a\\\\_b&lt;/b&gt; \\\\[c\\\\](javascript:d)'
+    """
+    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(plain(text, 2000), quote=False))
+
+
 def _remarks(document: Document) -> list[RenderableType]:
     """How to read the scores, who was left out, and what the quality gate did that a reader should know."""
     told = ("refuted", "held", "stale", "not_positive", "weekend", "ignored", "future")
@@ -223,7 +255,7 @@ def _remarks(document: Document) -> list[RenderableType]:
         Text(_RATIOS),
         *(Text(f"Left out: {name} ({in_short(reason)})") for name, reason in document["failures"].items()),
         *(
-            Text(f"Data: {r['series']} {r['kind']}: {r['note']}")
+            Text(plain(f"Data: {r['series']} {r['kind']}: {r['note']}", 1000))
             for r in document["repairs"]
             if r["kind"] in told
         ),

@@ -15,7 +15,7 @@ from forex_core.tracking.registry import (
 )
 from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot
 from forex_core.tracking.service import MLflowConfig
-from forex_core.tracking.spool import Replayed, replay_spool
+from forex_core.tracking.spool import Replayed, replay_spool, short_id
 from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "registry_from_settings",
     "relocate",
     "replay_spool",
+    "short_id",
     "store_lock",
     "tracker_from_settings",
 ]

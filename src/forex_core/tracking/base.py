@@ -75,6 +75,10 @@ class Tracker(Protocol):
         """Log the MLflow model saved in `folder` (it holds MLmodel) as a model of the run; returns its URI."""
         ...
 
+    def set_version_tag(self, model: str, version: int, tag: str, value: str) -> None:
+        """Tag a version of a registered model, as part of what the run tells: where its records go, this goes too."""
+        ...
+
     def end_run(self, status: RunStatus = "FINISHED") -> None:
         """End the active run; nothing happens without one."""
         ...
@@ -135,6 +139,9 @@ class NoopTracker:
 
     def log_model(self, folder: Path | str, name: str) -> str | None:
         return None
+
+    def set_version_tag(self, model: str, version: int, tag: str, value: str) -> None:
+        pass
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Self
@@ -163,7 +164,15 @@ class Candidacy:
             if made is not None and decision.succeeds:
                 self.registry.succeed(self.standing, made)
             elif made is not None and decision.outcome != "past":
-                self.registry.challenge(made)
+                rival = self._rival(made)
+                if rival is None:
+                    self.registry.challenge(made)
+                else:
+                    reason = (
+                        f"{decision.reason} {str(made).capitalize()} is of its recipe too, so {rival} of another "
+                        "recipe stays the challenger."
+                    )
+                    choice = replace(choice, decision=replace(decision, reason=reason))
         except TrackingError as error:
             self.warnings.append(f"The registry could not be written: {error}.")
             if not (decision.succeeds and self._is_champion(made)):
@@ -184,18 +193,25 @@ class Candidacy:
             version=own if mine else champion,
             outcome=decision.outcome,
             reason=decision.reason,
-            challenger=None if mine else own,
+            challenger=None if mine or (made is not None and self._rival(made)) else own,
             warnings=tuple(self.warnings),
         )
 
-    def mark_published(self, choice: Choice, made: Version | None) -> None:
-        """Note which version the forecast that is out is of."""
+    def mark_published(self, choice: Choice, made: Version | None, tracker: Tracker) -> None:
+        """Note which version the forecast that is out is of; what the store does not take goes where the run goes."""
         version = made if choice.decision.succeeds else self.standing.champion
         if version is not None and choice.decision.outcome != "past":
             try:
-                self.registry.mark_published(version)
+                self.registry.mark_published(version, tracker)
             except TrackingError as error:
                 self.warnings.append(f"{version} could not be marked as published: {error}.")
+
+    def _rival(self, made: Version) -> Version | None:
+        """The challenger of another recipe that a new state of the champion's recipe does not displace."""
+        champion, challenger = self.standing.champion, self.standing.challenger
+        if champion is None or challenger is None or made.recipe != champion.recipe:
+            return None
+        return challenger if challenger.recipe != champion.recipe else None
 
     def _is_champion(self, version: Version | None) -> bool:
         """Whether the deciding write got through before something went wrong."""

@@ -268,6 +268,19 @@ class MLflowTracker:
             lambda entry: entry.add_model(folder, name, mark),
         )
 
+    def set_version_tag(self, model: str, version: int, tag: str, value: str) -> None:
+        if not self._is_active(f"tag {tag} of version {version} of {model}"):
+            return
+        if self._entry is None:
+            try:
+                self._reached(lambda: self._client().set_model_version_tag(model, str(version), tag, value))
+            except TrackingUnavailable as error:
+                self._degrade(error)
+                self._open_spool({}, None)
+        if self._entry is not None:
+            entry = self._entry
+            self._spooled(lambda: entry.add_version_tag(model, version, tag, value))
+
     def end_run(self, status: RunStatus = "FINISHED") -> None:
         if status not in get_args(RunStatus):
             raise TrackingError(

@@ -24,13 +24,20 @@ class Record:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def forecast_record(choice: Choice, bundle: MarketBundle, publication: Publication, recipe: str) -> Record:
+def forecast_record(
+    choice: Choice,
+    bundle: MarketBundle,
+    publication: Publication,
+    recipe: str,
+    settings: Mapping[str, object] | None = None,
+) -> Record:
     """The design's list for one published forecast. RMSE and MAE in quote units, MAPE in percent.
 
     What has no prefix describes what was published, `challenger_` what was not.
 
     Args:
         recipe: of the engine that made the run, which is not that of the champion while a new one is on trial.
+        settings: of that engine; None for those of what was published. Only what differs is logged.
     """
     run = choice.published
     prefix = str(run.horizon)
@@ -49,8 +56,11 @@ def forecast_record(choice: Choice, bundle: MarketBundle, publication: Publicati
     forecast = run.forecast
     params = {
         "num_sources": len(bundle.sources),
+        "data_source": ",".join(source.name for source in bundle.sources),
         "num_news": len(bundle.news),
         "num_events": len(bundle.events),
+        "missing_series": _names(bundle, "missing"),
+        "stale_series": _names(bundle, "stale"),
         f"{bundle.pair.slug}_series_length": len(bundle),
         "copper_features_available": bool(copper_features(bundle)),
         "forecast_mean": f"{forecast.mean[-1]:.10g}",
@@ -64,6 +74,15 @@ def forecast_record(choice: Choice, bundle: MarketBundle, publication: Publicati
         "settings": json.dumps(run.settings, sort_keys=True),
         "libraries": json.dumps(run.libraries, sort_keys=True),
     }
+    if recipe != run.recipe:
+        params["challenger_recipe"] = recipe
+        params |= {
+            f"challenger_settings.{name}": value
+            if isinstance(value, str)
+            else json.dumps(value, sort_keys=True)
+            for name, value in (settings or {}).items()
+            if name not in run.settings or run.settings[name] != value
+        }
     run_tags = {
         "pair": str(bundle.pair),
         "horizon": prefix,
@@ -91,6 +110,11 @@ def forecast_record(choice: Choice, bundle: MarketBundle, publication: Publicati
         stepped={f"{prefix}_rmse_by_step": ours.rmse_by_step},
         tags=run_tags,
     )
+
+
+def _names(bundle: MarketBundle, kind: str) -> str:
+    """The series that have a repair of that kind, each once."""
+    return ",".join(dict.fromkeys(r.series for r in bundle.repairs if r.kind == kind))
 
 
 def _scores(run: ForecastRun) -> dict[str, float]:

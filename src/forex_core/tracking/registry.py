@@ -32,6 +32,7 @@ from forex_core.config import Settings
 from forex_core.errors import InputError, TrackingError
 from forex_core.specification import Specification
 from forex_core.tracking import queries
+from forex_core.tracking.base import Tracker
 from forex_core.tracking.build import connect
 from forex_core.tracking.packaging import fetched, has_mlmodel, read_model
 from forex_core.tracking.store import is_database, local_path, open_store, store_lock, translated
@@ -78,7 +79,7 @@ class Pin:
     mark: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.reason or 'no reason given'} ({self.by}, {self.at})"
+        return f"{self.reason.strip() or 'no reason given'} ({self.by}, {self.at})"
 
 
 @dataclass(frozen=True)
@@ -511,9 +512,17 @@ class Registry:
         with translated(self.uri):
             self._point(version.model, CHALLENGER, version.number)
 
-    def mark_published(self, version: Version) -> None:
-        """Note that a forecast of this version was published."""
-        if not version.published:
+    def mark_published(self, version: Version, run: Tracker | None = None) -> None:
+        """Note that a forecast of this version was published, for good: without the note it is nobody's candidate.
+
+        Args:
+            run: that published it; its spool keeps the note where the store does not take it.
+        """
+        if version.published:
+            return
+        if run is not None:
+            run.set_version_tag(version.model, version.number, "published", "true")
+        else:
             with translated(self.uri):
                 self.client.set_model_version_tag(version.model, str(version.number), "published", "true")
 

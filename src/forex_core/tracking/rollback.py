@@ -12,16 +12,19 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from loguru import logger
 
 from forex_core.champion import Candidate, believable, best_previous
 from forex_core.data.snapshot import read_snapshot
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
+from forex_core.paths import Paths
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
 from forex_core.tracking.copies import DatabaseCopy, copy_database
@@ -46,6 +49,8 @@ class Plan:
     """A change of champion that was tried: what it would do and what the forecast would be.
 
     `how` says why this version; `forecast` is what it makes of the bundle, and `close` the last close there.
+    `champion_forecast` is what the champion of now makes of it, None where it is the same version or makes none, for
+    the reason `champion_fault`.
     """
 
     action: Action
@@ -54,10 +59,11 @@ class Plan:
     how: str
     forecast: Forecast
     close: float
+    champion_forecast: Forecast | None = None
+    champion_fault: str | None = None
 
     @property
     def document(self) -> dict[str, Any]:
-        low, high = self.forecast.interval(0.8)
         return {
             "action": self.action,
             "model": self.standing.model,
@@ -73,10 +79,10 @@ class Plan:
                 "close": self.close,
                 "unit": self.forecast.pair.unit,
                 "target_date": self.forecast.target_dates[-1].isoformat(),
-                "median": float(self.forecast.median[-1]),
-                "low_80": float(low[-1]),
-                "high_80": float(high[-1]),
+                **_last_step(self.forecast),
             },
+            "champion_says": _last_step(self.champion_forecast) if self.champion_forecast else None,
+            "champion_fault": self.champion_fault,
         }
 
 
@@ -205,7 +211,8 @@ class Succession:
         # With its tags at once: a run that is left running has to say what it was to do.
         run_id = tracker.start_run(
             f"{plan.action}_{self.model}",
-            f"{plan.action} of {self.model}: version {document['from_version']} to {plan.target.number}. {reason}",
+            f"{plan.action} of {self.model}: version {document['from_version']} to {plan.target.number}. "
+            f"{reason.strip() or 'No reason given.'}",
             {
                 "action": plan.action,
                 "model": self.model,
@@ -321,16 +328,30 @@ class Succession:
             v for v in published if not v.rolled_back and v.recipe not in left and v.number != champion.number
         ]
 
-    def _usable(self, versions: Iterable[Version], refused: list[str]) -> Iterator[tuple[Version, Candidate]]:
-        """Those that load and have their drivers in the data; why the others do not goes to `refused`."""
+    def _usable(
+        self, versions: Iterable[Version], standing: Standing, refused: list[str]
+    ) -> Iterator[tuple[Version, Candidate]]:
+        """Those that load, have their drivers in the data and would change something; why not goes to `refused`."""
+        champion = standing.champion
+        assert champion is not None
+        reigning: Specification | None = None
+        with suppress(TrackingError):  # who cannot be read has no twin that could be told
+            reigning, _ = self.registry.model(champion)
         for version in versions:
             try:
                 specification, code = self._loaded(version)
             except (TrackingError, DataQualityError) as error:
                 logger.warning("not a candidate: {}", error)
                 refused.append(str(error))
-            else:
-                yield version, Candidate(version.number, specification, code)
+                continue
+            if reigning is not None and _alike(specification, reigning):
+                refused.append(
+                    f"{version} is the champion's state over again (recipe, weights and bands are those of "
+                    f"{champion}), and would change nothing"
+                )
+                logger.info("not a candidate: {}", refused[-1])
+                continue
+            yield version, Candidate(version.number, specification, code)
 
     def _candidates(self, standing: Standing) -> list[tuple[Version, Candidate]]:
         """The newest usable version of each other recipe, else all of the champion's own; the newest first.
@@ -344,11 +365,11 @@ class Succession:
         refused: list[str] = []
         found: dict[str, tuple[Version, Candidate]] = {}
         for version, candidate in self._usable(
-            (v for v in eligible if v.recipe not in (own, *found)), refused
+            (v for v in eligible if v.recipe not in (own, *found)), standing, refused
         ):
             found[version.recipe] = version, candidate
         candidates = list(found.values()) or list(
-            self._usable((v for v in eligible if v.recipe == own), refused)
+            self._usable((v for v in eligible if v.recipe == own), standing, refused)
         )
         if not candidates:
             raise InputError(
@@ -375,7 +396,7 @@ class Succession:
         with_value = [v for v in eligible if logged[v.number] is not None]
         with_value.sort(key=lambda v: sign * float(logged[v.number] or 0))
         refused: list[str] = []
-        for version, _ in self._usable(with_value, refused):
+        for version, _ in self._usable(with_value, standing, refused):
             extreme = "lowest" if mode == "min" else "highest"
             return version, f"its run has the {extreme} {metric}, {logged[version.number]:.6g}"
         raise InputError(
@@ -420,7 +441,31 @@ class Succession:
                 f"{target} of {self.model} was tried on the data up to {self.bundle.origin} and is not sound: "
                 f"{'; '.join(faults)}; name another version (--to)"
             )
-        return Plan(action, standing, target, how, run.forecast, float(self.bundle.spot[-1]))
+        close = float(self.bundle.spot[-1])
+        beside, fault = self._champion_says(standing, target, specification, paths)
+        return Plan(action, standing, target, how, run.forecast, close, beside, fault)
+
+    def _champion_says(
+        self, standing: Standing, target: Version, specification: Specification, paths: Paths
+    ) -> tuple[Forecast | None, str | None]:
+        """What the champion of now makes of the bundle, or why it makes nothing: a broken one can be left all the same.
+
+        Args:
+            specification: of the target.
+            paths: of its recipe, and so of the champion's where that is the same.
+        """
+        champion = standing.champion
+        if champion is None or champion.number == target.number:
+            return None, None
+        try:
+            own, code = self._loaded(champion)
+            if own.state.trained_until > self.bundle.origin:
+                return None, f"it has learned up to {own.state.trained_until}, after these data"
+            if (own.recipe, set(own.drivers)) != (specification.recipe, set(specification.drivers)):
+                paths = paths_of(own, code, self.bundle, self._cache)
+            return paths.run(self.horizon, own.state).forecast, None
+        except (TrackingError, DataQualityError, ForecastError) as error:
+            return None, str(error)
 
 
 def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketBundle:
@@ -450,6 +495,22 @@ def _snapshot_of(registry: Registry, run_id: str) -> MarketBundle:
         raise SourceError(f"it has no {SNAPSHOT}")
     with tempfile.TemporaryDirectory() as scratch:
         return read_snapshot(Path(registry.client.download_artifacts(run_id, SNAPSHOT, scratch)))
+
+
+def _last_step(forecast: Forecast) -> dict[str, float]:
+    """Median and 80 % band of the last target date, in quote units."""
+    low, high = forecast.interval(0.8)
+    return {"median": float(forecast.median[-1]), "low_80": float(low[-1]), "high_80": float(high[-1])}
+
+
+def _alike(one: Specification, other: Specification) -> bool:
+    """Whether two states say the same of any data. The day that each was learned changes nothing of that."""
+    return (
+        one.recipe == other.recipe
+        and set(one.drivers) == set(other.drivers)
+        and dict(one.state.weights) == dict(other.state.weights)
+        and np.array_equal(one.state.factors, other.state.factors)
+    )
 
 
 def _counting(specification: Specification) -> list[str]:

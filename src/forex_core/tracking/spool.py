@@ -1,7 +1,8 @@
 """What a store could not take, kept in a folder until it can: one entry a run, replayed once.
 
     <spool>/<id>/run.json        which run, in which experiment, since when and why it is here
-                 0001.json …     batches of params, metrics and tags; names of files and models, in order
+                 0001.json …     batches of params, metrics and tags; names of files and models; tags of versions of
+                                 registered models; in order
                  0001/ …         their files
                  end.json        status and end time
     <spool>/<id>.lock            held by the process that writes or replays the entry
@@ -47,6 +48,7 @@ DESCRIPTION_TAG = "mlflow.note.content"
 REPLAY_WAIT_S = 600.0
 _HEADER, _END, _WRITTEN = "run.json", "end.json", "written"
 _REMOVED = ".removed-"
+_PREFIX = "spooled-"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ class SpoolEntry:
         shutil.copytree(folder, self._files(), dirs_exist_ok=True)
         self._add({"kind": "model", "name": name, "mark": mark})
 
+    def add_version_tag(self, model: str, version: int, tag: str, value: str) -> None:
+        self._add({"kind": "version_tag", "model": model, "version": version, "tag": tag, "value": value})
+
     def end(self, status: str, end_time: int) -> None:
         _write(self.path / _END, {"status": status, "end_time": end_time})
         self._lock.release()
@@ -125,7 +130,17 @@ class SpoolEntry:
 
 
 def new_spool_id() -> str:
-    return f"spooled-{uuid.uuid4().hex}"
+    return f"{_PREFIX}{uuid.uuid4().hex}"
+
+
+def short_id(run_id: str) -> str:
+    """The beginning of a run's id, or of that of its entry, which tells it from others.
+
+    >>> short_id("276f7b0c" + 24 * "0"), short_id("spooled-276f7b0c" + 24 * "0")
+    ('276f7b0c', 'spooled-276f7b0c')
+    """
+    prefix = _PREFIX if run_id.startswith(_PREFIX) else ""
+    return run_id[: len(prefix) + 8]
 
 
 def replay_spool(
@@ -135,7 +150,8 @@ def replay_spool(
 
     Killed at any moment it can be run again and gives the same runs: what is logged already is found or replaced,
     and an entry goes only after all of it is in. A run that its own process left without an end (it was killed)
-    becomes KILLED. The tag `spooled` gives the reason; a run that could not be created then also has `spool_id`.
+    becomes KILLED. The tag `spooled` gives the reason and `spool_id` the entry, by whose name the report of a run
+    goes that could not be created then.
 
     Args:
         spool: the folder given to the trackers.
@@ -213,7 +229,7 @@ def _log(
         client, experiments, uri, header.experiment, artifact_root=root, tags=header.experiment_tags
     )
     run_id = _run_of(header, client, experiment)
-    send(client, run_id, Batch(tags={SPOOLED_TAG: header.reason[:MAX_TAG]}))
+    send(client, run_id, Batch(tags={SPOOLED_TAG: header.reason[:MAX_TAG], SPOOL_ID_TAG: header.spool_id}))
     last = header.start_time
     for document_path in sorted(path.glob("[0-9]*.json")):
         document = _read(document_path)
@@ -223,6 +239,8 @@ def _log(
             send(client, run_id, _batch(document))
         elif document["kind"] == "files":
             client.log_artifacts(run_id, str(files), document["artifact_path"])
+        elif document["kind"] == "version_tag":
+            _tag_version(client, document)
         else:
             log_model(client, experiment, run_id, files, document["name"], document["mark"], again=True)
     if (path / _END).exists():
@@ -231,6 +249,21 @@ def _log(
     else:
         client.set_terminated(run_id, "KILLED", last)
     return run_id
+
+
+def _tag_version(client: MlflowClient, document: Mapping[str, Any]) -> None:
+    """Tag a version of a registered model; one that was deleted since needs no tag."""
+    from mlflow.exceptions import MlflowException
+
+    model, version = document["model"], str(document["version"])
+    try:
+        client.set_model_version_tag(model, version, document["tag"], document["value"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        logger.warning(
+            "there is no version {} of {} any more to be tagged {}", version, model, document["tag"]
+        )
 
 
 def _run_of(header: SpooledRun, client: MlflowClient, experiment: str) -> str:
