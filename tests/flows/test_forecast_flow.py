@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -163,13 +166,31 @@ def test_a_failure_fails_the_flow_and_leaves_a_failed_run(market: Path, tmp_path
 
 
 @pytest.mark.usefixtures("light")
-def test_records_and_the_result_reach_prefect(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_and_the_result_reach_prefect(market: Path, tmp_path: Path) -> None:
+    """By a process of its own, as a worker runs it: records of one that has run other tests may not be sent."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import ArtifactSort
-    from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
-    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}), get_client(sync_client=True) as client:
-        document = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    answer = tmp_path / "answer.json"
+    code = """
+import json, sys
+from pathlib import Path
+from flows.forecast import FLOWS
+from forex_core.types import Horizon
+document = FLOWS[Horizon(7)](pair="USDCLP", source="csv", paths=[Path(sys.argv[1])])
+Path(sys.argv[2]).write_text(json.dumps(document))
+"""
+    told = {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PREFECT_LOGGING_TO_API_ENABLED": "true"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(market), str(answer)],
+        env=os.environ | told,
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+    )
+    document = json.loads(answer.read_text())
+    with get_client(sync_client=True) as client:
         logged = _wait_for_log(client, "member chronos left out")
         artifacts = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
     assert logged.task_run_id is not None, "attributed to the task that made the record"
