@@ -156,8 +156,9 @@ def _published_before(
         **_seat(candidacy),
     }
     champion = candidacy.standing.champion if candidacy else None
-    if champion and champion.trained_until and champion.trained_until <= bundle.origin:
-        key["published_version"] = str(champion.number)
+    asked = champion if champion and champion.rate == bundle.rate else None
+    if asked and asked.trained_until and asked.trained_until <= bundle.origin:
+        key["published_version"] = str(asked.number)
     run_id = tracker.find_run(key)
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     if text is None:

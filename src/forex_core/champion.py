@@ -23,7 +23,16 @@ from forex_core.evaluation import Comparison, Judged, compare_crps
 from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.paths import Paths, outcomes_of
 from forex_core.specification import Specification, paths_of, replay_of
-from forex_core.types import ENSEMBLE, LEVELS, PATH_STEPS, Forecast, ForecastRun, Horizon, MarketBundle
+from forex_core.types import (
+    ENSEMBLE,
+    LEVELS,
+    PATH_STEPS,
+    RATE_NAMES,
+    Forecast,
+    ForecastRun,
+    Horizon,
+    MarketBundle,
+)
 
 MAX_SIGMAS = 4.0
 """A median further from the close than this many σ√h is not believed."""
@@ -53,6 +62,7 @@ Outcome = Literal[
     "unsound",
     "pinned",
     "past",
+    "apart",
     "failed",
     "withheld",
 ]
@@ -78,8 +88,9 @@ class Decision:
 
     `outcome`: 'initial' (there was no champion), 'refreshed' (the next state of the champion's recipe), 'promoted' (a
     new recipe that won) make it champion; 'kept' (a new recipe that did not win), 'undecided' (too early to tell),
-    'unsound', 'pinned' (the champion is held in place) leave it challenger; 'past' (it is older than the champion's),
-    'failed' (there is no new state) and 'withheld' (it could not be registered) leave everything as it is.
+    'unsound', 'pinned' (the champion is held in place), 'apart' (it is of another rate of the pair) leave it a
+    challenger; 'past' (it is older than the champion's), 'failed' (there is no new state) and 'withheld' (it could not
+    be registered) leave everything as it is.
     `comparison` is of new to old where the two were compared.
     """
 
@@ -91,6 +102,11 @@ class Decision:
     def succeeds(self) -> bool:
         """Whether the new state becomes champion."""
         return self.outcome in ("initial", "refreshed", "promoted")
+
+    @property
+    def publishes_new(self) -> bool:
+        """Whether the new state's forecast is the one that is published."""
+        return self.succeeds or self.outcome in ("past", "apart")
 
 
 @dataclass(frozen=True)
@@ -107,8 +123,8 @@ class Choice:
 
     @property
     def published(self) -> ForecastRun:
-        """The new state's run where it is champion or of a past day, else the champion's."""
-        own = self.decision.succeeds or self.decision.outcome == "past" or self.champion is None
+        """The new state's run where it is champion, of a past day or of another rate, else the champion's."""
+        own = self.decision.publishes_new or self.champion is None
         run = self.new if own else self.champion
         assert run is not None
         return run
@@ -116,7 +132,7 @@ class Choice:
     @property
     def other(self) -> ForecastRun | None:
         """The run that was compared with the published one, or held back for it."""
-        if self.decision.outcome in ("initial", "refreshed", "past"):
+        if self.decision.outcome in ("initial", "refreshed", "past", "apart"):
             return None
         return self.champion if self.published is self.new else self.new
 
@@ -152,7 +168,8 @@ def choose(
         paths = engine.paths_behind(bundle)
         new = paths.run(horizon)
     except ForecastError as error:
-        if reigning is None or old is None or same or old.state.trained_until > bundle.origin:
+        apart = old is not None and old.rate != bundle.rate
+        if reigning is None or old is None or same or apart or old.state.trained_until > bundle.origin:
             raise
         champion = _champions(reigning, bundle, cache_folder).run(horizon, old.state)
         _refuse_unsound(champion.forecast, bundle)
@@ -164,6 +181,14 @@ def choose(
         _refuse_unsound(new.forecast, bundle)
         reason = f"The champion has learned up to {old.state.trained_until}, after {bundle.origin}: it is not asked."
         return Choice(Decision("past", reason), new)
+    if old.rate != bundle.rate:
+        _refuse_unsound(new.forecast, bundle)
+        reason = (
+            f"The champion is of the {RATE_NAMES[old.rate]} of {bundle.pair}, the data are of its "
+            f"{RATE_NAMES[bundle.rate]}: it is not asked. 'forex promote {horizon} --pair {bundle.pair}' puts a model "
+            "of the latter in its place"
+        )
+        return Choice(Decision("apart", f"{reason}."), new)
     same_data = set(old.drivers) == set(bundle.driver_names)
     theirs = paths if same and same_data else _champions(reigning, bundle, cache_folder)
     champion = theirs.run(horizon, old.state)

@@ -38,6 +38,7 @@ from pydantic_settings import (
 )
 
 from forex_core.errors import ConfigError
+from forex_core.types import RateKind
 
 PREFIX = "FOREX_"
 MEMBERS: tuple[str, ...] = (
@@ -89,7 +90,7 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store_url: str | None = Field(None, description="default: SQLite below data_dir; or postgresql://…")
-    rate: Literal["close", "observed", "reference"] = Field("close", description="which rate of the pair")
+    rate: RateKind = Field("close", description="which rate of the pair")
     drivers: tuple[str, ...] | None = Field(
         None, description="default: those that the register has for the pair"
     )

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from forex_core.cache import AnswerCache, processor
 from forex_core.calendars import origin_instants
@@ -40,11 +40,13 @@ from forex_core.types import (
     Horizon,
     MarketBundle,
     Pair,
+    RateKind,
     State,
 )
 
 FORMAT = 1
 _DRIVER = "driver."
+_RATE: TypeAdapter[RateKind] = TypeAdapter(RateKind)
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from forex_core.specification import answer_rows; answer_rows(*sys.argv[1:])"
@@ -55,11 +57,13 @@ _PROGRAM = (
 class Specification:
     """Recipe and state of one model.
 
-    `drivers` maps the name of each driver in the data that the state was learned from to its unit; `libraries` and
-    `processor` are those it was learned with, on which the last digits of a recomputation hang.
+    `rate` says which rate of the pair it forecasts. `drivers` maps the name of each driver in the data that the state
+    was learned from to its unit; `libraries` and `processor` are those it was learned with, on which the last digits of
+    a recomputation hang.
     """
 
     pair: Pair
+    rate: RateKind
     horizon: Horizon
     recipe: str
     engine_settings: Mapping[str, object]
@@ -73,6 +77,7 @@ class Specification:
         document = {
             "format": FORMAT,
             "pair": str(self.pair),
+            "rate": self.rate,
             "horizon": str(self.horizon),
             "recipe": self.recipe,
             "engine": dict(self.engine_settings),
@@ -112,6 +117,7 @@ class Specification:
                 raise ValueError(f"weights {weights}, expected shares that sum to one")
             return cls(
                 pair=Pair.parse(document["pair"]),
+                rate=_RATE.validate_python(document["rate"]),
                 horizon=Horizon.parse(document["horizon"]),
                 recipe=str(document["recipe"]),
                 engine_settings=dict(document["engine"]),
@@ -140,6 +146,7 @@ class Specification:
         """Of a run over `bundle` by the engine of these settings, with the state that the run was made with."""
         return cls(
             pair=bundle.pair,
+            rate=bundle.rate,
             horizon=run.horizon,
             recipe=run.recipe,
             engine_settings=config.model_dump(mode="json"),
@@ -236,6 +243,7 @@ class Specification:
             driver_names=tuple(self.drivers),
             driver_units=tuple(self.drivers.values()),
             as_of=instants[-1],
+            rate=self.rate,
         )
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers.csv_files import CsvProvider
 from forex_core.data.series import Definition, MarketData, Series, definition_of
-from forex_core.types import MarketBundle, Pair, Source
+from forex_core.types import MarketBundle, Pair, RateKind, Source
 
 USDCLP = Pair("USD", "CLP")
 
@@ -55,6 +55,7 @@ class TableProvider:
 
     table: pd.DataFrame
     name: str = "table"
+    rate: RateKind = "close"
 
     def spot_definition(self, pair: Pair) -> Definition:
         return definition_of(str(pair))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,15 @@ PERCENT_PER_YEAR = "percent per year"
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+RateKind = Literal["close", "observed", "reference"]
+"""What a pair's rate is: the close of the spot market, the rate a central bank observes, a reference rate."""
+
+RATE_NAMES: Mapping[RateKind, str] = {
+    "close": "market close",
+    "observed": "observed rate",
+    "reference": "reference rate",
+}
 
 ENSEMBLE = "ensemble"
 RANDOM_WALK = "random_walk"
@@ -177,6 +187,7 @@ class MarketBundle:
     desk on the next weekday) and never changes afterwards: rows up to t are the information set of origin t.
 
     Attributes:
+        rate: which rate of the pair `spot` is; what is learned of one says nothing of another.
         dates: [T] weekdays, increasing, none left out.
         instants: [T] origin instants in UTC.
         spot: [T] last known close at each row, in quote units, positive; a hole carries the close before it.
@@ -196,6 +207,7 @@ class MarketBundle:
     driver_names: tuple[str, ...]
     driver_units: tuple[str, ...]
     as_of: pd.Timestamp
+    rate: RateKind = "close"
     sources: tuple[Source, ...] = ()
     repairs: tuple[Repair, ...] = ()
     news: tuple[Headline, ...] = ()
@@ -254,9 +266,9 @@ class MarketBundle:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the canonical content: pair, rows, values, names and units (not when it was fetched)."""
+        """sha256 of the canonical content: pair, rate, rows, values, names and units (not when it was fetched)."""
         digest = hashlib.sha256()
-        header = "|".join([str(self.pair), *self.driver_names, *self.driver_units])
+        header = "|".join([str(self.pair), self.rate, *self.driver_names, *self.driver_units])
         digest.update(header.encode())
         digest.update(self.dates.to_numpy().astype("datetime64[D]").astype("<i8").tobytes())
         for values in (self.spot, self.truth, self.drivers):

@@ -32,7 +32,7 @@ from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking import Registry, Standing, replay_spool
 from forex_core.tracking.registry import Pin
 from forex_core.tracking.store import release
-from forex_core.types import LEVELS, Horizon
+from forex_core.types import LEVELS, Horizon, Pair
 
 pytestmark = [pytest.mark.usefixtures("kept_pictures"), pytest.mark.timeout(280)]
 
@@ -754,3 +754,53 @@ def test_a_state_that_cannot_be_registered_is_withheld(
     assert "The new state could not be registered" in document["notices"][0]
     assert deployment.standing.champion is not None
     assert deployment.standing.champion.number == 1
+
+
+def test_another_rate_of_the_pair_is_another_model(
+    deployment: Deployment, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A champion of the market close, then days of the observed rate, and over to it by hand."""
+    from flows.rollback import promote, rollback
+    from forex_core.data.importing import observations_of
+    from forex_core.data.store import ObservationStore
+    from forex_core.errors import DataQualityError
+
+    for name, value in deployment.environment(LIGHT).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FOREX_DATA__RATE", "observed")
+    store = ObservationStore(f"sqlite:///{deployment.root / 'data' / 'store' / 'forex.db'}", deployment.root)
+    for seen in observations_of([deployment.market], Pair("USD", "CLP"), rate="observed"):
+        store.record(seen)
+
+    def observed(day: date, engine: EngineConfig = LIGHT) -> dict[str, Any]:
+        found: dict[str, Any] = deployment.flow(engine, day, source="store", paths=None)
+        return found
+
+    deployment.publish(LIGHT, DAYS[0])
+    deployment.publish(POOR, DAYS[0])  # a challenger on trial
+    first = observed(DAYS[1])
+    assert first["rate"] == "observed"
+    assert (first["published"]["outcome"], first["published"]["version"]) == ("apart", 3)
+    assert any("forex promote 7d --pair USDCLP" in notice for notice in first["notices"])
+    assert deployment.standing.document() | {"pin": None} == {
+        "model": MODEL,
+        "champion": 1,
+        "challenger": 2,
+        "previous": None,
+        "pin": None,
+    }
+    assert observed(DAYS[1])["already_published"]
+    with pytest.raises(DataQualityError, match=r"version 2 .* market close .* observed rate"):
+        rollback("7d", to="2", pair="USDCLP", dry_run=True)  # tried on the newest data, which are observed
+
+    promote("7d", to="3", pair="USDCLP", reason="the bank pays the observed rate")
+    second = observed(DAYS[2])
+    assert (second["published"]["outcome"], second["published"]["version"]) == ("refreshed", 4)
+    back = deployment.publish(LIGHT, DAYS[3])
+    assert back["rate"] == "close"
+    assert (back["published"]["outcome"], back["published"]["version"]) == ("apart", 5)
+    standing = deployment.standing
+    assert standing.champion is not None
+    assert standing.champion.rate == "observed"
+    logged = deployment.registry.client.get_run(back["run_id"]).data
+    assert logged.tags["rate"] == "close"

@@ -712,3 +712,33 @@ def test_nothing_is_decided_on_a_day_when_the_champion_is_not_itself(bundle: Mar
     assert choice.decision.outcome == "undecided"
     assert choice.decision.reason.startswith("The champion is not itself today, drivers did not answer:")
     assert choice.decision.comparison is None
+
+
+# ---- another rate of the pair ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its recipe", "another"])
+@pytest.mark.parametrize("pinned", [None, "held"])
+def test_a_champion_of_another_rate_is_not_asked(
+    short: MarketBundle, modest: Specification, own: bool, pinned: str | None
+) -> None:
+    """What it has learned is of another series. Its code is nowhere, so that asking it would fail."""
+    speaker = engine(grid_origins=60) if own else engine(grid_origins=60, weight_rate=0.0)
+    champion = modest if own else replace(modest, recipe="of other code")
+    observed = replace(short, rate="observed")
+    choice = choose(speaker, observed, WEEK, Reigning(1, champion, NOWHERE, pinned))
+    assert choice.decision.outcome == "apart"
+    assert not choice.decision.succeeds
+    assert choice.published is choice.new
+    assert choice.other is None
+    for word in ("market close", "observed rate", "forex promote 7d --pair USDCLP"):
+        assert word in choice.decision.reason
+
+
+def test_a_recipe_that_makes_no_forecast_has_no_champion_of_another_rate_to_speak_for_it(
+    short: MarketBundle, modest: Specification
+) -> None:
+    mute = engine(grid_origins=60, members=("random_walk", "chronos"), min_members=2)
+    observed = replace(short, rate="observed")
+    with pytest.raises(ForecastError, match="chronos"):
+        choose(mute, observed, WEEK, Reigning(1, modest, NOWHERE))

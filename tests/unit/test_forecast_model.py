@@ -273,7 +273,7 @@ def test_the_carried_code_is_all_that_a_forecast_needs(
     engine = Engine(config, build_members(config, CHRONOS))
     drivers = dict(zip(bundle.driver_names, bundle.driver_units, strict=True))
     specification = Specification(
-        bundle.pair, WEEK, engine.recipe, config.model_dump(mode="json"), {}, state, drivers
+        bundle.pair, bundle.rate, WEEK, engine.recipe, config.model_dump(mode="json"), {}, state, drivers
     )
     (tmp_path / "specification.json").write_text(specification.to_json())
     frame_of(following).to_parquet(tmp_path / "frame.parquet")

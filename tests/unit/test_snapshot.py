@@ -73,7 +73,7 @@ def test_comes_back_bit_for_bit(tmp_path: Path, make: Callable[[], MarketBundle]
     for name in ("dates", "instants"):
         assert getattr(back, name).dtype == getattr(bundle, name).dtype
         np.testing.assert_array_equal(getattr(back, name).asi8, getattr(bundle, name).asi8)
-    for name in ("pair", "driver_names", "driver_units", "as_of"):
+    for name in ("pair", "rate", "driver_names", "driver_units", "as_of"):
         assert getattr(back, name) == getattr(bundle, name)
 
 
@@ -111,6 +111,7 @@ def test_one_date_or_release_altered_is_refused(written: Path, column: str) -> N
     ("key", "value"),
     [
         ("pair", "USDMXN"),
+        ("rate", "observed"),
         ("as_of", "2020-01-01T00:00:00+00:00"),
         ("units", ["percent per year", "index points", "percent"]),
         ("fingerprint", "0" * 64),

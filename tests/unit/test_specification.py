@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ from forex_core.types import (
     Horizon,
     MarketBundle,
     Pair,
+    RateKind,
     State,
 )
 
@@ -85,14 +86,15 @@ def states(draw: st.DrawFn) -> State:
 @given(
     state=states(),
     pair=st.sampled_from([Pair("USD", "CLP"), Pair("EUR", "JPY")]),
+    rate=st.sampled_from(get_args(RateKind)),
     horizon=st.sampled_from(HORIZONS),
     drivers=st.dictionaries(st.text(), st.text(), max_size=4),
 )
 def test_a_document_holds_every_bit(
-    state: State, pair: Pair, horizon: Horizon, drivers: dict[str, str]
+    state: State, pair: Pair, rate: RateKind, horizon: Horizon, drivers: dict[str, str]
 ) -> None:
     config = json.loads(CONFIG.model_dump_json())
-    written = Specification(pair, horizon, "ab" * 32, config, {"context": 512}, state, drivers)
+    written = Specification(pair, rate, horizon, "ab" * 32, config, {"context": 512}, state, drivers)
     text = written.to_json()
     read = Specification.from_json(text)
     same(read, written)

@@ -67,6 +67,7 @@ def load_bundle(
         driver_names=names,
         driver_units=units,
         as_of=instant,
+        rate=provider.rate,
         sources=data.sources,
         repairs=(
             *accepted.repairs,

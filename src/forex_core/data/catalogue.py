@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from forex_core.data.series import (
     COPPER_CASH,
@@ -25,10 +25,7 @@ from forex_core.data.series import (
     WEEKLY_H10,
     Definition,
 )
-from forex_core.types import PERCENT_PER_YEAR, Pair
-
-SpotKind = Literal["close", "observed", "reference"]
-"""What a pair's rate is: the close of the spot market, the rate a central bank observes, a reference rate."""
+from forex_core.types import PERCENT_PER_YEAR, Pair, RateKind
 
 YAHOO, FRED, BCCH, MINDICADOR, ECB = "yahoo", "fred", "bcch", "mindicador", "ecb"
 IMPORT = "import"
@@ -155,7 +152,7 @@ _OBSERVED: Mapping[str, tuple[Feed, ...]] = {
 """Pairs of which a central bank publishes an observed rate."""
 
 
-def spot_name(pair: Pair, kind: SpotKind) -> str:
+def spot_name(pair: Pair, kind: RateKind) -> str:
     """
     >>> spot_name(Pair("USD", "CLP"), "close")
     'usdclp_close'
@@ -194,11 +191,11 @@ def entry(name: str) -> Entry:
 def spot_pair(name: str) -> Pair | None:
     """The pair whose rate a series is, None for others."""
     found = _PAIRED.fullmatch(name)
-    spot = found and found[3] in get_args(SpotKind) and found[1] != found[2]
+    spot = found and found[3] in get_args(RateKind) and found[1] != found[2]
     return Pair(found[1].upper(), found[2].upper()) if found and spot else None
 
 
-def drivers_of(pair: Pair, kind: SpotKind) -> tuple[str, ...]:
+def drivers_of(pair: Pair, kind: RateKind) -> tuple[str, ...]:
     """Names of the registered drivers of a pair whose rate is of that kind, in the order of the register.
 
     Beside reference rates stand factors of the same fixing; beside the others what markets close at.
@@ -212,7 +209,7 @@ def drivers_of(pair: Pair, kind: SpotKind) -> tuple[str, ...]:
 
 def registered(pair: Pair) -> tuple[Entry, ...]:
     """The rates of a pair that somebody gives, and every other series of the register that tells of it."""
-    rates = (entry(spot_name(pair, kind)) for kind in get_args(SpotKind))
+    rates = (entry(spot_name(pair, kind)) for kind in get_args(RateKind))
     factors = (entry(name) for name in drivers_of(pair, "reference"))
     others = (one for one in ENTRIES.values() if one.currency in (None, pair.base, pair.quote))
     return (*(rate for rate in rates if rate.feeds), *factors, *others)

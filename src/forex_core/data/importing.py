@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 
 from forex_core.calendars import desk_zone
-from forex_core.data.catalogue import IMPORT, SpotKind, entry, spot_name
+from forex_core.data.catalogue import IMPORT, entry, spot_name
 from forex_core.data.observations import Observations
 from forex_core.data.providers.csv_files import no_column, read_files
 from forex_core.data.series import PRICE, Release, Series
 from forex_core.errors import InputError
-from forex_core.types import Mask, Pair
+from forex_core.types import Mask, Pair, RateKind
 
 
 def observations_of(
     paths: Sequence[Path],
     pair: Pair,
     *,
-    rate: SpotKind = "close",
+    rate: RateKind = "close",
     columns: Mapping[str, str] | None = None,
     needs_pair: bool = False,
     available_at: pd.Timestamp | None = None,
@@ -75,7 +75,7 @@ def end_of_day(pair: Pair, day: date, now: pd.Timestamp | None = None) -> pd.Tim
     return min(end.tz_convert("UTC") - pd.Timedelta(seconds=1), at)
 
 
-def _name(column: str, pair: Pair, rate: SpotKind) -> str:
+def _name(column: str, pair: Pair, rate: RateKind) -> str:
     """The series that a column is: the rate of the pair, else the one of its name, in lower case."""
     if column == str(pair):
         return spot_name(pair, rate)

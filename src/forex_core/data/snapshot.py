@@ -30,6 +30,7 @@ def write_snapshot(bundle: MarketBundle, path: Path) -> None:
     }
     meta = {
         "pair": str(bundle.pair),
+        "rate": bundle.rate,
         "units": list(bundle.driver_units),
         "as_of": bundle.as_of.isoformat(),
         "date_unit": bundle.dates.unit,
@@ -82,6 +83,7 @@ def inspect_snapshot(path: Path) -> tuple[MarketBundle, str | None]:
             driver_names=tuple(name.removeprefix("driver.") for name in drivers),
             driver_units=tuple(meta["units"]),
             as_of=pd.Timestamp(meta["as_of"]),
+            rate=meta["rate"],
         )
         written = str(meta["fingerprint"]), str(meta["known_when"])
         found = bundle.fingerprint, _known_when(bundle)

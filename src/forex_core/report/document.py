@@ -149,6 +149,7 @@ def forecast_document(
     weights = run.weights
     return {
         "pair": str(forecast.pair),
+        "rate": bundle.rate,
         "horizon": str(run.horizon),
         "unit": forecast.pair.unit,
         "origin": forecast.origin.isoformat(),

@@ -40,7 +40,7 @@ from forex_core.report.document import (
     publication_notices,
     readable,
 )
-from forex_core.types import ENSEMBLE, RANDOM_WALK, ForecastRun, MarketBundle, Publication, Scores
+from forex_core.types import ENSEMBLE, RANDOM_WALK, RATE_NAMES, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3
 """An origin older than this, in weekdays before the as-of date, carries a warning."""
@@ -153,7 +153,7 @@ def render_report(
         "left_out": _left_out(run),
         "sources": _sources(bundle),
         "repairs": _repairs(bundle),
-        "identity": _identity(run, run_id, generated_at, publication),
+        "identity": _identity(run, bundle, run_id, generated_at, publication),
         "settings": _settings(run),
         "timings": _timings(run),
         "generated": _instant(generated_at),
@@ -480,7 +480,11 @@ def _repairs(bundle: MarketBundle) -> Table | None:
 
 
 def _identity(
-    run: ForecastRun, run_id: str, generated_at: pd.Timestamp, publication: Publication | None
+    run: ForecastRun,
+    bundle: MarketBundle,
+    run_id: str,
+    generated_at: pd.Timestamp,
+    publication: Publication | None,
 ) -> list[tuple[str, str]]:
     model = []
     if publication and publication.version is not None:
@@ -490,6 +494,7 @@ def _identity(
         model.append(("Decision", readable(publication.reason)))
     return [
         ("Run", run_id),
+        ("Rate", f"{RATE_NAMES[bundle.rate]}, {bundle.pair.unit}"),
         *model,
         ("Recipe", run.recipe),
         ("Data fingerprint", run.fingerprint),

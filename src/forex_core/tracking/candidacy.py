@@ -81,7 +81,7 @@ class Candidacy:
         """The champion, None where there is none or where its files are lost and the run's own state may follow it.
 
         Raises:
-            TrackingError: its files are lost, and it is pinned or of another recipe.
+            TrackingError: its files are lost, and it is pinned or of another recipe or rate.
         """
         champion = self.standing.champion
         try:
@@ -92,7 +92,7 @@ class Candidacy:
             assert champion is not None
             learned = champion.trained_until
             later = learned is not None and learned > bundle.origin
-            if self.standing.pin or champion.recipe != engine.recipe or later:
+            if self.standing.pin or (champion.recipe, champion.rate) != (engine.recipe, bundle.rate) or later:
                 raise TrackingError(f"{error}. {self.cure}") from error
             self.warnings.append(
                 f"The champion, {champion}, cannot be used, and the next state of its recipe takes its place: {error}."
@@ -138,6 +138,7 @@ class Candidacy:
                 f"{new.horizon} forecasts of {bundle.pair}, learned up to {new.state.trained_until}",
                 {
                     "pair": bundle.pair,
+                    "rate": bundle.rate,
                     "horizon": new.horizon,
                     "recipe": new.recipe,
                     "trained_until": new.state.trained_until,
@@ -169,8 +170,8 @@ class Candidacy:
                     self.registry.challenge(made)
                 else:
                     reason = (
-                        f"{decision.reason} {str(made).capitalize()} is of its recipe too, so {rival} of another "
-                        "recipe stays the challenger."
+                        f"{decision.reason} {str(made).capitalize()} is not on trial against it, so {rival} stays the "
+                        f"challenger; 'forex promote --to {made.number}' names the former."
                     )
                     choice = replace(choice, decision=replace(decision, reason=reason))
         except TrackingError as error:
@@ -187,7 +188,7 @@ class Candidacy:
         decision = choice.decision
         own = made.number if made else None
         champion = self.standing.champion.number if self.standing.champion else None
-        mine = decision.succeeds or decision.outcome == "past"
+        mine = decision.publishes_new
         return Publication(
             model=self.model,
             version=own if mine else champion,
@@ -199,7 +200,7 @@ class Candidacy:
 
     def mark_published(self, choice: Choice, made: Version | None, tracker: Tracker) -> None:
         """Note which version the forecast that is out is of; what the store does not take goes where the run goes."""
-        version = made if choice.decision.succeeds else self.standing.champion
+        version = made if choice.decision.publishes_new else self.standing.champion
         if version is not None and choice.decision.outcome != "past":
             try:
                 self.registry.mark_published(version, tracker)
@@ -207,11 +208,18 @@ class Candidacy:
                 self.warnings.append(f"{version} could not be marked as published: {error}.")
 
     def _rival(self, made: Version) -> Version | None:
-        """The challenger of another recipe that a new state of the champion's recipe does not displace."""
+        """The challenger on trial that a new state which is not to be tried against the champion does not displace.
+
+        Tried is another recipe for the champion's rate: not a state of its own recipe, nor one of another rate.
+        """
         champion, challenger = self.standing.champion, self.standing.challenger
-        if champion is None or challenger is None or made.recipe != champion.recipe:
+        if champion is None or challenger is None:
             return None
-        return challenger if challenger.recipe != champion.recipe else None
+
+        def tried(version: Version) -> bool:
+            return version.recipe != champion.recipe and version.rate == champion.rate
+
+        return challenger if tried(challenger) and not tried(made) else None
 
     def _is_champion(self, version: Version | None) -> bool:
         """Whether the deciding write got through before something went wrong."""

@@ -85,6 +85,7 @@ def forecast_record(
         }
     run_tags = {
         "pair": str(bundle.pair),
+        "rate": bundle.rate,
         "horizon": prefix,
         "fingerprint": run.fingerprint,
         "recipe": recipe,

@@ -118,6 +118,11 @@ class Version:
         return self.tags.get("recipe", "")
 
     @property
+    def rate(self) -> str:
+        """Which rate of the pair it forecasts, '' where that was not noted."""
+        return self.tags.get("rate", "")
+
+    @property
     def trained_until(self) -> date | None:
         text = self.tags.get("trained_until")
         return date.fromisoformat(text) if text else None

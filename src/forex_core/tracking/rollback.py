@@ -31,7 +31,7 @@ from forex_core.tracking.copies import DatabaseCopy, copy_database
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
 from forex_core.tracking.store import is_database, translated
-from forex_core.types import Forecast, Horizon, MarketBundle, Pair
+from forex_core.types import RATE_NAMES, Forecast, Horizon, MarketBundle, Pair
 
 AUDIT = "operations"
 """The experiment that every change of champion by hand is logged in."""
@@ -407,6 +407,12 @@ class Succession:
 
     def _loaded(self, version: Version) -> tuple[Specification, Path]:
         specification, code = self.registry.model(version)
+        if specification.rate != self.bundle.rate:
+            raise DataQualityError(
+                f"{version} of {self.model} is of the {RATE_NAMES[specification.rate]} of {self.bundle.pair}, the data "
+                f"up to {self.bundle.origin} are of its {RATE_NAMES[self.bundle.rate]}; give data of the former "
+                "(--source, --path), or name another version (--to)"
+            )
         missing = sorted(set(specification.drivers) - set(self.bundle.driver_names))
         if missing and _reads_drivers(specification):
             raise DataQualityError(

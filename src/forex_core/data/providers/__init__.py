@@ -10,7 +10,7 @@ import pandas as pd
 
 from forex_core.data.series import Definition, MarketData
 from forex_core.errors import ConfigError
-from forex_core.types import Pair
+from forex_core.types import Pair, RateKind
 
 
 class Provider(Protocol):
@@ -19,6 +19,11 @@ class Provider(Protocol):
     @property
     def name(self) -> str:
         """As the command line says it."""
+        ...
+
+    @property
+    def rate(self) -> RateKind:
+        """Which rate of a pair its spot is."""
         ...
 
     def spot_definition(self, pair: Pair) -> Definition:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from forex_core.data.series import DEFINITIONS, DERIVED, Definition, MarketData, Series, definition_of
 from forex_core.errors import DataQualityError, SourceError, SourceUnavailable
-from forex_core.types import Array, Pair, Source
+from forex_core.types import Array, Pair, RateKind, Source
 
 HOLES = frozenset({"", "na", "n/a", "nan", "null", "none", "-", ".", "#n/a"})
 """Cell texts, in lower case, that mean: no value."""
@@ -36,6 +36,7 @@ class CsvProvider:
     paths: Sequence[Path]
     columns: Mapping[str, str] = field(default_factory=dict)
     name: str = "csv"
+    rate: RateKind = "close"
 
     def spot_definition(self, pair: Pair) -> Definition:
         return definition_of(str(pair))

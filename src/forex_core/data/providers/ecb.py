@@ -17,7 +17,7 @@ import pandas as pd
 
 from forex_core.data.series import ECB_FIXING, PRICE, Definition, MarketData, Series
 from forex_core.errors import SourceError
-from forex_core.types import Array, Pair, Source
+from forex_core.types import Array, Pair, RateKind, Source
 
 DOLLAR_INDEX_WEIGHTS: dict[str, float] = {
     "EUR": 0.576,
@@ -55,6 +55,7 @@ class EcbProvider:
     """
 
     name: str = "ecb"
+    rate: RateKind = "reference"
 
     def spot_definition(self, pair: Pair) -> Definition:
         return _definition(pair.unit, "cross of two euro reference rates")

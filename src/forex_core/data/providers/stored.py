@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from forex_core.data.catalogue import IMPORT, LICENCES, SpotKind, drivers_of, entry, spot_name
+from forex_core.data.catalogue import IMPORT, LICENCES, drivers_of, entry, spot_name
 from forex_core.data.series import DERIVED, Definition, MarketData, Series
 from forex_core.data.store import ObservationStore, Prints
 from forex_core.errors import SourceError
-from forex_core.types import Pair, Source
+from forex_core.types import Pair, RateKind, Source
 
 SPOT_WINDOW_DAYS = 60
 """How long after its day a revised close can still be the last one that a row knows."""
@@ -30,7 +30,7 @@ class StoredProvider:
     """
 
     store: ObservationStore
-    rate: SpotKind = "close"
+    rate: RateKind = "close"
     drivers: tuple[str, ...] | None = None
     name: str = "store"
 
