@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +28,9 @@ from hypothesis import settings
 # The same examples on every run: a test that fails must fail for whoever looks into it.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
 MAY_BE_SKIPPED_IN_CI = ("shared_data", "gpu")
@@ -457,6 +460,19 @@ def _tiny(pipeline: str, levels: list[float], own: dict[str, Any]) -> dict[str, 
         "chronos_pipeline_class": pipeline,
         "chronos_config": {**patches, "quantiles": levels, **own},
     }
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser; no longer than a module, since its driver keeps an event loop running."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with playwright.sync_playwright() as driver:
+        if program is None and not Path(driver.chromium.executable_path).exists():
+            pytest.skip("no Chromium on this machine")
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

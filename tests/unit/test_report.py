@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
@@ -464,18 +463,6 @@ def test_the_forecast_table_comes_back_from_csv(run: ForecastRun) -> None:
 def test_a_renderer_that_fails_is_said_in_one_line() -> None:
     with pytest.raises(ForexError, match="the charts could not be drawn"):
         drawing.draw({"broken": {"mark": "no such mark", "encoding": 3}})
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with playwright.sync_playwright() as driver:
-        if program is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium on this machine")
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -543,18 +542,6 @@ def test_hostile_words_stay_words_everywhere(
     assert len(notices) == 2
     assert not re.search("[<>]|" + UNSEEN.pattern, " ".join([ahead, *notices]))
     assert not UNSEEN.search(terminal(document))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with playwright.sync_playwright() as driver:
-        if program is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium on this machine")
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def hovered(page: Page) -> str:

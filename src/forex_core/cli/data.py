@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ from forex_core.cli.app import (
     settings_from,
 )
 from forex_core.errors import InputError, SourceUnavailable
-from forex_core.types import Pair
+from forex_core.types import Pair, RateKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def import_files(
     ],
     pair: PairOption = None,
     rate: Annotated[
-        Literal["close", "observed", "reference"] | None,
+        RateKind | None,
         typer.Option("--rate", help="Which rate of the pair its column is. [default: close]"),
     ] = None,
     available_at: Annotated[
