@@ -54,7 +54,7 @@ _STALE_SECONDS = 3600.0
 _SUFFIX, _UNFINISHED = ".answers", ".tmp"
 
 _PROCESSOR = ("vendor_id", "cpu family", "model", "flags", "features", "cpu implementer", "cpu part")
-DISPATCH = (
+_DISPATCH = (
     "OPENBLAS_CORETYPE",
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
@@ -219,21 +219,24 @@ MODEL_CODE = code_digest(Path(__file__).parent)
 """Taken when this module is imported, as the models are: files may be replaced while a process runs."""
 
 
-def _machine() -> list[str | None]:
+def _machine() -> list[str]:
     """Interpreter, C library and processor: numerical libraries choose their kernels by it."""
     libc = " ".join(platform.libc_ver())
-    chosen = [os.environ.get(name) for name in DISPATCH]
-    return [platform.python_version(), platform.machine(), sys.byteorder, libc, processor(), *chosen]
+    return [platform.python_version(), platform.machine(), sys.byteorder, libc, processor()]
 
 
 def processor() -> str:
-    """Maker, model and instruction sets; its name alone where the system tells no more."""
+    """Maker, model and instruction sets, or its name where the system tells no more; and the variables of `_DISPATCH`.
+
+    A line `name : value` for each.
+    """
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
-            first = list(takewhile(str.strip, lines))
+            first = takewhile(str.strip, lines)
+            told = "".join(line for line in first if line.partition(":")[0].strip().lower() in _PROCESSOR)
     except OSError:
-        return platform.processor()
-    return "".join(line for line in first if line.partition(":")[0].strip().lower() in _PROCESSOR)
+        told = f"processor : {platform.processor()}\n"
+    return told + "".join(f"{name} : {os.environ[name]}\n" for name in _DISPATCH if name in os.environ)
 
 
 def _class_file(member: Forecaster) -> str | None:

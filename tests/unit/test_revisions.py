@@ -15,7 +15,7 @@ from forex_core.data.bundle import Limits, load_bundle
 from forex_core.data.quality import gate
 from forex_core.data.series import Definition, MarketData, Series, definition_of
 from forex_core.errors import DataQualityError
-from forex_core.types import MarketBundle, Pair
+from forex_core.types import MarketBundle, Pair, RateKind
 
 USDCLP = Pair("USD", "CLP")
 DAYS = pd.bdate_range("2023-01-02", periods=40)
@@ -29,6 +29,7 @@ class Given:
     spot: Series
     drivers: tuple[Series, ...] = ()
     name: str = "given"
+    rate: RateKind = "close"
 
     def spot_definition(self, pair: Pair) -> Definition:
         return self.spot.definition

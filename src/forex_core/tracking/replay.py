@@ -9,7 +9,6 @@ the last digits differ, by less than `CLOSE`.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from forex_core import ensemble
-from forex_core.cache import DISPATCH, processor
+from forex_core.cache import processor
 from forex_core.calendars import target_dates
 from forex_core.data.snapshot import inspect_snapshot
 from forex_core.engine import library_versions
@@ -594,10 +593,7 @@ def _surroundings(then: Specification) -> Iterator[str]:
             yield f"library {name} was {was}, is {is_now}"
     here = processor()
     if then.processor != here:
-        yield f"another processor: {_processors_apart(then.processor, here)}"
-    for name in DISPATCH:
-        if name in os.environ:
-            yield f"the variable {name} is set, which makes libraries compute as on another processor"
+        yield f"another processor, or other kernels of it: {_processors_apart(then.processor, here)}"
 
 
 def _processors_apart(then: str, now: str) -> str:
@@ -622,7 +618,7 @@ def _processors_apart(then: str, now: str) -> str:
                 if only:
                     told.append(f"{' '.join(only[:6])}{' …' if len(only) > 6 else ''} {when}")
         else:
-            told.append(f"{name} {one or 'unknown'} then, {other or 'unknown'} now")
+            told.append(f"{name} {one or 'none'} then, {other or 'none'} now")
     return "; ".join(told) or "described otherwise"
 
 
