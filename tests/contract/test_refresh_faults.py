@@ -16,9 +16,10 @@ from forex_core.cli import app
 from forex_core.data import loading
 from forex_core.data.catalogue import FRED, IMPORT, YAHOO, entry
 from forex_core.data.observations import Fetcher, Observations
+from forex_core.data.prints import Counts
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Refresher, is_due
-from forex_core.data.store import Counts, ObservationStore
+from forex_core.data.store import ObservationStore
 from forex_core.types import Pair
 
 NOW = pd.Timestamp.now(tz="UTC")

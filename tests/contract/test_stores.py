@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forex_core.data.observations import Observations
-from forex_core.data.store import Counts, ObservationStore
+from forex_core.data.prints import Counts
+from forex_core.data.store import ObservationStore
 from forex_core.errors import SourceError
 from forex_core.types import Event, Headline
 

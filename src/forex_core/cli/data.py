@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from forex_core.config import Settings
-    from forex_core.data.store import Counts
+    from forex_core.data.prints import Counts
 
 data = typer.Typer(help="The store of market data: what was known when.", no_args_is_help=True)
 

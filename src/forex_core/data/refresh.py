@@ -13,8 +13,9 @@ from loguru import logger
 
 from forex_core.data.catalogue import NEEDS, Entry, entry
 from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher, Observations
+from forex_core.data.prints import Counts
 from forex_core.data.series import PRICE
-from forex_core.data.store import Counts, ObservationStore, Recorded
+from forex_core.data.store import ObservationStore, Recorded
 from forex_core.errors import SourceError, SourceUnavailable
 
 OVERLAP_DAYS = 10

@@ -1,0 +1,287 @@
+"""Prints of a series that come in, beside those that are there: which are new, which revise, which change nothing.
+
+Columns and arithmetic over them; no database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forex_core.data.observations import Observations
+from forex_core.errors import SourceError
+from forex_core.types import Array, Mask
+
+RELATIVE_TOLERANCE = 1e-9
+"""Values closer than this, relative to the larger, are one value."""
+ENOUGH_DAYS = 10
+"""Days that two sources must share before it means something that they differ."""
+_MICROSECOND = np.timedelta64(1, "us")
+_NEVER = np.datetime64("NaT", "us")
+
+Days = npt.NDArray[np.datetime64]
+Instants = npt.NDArray[np.datetime64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the observations of one series.
+
+    Attributes:
+        new: of days that the store did not know.
+        revisions: of other values than it had; new rows.
+        unchanged: it had the value already.
+        confirmed: it had the value of a worse source, which counts as this source's from then on; rows of no value.
+        outranked: other values of a source that comes after the one whose value it has; not written.
+        conflicts: earlier prints of a day, given beside its last, that it remembers otherwise; not written.
+    """
+
+    new: int = 0
+    revisions: int = 0
+    unchanged: int = 0
+    outranked: int = 0
+    conflicts: int = 0
+    confirmed: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that were written."""
+        return self.new + self.revisions + self.confirmed
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether more than half of at least `ENOUGH_DAYS` values that it had already were given otherwise."""
+        others = self.revisions + self.outranked + self.conflicts
+        overlap = others + self.unchanged + self.confirmed
+        return overlap >= ENOUGH_DAYS and 2 * others > overlap
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __str__(self) -> str:
+        told = [f"{getattr(self, f.name)} {f.name}" for f in fields(self) if getattr(self, f.name)]
+        return ", ".join(told) or "nothing"
+
+
+# --- Rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of observations of one series: days [n] to the day, instants [n] to the microsecond in UTC, codes [n]."""
+
+    days: Days
+    instants: Instants
+    values: Array
+    sources: Integers
+
+    @classmethod
+    def empty(cls) -> Rows:
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none.astype("M8[D]"), none.astype("M8[us]"), none.astype(np.float64), none)
+
+    @classmethod
+    def of(cls, seen: Observations) -> Rows:
+        """Sorted by (day, instant); all of the source with code 0."""
+        days = seen.dates.to_numpy().astype("M8[D]")
+        instants = seen.available_at.tz_localize(None).to_numpy().astype("M8[us]")
+        values = np.asarray(seen.values, dtype=np.float64)
+        return cls(days, instants, values, np.zeros(len(days), dtype=np.int64)).sorted()
+
+    def sorted(self) -> Rows:
+        same, later = self.days[1:] == self.days[:-1], self.days[1:] > self.days[:-1]
+        if (later | (same & (self.instants[1:] >= self.instants[:-1]))).all():
+            return self
+        return self.taken(np.lexsort((self.instants, self.days)))
+
+    def distinct(self) -> Rows:
+        """Rows that are there once, of sorted ones."""
+        if len(self.days) < 2:
+            return self
+        repeated = (self.days[1:] == self.days[:-1]) & (self.instants[1:] == self.instants[:-1])
+        return self.taken(np.append(True, ~repeated)) if repeated.any() else self
+
+    def taken(self, at: Integers | Mask) -> Rows:
+        return Rows(self.days[at], self.instants[at], self.values[at], self.sources[at])
+
+
+@dataclass(frozen=True)
+class Mode:
+    """`explicit` and `restates` of `ObservationStore.record`."""
+
+    explicit: bool
+    restates: bool
+
+
+def decide(
+    seen: Observations,
+    rows: Rows,
+    held: Rows,
+    ranks: Integers,
+    mode: Mode,
+    now: np.datetime64,
+) -> tuple[Rows, Rows, Rows, Rows, Counts]:
+    """Rows to write: those before all of a known day, those of new days, the others, and those that confirm what
+    stands; and what became of the rest.
+
+    Days with several prints are gone through print by print, all days at once: each sees what the one before left.
+
+    Args:
+        rows: what is given, and `held`: what the store has of those days, both sorted by (day, instant).
+        ranks: [codes] of sources; that of `rows` has code 0.
+    """
+    n = len(rows.days)
+    if n == 0:
+        return rows, rows, rows, rows, Counts()
+    repeated = (rows.days[1:] == rows.days[:-1]) & (rows.instants[1:] == rows.instants[:-1])
+    twice = np.flatnonzero(repeated & ~_close(rows.values[1:], rows.values[:-1]))
+    if len(twice):
+        raise _contradiction(seen, rows, twice + 1, rows.values[twice], "gives")
+    own_rank = int(ranks[0])
+    is_kept = np.append(True, ~repeated)
+    kept = np.flatnonzero(is_kept)
+    days, start, of, prints = np.unique(
+        rows.days[kept], return_index=True, return_inverse=True, return_counts=True
+    )
+    turn = np.arange(len(kept)) - start[of]
+    low, high = np.searchsorted(held.days, days, "left"), np.searchsorted(held.days, days, "right")
+    is_known = high > low
+    latest = _Latest.of(held, np.where(is_known, high - 1, -1), ranks)
+    given = _Latest.of(held, np.full(len(days), -1), ranks)
+    # Of each print given, the row of `held` that was current at its instant; -1 for none, or where nobody asks.
+    needs_past = mode.explicit or prints.max() > 1
+    past = _current(rows, kept, held, low[of]) if needs_past else np.full(len(kept), -1)
+
+    when = rows.instants.copy()
+    is_new, is_revision, is_before, is_confirmed = (np.zeros(n, dtype=bool) for _ in range(4))
+    outranked = conflicts = 0
+    by_turn = np.argsort(turn, kind="stable")
+    for turns in np.split(by_turn, np.cumsum(np.bincount(turn))[:-1]):
+        day, row, then = of[turns], kept[turns], past[turns]
+        value, instant = rows.values[row], rows.instants[row]
+        known = is_known[day]
+        is_last = turn[turns] == prints[day] - 1
+        latest_at = latest.instant[day]
+        # What was current at the print's instant: one written a turn before, or one in the store.
+        then_at = _taken(held.instants, then, _NEVER)
+        is_given = ~np.isnat(given.instant[day]) & ((then < 0) | (given.instant[day] >= then_at))
+        current = np.where(is_given, given.value[day], _taken(held.values, then, np.nan))
+        # Whether the last print given of a day, dated no later than what the store has last, is compared with that.
+        is_today = is_last & known & (not mode.explicit or mode.restates) & ~(instant > latest_at)
+        if mode.explicit:
+            is_earliest = known & ~is_given & (then < 0)
+            in_store = np.where(is_earliest, low[day], then)
+            rank = np.where(is_given, own_rank, _taken(ranks[held.sources], in_store, 0))
+            stands_at = np.where(is_given, given.instant[day], then_at)
+        else:
+            is_earliest = np.zeros(len(day), dtype=bool)
+            rank, stands_at = latest.rank[day], latest_at
+            current = np.where(is_last, latest.value[day], current)
+        current = np.where(is_today, latest.value[day], current)
+        rank = np.where(is_today, latest.rank[day], rank)
+        stands_at = np.where(is_today, latest_at, stands_at)
+        equal = known & _close(value, current)
+        worse = known & ~equal & (own_rank > rank)
+        other = known & ~equal & ~worse
+        if mode.explicit:
+            contrary = other & ~is_today & ~is_given & (then_at == instant)
+            if contrary.any() and not mode.restates:
+                at = np.flatnonzero(contrary)
+                raise _contradiction(seen, rows, row[at], current[at], "is in the store with")
+        else:
+            contrary = other & ~is_today & ~(instant > latest_at)
+        conflicts += int(contrary.sum())
+        restated = other & is_today
+        write = ~known | (other & ~contrary)
+        is_before[row[other & ~contrary & ~restated & is_earliest]] = True
+        # A value that a worse source gave before counts as this one's from here on.
+        confirmed = equal & (own_rank < rank) & ((instant > stands_at) | (stands_at == latest_at))
+        confirmed &= is_last | mode.explicit
+        is_confirmed[row[confirmed]] = True
+        when[row[restated]] = np.maximum(now, latest_at[restated] + _MICROSECOND)
+        when[row[confirmed]] = np.maximum(instant[confirmed], stands_at[confirmed] + _MICROSECOND)
+        outranked += int(worse.sum())
+        is_new[row[write & ~known]] = True
+        is_revision[row[write & known]] = True
+        is_known[day[write]] = True
+        put = write | confirmed
+        given.put(day[put], when[row[put]], value[put], own_rank)
+        put &= np.isnat(latest_at) | (when[row] >= latest_at)  # a stated instant may lie before others
+        latest.put(day[put], when[row[put]], value[put], own_rank)
+    new, revisions, confirms = int(is_new.sum()), int(is_revision.sum()), int(is_confirmed.sum())
+    unchanged = n - new - revisions - confirms - outranked - conflicts
+    counted = Counts(new, revisions, unchanged, outranked, conflicts, confirms)
+    earlier, first, revised, confirming = (
+        Rows(rows.days, when, rows.values, rows.sources).taken(chosen).sorted()
+        for chosen in (is_before, is_new, is_revision & ~is_before, is_confirmed)
+    )
+    return earlier, first, revised, confirming, counted
+
+
+@dataclass(frozen=True)
+class _Latest:
+    """A print of each day, or none: its instant (NaT), value and its source's rank."""
+
+    instant: Instants
+    value: Array
+    rank: Integers
+
+    @classmethod
+    def of(cls, held: Rows, at: Integers, ranks: Integers) -> _Latest:
+        return cls(
+            _taken(held.instants, at, _NEVER),
+            _taken(held.values, at, np.nan),
+            _taken(ranks[held.sources], at, 0),
+        )
+
+    def put(self, day: Integers, instant: Instants, value: Array, rank: int) -> None:
+        self.instant[day], self.value[day], self.rank[day] = instant, value, rank
+
+
+def _taken(values: npt.NDArray[Any], at: Integers, otherwise: object) -> npt.NDArray[Any]:
+    """`values[at]`, and `otherwise` where `at` is negative or there is nothing to take."""
+    if len(values) == 0:
+        return np.full(len(at), otherwise, dtype=values.dtype)
+    return np.where(
+        at >= 0, values[np.minimum(at, len(values) - 1)], np.asarray(otherwise, dtype=values.dtype)
+    )
+
+
+def _current(rows: Rows, kept: Integers, held: Rows, low: Integers) -> Integers:
+    """Index in `held` of the print of the same day that was current at each kept row's instant; -1 for none."""
+    instants, order = np.unique(np.concatenate([held.instants, rows.instants[kept]]), return_inverse=True)
+    days = np.concatenate([held.days, rows.days[kept]]).astype(np.int64)
+    key = days * len(instants) + order
+    found = np.searchsorted(key[: len(held.days)], key[len(held.days) :], "right") - 1
+    return np.where(found >= low, found, -1)
+
+
+def _contradiction(seen: Observations, rows: Rows, at: Integers, others: Array, verb: str) -> SourceError:
+    row, more = at[0], f" (and {len(at) - 1} more)" if len(at) > 1 else ""
+    return SourceError(
+        f"{seen.series} of {rows.days[row]}, available at {rows.instants[row]} UTC, {verb} two values, "
+        f"{others[0]:.10g} and {rows.values[row]:.10g} of {seen.source}{more}; nothing was recorded: "
+        "state a later instant for the revised value"
+    )
+
+
+def _close(a: Array, b: Array) -> Mask:
+    return np.asarray(np.abs(a - b) <= RELATIVE_TOLERANCE * np.maximum(np.abs(a), np.abs(b)))
+
+
+def borders(days: npt.NDArray[Any]) -> Mask:
+    """[n + 1] whether a day ends before each row; true at both ends."""
+    if len(days) == 0:
+        return np.zeros(1, dtype=bool)
+    return np.concatenate([[True], days[1:] != days[:-1], [True]])
+
+
+def wanted(rows: Rows, window_days: int) -> Mask:
+    """Which rows are the first or the latest of their day or within the window after it."""
+    border = borders(rows.days)
+    is_early = rows.instants < (rows.days + np.timedelta64(window_days + 1, "D")).astype("M8[us]")
+    return np.asarray(border[:-1] | border[1:] | is_early)
