@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from textwrap import fill
@@ -189,10 +189,18 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+_SINKS = [0]
+"""loguru's own, or the command line's; those of others in this process, such as Prefect's, are theirs."""
+
+
 def configure_logging(verbose: bool) -> None:
-    logger.remove()
+    for sink in _SINKS:
+        with suppress(ValueError):  # somebody took it away
+            logger.remove(sink)
+    _SINKS.clear()
     if verbose:
-        logger.add(sys.stderr, level="DEBUG", format="{time:HH:mm:ss.SSS} {level:<7} {message}")
+        form = "{time:HH:mm:ss.SSS} {level:<7} {message}"
+        _SINKS.append(logger.add(sys.stderr, level="DEBUG", format=form))
 
 
 @contextmanager
