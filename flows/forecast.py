@@ -148,6 +148,7 @@ def _published_before(
     """The document of a finished run of the same recipe, data, as-of day and champion, if its report is still there."""
     key = {
         "pair": str(bundle.pair),
+        "rate": bundle.rate,
         "horizon": str(horizon),
         "fingerprint": bundle.fingerprint,
         "recipe": engine.recipe,
@@ -156,7 +157,7 @@ def _published_before(
         **_seat(candidacy),
     }
     champion = candidacy.standing.champion if candidacy else None
-    asked = champion if champion and champion.rate == bundle.rate else None
+    asked = champion if champion and champion.rate in (None, bundle.rate) else None
     if asked and asked.trained_until and asked.trained_until <= bundle.origin:
         key["published_version"] = str(asked.number)
     run_id = tracker.find_run(key)

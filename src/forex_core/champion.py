@@ -168,7 +168,7 @@ def choose(
         paths = engine.paths_behind(bundle)
         new = paths.run(horizon)
     except ForecastError as error:
-        apart = old is not None and old.rate != bundle.rate
+        apart = old is not None and not old.is_of(bundle)
         if reigning is None or old is None or same or apart or old.state.trained_until > bundle.origin:
             raise
         champion = _champions(reigning, bundle, cache_folder).run(horizon, old.state)
@@ -181,7 +181,7 @@ def choose(
         _refuse_unsound(new.forecast, bundle)
         reason = f"The champion has learned up to {old.state.trained_until}, after {bundle.origin}: it is not asked."
         return Choice(Decision("past", reason), new)
-    if old.rate != bundle.rate:
+    if old.rate is not None and not old.is_of(bundle):
         _refuse_unsound(new.forecast, bundle)
         reason = (
             f"The champion is of the {RATE_NAMES[old.rate]} of {bundle.pair}, the data are of its "

@@ -27,7 +27,7 @@ from forex_core.cache import AnswerCache, processor
 from forex_core.calendars import origin_instants
 from forex_core.code import code_files
 from forex_core.config import ChronosConfig, EngineConfig
-from forex_core.data.snapshot import read_snapshot, write_snapshot
+from forex_core.data.snapshot import inspect_snapshot, write_snapshot
 from forex_core.engine import RULES, Engine, build_members, library_versions, rules_digest
 from forex_core.errors import ConfigError, ForecastError, InputError
 from forex_core.paths import Paths
@@ -46,7 +46,7 @@ from forex_core.types import (
 
 FORMAT = 1
 _DRIVER = "driver."
-_RATE: TypeAdapter[RateKind] = TypeAdapter(RateKind)
+_RATE: TypeAdapter[RateKind | None] = TypeAdapter(RateKind | None)
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from forex_core.specification import answer_rows; answer_rows(*sys.argv[1:])"
@@ -57,13 +57,13 @@ _PROGRAM = (
 class Specification:
     """Recipe and state of one model.
 
-    `rate` says which rate of the pair it forecasts. `drivers` maps the name of each driver in the data that the state
-    was learned from to its unit; `libraries` and `processor` are those it was learned with, on which the last digits of
-    a recomputation hang.
+    `rate` says which rate of the pair it forecasts, None where a document of before does not. `drivers` maps the name
+    of each driver in the data that the state was learned from to its unit; `libraries` and `processor` are those it was
+    learned with, on which the last digits of a recomputation hang.
     """
 
     pair: Pair
-    rate: RateKind
+    rate: RateKind | None
     horizon: Horizon
     recipe: str
     engine_settings: Mapping[str, object]
@@ -117,7 +117,7 @@ class Specification:
                 raise ValueError(f"weights {weights}, expected shares that sum to one")
             return cls(
                 pair=Pair.parse(document["pair"]),
-                rate=_RATE.validate_python(document["rate"]),
+                rate=_RATE.validate_python(document.get("rate")),
                 horizon=Horizon.parse(document["horizon"]),
                 recipe=str(document["recipe"]),
                 engine_settings=dict(document["engine"]),
@@ -188,6 +188,10 @@ class Specification:
             )
         return engine
 
+    def is_of(self, bundle: MarketBundle) -> bool:
+        """Whether the bundle is of the rate that the model forecasts."""
+        return self.rate in (None, bundle.rate)
+
     def seen(self, bundle: MarketBundle) -> MarketBundle:
         """The bundle with the drivers that the state was learned with and no others, as `forecast` sees them."""
         kept = [k for k, name in enumerate(bundle.driver_names) if name in self.drivers]
@@ -243,7 +247,7 @@ class Specification:
             driver_names=tuple(self.drivers),
             driver_units=tuple(self.drivers.values()),
             as_of=instants[-1],
-            rate=self.rate,
+            rate=self.rate or "close",
         )
 
 
@@ -313,7 +317,7 @@ def answer_rows(document: str, snapshot: str, rows: str, answer: str, cache_fold
             "the code was altered since, or the Chronos weights are not those of then: it makes another recipe"
         )
     asked = np.load(rows) if rows else None
-    np.savez(answer, **_answered(specification, engine, read_snapshot(Path(snapshot)), asked))
+    np.savez(answer, **_answered(specification, engine, inspect_snapshot(Path(snapshot))[0], asked))
 
 
 def _ask(

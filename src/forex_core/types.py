@@ -266,14 +266,22 @@ class MarketBundle:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the canonical content: pair, rate, rows, values, names and units (not when it was fetched)."""
+        """sha256 of the canonical content: pair, rows, values, names and units (not when it was fetched)."""
         digest = hashlib.sha256()
-        header = "|".join([str(self.pair), self.rate, *self.driver_names, *self.driver_units])
+        header = "|".join([str(self.pair), *self.driver_names, *self.driver_units])
         digest.update(header.encode())
         digest.update(self.dates.to_numpy().astype("datetime64[D]").astype("<i8").tobytes())
         for values in (self.spot, self.truth, self.drivers):
             canonical = (np.where(np.isnan(values), np.nan, values) + 0.0).astype("<f8")  # -0.0 is 0.0
             digest.update(np.ascontiguousarray(canonical).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def known_when(self) -> str:
+        """sha256 of what the fingerprint leaves out: the as-of, when each row spoke and when its truth was known."""
+        digest = hashlib.sha256(self.as_of.isoformat().encode())
+        digest.update(np.ascontiguousarray(self.instants.asi8, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.truth_known, dtype="<i8").tobytes())
         return digest.hexdigest()
 
 

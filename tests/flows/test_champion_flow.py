@@ -790,6 +790,9 @@ def test_another_rate_of_the_pair_is_another_model(
         "pin": None,
     }
     assert observed(DAYS[1])["already_published"]
+    assert not deployment.registry.version(MODEL, 3).published, (
+        "it was never champion, so nobody goes back to it"
+    )
     with pytest.raises(DataQualityError, match=r"version 2 .* market close .* observed rate"):
         rollback("7d", to="2", pair="USDCLP", dry_run=True)  # tried on the newest data, which are observed
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from forex_core.config import ChronosConfig, EngineConfig
-from forex_core.data.snapshot import write_snapshot
+from forex_core.data.snapshot import read_snapshot, write_snapshot
 from forex_core.engine import Engine, build_members
 from forex_core.errors import InputError
 from forex_core.report.document import forecast_document, replay_record
@@ -98,6 +99,7 @@ class Store:
             )
             tags = {
                 "pair": str(bundle.pair),
+                "rate": bundle.rate,
                 "horizon": str(WEEK),
                 "published_model": NAME,
                 "published_version": str(published or version.number),
@@ -106,6 +108,7 @@ class Store:
             }
             params = {
                 "fingerprint": run.fingerprint,
+                "known_when": bundle.known_when,
                 "origin": forecast.origin.isoformat(),
                 "forecast_mean": f"{forecast.mean[-1]:.10g}",
                 "forecast_std": f"{forecast.std[-1]:.10g}",
@@ -374,7 +377,7 @@ def test_altered_data_that_no_number_shows_are_reported_all_the_same(published: 
     alter_snapshot(path, "truth_known", 3, lambda v: v + 1)
     found = store.recomputed(run_id)
     assert (found.outcome, found.largest) == ("different", None)
-    assert "altered: its content does not match its record of when each row was known" in causes(found)
+    assert "altered: its record of when each row was known is" in causes(found)
 
 
 def test_altered_data_with_a_fingerprint_of_their_own_are_not_the_runs(published: Published) -> None:
@@ -384,6 +387,29 @@ def test_altered_data_with_a_fingerprint_of_their_own_are_not_the_runs(published
     found = store.recomputed(run_id)
     assert found.outcome == "different"
     assert "the run was made from" in causes(found)
+
+
+@pytest.mark.parametrize(
+    ("told", "change"),
+    [
+        ("record of when each row was known", {"as_of": pd.Timedelta(hours=1)}),
+        ("record of when each row was known", {"instants": pd.Timedelta(minutes=-1)}),
+        ("record of when each row was known", {"truth_known": 1}),
+        ("rate", {"rate": "observed"}),
+    ],
+)
+def test_a_snapshot_written_anew_with_other_times_or_another_rate_is_not_the_runs(
+    published: Published, told: str, change: dict[str, Any]
+) -> None:
+    """The numbers may come out the same, and all that the file says of itself agrees."""
+    store, run_id = published.store, published.pinned
+    path = store.reports(run_id) / "snapshot.parquet"
+    bundle = read_snapshot(path)
+    (name, by), *_ = change.items()
+    write_snapshot(replace(bundle, **{name: by if name == "rate" else getattr(bundle, name) + by}), path)
+    found = store.recomputed(run_id)
+    assert found.outcome == "different"
+    assert f"altered: its {told} is" in causes(found)
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, -700.0, np.inf])

@@ -111,7 +111,6 @@ def test_one_date_or_release_altered_is_refused(written: Path, column: str) -> N
     ("key", "value"),
     [
         ("pair", "USDMXN"),
-        ("rate", "observed"),
         ("as_of", "2020-01-01T00:00:00+00:00"),
         ("units", ["percent per year", "index points", "percent"]),
         ("fingerprint", "0" * 64),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def write_snapshot(bundle: MarketBundle, path: Path) -> None:
         "date_unit": bundle.dates.unit,
         "instant_unit": bundle.instants.unit,
         "fingerprint": bundle.fingerprint,
-        "known_when": _known_when(bundle),
+        "known_when": bundle.known_when,
     }
     table = pa.table(columns)
     table = table.replace_schema_metadata({_META: json.dumps(meta).encode()})
@@ -83,10 +82,10 @@ def inspect_snapshot(path: Path) -> tuple[MarketBundle, str | None]:
             driver_names=tuple(name.removeprefix("driver.") for name in drivers),
             driver_units=tuple(meta["units"]),
             as_of=pd.Timestamp(meta["as_of"]),
-            rate=meta["rate"],
+            rate=meta.get("rate", "close"),
         )
         written = str(meta["fingerprint"]), str(meta["known_when"])
-        found = bundle.fingerprint, _known_when(bundle)
+        found = bundle.fingerprint, bundle.known_when
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(
@@ -97,11 +96,3 @@ def inspect_snapshot(path: Path) -> tuple[MarketBundle, str | None]:
     if found[1] != written[1]:
         return bundle, "does not match its record of when each row was known"
     return bundle, None
-
-
-def _known_when(bundle: MarketBundle) -> str:
-    """sha256 of what the fingerprint leaves out: when each row spoke and when its truth was known."""
-    digest = hashlib.sha256(bundle.as_of.isoformat().encode())
-    digest.update(np.ascontiguousarray(bundle.instants.asi8, dtype="<i8").tobytes())
-    digest.update(np.ascontiguousarray(bundle.truth_known, dtype="<i8").tobytes())
-    return digest.hexdigest()

@@ -92,7 +92,8 @@ class Candidacy:
             assert champion is not None
             learned = champion.trained_until
             later = learned is not None and learned > bundle.origin
-            if self.standing.pin or (champion.recipe, champion.rate) != (engine.recipe, bundle.rate) or later:
+            apart = champion.rate not in (None, bundle.rate)
+            if self.standing.pin or champion.recipe != engine.recipe or apart or later:
                 raise TrackingError(f"{error}. {self.cure}") from error
             self.warnings.append(
                 f"The champion, {champion}, cannot be used, and the next state of its recipe takes its place: {error}."
@@ -199,9 +200,9 @@ class Candidacy:
         )
 
     def mark_published(self, choice: Choice, made: Version | None, tracker: Tracker) -> None:
-        """Note which version the forecast that is out is of; what the store does not take goes where the run goes."""
-        version = made if choice.decision.publishes_new else self.standing.champion
-        if version is not None and choice.decision.outcome != "past":
+        """Note which version has published as champion; what the store does not take goes where the run goes."""
+        version = made if choice.decision.succeeds else self.standing.champion
+        if version is not None and choice.decision.outcome not in ("past", "apart"):
             try:
                 self.registry.mark_published(version, tracker)
             except TrackingError as error:

@@ -66,6 +66,7 @@ def forecast_record(
         "forecast_mean": f"{forecast.mean[-1]:.10g}",
         "forecast_std": f"{forecast.std[-1]:.10g}",
         "fingerprint": run.fingerprint,
+        "known_when": bundle.known_when,
         "as_of": run.as_of.isoformat(),
         "origin": forecast.origin.isoformat(),
         "first_origin": run.evaluation.origins[0].isoformat(),

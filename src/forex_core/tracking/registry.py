@@ -118,9 +118,9 @@ class Version:
         return self.tags.get("recipe", "")
 
     @property
-    def rate(self) -> str:
-        """Which rate of the pair it forecasts, '' where that was not noted."""
-        return self.tags.get("rate", "")
+    def rate(self) -> str | None:
+        """Which rate of the pair it forecasts, None where that was not noted."""
+        return self.tags.get("rate")
 
     @property
     def trained_until(self) -> date | None:

@@ -398,6 +398,19 @@ class _Replayer:
                 f"{_SNAPSHOT} was altered: its content has the fingerprint {bundle.fingerprint[:12]}, the run was made "
                 f"from {recorded[:12]}"
             )
+        for name, found, stated in (
+            (
+                "record of when each row was known",
+                bundle.known_when[:12],
+                self._params.get("known_when", "")[:12],
+            ),
+            ("rate", bundle.rate, self._tags.get("rate", "")),
+        ):
+            if stated and found != stated:
+                return (
+                    bundle,
+                    f"{_SNAPSHOT} was altered: its {name} is {found}, the run was made from {stated}",
+                )
         return bundle, f"{_SNAPSHOT} was altered: its content {fault}" if fault else None
 
     def _specifications(self) -> tuple[Specification, Path, Specification]:

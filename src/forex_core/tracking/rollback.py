@@ -407,7 +407,7 @@ class Succession:
 
     def _loaded(self, version: Version) -> tuple[Specification, Path]:
         specification, code = self.registry.model(version)
-        if specification.rate != self.bundle.rate:
+        if specification.rate is not None and not specification.is_of(self.bundle):
             raise DataQualityError(
                 f"{version} of {self.model} is of the {RATE_NAMES[specification.rate]} of {self.bundle.pair}, the data "
                 f"up to {self.bundle.origin} are of its {RATE_NAMES[self.bundle.rate]}; give data of the former "
