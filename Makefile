@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install forecast test test-slow check format bench bench-panel bench-peers size docs clean
+.PHONY: help install runtime forecast test test-slow check format bench bench-panel bench-peers size docs deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -23,6 +23,7 @@ $(RUNTIME): pyproject.toml constraints.txt
 	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation -e .
+	@$(VENV)/bin/python -m compileall -q src flows  # whoever runs it may not be allowed to write here
 	@touch $@
 
 $(DEV): $(RUNTIME)
@@ -31,6 +32,8 @@ $(DEV): $(RUNTIME)
 	@touch $@
 
 install: $(DEV)  ## make .venv with everything for use and development
+
+runtime: $(RUNTIME)  ## make .venv with what a deployment runs on
 
 forecast: $(RUNTIME)  ## a 7-day forecast of USD/MXN from embedded data
 	@$(VENV)/bin/forex forecast 7d
@@ -75,6 +78,9 @@ size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
 
 docs: $(DEV)  ## write docs/cli.md from the commands' own help
 	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
+
+deploy: $(RUNTIME)  ## pool, deployments and automations on the Prefect server of PREFECT_API_URL
+	@$(VENV)/bin/python -m flows.deploy
 
 clean:  ## remove caches and the virtual environments
 	rm -rf $(VENV) $(PEERS_VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,10 +16,12 @@ from prefect import Flow, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.logs import connect_logging
+from forex_core.calendars import latest_origin
 from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.data.loading import bundle_of
@@ -43,6 +45,8 @@ PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
 
 SERVICE = "forex-forecast"
+TIME_LIMIT_S = 1800
+"""Of a run, which takes seconds and may wait minutes for sources and for other runs."""
 WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
 """Tags of a Prefect run that published and has something to say."""
 
@@ -240,11 +244,31 @@ def _run_name() -> str:
     return f"forecast_{datetime.now(UTC):%Y%m%d_%H%M%S}"
 
 
+def _late(settings: Settings) -> str | None:
+    """Why a scheduled run comes too late: what it was to forecast from is not the newest any more."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or not run.auto_scheduled or run.expected_start_time is None:
+        return None  # by hand, at the time that was meant
+    try:
+        pair = Pair.parse(settings.pair)
+    except InputError:
+        return None  # the run fails for it, and is recorded
+    meant, newest = latest_origin(pair, run.expected_start_time), latest_origin(pair, datetime.now(UTC))
+    if newest <= meant:
+        return None
+    return (
+        f"Due {run.expected_start_time:%Y-%m-%d %H:%M} UTC to forecast {pair} from {meant}; by now {newest} is known. "
+        "The next scheduled run forecasts from what is newest, and so does one by hand."
+    )
+
+
 def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
     @flow(
         name=f"forecast-{horizon}",
         description=f"Forecast of one currency pair {horizon.days} calendar days ahead, tracked and reported.",
         validate_parameters=True,
+        timeout_seconds=TIME_LIMIT_S,
     )
     def forecast(
         pair: str | None = None,
@@ -264,7 +288,10 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
             output: folder of the report; by default one of its own below the data folder.
             force: publish again although this recipe has published these data.
         """
-        return _forecast(horizon, load_settings(pair=pair, source=source, paths=paths), as_of, output, force)
+        settings = load_settings(pair=pair, source=source, paths=paths)
+        if as_of is None and (reason := _late(settings)):
+            return Completed(name="Skipped", message=reason)
+        return _forecast(horizon, settings, as_of, output, force)
 
     return forecast
 

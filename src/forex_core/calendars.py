@@ -81,6 +81,18 @@ def origin_instants(pair: Pair, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return opened.tz_localize(desk_zone(pair), ambiguous=True, nonexistent="shift_forward").tz_convert("UTC")
 
 
+def latest_origin(pair: Pair, instant: datetime) -> date:
+    """The newest business day whose origin has spoken at `instant`, which has a time zone.
+
+    >>> latest_origin(Pair("USD", "CLP"), datetime(2024, 7, 1, 12, tzinfo=_UTC)).isoformat()
+    '2024-06-28'
+    """
+    day = instant.astimezone(desk_zone(pair)).date()
+    while not is_business_day(pair, day) or origin_instant(pair, day) > instant:
+        day -= timedelta(days=1)
+    return day
+
+
 def next_weekday(day: date) -> date:
     """The first Monday to Friday after `day`."""
     return day + timedelta(days=7 - day.weekday() if day.weekday() >= 4 else 1)

@@ -196,6 +196,10 @@ class Settings(BaseSettings):
     cache: bool = Field(
         True, description="keep the members' answers below data_dir, so that a run computes what is new"
     )
+    auto_rollback: bool = Field(
+        False,
+        description="roll back when the champion fails a scheduled forecast; takes effect by make deploy",
+    )
     engine: EngineConfig = EngineConfig()
     chronos: ChronosConfig = ChronosConfig()
     data: DataConfig = DataConfig()

@@ -1,0 +1,161 @@
+"""`make deploy`: work pool, limits, deployments and automations on a Prefect server, as `deployments/` has them.
+
+It may be run again at any time. What an operator has paused, be it the pool, a deployment, a schedule or an
+automation, stays paused.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.schemas.automations import Automation, AutomationCore
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+from prefect.workers.process import ProcessWorker
+
+from forex_core.config import Settings, load_settings
+from forex_core.errors import ConfigError, ForexError
+
+HOME = Path(__file__).parents[1]
+DEPLOYMENTS = HOME / "deployments" / "prefect.yaml"
+AUTOMATIONS = HOME / "deployments" / "automations.yaml"
+
+RUNS_AT_ONCE = 1
+"""Of the pool: a small machine has memory for one forecast, and others wait."""
+
+
+def deploy(settings: Settings) -> None:
+    """Bring the server of `PREFECT_API_URL` to what the files say.
+
+    Raises:
+        ConfigError: when no server is named, it does not let us in, or a file of ours is wrong.
+        ForexError: when it does not answer, or does not take a deployment.
+    """
+    url = PREFECT_API_URL.value()
+    if url is None:
+        raise ConfigError(
+            "no Prefect server is named to deploy to; set PREFECT_API_URL, such as http://127.0.0.1:4200/api"
+        )
+    with get_client(sync_client=True) as client:
+        _greet(client, str(url))
+        pool = _pool(client)
+        _deployments()
+        changed = _automations(client, settings)
+    print(f"Deployed to {url}: pool '{pool}', limit {RUNS_AT_ONCE}; {changed}")  # noqa: T201
+
+
+def _greet(client: SyncPrefectClient, url: str) -> None:
+    if (away := client.api_healthcheck()) is not None:
+        raise ForexError(
+            f"no Prefect server answers at {url} ({away}); start it (systemctl start forex-server), or name another in "
+            "PREFECT_API_URL"
+        ) from away
+    try:
+        client.read_work_pools(limit=1)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise ConfigError(
+            f"the Prefect server at {url} lets nobody in without its password; set PREFECT_API_AUTH_STRING to what its "
+            "PREFECT_SERVER_API_AUTH_STRING is"
+        ) from error
+
+
+def _pool(client: SyncPrefectClient) -> str:
+    """The pool that all deployments name, made where it is missing."""
+    (name,) = {each["work_pool"]["name"] for each in _read(DEPLOYMENTS)["deployments"]}
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+    # Not by `work-pool create --overwrite`, which sets a paused pool going again.
+    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=RUNS_AT_ONCE))
+    return str(name)
+
+
+def _deployments() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "--all",
+            "--prefect-file",
+            str(DEPLOYMENTS),
+        ],
+        cwd=HOME,  # entry points are given from here
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise ForexError(f"prefect deploy ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def _automations(client: SyncPrefectClient, settings: Settings) -> str:
+    """Create, update or remove each automation of the file; what was done, in words."""
+    done = []
+    for described in _read(AUTOMATIONS):
+        setting, there = described.pop("setting", None), client.find_automation(described["name"])
+        if setting is not None and not getattr(settings, setting):
+            if there:
+                client.delete_automation(there.id)
+                done.append(f"removed '{described['name']}'")
+            continue
+        for action in described["actions"]:
+            if "deployment" in action:
+                action["deployment_id"] = _id_of(client, action.pop("deployment"))
+        wanted = AutomationCore.model_validate(described)
+        if there is None:
+            client.create_automation(wanted)
+            done.append(f"created '{wanted.name}'")
+        elif _content(there) != _content(wanted):
+            client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
+            done.append(f"updated '{wanted.name}'")
+    return ", ".join(done) or "automations as they were"
+
+
+def _content(automation: AutomationCore | Automation) -> Mapping[str, Any]:
+    """What the file decides; whether it is paused is the operator's."""
+    return automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
+
+
+def _id_of(client: SyncPrefectClient, deployment: str) -> UUID:
+    try:
+        return client.read_deployment_by_name(deployment).id
+    except ObjectNotFound as error:
+        raise ConfigError(
+            f"{AUTOMATIONS.name} names the deployment '{deployment}', which {DEPLOYMENTS.name} has not"
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    """The entry point of `make deploy`; an error of ours is told in a line."""
+    try:
+        deploy(load_settings())
+    except ForexError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    os.chdir(HOME)  # .env and forex.toml are those of the installation
+    sys.exit(main())
