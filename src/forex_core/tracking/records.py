@@ -151,7 +151,8 @@ def git_commit() -> str:
     """Commit of the checkout that this package runs from, 'unknown' outside one."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            # An installation belongs to root and runs as somebody else, whom git would tell nothing.
+            ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
