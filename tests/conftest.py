@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import logging
 import os
 import pwd
@@ -14,11 +15,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -402,6 +406,37 @@ def s3_bucket(s3_endpoint: str) -> Iterator[S3Bucket]:
     bucket = S3Bucket(s3_endpoint, f"bucket-{uuid.uuid4().hex}")
     yield bucket
     bucket.client.close()
+
+
+@dataclass
+class Webhook:
+    """A web server that keeps what it is sent, and answers with the next of `answers`, 200 in the end."""
+
+    port: int = 0
+    answers: list[int] = field(default_factory=list)
+    received: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    kept = Webhook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            kept.received.append((self.path, body, dict(self.headers)))
+            self.send_response(kept.answers.pop(0) if kept.answers else 200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    kept.port = serving.server_port
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield kept
+    serving.shutdown()
+    serving.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -38,6 +38,7 @@ from pydantic_settings import (
 )
 
 from forex_core.errors import ConfigError
+from forex_core.secrecy import passwords_in
 from forex_core.types import RateKind
 
 PREFIX = "FOREX_"
@@ -106,6 +107,29 @@ class DataConfig(BaseModel):
     contact: str | None = Field(None, description="mail or web address, told to the sources")
     timeout_s: float = Field(20.0, gt=0, description="for one answer of a source")
     addresses: dict[str, str] = Field({}, description="source to base address, for a mirror")
+
+
+class NotifyConfig(BaseModel):
+    """Who is told what happened, by addresses of Apprise (https://appriseit.com/services/)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="one address, or a JSON list, such as mailto://user:password@example.com?to=desk@example.com",
+    )
+    prefect_block: str | None = Field(
+        None, description="name of a Prefect Secret block that holds more of them, for flows"
+    )
+    timeout_s: float = Field(10.0, gt=0, description="for a connection, and for each answer")
+    limit_s: float = Field(60.0, gt=0, description="for one target, with all attempts")
+    attempts: int = Field(3, ge=1)
+    retry_wait_s: float = Field(2.0, ge=0, description="before the second attempt; doubles from then on")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return _listed(value)
 
 
 class MLflowSettings(BaseModel):
@@ -182,6 +206,7 @@ class Settings(BaseSettings):
         toml_file="forex.toml",
         extra="ignore",  # unknown names are refused below, with the nearest known one
         frozen=True,
+        hide_input_in_errors=True,  # a trace in somebody's log would show it, secrets as well
     )
 
     data_dir: Path = Field(Path("data"), description="everything that the system writes lies below it")
@@ -203,6 +228,7 @@ class Settings(BaseSettings):
     engine: EngineConfig = EngineConfig()
     chronos: ChronosConfig = ChronosConfig()
     data: DataConfig = DataConfig()
+    notify: NotifyConfig = NotifyConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @classmethod
@@ -231,9 +257,7 @@ class Settings(BaseSettings):
     @field_validator("paths", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith("[") else [value]
-        return value
+        return _listed(value)
 
     @field_validator("paths")
     @classmethod
@@ -295,6 +319,38 @@ class Settings(BaseSettings):
         """Where the members' answers are kept, if they are."""
         return self.cache_dir / "members" if self.cache else None
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Every secret among the settings, passwords within addresses included; to be told to nobody."""
+        found: set[str] = set()
+        for value in _leaves(self):
+            if isinstance(value, SecretStr):
+                found.add(value.get_secret_value())
+                found |= passwords_in(value.get_secret_value())
+            elif isinstance(value, str):
+                found |= passwords_in(value)
+        return frozenset(found - {""})
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """Every value in a tree of settings."""
+    if isinstance(value, BaseModel):
+        value = tuple(getattr(value, name) for name in type(value).model_fields)
+    elif isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
+
+
+def _listed(value: object) -> object:
+    """A list out of a variable: one value, or several as JSON."""
+    if isinstance(value, str):
+        return json.loads(value) if value.lstrip().startswith("[") else [value]
+    return value
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Settings from every layer; an override of None leaves its layer to the others.
@@ -310,7 +366,7 @@ def load_settings(**overrides: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(where, "in the settings")) from error
-        found = "a value that is not shown" if _is_secret(where) else repr(first["input"])
+        found = "a value that is not shown" if _may_hold_secret(first["loc"]) else repr(first["input"])
         raise ConfigError(f"setting '{where}': found {found}; {first['msg']}") from error
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())
@@ -322,8 +378,22 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError(f"the settings cannot be read: {error}") from error
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name for word in ("secret", "key", "password"))
+def _may_hold_secret(place: tuple[int | str, ...]) -> bool:
+    """Whether what was found at a place of the settings could be or hold a secret: where that is unknown, it could."""
+    model: object = Settings
+    for name in place:
+        if isinstance(name, int):  # of a list, whose annotation names what it holds
+            break
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
+            return True
+        model = model.model_fields[name].annotation
+    return _mentions_secret(model)
+
+
+def _mentions_secret(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_mentions_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(_mentions_secret(inner) for inner in get_args(annotation))
 
 
 def known_names() -> frozenset[str]:

@@ -8,8 +8,9 @@
     ├── SourceUnavailable       a source could not be reached just now; trying again may help
     ├── ForecastError           the engine could not produce a forecast it would stand behind
     │   └── MemberError         one member could not answer; the run goes on without it
-    └── TrackingError           the tracking store could not be opened or written, or refused what it was given
-        └── TrackingUnavailable it cannot be reached or written just now; what was to be logged can be kept for later
+    ├── TrackingError           the tracking store could not be opened or written, or refused what it was given
+    │   └── TrackingUnavailable it cannot be reached or written just now; what was to be logged can be kept for later
+    └── NotifyError             a message reached nobody, or not everybody
 
 A message says what was found, what was expected and what to do about it.
 """
@@ -57,3 +58,7 @@ class TrackingError(ForexError):
 
 class TrackingUnavailable(TrackingError):  # noqa: N818  a state of the store, not a fault of what was logged
     """The store cannot be reached or written just now; what was to be logged can be kept for later."""
+
+
+class NotifyError(ForexError):
+    """A message reached nobody, or not everybody it was meant for."""

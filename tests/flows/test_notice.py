@@ -1,0 +1,102 @@
+"""The flow that tells people, and whom it finds in a Prefect Secret block."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forex_core.config import load_settings
+from forex_core.errors import ConfigError, NotifyError
+
+if TYPE_CHECKING:
+    from tests.conftest import Webhook
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+TOKEN = "token-4be19d07"
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, webhook: Webhook) -> Webhook:
+    """The one target of the settings."""
+    monkeypatch.setenv("FOREX_NOTIFY__URLS", f"json://127.0.0.1:{webhook.port}/{TOKEN}")
+    monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+    return webhook
+
+
+@pytest.fixture
+def nobody() -> str:
+    """Address of a server that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"json://127.0.0.1:{taken.getsockname()[1]}/{TOKEN}"
+
+
+def block(name: str, value: Any) -> None:
+    from prefect.blocks.system import Secret
+
+    Secret(value=value).save(name, overwrite=True, _sync=True)
+
+
+def test_the_flow_tells_every_target(told: Webhook) -> None:
+    from flows.notice import alert
+
+    document = alert(title="Forecast 7d failed", text="run forex doctor", kind="warning")
+    assert [one["delivered"] for one in document["deliveries"]] == [True]
+    assert [(body["title"], body["type"]) for _, body, _ in told.received] == [
+        ("Forecast 7d failed", "warning")
+    ]
+    assert TOKEN not in json.dumps(document)
+
+
+def test_the_flow_fails_when_it_reached_nobody(monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
+    from flows.notice import alert
+
+    monkeypatch.setenv("FOREX_NOTIFY__URLS", nobody)
+    monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+    with pytest.raises(NotifyError, match="'lost' reached nobody: target 1"):
+        alert(title="lost", text="text")
+
+
+def test_the_flow_says_that_there_is_nobody_to_tell() -> None:
+    from flows.notice import alert
+
+    assert alert(title="unheard", text="text") == {"title": "unheard", "deliveries": []}
+
+
+@pytest.mark.parametrize("shape", ["one", "lines", "json", "list"])
+def test_a_block_holds_one_address_or_many(
+    shape: str, told: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.notice import notifier_of
+
+    more = [f"json://127.0.0.1:{told.port}/a", f"json://127.0.0.1:{told.port}/b"]
+    value: dict[str, Any] = {"one": more[0], "lines": "\n".join(more), "json": json.dumps(more), "list": more}
+    block(f"targets-{shape}", value[shape])
+    monkeypatch.setenv("FOREX_NOTIFY__PREFECT_BLOCK", f"targets-{shape}")
+    notifier = notifier_of(load_settings())
+    assert len(notifier.targets) == (2 if shape == "one" else 3)
+    assert TOKEN not in repr(notifier.targets)
+
+
+@pytest.mark.parametrize("value", [{"url": f"json://x/{TOKEN}"}, f'["json://x/{TOKEN}"', 7])
+def test_a_block_that_holds_no_addresses_is_refused_without_showing_it(
+    value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.notice import notifier_of
+
+    block("no-targets", value)
+    monkeypatch.setenv("FOREX_NOTIFY__PREFECT_BLOCK", "no-targets")
+    with pytest.raises(ConfigError, match="is no address and no list") as refused:
+        notifier_of(load_settings())
+    assert TOKEN not in str(refused.value)
+
+
+def test_a_block_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.notice import notifier_of
+
+    monkeypatch.setenv("FOREX_NOTIFY__PREFECT_BLOCK", "nowhere")
+    with pytest.raises(ConfigError, match="there is no Prefect Secret block 'nowhere'"):
+        notifier_of(load_settings())
