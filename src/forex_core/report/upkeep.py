@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from forex_core.report.document import Document
-from forex_core.report.terminal import add_columns, add_row, new_table, one_line
+from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
 
 
 def sent_table(document: Document) -> list[RenderableType]:
@@ -22,3 +22,16 @@ def sent_table(document: Document) -> list[RenderableType]:
         add_row(table, row["target"], said, str(row["attempts"]), f"{row['seconds']:.1f}")
     reasons = [f"{row['target']}: {row['reason']}" for row in rows if row["reason"]]
     return [table, *(Text(one_line(reason)) for reason in reasons)]
+
+
+def swept_table(document: Document) -> list[RenderableType]:
+    """The runs that had not ended: which were ended now, and why the others were not."""
+    rows = document["runs"]
+    if not rows:
+        return [Text("Every run has ended.")]
+    table = new_table("Runs that had not ended")
+    add_columns(table, "Run", "Experiment", "Started (UTC)", "Now")
+    for row in rows:
+        now = "KILLED" if row["state"] == "orphaned" else "RUNNING"
+        add_row(table, row["run_id"][:8], row["experiment"], minute(row["started"]), now)
+    return [table, *(Text(one_line(f"{row['run_id'][:8]}: {row['why']}")) for row in rows)]
