@@ -9,6 +9,11 @@ from pathlib import Path
 from flows.server import TemporaryServer
 
 
+def names_a_server() -> bool:
+    """Whether the user has chosen a server, or settings of Prefect that may name one."""
+    return bool({"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & set(os.environ))
+
+
 def prepare_manual_run(data_root: Path, *, verbose: bool) -> TemporaryServer | None:
     """Set up Prefect for a run by hand, before it is imported. What the user has set stays as it is.
 
@@ -26,7 +31,7 @@ def prepare_manual_run(data_root: Path, *, verbose: bool) -> TemporaryServer | N
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    if {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & set(os.environ):
+    if names_a_server():
         return None
     home = data_root / "prefect"
     home.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,23 @@ from rich.text import Text
 from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
 
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+
+
+def doctor_lines(document: Document) -> list[RenderableType]:
+    """A line for each check, below it what to do, and a line for all of them."""
+    width = max(len(check["name"]) for check in document["checks"])
+    lines = []
+    for check in document["checks"]:
+        told = f"{check['state']:<8} {check['name']:<{width}}  {one_line(check['found'])}"
+        lines.append(Text(told, _COLOURS[check["state"]]))
+        if check["todo"]:
+            lines.append(Text(f"{'':<{width + 9}}  → {one_line(check['todo'])}"))
+    counts = document["summary"]
+    said = f"{counts['ok']} ok, {counts['warning']} with a warning, {counts['failed']} failed, "
+    said += f"{counts['skipped']} skipped"
+    return [*lines, Text(f"{said}, in {document['seconds']:.1f} s", "bold")]
+
 
 def sent_table(document: Document) -> list[RenderableType]:
     """Who got a message, and why the others did not."""
