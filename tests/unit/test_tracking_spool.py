@@ -294,6 +294,69 @@ class TestDegrading:
             assert tracker.degraded is None
         assert not spool.exists()
 
+    def test_is_not_for_what_others_have_lost(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, told: list[str]
+    ) -> None:
+        with build(sqlite_store) as tracker:
+            assert tracker.read_text("0" * 32, "report.json") is None
+            assert told == []
+            tracker.set_version_tag("nobody", 1, "published", "true")
+            assert tracker.degraded is None
+        (message,) = told
+        assert "no version 1 of nobody" in message
+        assert not spool.exists()
+
+    @pytest.mark.parametrize("call", ["log", "end"])
+    def test_for_a_run_that_was_deleted_keeps_what_comes_until_it_is_restored(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        told: list[str],
+        call: str,
+    ) -> None:
+        client = open_store(sqlite_store)
+        with build(sqlite_store) as tracker:
+            run_id = str(tracker.run_id)
+            tracker.log_metrics({"loss": 2.0}, step=1)
+            client.delete_run(run_id)
+            if call == "log":
+                tracker.log_metrics({"loss": 1.0}, step=2)
+        (message,) = told
+        assert f"mlflow runs restore --run-id {run_id}" in message
+        (kept,) = replay_spool(spool, sqlite_store)
+        assert kept.outcome == "kept"
+        assert f"mlflow runs restore --run-id {run_id}" in str(kept.reason)
+        client.restore_run(run_id)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+        (run,) = all_runs(client)
+        assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0 if call == "log" else 2.0})
+
+    def test_for_a_run_of_a_store_that_was_set_back_in_place(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        migrated_sqlite: Path,
+    ) -> None:
+        """The file stays the same, and so do its connections; without a value of a metric before."""
+        tracker = build(sqlite_store)
+        for _ in range(2):
+            tracker.start_run()
+            tracker.log_metrics({"a": 1.0})
+            with (
+                closing(sqlite3.connect(migrated_sqlite)) as empty,
+                closing(sqlite3.connect(database(sqlite_store))) as live,
+            ):
+                empty.backup(live)
+            tracker.log_metrics({"a": 2.0}, step=1)
+            assert "another database" in str(tracker.degraded)
+            tracker.end_run()
+        tracker.start_run()  # in an experiment that is gone
+        tracker.end_run()
+        assert "another database" in str(tracker.degraded)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"] * 3
+
     @pytest.mark.parametrize("when", ["start", "middle"])
     def test_for_a_folder_that_may_not_be_written(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], when: str
@@ -687,6 +750,19 @@ class TestReplay:
         assert result.outcome == "logged"
         assert result.run_id != run_id
         check_everything(open_store(postgres_store), str(result.run_id), artifacts)
+
+    def test_makes_no_second_run_where_its_own_was_deleted(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], tmp_path: Path
+    ) -> None:
+        spooled(begun=False)
+        shutil.copytree(spool, tmp_path / "kept")
+        (result,) = replay_spool(spool, sqlite_store)
+        open_store(sqlite_store).delete_run(str(result.run_id))
+        shutil.copytree(tmp_path / "kept", spool, dirs_exist_ok=True)
+        (again,) = replay_spool(spool, sqlite_store)
+        assert again.outcome == "kept"
+        assert f"{result.run_id} was deleted" in str(again.reason)
+        assert all_runs(open_store(sqlite_store)) == []
 
     def test_of_no_spool_is_nothing(self, sqlite_store: str, spool: Path) -> None:
         assert replay_spool(spool, sqlite_store) == []

@@ -26,13 +26,16 @@ from forex_core.tracking.store import (
     experiment_id,
     file_identity,
     find_experiment,
+    is_unreachable,
     open_with_experiments,
     sqlite_path,
+    store_errors,
     told,
     translated,
+    without_password,
 )
 from forex_core.tracking.values import Batch, Preparation, short
-from forex_core.tracking.writing import Written, log_model, write
+from forex_core.tracking.writing import Written, log_model, tag_version, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -271,15 +274,10 @@ class MLflowTracker:
     def set_version_tag(self, model: str, version: int, tag: str, value: str) -> None:
         if not self._is_active(f"tag {tag} of version {version} of {model}"):
             return
-        if self._entry is None:
-            try:
-                self._reached(lambda: self._client().set_model_version_tag(model, str(version), tag, value))
-            except TrackingUnavailable as error:
-                self._degrade(error)
-                self._open_spool({}, None)
-        if self._entry is not None:
-            entry = self._entry
-            self._spooled(lambda: entry.add_version_tag(model, version, tag, value))
+        self._put(
+            lambda _: tag_version(self._client(), model, version, tag, value),
+            lambda entry: entry.add_version_tag(model, version, tag, value),
+        )
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
         if status not in get_args(RunStatus):
@@ -288,16 +286,11 @@ class MLflowTracker:
             )
         if not (self._active and self._run_id):
             return
-        run_id, now = self._run_id, _now_ms()
-        if self._entry is None:
-            try:
-                self._reached(lambda: self._client().set_terminated(run_id, status, now))
-            except TrackingUnavailable as error:
-                self._degrade(error)
-                self._open_spool({}, None)
-        if self._entry is not None:
-            entry = self._entry
-            self._spooled(lambda: entry.end(status, now))
+        now = _now_ms()
+        self._put(
+            lambda run_id: self._client().set_terminated(run_id, status, now),
+            lambda entry: entry.end(status, now),
+        )
         self._active, self._over = False, True
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
@@ -323,8 +316,16 @@ class MLflowTracker:
     def read_text(self, run_id: str, artifact_path: str) -> str | None:
         def read() -> str | None:
             client = self._client()
+            from mlflow.exceptions import MlflowException
+
             parent = artifact_path.rpartition("/")[0] or None
-            if all(item.path != artifact_path for item in client.list_artifacts(run_id, parent)):
+            try:
+                found = client.list_artifacts(run_id, parent)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+            if all(item.path != artifact_path for item in found):
                 return None
             with tempfile.TemporaryDirectory() as folder:
                 return Path(client.download_artifacts(run_id, artifact_path, folder)).read_text("utf-8")
@@ -376,20 +377,60 @@ class MLflowTracker:
         return get_artifact_repository(self._location, tracking_uri=self._client().tracking_uri)
 
     def _reached(self, call: Callable[[], T]) -> T:
-        """Do something in the store.
+        """Do something for the run in the store.
 
         Raises:
-            TrackingUnavailable: when it cannot be reached.
+            TrackingUnavailable: when the store cannot be reached, or does not have the run any more.
+            TrackingError: when it refuses this at any time.
         """
         with translated(self._uri):
-            return call()
+            try:
+                return call()
+            except store_errors() as error:
+                lost = None if is_unreachable(error) else self._lost(error)
+                if lost is None:
+                    raise
+                raise TrackingUnavailable(lost) from error
+
+    def _lost(self, error: Exception) -> str | None:
+        """Why the store has no place for the run, though it can be reached; None when it has."""
+        store = without_password(self._uri)
+        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            return f"{store} does not have the run any more, it is another database by now ({told(error)})"
+        if self._run_id and self._client().get_run(self._run_id).info.lifecycle_stage != "active":
+            return (
+                f"run {self._run_id} was deleted in {store}; bring it back with "
+                f"'mlflow runs restore --run-id {self._run_id}'"
+            )
+        return None
+
+    def _put(self, store: Callable[[str], T], keep: Callable[[SpoolEntry], None]) -> T | None:
+        """Bring something of the active run into the store or, from the first failure on, into the spool.
+
+        Raises:
+            TrackingUnavailable: when the store cannot be reached, and there is no spool.
+            TrackingError: when the store refuses, or the spool cannot be written either.
+        """
+        run_id = self._run_id
+        assert run_id is not None
+        if self._entry is None:
+            try:
+                return self._reached(lambda: store(run_id))
+            except TrackingUnavailable as error:
+                self._degrade(error)
+                self._open_spool({}, None)
+        entry = self._entry
+        assert entry is not None
+        self._spooled(lambda: keep(entry))
+        return None
 
     def _asked(self, question: Callable[[], T | None]) -> T | None:
         """An answer of the store, None when it is unreachable and there is a spool to go on with."""
         if self._degraded is not None:
             return None
         try:
-            return self._reached(question)
+            with translated(self._uri):
+                return question()
         except TrackingUnavailable as error:
             self._degrade(error)
             if self._active:
@@ -398,17 +439,11 @@ class MLflowTracker:
 
     def _log(self, prepare: Callable[[], Batch]) -> None:
         batch = self._prepared(prepare)
-        run_id = self._run_id
-        assert run_id is not None
-        if self._entry is None and batch:
-            try:
-                self._reached(lambda: write(self._client(), self._uri, run_id, batch, self._written))
-            except TrackingUnavailable as error:
-                self._degrade(error)
-                self._open_spool({}, None)
-        if self._entry is not None and batch:
-            entry = self._entry
-            self._spooled(lambda: entry.add_batch(batch))
+        if batch:
+            self._put(
+                lambda run_id: write(self._client(), self._uri, run_id, batch, self._written),
+                lambda entry: entry.add_batch(batch),
+            )
         self._params.update(batch.params)
         self._attach(batch)
 
@@ -445,18 +480,8 @@ class MLflowTracker:
 
     def _upload(self, what: str, store: Callable[[str], T], keep: Callable[[SpoolEntry], None]) -> T | None:
         """Attach files; whatever goes wrong is told and ends there."""
-        run_id = self._run_id
-        assert run_id is not None
         try:
-            if self._entry is None:
-                try:
-                    return self._reached(lambda: store(run_id))
-                except TrackingUnavailable as error:
-                    self._degrade(error)
-                    self._open_spool({}, None)
-            entry = self._entry
-            assert entry is not None
-            self._spooled(lambda: keep(entry))
+            return self._put(store, keep)
         except TrackingError as error:
             logger.warning("{} not logged: {}", what, error)
         return None

@@ -36,10 +36,11 @@ from forex_core.tracking.store import (
     translated,
 )
 from forex_core.tracking.values import MAX_TAG, Batch, Point
-from forex_core.tracking.writing import log_model, send
+from forex_core.tracking.writing import log_model, send, tag_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 VERSION = 1
 SPOOLED_TAG = "spooled"
@@ -240,7 +241,7 @@ def _log(
         elif document["kind"] == "files":
             client.log_artifacts(run_id, str(files), document["artifact_path"])
         elif document["kind"] == "version_tag":
-            _tag_version(client, document)
+            tag_version(client, *(document[name] for name in ("model", "version", "tag", "value")))
         else:
             log_model(client, experiment, run_id, files, document["name"], document["mark"], again=True)
     if (path / _END).exists():
@@ -251,37 +252,39 @@ def _log(
     return run_id
 
 
-def _tag_version(client: MlflowClient, document: Mapping[str, Any]) -> None:
-    """Tag a version of a registered model; one that was deleted since needs no tag."""
-    from mlflow.exceptions import MlflowException
-
-    model, version = document["model"], str(document["version"])
-    try:
-        client.set_model_version_tag(model, version, document["tag"], document["value"])
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        logger.warning(
-            "there is no version {} of {} any more to be tagged {}", version, model, document["tag"]
-        )
-
-
 def _run_of(header: SpooledRun, client: MlflowClient, experiment: str) -> str:
-    """The run that the entry belongs to: the one begun in the store, the one of an earlier replay, or a new one."""
+    """The run that the entry belongs to: the one begun in the store, the one of an earlier replay, or a new one.
+
+    Raises:
+        TrackingError: when it was deleted.
+    """
+    run = _begun(header, client, experiment)
+    if run and run.info.lifecycle_stage != "active":
+        raise TrackingError(
+            f"run {run.info.run_id} was deleted; bring it back with 'mlflow runs restore --run-id "
+            f"{run.info.run_id}' and replay again, or remove the entry"
+        )
+    if run:
+        return str(run.info.run_id)
+    tags = {**header.tags, SPOOL_ID_TAG: header.spool_id}
+    created = client.create_run(experiment, header.start_time, tags, header.run_name)
+    return str(created.info.run_id)
+
+
+def _begun(header: SpooledRun, client: MlflowClient, experiment: str) -> Run | None:
+    """The run as the store has it, a deleted one too."""
+    from mlflow.entities import ViewType
     from mlflow.exceptions import MlflowException
 
     if header.run_id:
         try:
-            return str(client.get_run(header.run_id).info.run_id)
+            return client.get_run(header.run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-    found = client.search_runs([experiment], f"tags.{SPOOL_ID_TAG} = '{header.spool_id}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    tags = {**header.tags, SPOOL_ID_TAG: header.spool_id}
-    created = client.create_run(experiment, header.start_time, tags, header.run_name)
-    return str(created.info.run_id)
+    made = f"tags.{SPOOL_ID_TAG} = '{header.spool_id}'"
+    found = client.search_runs([experiment], made, ViewType.ALL, max_results=1)
+    return found[0] if found else None
 
 
 def _document(batch: Batch) -> dict[str, Any]:

@@ -277,11 +277,9 @@ def is_unreachable(error: BaseException) -> bool:
     code = getattr(error, "error_code", None)
     if code is None:
         return isinstance(error, store_errors())
-    # A run that is gone means another database than the one that it was started in.
     return code in {
         "TEMPORARILY_UNAVAILABLE",
         "INTERNAL_ERROR",
-        "RESOURCE_DOES_NOT_EXIST",
         "REQUEST_LIMIT_EXCEEDED",
         "UNAUTHENTICATED",
         "PERMISSION_DENIED",

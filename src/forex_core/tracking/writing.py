@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loguru import logger
+
 from forex_core.tracking.store import open_engine, store_errors
 from forex_core.tracking.values import Batch, Point, requests
 
@@ -119,6 +121,18 @@ def send(client: MlflowClient, run_id: str, batch: Batch) -> None:
             params=[Param(key, value) for key, value in request.params.items()],
             tags=[RunTag(key, value) for key, value in request.tags.items()],
         )
+
+
+def tag_version(client: MlflowClient, model: str, version: int, tag: str, value: str) -> None:
+    """Tag a version of a registered model; one that is not there needs no tag, which is told."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_model_version_tag(model, str(version), tag, value)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        logger.warning("there is no version {} of {} to be tagged {}", version, model, tag)
 
 
 def log_model(
