@@ -709,6 +709,21 @@ class TestReplay:
             assert sorted(runs[0].data.metrics) == [[], ["first"], ["first", "second"]][moment - 1]
         assert [path for path in spool.iterdir() if path.is_dir()] == []
 
+    def test_goes_by_the_numbers_of_more_batches_than_four_digits_count(
+        self, sqlite_store: str, spool: Path, build: Callable[..., MLflowTracker]
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        with build(sqlite_store) as tracker:
+            for phase in ("first", "second", "third"):
+                tracker.set_tags({"phase": phase})
+        (entry,) = room._entries(spool)
+        for number, later in ((3, 10001), (2, 10000), (1, 9999)):
+            (entry / f"{number:04d}.json").rename(entry / f"{later}.json")
+        mend()
+        release(sqlite_store)
+        (result,) = replay_spool(spool, sqlite_store)
+        assert open_store(sqlite_store).get_run(str(result.run_id)).data.tags["phase"] == "third"
+
     def test_keeps_and_names_what_still_fails(
         self, sqlite_store: str, spool: Path, spooled: Callable[..., str], told: list[str]
     ) -> None:

@@ -232,7 +232,7 @@ def _log(
     run_id = _run_of(header, client, experiment)
     send(client, run_id, Batch(tags={SPOOLED_TAG: header.reason[:MAX_TAG], SPOOL_ID_TAG: header.spool_id}))
     last = header.start_time
-    for document_path in sorted(path.glob("[0-9]*.json")):
+    for document_path in sorted(path.glob("[0-9]*.json"), key=lambda place: int(place.stem)):
         document = _read(document_path)
         last = max(last, document[_WRITTEN])
         files = document_path.with_suffix("")
