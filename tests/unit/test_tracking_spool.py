@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -669,6 +670,19 @@ class TestReplay:
         assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
         (run,) = all_runs(open_store(sqlite_store))
         assert run.data.metrics == {"late": 1.0}
+
+    def test_takes_a_run_that_another_thread_ended(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        tracker = build(sqlite_store)
+        mend = replace_file(sqlite_store)
+        tracker.start_run()
+        ending = threading.Thread(target=tracker.end_run)
+        ending.start()
+        ending.join()
+        mend()
+        release(sqlite_store)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
 
     @pytest.mark.parametrize("moment", range(4))
     def test_takes_whole_entries_only_of_a_run_whose_process_was_killed(

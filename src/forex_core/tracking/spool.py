@@ -322,7 +322,8 @@ def _remove(path: Path) -> None:
 
 
 def _lock_of(path: Path) -> FileLock:
-    return FileLock(f"{path}.lock")
+    # Of the process: a run may be ended by another thread than the one that began it.
+    return FileLock(f"{path}.lock", thread_local=False)
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
