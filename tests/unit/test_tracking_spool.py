@@ -756,6 +756,40 @@ class TestReplay:
         assert (result.spool_id, result.outcome) == (bad, "logged")
         assert len(all_runs(open_store(sqlite_store))) == 2
 
+    @pytest.mark.parametrize(
+        ("damage", "part"),
+        [
+            (lambda entry: (entry / "run.json").mkdir(), "IsADirectoryError"),
+            (lambda entry: (entry / "run.json").write_text("[]"), "holds list, expected an object"),
+            (lambda entry: (entry / "run.json").write_bytes(b"\xff"), "UnicodeDecodeError"),
+            (lambda entry: entry.with_name(f"{entry.name}.lock").mkdir(), "IsADirectoryError"),
+        ],
+    )
+    def test_goes_on_with_the_others_after_an_entry_that_cannot_be_read(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        spooled: Callable[..., str],
+        told: list[str],
+        damage: Callable[[Path], object],
+        part: str,
+    ) -> None:
+        broken = spool / "spooled-broken"
+        broken.mkdir(parents=True)
+        damage(broken)
+        good = spooled(begun=False)
+        told.clear()
+        results = {r.spool_id: r for r in replay_spool(spool, sqlite_store)}
+        assert (results[good].outcome, results[broken.name].outcome) == ("logged", "kept")
+        assert part in str(results[broken.name].reason)
+        assert str(broken) in str(results[broken.name].reason)
+        assert len(told) == 1
+
+    def test_of_a_spool_that_cannot_be_read_says_so(self, sqlite_store: str, spool: Path) -> None:
+        spool.write_text("a file")
+        with pytest.raises(TrackingError, match=r"spool .* cannot be read .*NotADirectoryError"):
+            replay_spool(spool, sqlite_store)
+
     def test_on_a_store_that_is_still_unreachable_changes_nothing(
         self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
     ) -> None:

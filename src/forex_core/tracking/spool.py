@@ -28,7 +28,6 @@ from loguru import logger
 
 from forex_core.errors import TrackingError
 from forex_core.tracking.store import (
-    ExperimentRow,
     experiment_id,
     open_with_experiments,
     store_lock,
@@ -159,50 +158,93 @@ def replay_spool(
         uri: the store to log to; `artifact_root` and `below` as for `open_store`.
 
     Raises:
-        TrackingError: when the store cannot be used at all, or another replay is running.
+        TrackingError: when the store cannot be used at all, the spool cannot be read, or another replay is running.
     """
     if not _entries(spool):
         _sweep(spool)
         return []
     with store_lock(uri, "replay", REPLAY_WAIT_S, folder=spool):
         _sweep(spool)
-        client, experiments = open_with_experiments(uri, artifact_root, below)
-        return [_replay(path, client, experiments, uri, artifact_root) for path in _entries(spool)]
+        replay = _Replay(uri, artifact_root, below)
+        return [replay.entry(path) for path in _entries(spool)]
 
 
-def _replay(
-    path: Path,
-    client: MlflowClient,
-    experiments: dict[str, ExperimentRow] | None,
-    uri: str,
-    artifact_root: str | None,
-) -> Replayed:
-    lock = _lock_of(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return Replayed(path.name, None, "in use", "the run that writes it has not ended")
-    run_id = None
-    try:
+class _Replay:
+    """The store that entries are brought into."""
+
+    def __init__(self, uri: str, artifact_root: str | None, below: Path | None) -> None:
+        self._uri = uri
+        self._root = artifact_root
+        self._client, self._experiments = open_with_experiments(uri, artifact_root, below)
+
+    def entry(self, path: Path) -> Replayed:
+        """Log one entry and remove it; what keeps it from that is told, and is no matter of the others."""
+        lock = _lock_of(path)
+        try:
+            with lock.acquire(timeout=0):
+                done = self._logged(path)
+        except Timeout:
+            return Replayed(path.name, None, "in use", "the run that writes it has not ended")
+        except TrackingError as error:
+            done = Replayed(path.name, None, "kept", str(error))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = f"{path} cannot be read or removed ({told(error)}); look into it and remove it"
+            done = Replayed(path.name, None, "kept", reason)
+        if done.outcome == "kept":
+            logger.warning("spooled run {} stays in {}: {}", path.name, path.parent, done.reason)
+        else:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            logger.info("spooled run {} is logged as {}", path.name, done.run_id)
+        return done
+
+    def _logged(self, path: Path) -> Replayed:
         header = _header(path)
         if header is None:
             _remove(path)
             return Replayed(path.name, None, "logged", "its process ended before anything was written")
-        with translated(uri):
-            run_id = _log(path, header, client, experiments, uri, artifact_root)
+        run_id = self._log(path, header)
         _remove(path)
-    except TrackingError as error:
-        logger.warning("spooled run {} stays in {}: {}", path.name, path.parent, error)
-        return Replayed(path.name, run_id, "kept", str(error))
-    except (json.JSONDecodeError, TypeError, KeyError, UnicodeDecodeError) as error:
-        reason = f"{path} cannot be read ({told(error)}); look into it and remove it"
-        logger.warning("spooled run {} stays: {}", path.name, reason)
-        return Replayed(path.name, run_id, "kept", reason)
-    finally:
-        lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
-    logger.info("spooled run {} is logged as {}", path.name, run_id)
-    return Replayed(path.name, run_id, "logged")
+        return Replayed(path.name, run_id, "logged")
+
+    def _log(self, path: Path, header: SpooledRun) -> str:
+        """Bring one entry into the store; every step may have been done before."""
+        marks = {SPOOLED_TAG: header.reason[:MAX_TAG], SPOOL_ID_TAG: header.spool_id}
+        with translated(self._uri):
+            experiment = experiment_id(
+                self._client,
+                self._experiments,
+                self._uri,
+                header.experiment,
+                artifact_root=self._root or header.artifact_root,
+                tags=header.experiment_tags,
+            )
+            run_id = _run_of(header, self._client, experiment)
+            send(self._client, run_id, Batch(tags=marks))
+        last = header.start_time
+        for place in sorted(path.glob("[0-9]*.json"), key=lambda place: int(place.stem)):
+            document = _read(place)
+            last = max(last, document[_WRITTEN])
+            with translated(self._uri):
+                self._bring(experiment, run_id, document, place.with_suffix(""))
+        end: Mapping[str, Any] = {"status": "KILLED", "end_time": last}
+        if (path / _END).exists():
+            end = _read(path / _END)
+        with translated(self._uri):
+            self._client.set_terminated(run_id, end["status"], end["end_time"])
+        return run_id
+
+    def _bring(self, experiment: str, run_id: str, document: Mapping[str, Any], files: Path) -> None:
+        kind = document["kind"]
+        if kind == "batch":
+            send(self._client, run_id, _batch(document))
+        elif kind == "files":
+            self._client.log_artifacts(run_id, str(files), document["artifact_path"])
+        elif kind == "version_tag":
+            named = (document[name] for name in ("model", "version", "tag", "value"))
+            tag_version(self._client, *named)
+        else:
+            name, mark = document["name"], document["mark"]
+            log_model(self._client, experiment, run_id, files, name, mark, again=True)
 
 
 def _header(path: Path) -> SpooledRun | None:
@@ -214,42 +256,6 @@ def _header(path: Path) -> SpooledRun | None:
     if version != VERSION:
         raise TrackingError(f"{path} is of version {version}, this program reads version {VERSION}")
     return SpooledRun(**{name: value for name, value in document.items() if name != _WRITTEN})
-
-
-def _log(
-    path: Path,
-    header: SpooledRun,
-    client: MlflowClient,
-    experiments: dict[str, ExperimentRow] | None,
-    uri: str,
-    artifact_root: str | None,
-) -> str:
-    """Bring one entry into the store; every step may have been done before."""
-    root = artifact_root or header.artifact_root
-    experiment = experiment_id(
-        client, experiments, uri, header.experiment, artifact_root=root, tags=header.experiment_tags
-    )
-    run_id = _run_of(header, client, experiment)
-    send(client, run_id, Batch(tags={SPOOLED_TAG: header.reason[:MAX_TAG], SPOOL_ID_TAG: header.spool_id}))
-    last = header.start_time
-    for document_path in sorted(path.glob("[0-9]*.json"), key=lambda place: int(place.stem)):
-        document = _read(document_path)
-        last = max(last, document[_WRITTEN])
-        files = document_path.with_suffix("")
-        if document["kind"] == "batch":
-            send(client, run_id, _batch(document))
-        elif document["kind"] == "files":
-            client.log_artifacts(run_id, str(files), document["artifact_path"])
-        elif document["kind"] == "version_tag":
-            tag_version(client, *(document[name] for name in ("model", "version", "tag", "value")))
-        else:
-            log_model(client, experiment, run_id, files, document["name"], document["mark"], again=True)
-    if (path / _END).exists():
-        end = _read(path / _END)
-        client.set_terminated(run_id, end["status"], end["end_time"])
-    else:
-        client.set_terminated(run_id, "KILLED", last)
-    return run_id
 
 
 def _run_of(header: SpooledRun, client: MlflowClient, experiment: str) -> str:
@@ -298,13 +304,27 @@ def _batch(document: Mapping[str, Any]) -> Batch:
 
 
 def _entries(spool: Path) -> list[Path]:
-    """Entries, oldest first."""
-    if not spool.is_dir():
+    """Entries, oldest first.
+
+    Raises:
+        TrackingError: when the folder cannot be read.
+    """
+
+    def begun(path: Path) -> float:
+        try:
+            return (path / _HEADER).stat().st_mtime
+        except OSError:  # not written yet, or not to be read
+            return path.lstat().st_mtime
+
+    try:
+        found = [p for p in spool.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        return sorted(found, key=begun)
+    except FileNotFoundError:
         return []
-    found = [p for p in spool.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    return sorted(
-        found, key=lambda path: (path / _HEADER if (path / _HEADER).exists() else path).stat().st_mtime
-    )
+    except OSError as error:
+        raise TrackingError(
+            f"the spool {spool} cannot be read ({told(error)}); expected a folder that this user may read"
+        ) from error
 
 
 def _sweep(spool: Path) -> None:
@@ -336,5 +356,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    document = json.loads(path.read_text("utf-8"))
+    if not isinstance(document, dict):
+        raise TypeError(f"{path.name} holds {type(document).__name__}, expected an object")
     return document
