@@ -295,6 +295,28 @@ class TestDegrading:
             assert tracker.degraded is None
         assert not spool.exists()
 
+    @pytest.mark.parametrize("wanted", ["a/a.txt", "x" * 300, "../outside"])
+    def test_is_not_for_a_file_that_the_store_has_no_place_for(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        files: Path,
+        told: list[str],
+        wanted: str,
+    ) -> None:
+        with build(sqlite_store) as tracker:
+            tracker.log_artifact(files / "a.txt", "a")
+            tracker.log_artifact(files / "a.txt", wanted)
+            tracker.log_artifacts_dir(files, wanted)
+            tracker.log_metrics({"after": 1.0})
+            assert tracker.degraded is None
+        assert len(told) == 2
+        assert all(str(files) in message for message in told)
+        assert not spool.exists()
+        run = open_store(sqlite_store).get_run(str(tracker.run_id))
+        assert (run.info.status, run.data.metrics) == ("FINISHED", {"after": 1.0})
+
     def test_is_not_for_what_others_have_lost(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, told: list[str]
     ) -> None:
@@ -813,6 +835,62 @@ class TestReplay:
         assert result.outcome == "logged"
         assert result.run_id != run_id
         check_everything(open_store(postgres_store), str(result.run_id), artifacts)
+
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_logs_a_run_but_for_the_files_that_cannot_be_attached(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        build: Callable[..., MLflowTracker],
+        files: Path,
+        told: list[str],
+        ended: bool,
+    ) -> None:
+        client = open_store(sqlite_store)
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        folder = Path(client.get_run(str(tracker.run_id)).info.artifact_uri.removeprefix("file://"))
+        mend = replace_file(sqlite_store)
+
+        def work() -> None:
+            tracker.set_tags({"phase": "spooled"})
+            tracker.log_artifact(files / "a.txt", "a")
+            tracker.log_artifact(files / "a.txt", "a/a.txt")
+            tracker.log_artifacts_dir(files, "x" * 300)
+            tracker.log_artifacts_dir(files, "../outside")
+            assert tracker.log_model(files / "model", "model") is None
+            tracker.log_metrics({"after": 1.0})
+            if ended:
+                tracker.end_run()
+
+        assert in_child(work) == 0
+        mend()
+        release(sqlite_store)
+        told.clear()
+        (result,) = replay_spool(spool, sqlite_store)
+        assert (result.run_id, result.outcome) == (tracker.run_id, "kept")
+        assert "NotADirectoryError" in str(result.reason)
+        assert "File name too long" in str(result.reason)
+        assert told == [f"spooled run {result.spool_id} stays in {spool}: {result.reason}"]
+        run = client.get_run(str(tracker.run_id))
+        assert run.data.metrics == {"after": 1.0}
+        assert run.info.status == ("FINISHED" if ended else "KILLED")
+        assert len(client.search_logged_models([run.info.experiment_id])) == 1
+        (entry,) = room._entries(spool)
+        assert {path.name for path in entry.iterdir()} == {
+            *("run.json", "end.json"),
+            *("0003", "0003.json", "0004", "0004.json"),
+        }
+        client.set_tag(run.info.run_id, "phase", "corrected by hand")
+        (folder / "a" / "a.txt").unlink()
+        (again,) = replay_spool(spool, sqlite_store)
+        assert again.outcome == "kept"
+        assert "NotADirectoryError" not in str(again.reason)
+        assert (folder / "a" / "a.txt" / "a.txt").read_text() == "a"
+        after = client.get_run(run.info.run_id)
+        assert after.data.tags["phase"] == "corrected by hand"
+        assert after.info.end_time == run.info.end_time
+        assert {path.name for path in entry.iterdir()} == {"run.json", "end.json", "0004", "0004.json"}
 
     def test_makes_no_second_run_where_its_own_was_deleted(
         self, sqlite_store: str, spool: Path, spooled: Callable[..., str], tmp_path: Path

@@ -35,7 +35,7 @@ from forex_core.tracking.store import (
     without_password,
 )
 from forex_core.tracking.values import Batch, Preparation, short
-from forex_core.tracking.writing import Written, log_model, tag_version, write
+from forex_core.tracking.writing import Written, attaching, check_place, log_model, tag_version, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -236,6 +236,7 @@ class MLflowTracker:
                 f"artifact {file}",
                 lambda _: self._repository().log_artifact(str(file), artifact_path),
                 lambda entry: entry.add_file(file, artifact_path),
+                artifact_path,
             )
 
     def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
@@ -249,6 +250,7 @@ class MLflowTracker:
                 f"artifacts of {folder}",
                 lambda _: self._repository().log_artifacts(str(folder), artifact_path),
                 lambda entry: entry.add_folder(folder, artifact_path),
+                artifact_path,
             )
 
     def log_model(self, folder: Path | str, name: str) -> str | None:
@@ -478,10 +480,22 @@ class MLflowTracker:
                 file.write_text(text, encoding="utf-8")
             self.log_artifacts_dir(folder)
 
-    def _upload(self, what: str, store: Callable[[str], T], keep: Callable[[SpoolEntry], None]) -> T | None:
+    def _upload(
+        self,
+        what: str,
+        store: Callable[[str], T],
+        keep: Callable[[SpoolEntry], None],
+        artifact_path: str | None = None,
+    ) -> T | None:
         """Attach files; whatever goes wrong is told and ends there."""
+
+        def attach(run_id: str) -> T:
+            with attaching():
+                return store(run_id)
+
         try:
-            return self._put(store, keep)
+            check_place(artifact_path)
+            return self._put(attach, keep)
         except TrackingError as error:
             logger.warning("{} not logged: {}", what, error)
         return None

@@ -35,7 +35,7 @@ from forex_core.tracking.store import (
     translated,
 )
 from forex_core.tracking.values import MAX_TAG, Batch, Point
-from forex_core.tracking.writing import log_model, send, tag_version
+from forex_core.tracking.writing import attaching, log_model, send, tag_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +71,10 @@ class SpooledRun:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What became of one entry. `kept` ones are still in the spool, for the reason given."""
+    """What became of one entry.
+
+    `kept` ones are still in the spool, for the reason given; with a `run_id` that is some of the run's files alone.
+    """
 
     spool_id: str
     run_id: str | None
@@ -149,7 +152,8 @@ def replay_spool(
     """Log every entry of the spool, once, with its own times, status, run name and tags, oldest first.
 
     Killed at any moment it can be run again and gives the same runs: what is logged already is found or replaced,
-    and an entry goes only after all of it is in. A run that its own process left without an end (it was killed)
+    and an entry goes only after all of it is in. Files that cannot be attached hold nothing else back: what is in goes,
+    and they stay. A run that its own process left without an end (it was killed)
     becomes KILLED. The tag `spooled` gives the reason and `spool_id` the entry, by whose name the report of a run
     goes that could not be created then.
 
@@ -202,12 +206,22 @@ class _Replay:
         if header is None:
             _remove(path)
             return Replayed(path.name, None, "logged", "its process ended before anything was written")
-        run_id = self._log(path, header)
+        run_id, left = self._log(path, header)
+        if left:
+            reason = (
+                f"run {run_id} is logged, but for {'; '.join(left)}. Mend that and replay again, or log the files "
+                f"elsewhere and remove {path}"
+            )
+            return Replayed(path.name, run_id, "kept", reason)
         _remove(path)
         return Replayed(path.name, run_id, "logged")
 
-    def _log(self, path: Path, header: SpooledRun) -> str:
-        """Bring one entry into the store; every step may have been done before."""
+    def _log(self, path: Path, header: SpooledRun) -> tuple[str, list[str]]:
+        """Bring one entry into the store; every step may have been done before.
+
+        Returns:
+            The run's id, and which files could not be attached and why; the entry holds no more than these then.
+        """
         marks = {SPOOLED_TAG: header.reason[:MAX_TAG], SPOOL_ID_TAG: header.spool_id}
         with translated(self._uri):
             experiment = experiment_id(
@@ -220,31 +234,47 @@ class _Replay:
             )
             run_id = _run_of(header, self._client, experiment)
             send(self._client, run_id, Batch(tags=marks))
-        last = header.start_time
+        last, done, left = header.start_time, list[Path](), list[str]()
         for place in sorted(path.glob("[0-9]*.json"), key=lambda place: int(place.stem)):
             document = _read(place)
             last = max(last, document[_WRITTEN])
-            with translated(self._uri):
-                self._bring(experiment, run_id, document, place.with_suffix(""))
+            files = place.with_suffix("")
+            try:
+                with translated(self._uri):
+                    self._bring(experiment, run_id, document, files)
+            except TrackingError as error:
+                if not files.exists():
+                    raise
+                wanted = document.get("artifact_path") or document.get("name") or "."
+                left.append(f"what {files} holds of {wanted}: {error}")
+            else:
+                done.append(place)
         end: Mapping[str, Any] = {"status": "KILLED", "end_time": last}
         if (path / _END).exists():
             end = _read(path / _END)
         with translated(self._uri):
             self._client.set_terminated(run_id, end["status"], end["end_time"])
-        return run_id
+        if left:
+            _write(path / _END, end)  # which does not depend on what is taken away here
+            for place in done:
+                place.unlink()
+                shutil.rmtree(place.with_suffix(""), ignore_errors=True)
+        return run_id, left
 
     def _bring(self, experiment: str, run_id: str, document: Mapping[str, Any], files: Path) -> None:
         kind = document["kind"]
         if kind == "batch":
             send(self._client, run_id, _batch(document))
-        elif kind == "files":
-            self._client.log_artifacts(run_id, str(files), document["artifact_path"])
         elif kind == "version_tag":
             named = (document[name] for name in ("model", "version", "tag", "value"))
             tag_version(self._client, *named)
+        elif kind == "files":
+            with attaching():
+                self._client.log_artifacts(run_id, str(files), document["artifact_path"])
         else:
             name, mark = document["name"], document["mark"]
-            log_model(self._client, experiment, run_id, files, name, mark, again=True)
+            with attaching():
+                log_model(self._client, experiment, run_id, files, name, mark, again=True)
 
 
 def _header(path: Path) -> SpooledRun | None:
