@@ -118,6 +118,18 @@ def replace_file(uri: str) -> Callable[[], object]:
     return lambda: path.with_name("away").replace(path)
 
 
+def lose_file(uri: str, empty: Path) -> Callable[[], object]:
+    """The database is gone with all that was in it; an empty one takes its place."""
+    for path in database(uri).parent.glob("mlflow.db*"):
+        path.unlink()
+
+    def begin_anew() -> None:
+        shutil.copyfile(empty, database(uri))
+        release(uri)
+
+    return begin_anew
+
+
 def drop_tables(uri: str) -> Callable[[], object]:
     path = database(uri)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -904,6 +916,52 @@ class TestReplay:
         assert again.outcome == "kept"
         assert f"{result.run_id} was deleted" in str(again.reason)
         assert all_runs(open_store(sqlite_store)) == []
+
+    @pytest.mark.parametrize("adopted", [True, False])
+    def test_into_a_store_that_lost_the_run_makes_it_with_its_name_and_tags_and_says_what_is_gone(
+        self,
+        sqlite_store: str,
+        migrated_sqlite: Path,
+        spool: Path,
+        build: Callable[..., MLflowTracker],
+        told: list[str],
+        adopted: bool,
+    ) -> None:
+        tracker = build(sqlite_store)
+        if adopted:
+            tracker.start_run()
+        tracker.start_run("my name", "what it is", {"mine": 1})
+        tracker.log_params({"before": 1})
+        tracker.set_tags({"later": "2"})
+        begin_anew = lose_file(sqlite_store, migrated_sqlite)
+        tracker.log_metrics({"after": 1.0})
+        tracker.end_run()
+        begin_anew()
+        told.clear()
+        (result,) = replay_spool(spool, sqlite_store)
+        assert result.outcome == "logged"
+        (run,) = all_runs(open_store(sqlite_store))
+        assert run.info.run_name == "my name"
+        expected = {"pair": "USDCLP", "mine": "1", "later": "2", "mlflow.note.content": "what it is"}
+        assert {name: run.data.tags.get(name) for name in expected} == expected
+        assert (run.data.params, run.data.metrics) == ({}, {"after": 1.0})
+        assert str(tracker.run_id) in run.data.tags["records_lost"]
+        assert result.reason == run.data.tags["records_lost"]
+        assert len(told) == 1
+        assert run.data.tags["records_lost"] in told[0]
+
+    def test_keeps_the_name_that_the_store_gave(
+        self, sqlite_store: str, migrated_sqlite: Path, spool: Path, artifacts: Path
+    ) -> None:
+        tracker = MLflowTracker(sqlite_store, "spooled", artifact_location=artifacts.as_uri(), spool=spool)
+        tracker.start_run()
+        name = open_store(sqlite_store).get_run(str(tracker.run_id)).info.run_name
+        begin_anew = lose_file(sqlite_store, migrated_sqlite)
+        tracker.end_run()
+        begin_anew()
+        replay_spool(spool, sqlite_store)
+        (run,) = all_runs(open_store(sqlite_store))
+        assert run.info.run_name == name
 
     def test_of_no_spool_is_nothing(self, sqlite_store: str, spool: Path) -> None:
         assert replay_spool(spool, sqlite_store) == []

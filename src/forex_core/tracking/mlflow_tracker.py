@@ -84,7 +84,7 @@ class MLflowTracker:
         start_on_enter: bool = True,
     ) -> None:
         self._uri = tracking_uri
-        self._name = experiment_name
+        self._experiment_name = experiment_name
         self._run_name = run_name
         self._artifacts = artifact_location
         self._experiment_tags = dict(experiment_tags or {})
@@ -109,6 +109,8 @@ class MLflowTracker:
         self._entry: SpoolEntry | None = None
         self._preparation = Preparation()
         self._params: dict[str, str] = {}
+        self._name: str | None = None
+        self._known_tags: dict[str, str] = {}
         self._written = Written()
         self._location = ""
         self._begun = 0
@@ -148,7 +150,8 @@ class MLflowTracker:
         first = self._prepared(
             lambda: self._preparation.batch(tags={**self._tags, **(tags or {}), **described})
         )
-        name = run_name or self._run_name
+        self._name = run_name or self._run_name
+        self._known_tags = dict(first.tags)
 
         def create() -> str:
             client = self._client()
@@ -156,11 +159,12 @@ class MLflowTracker:
                 client,
                 self._experiments,
                 self._uri,
-                self._name,
+                self._experiment_name,
                 artifact_root=self._artifacts,
                 tags=self._experiment_tags,
             )
-            created = client.create_run(self._experiment, self._begun, dict(first.tags), name)
+            created = client.create_run(self._experiment, self._begun, dict(first.tags), self._name)
+            self._name = str(created.info.run_name)
             self._location = str(created.info.artifact_uri)
             return str(created.info.run_id)
 
@@ -171,7 +175,7 @@ class MLflowTracker:
             except TrackingUnavailable as error:
                 self._degrade(error)
         if self._degraded is not None:
-            self._open_spool(first.tags, name)
+            self._open_spool()
         self._written.add(first)
         self._active = self._started_in_context = True
         self._attach(first)
@@ -300,7 +304,7 @@ class MLflowTracker:
 
         def search() -> str | None:
             client = self._client()
-            experiment = find_experiment(client, self._experiments, self._name)
+            experiment = find_experiment(client, self._experiments, self._experiment_name)
             if experiment is None:
                 return None
             found = client.search_runs(
@@ -420,7 +424,7 @@ class MLflowTracker:
                 return self._reached(lambda: store(run_id))
             except TrackingUnavailable as error:
                 self._degrade(error)
-                self._open_spool({}, None)
+                self._open_spool()
         entry = self._entry
         assert entry is not None
         self._spooled(lambda: keep(entry))
@@ -436,7 +440,7 @@ class MLflowTracker:
         except TrackingUnavailable as error:
             self._degrade(error)
             if self._active:
-                self._open_spool({}, None)
+                self._open_spool()
             return None
 
     def _log(self, prepare: Callable[[], Batch]) -> None:
@@ -447,6 +451,8 @@ class MLflowTracker:
                 lambda entry: entry.add_batch(batch),
             )
         self._params.update(batch.params)
+        self._known_tags |= batch.tags
+        self._name = self._known_tags.pop(RUN_NAME_TAG, self._name)
         self._attach(batch)
 
     def _prepared(self, prepare: Callable[[], Batch]) -> Batch:
@@ -535,17 +541,17 @@ class MLflowTracker:
             error,
         )
 
-    def _open_spool(self, tags: Mapping[str, str], run_name: str | None) -> None:
+    def _open_spool(self) -> None:
         assert self._spool is not None
         spool, spool_id = self._spool, new_spool_id()
         run = SpooledRun(
             spool_id=spool_id,
             run_id=self._run_id,
-            experiment=self._name,
+            experiment=self._experiment_name,
             experiment_tags=self._experiment_tags,
             artifact_root=self._artifacts,
-            run_name=run_name or self._run_name,
-            tags=tags or self._tags,
+            run_name=self._name,
+            tags=self._known_tags,
             start_time=self._begun,
             reason=self._degraded or "",
         )

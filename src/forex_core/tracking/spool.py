@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SPOOLED_TAG = "spooled"
 SPOOL_ID_TAG = "spool_id"
+LOST_TAG = "records_lost"
 DESCRIPTION_TAG = "mlflow.note.content"
 REPLAY_WAIT_S = 600.0
 _HEADER, _END, _WRITTEN = "run.json", "end.json", "written"
@@ -55,7 +56,7 @@ _PREFIX = "spooled-"
 class SpooledRun:
     """What is known of a run when its spooling begins; times in milliseconds since 1970.
 
-    `run_id` is None for a run that could not be created.
+    `run_id` is None for a run that could not be created; `tags` are those that the store has taken before.
     """
 
     spool_id: str
@@ -73,7 +74,8 @@ class SpooledRun:
 class Replayed:
     """What became of one entry.
 
-    `kept` ones are still in the spool, for the reason given; with a `run_id` that is some of the run's files alone.
+    `logged` has a reason where earlier records of the run are gone. What is `kept` is still in the spool, for the
+    reason given: with a `run_id` no more than some of the run's files.
     """
 
     spool_id: str
@@ -152,10 +154,12 @@ def replay_spool(
     """Log every entry of the spool, once, with its own times, status, run name and tags, oldest first.
 
     Killed at any moment it can be run again and gives the same runs: what is logged already is found or replaced,
-    and an entry goes only after all of it is in. Files that cannot be attached hold nothing else back: what is in goes,
-    and they stay. A run that its own process left without an end (it was killed)
-    becomes KILLED. The tag `spooled` gives the reason and `spool_id` the entry, by whose name the report of a run
-    goes that could not be created then.
+    and an entry goes only after all of it is in. Files that cannot be attached stay, and hold back nothing else.
+
+    A run that its own process left without an end (it was killed) becomes KILLED. The tag `spooled` gives the reason
+    and `spool_id` the entry, by whose name the report of a run goes that could not be created then. A run that the
+    store has lost is made again with its name and tags; its tag `records_lost` says that the records from before its
+    spooling are gone.
 
     Args:
         spool: the folder given to the trackers.
@@ -206,7 +210,12 @@ class _Replay:
         if header is None:
             _remove(path)
             return Replayed(path.name, None, "logged", "its process ended before anything was written")
-        run_id, left = self._log(path, header)
+        with translated(self._uri):
+            run = self._run(header)
+        run_id, lost = str(run.info.run_id), run.data.tags.get(LOST_TAG)
+        if lost:
+            logger.warning("run {} is not whole: {}", run_id, lost)
+        left = self._log(path, header, run)
         if left:
             reason = (
                 f"run {run_id} is logged, but for {'; '.join(left)}. Mend that and replay again, or log the files "
@@ -214,25 +223,47 @@ class _Replay:
             )
             return Replayed(path.name, run_id, "kept", reason)
         _remove(path)
-        return Replayed(path.name, run_id, "logged")
+        return Replayed(path.name, run_id, "logged", lost)
 
-    def _log(self, path: Path, header: SpooledRun) -> tuple[str, list[str]]:
+    def _run(self, header: SpooledRun) -> Run:
+        """The run that the entry belongs to: the one begun in the store, the one of an earlier replay, or a new one.
+
+        Raises:
+            TrackingError: when it was deleted.
+        """
+        experiment = experiment_id(
+            self._client,
+            self._experiments,
+            self._uri,
+            header.experiment,
+            artifact_root=self._root or header.artifact_root,
+            tags=header.experiment_tags,
+        )
+        run = _begun(header, self._client, experiment)
+        if run is None:
+            tags = {**header.tags, SPOOL_ID_TAG: header.spool_id}
+            if header.run_id:
+                tags[LOST_TAG] = (
+                    f"this store does not have run {header.run_id} any more; what it had taken of it before "
+                    "its records were spooled is gone, but for its name and its tags"
+                )
+            return self._client.create_run(experiment, header.start_time, tags, header.run_name)
+        if run.info.lifecycle_stage != "active":
+            raise TrackingError(
+                f"run {run.info.run_id} was deleted; bring it back with 'mlflow runs restore --run-id "
+                f"{run.info.run_id}' and replay again, or remove the entry"
+            )
+        return run
+
+    def _log(self, path: Path, header: SpooledRun, run: Run) -> list[str]:
         """Bring one entry into the store; every step may have been done before.
 
         Returns:
-            The run's id, and which files could not be attached and why; the entry holds no more than these then.
+            Which files could not be attached and why; the entry holds no more than these then.
         """
+        run_id, experiment = str(run.info.run_id), str(run.info.experiment_id)
         marks = {SPOOLED_TAG: header.reason[:MAX_TAG], SPOOL_ID_TAG: header.spool_id}
         with translated(self._uri):
-            experiment = experiment_id(
-                self._client,
-                self._experiments,
-                self._uri,
-                header.experiment,
-                artifact_root=self._root or header.artifact_root,
-                tags=header.experiment_tags,
-            )
-            run_id = _run_of(header, self._client, experiment)
             send(self._client, run_id, Batch(tags=marks))
         last, done, left = header.start_time, list[Path](), list[str]()
         for place in sorted(path.glob("[0-9]*.json"), key=lambda place: int(place.stem)):
@@ -259,7 +290,7 @@ class _Replay:
             for place in done:
                 place.unlink()
                 shutil.rmtree(place.with_suffix(""), ignore_errors=True)
-        return run_id, left
+        return left
 
     def _bring(self, experiment: str, run_id: str, document: Mapping[str, Any], files: Path) -> None:
         kind = document["kind"]
@@ -286,25 +317,6 @@ def _header(path: Path) -> SpooledRun | None:
     if version != VERSION:
         raise TrackingError(f"{path} is of version {version}, this program reads version {VERSION}")
     return SpooledRun(**{name: value for name, value in document.items() if name != _WRITTEN})
-
-
-def _run_of(header: SpooledRun, client: MlflowClient, experiment: str) -> str:
-    """The run that the entry belongs to: the one begun in the store, the one of an earlier replay, or a new one.
-
-    Raises:
-        TrackingError: when it was deleted.
-    """
-    run = _begun(header, client, experiment)
-    if run and run.info.lifecycle_stage != "active":
-        raise TrackingError(
-            f"run {run.info.run_id} was deleted; bring it back with 'mlflow runs restore --run-id "
-            f"{run.info.run_id}' and replay again, or remove the entry"
-        )
-    if run:
-        return str(run.info.run_id)
-    tags = {**header.tags, SPOOL_ID_TAG: header.spool_id}
-    created = client.create_run(experiment, header.start_time, tags, header.run_name)
-    return str(created.info.run_id)
 
 
 def _begun(header: SpooledRun, client: MlflowClient, experiment: str) -> Run | None:
