@@ -648,6 +648,30 @@ def test_spool_that_stays(fault: str, settings: Settings, shell: Shell, run_id: 
     assert names == {"m", "late"}
 
 
+@covers("Files that stay in the spool")
+def test_files_that_stay_in_the_spool(fault: str, settings: Settings, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("here")
+    with tracker_of(settings) as tracker:
+        tracker.log_artifact(tmp_path / "note.txt", "notes")
+        with full_database(settings.mlflow_uri):
+            tracker.log_metrics({f"m{n}": float(n) for n in range(2000)})
+        assert tracker.degraded
+        tracker.log_artifact(tmp_path / "note.txt", "notes/note.txt")
+    with pytest.raises(TrackingError):
+        forex_says("tracking", "replay")
+    ((kept,),) = json.loads(TyperRunner().invoke(app, ["tracking", "replay", "--json"]).stdout).values()
+    shows(fault, kept["reason"])
+    client = open_store(settings.mlflow_uri)
+    run = client.get_run(str(tracker.run_id))
+    assert (run.info.status, len(run.data.metrics)) == ("FINISHED", 2000)
+    (number,) = [path.stem for path in (settings.spool_dir / kept["spool_id"]).glob("[0-9]*.json")]
+    shell.cure(fault, RUN_ID=str(tracker.run_id), ENTRY=kept["spool_id"], **{"0001": number})
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "elsewhere")] == [
+        "elsewhere/note.txt"
+    ]
+    assert json.loads(forex_says("tracking", "replay", "--json")) == {"entries": []}
+
+
 # --- servers and drivers
 
 
