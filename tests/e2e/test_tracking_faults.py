@@ -36,6 +36,7 @@ from forex_core.specification import Specification, frame_of
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking import (
     Candidacy,
+    MLflowConfig,
     MLflowTracker,
     Registry,
     open_store,
@@ -670,6 +671,35 @@ def test_files_that_stay_in_the_spool(fault: str, settings: Settings, shell: She
         "elsewhere/note.txt"
     ]
     assert json.loads(forex_says("tracking", "replay", "--json")) == {"entries": []}
+
+
+@covers("Entries of another store")
+@pytest.mark.parametrize("block", [0, 1])
+def test_entries_of_another_store(
+    fault: str, block: int, settings: Settings, shell: Shell, tmp_path: Path, migrated_sqlite: Path
+) -> None:
+    own = tmp_path / "own" / "mlflow.db"
+    own.parent.mkdir()
+    shutil.copyfile(migrated_sqlite, own)
+    uri = f"sqlite:///{own}"
+    mine = MLflowConfig(uri)
+    with mine.start_run() as tracker:
+        own.rename(tmp_path / "away.db")
+        tracker.log_metrics({"a": 1.0})
+    (tmp_path / "away.db").rename(own)
+    with pytest.raises(TrackingError, match="1 of 1"):
+        forex_says("tracking", "replay")
+    ((kept,),) = json.loads(TyperRunner().invoke(app, ["tracking", "replay", "--json"]).stdout).values()
+    shows(fault, kept["reason"])
+    command = shell.filled(blocks(FAULTS[fault], "console")[block], {}).strip()
+    assert f"'{command}'" in kept["reason"]
+    shell.cure(fault, block)
+    assert spooled(settings) == 0
+    here = open_store(settings.mlflow_uri).get_experiment_by_name("forex")
+    assert (here is None) == (block == 0)
+    run = open_store(uri).get_run(str(tracker.run_id))
+    assert run.data.metrics == ({"a": 1.0} if block == 0 else {})
+    release(uri)
 
 
 # --- servers and drivers

@@ -497,11 +497,12 @@ class TestDegrading:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         started = time.monotonic()
-        with build(f"http://127.0.0.1:{port}", artifact_location=None) as tracker:
+        uri = f"http://127.0.0.1:{port}"
+        with build(uri, artifact_location=None) as tracker:
             tracker.log_metrics({"a": 1})
         assert tracker.degraded
         assert time.monotonic() - started < 30
-        (result,) = replay_spool(spool, sqlite_store)
+        (result,) = replay_spool(spool, sqlite_store, moved_from=uri)
         assert open_store(sqlite_store).get_run(str(result.run_id)).data.metrics == {"a": 1.0}
 
     @pytest.mark.slow
@@ -843,7 +844,8 @@ class TestReplay:
         artifacts: Path,
     ) -> None:
         run_id = spooled(begun=True)
-        (result,) = replay_spool(spool, postgres_store, artifact_root=artifacts.as_uri())
+        root = artifacts.as_uri()
+        (result,) = replay_spool(spool, postgres_store, artifact_root=root, moved_from=sqlite_store)
         assert result.outcome == "logged"
         assert result.run_id != run_id
         check_everything(open_store(postgres_store), str(result.run_id), artifacts)
@@ -916,6 +918,58 @@ class TestReplay:
         assert again.outcome == "kept"
         assert f"{result.run_id} was deleted" in str(again.reason)
         assert all_runs(open_store(sqlite_store)) == []
+
+    def test_leaves_what_belongs_to_another_store_and_tells_how_it_gets_there(
+        self,
+        sqlite_store: str,
+        migrated_sqlite: Path,
+        spool: Path,
+        spooled: Callable[..., str],
+        tmp_path: Path,
+        artifacts: Path,
+        told: list[str],
+    ) -> None:
+        run_id = spooled(begun=True)
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+        shutil.copyfile(migrated_sqlite, tmp_path / "other.db")
+        told.clear()
+        (result,) = replay_spool(spool, other)
+        assert (result.outcome, result.run_id) == ("kept", None)
+        there = f"FOREX_TRACKING_URI={sqlite_store} FOREX_ARTIFACT_URI={artifacts.as_uri()}"
+        assert f"{there} forex tracking replay" in str(result.reason)
+        assert f"forex tracking replay --from {sqlite_store}" in str(result.reason)
+        assert len(told) == 1
+        assert all_runs(open_store(other)) == []
+        release(other)
+        assert [r.run_id for r in replay_spool(spool, sqlite_store)] == [run_id]
+
+    def test_goes_along_when_the_folder_of_spool_and_store_is_moved(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], tmp_path: Path
+    ) -> None:
+        run_id = spooled(begun=True)
+        new = tmp_path / "new"
+        new.mkdir()
+        for name in ("data", "spool"):
+            (tmp_path / name).rename(new / name)
+        uri = f"sqlite:///{new / 'data' / 'mlflow' / 'mlflow.db'}"
+        assert [r.run_id for r in replay_spool(new / "spool", uri)] == [run_id]
+        release(uri)
+
+    def test_writes_no_password_down(
+        self, build: Callable[..., MLflowTracker], spool: Path, postgres_store: str, postgres_server: Any
+    ) -> None:
+        uri = postgres_store.replace("forex@", "forex:very-hidden@")
+        tracker = build(uri)
+        postgres_server.stop()
+        try:
+            with tracker:
+                pass
+        finally:
+            postgres_server.start()
+        (entry,) = room._entries(spool)
+        assert "very-hidden" not in (entry / "run.json").read_text()
+        assert [r.outcome for r in replay_spool(spool, uri)] == ["logged"]
+        release(uri)
 
     @pytest.mark.parametrize("adopted", [True, False])
     def test_into_a_store_that_lost_the_run_makes_it_with_its_name_and_tags_and_says_what_is_gone(

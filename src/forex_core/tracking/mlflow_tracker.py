@@ -20,6 +20,7 @@ from forex_core.tracking.spool import (
     SpooledRun,
     SpoolEntry,
     new_spool_id,
+    store_name,
 )
 from forex_core.tracking.store import (
     ExperimentRow,
@@ -546,6 +547,7 @@ class MLflowTracker:
         spool, spool_id = self._spool, new_spool_id()
         run = SpooledRun(
             spool_id=spool_id,
+            store=store_name(self._uri, spool),
             run_id=self._run_id,
             experiment=self._experiment_name,
             experiment_tags=self._experiment_tags,

@@ -1,6 +1,6 @@
 """What a store could not take, kept in a folder until it can: one entry a run, replayed once.
 
-    <spool>/<id>/run.json        which run, in which experiment, since when and why it is here
+    <spool>/<id>/run.json        which run, of which store and experiment, since when and why it is here
                  0001.json …     batches of params, metrics and tags; names of files and models; tags of versions of
                                  registered models; in order
                  0001/ …         their files
@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
@@ -28,11 +29,15 @@ from loguru import logger
 
 from forex_core.errors import TrackingError
 from forex_core.tracking.store import (
+    SQLITE,
     experiment_id,
+    lexical,
     open_with_experiments,
+    sqlite_path,
     store_lock,
     told,
     translated,
+    without_password,
 )
 from forex_core.tracking.values import MAX_TAG, Batch, Point
 from forex_core.tracking.writing import attaching, log_model, send, tag_version
@@ -41,7 +46,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-VERSION = 1
+VERSION = 2
 SPOOLED_TAG = "spooled"
 SPOOL_ID_TAG = "spool_id"
 LOST_TAG = "records_lost"
@@ -56,10 +61,12 @@ _PREFIX = "spooled-"
 class SpooledRun:
     """What is known of a run when its spooling begins; times in milliseconds since 1970.
 
-    `run_id` is None for a run that could not be created; `tags` are those that the store has taken before.
+    `store` is as `store_name` names it. `run_id` is None for a run that could not be created. `tags` are those that
+    the store has taken before.
     """
 
     spool_id: str
+    store: str
     run_id: str | None
     experiment: str
     experiment_tags: Mapping[str, str]
@@ -148,10 +155,32 @@ def short_id(run_id: str) -> str:
     return run_id[: len(prefix) + 8]
 
 
+def store_name(uri: str, spool: Path) -> str:
+    """A store as entries name it, without its password.
+
+    A database below the folder that the spool lies in is named from there: that folder may be moved as a whole.
+
+    >>> store_name("sqlite:////srv/data/mlflow/mlflow.db", Path("/srv/data/spool"))
+    'mlflow/mlflow.db'
+    >>> store_name("sqlite:////srv/mine.db", Path("/srv/data/spool"))
+    'sqlite:////srv/mine.db'
+    """
+    path, home = sqlite_path(uri), lexical(spool).parent
+    if path is None:
+        return without_password(uri)
+    place = lexical(path)
+    return str(place.relative_to(home)) if place.is_relative_to(home) else f"{SQLITE}{place}"
+
+
 def replay_spool(
-    spool: Path, uri: str, artifact_root: str | None = None, below: Path | None = None
+    spool: Path,
+    uri: str,
+    artifact_root: str | None = None,
+    below: Path | None = None,
+    *,
+    moved_from: str | None = None,
 ) -> list[Replayed]:
-    """Log every entry of the spool, once, with its own times, status, run name and tags, oldest first.
+    """Log every entry that belongs to the store, once, with its own times, status, run name and tags, oldest first.
 
     Killed at any moment it can be run again and gives the same runs: what is logged already is found or replaced,
     and an entry goes only after all of it is in. Files that cannot be attached stay, and hold back nothing else.
@@ -164,6 +193,7 @@ def replay_spool(
     Args:
         spool: the folder given to the trackers.
         uri: the store to log to; `artifact_root` and `below` as for `open_store`.
+        moved_from: an address that the store had before, whose entries belong to it as well.
 
     Raises:
         TrackingError: when the store cannot be used at all, the spool cannot be read, or another replay is running.
@@ -173,15 +203,17 @@ def replay_spool(
         return []
     with store_lock(uri, "replay", REPLAY_WAIT_S, folder=spool):
         _sweep(spool)
-        replay = _Replay(uri, artifact_root, below)
+        names = {store_name(address, spool) for address in (uri, moved_from) if address}
+        replay = _Replay(uri, artifact_root, below, names)
         return [replay.entry(path) for path in _entries(spool)]
 
 
 class _Replay:
-    """The store that entries are brought into."""
+    """The store that entries are brought into; `names` are those by which they may name it."""
 
-    def __init__(self, uri: str, artifact_root: str | None, below: Path | None) -> None:
+    def __init__(self, uri: str, artifact_root: str | None, below: Path | None, names: set[str]) -> None:
         self._uri = uri
+        self._names = names
         self._root = artifact_root
         self._client, self._experiments = open_with_experiments(uri, artifact_root, below)
 
@@ -210,6 +242,8 @@ class _Replay:
         if header is None:
             _remove(path)
             return Replayed(path.name, None, "logged", "its process ended before anything was written")
+        if header.store not in self._names:
+            return Replayed(path.name, None, "kept", self._elsewhere(path.parent, header))
         with translated(self._uri):
             run = self._run(header)
         run_id, lost = str(run.info.run_id), run.data.tags.get(LOST_TAG)
@@ -224,6 +258,22 @@ class _Replay:
             return Replayed(path.name, run_id, "kept", reason)
         _remove(path)
         return Replayed(path.name, run_id, "logged", lost)
+
+    def _elsewhere(self, spool: Path, header: SpooledRun) -> str:
+        """How an entry of another store gets there, or here where that store has become this one."""
+        local = None if "://" in header.store else lexical(spool).parent / header.store
+        address = f"{SQLITE}{local}" if local else header.store
+        place, root = sqlite_path(address), header.artifact_root
+        if root is None and place is not None:
+            root = (place.parent / "mlruns").as_uri()
+        there = f"FOREX_TRACKING_URI={quote(address)}" + (
+            f" FOREX_ARTIFACT_URI={quote(root)}" if root else ""
+        )
+        return (
+            f"it belongs to {address}, not to {without_password(self._uri)}; log it there with '{there} forex tracking "
+            f"replay' or, where this is that store in its new place, here with 'forex tracking replay --from "
+            f"{quote(address)}'"
+        )
 
     def _run(self, header: SpooledRun) -> Run:
         """The run that the entry belongs to: the one begun in the store, the one of an earlier replay, or a new one.
@@ -315,7 +365,10 @@ def _header(path: Path) -> SpooledRun | None:
     document = _read(path / _HEADER)
     version = document.pop("version")
     if version != VERSION:
-        raise TrackingError(f"{path} is of version {version}, this program reads version {VERSION}")
+        raise TrackingError(
+            f"{path} is of version {version}, this program reads version {VERSION}; replay it with the program that "
+            "wrote it, or remove it"
+        )
     return SpooledRun(**{name: value for name, value in document.items() if name != _WRITTEN})
 
 
