@@ -601,6 +601,30 @@ class TestArtifacts:
         assert store.run(tracker.run_id).info.status == "FINISHED"
         assert tracker.degraded is None
 
+    def test_of_a_folder_are_attached_but_for_those_that_cannot_be(
+        self,
+        mlflow_tracker: Callable[..., MLflowTracker],
+        store: Store,
+        told: list[str],
+        tmp_path: Path,
+    ) -> None:
+        folder = tmp_path / "made"
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner" / "good.txt").write_text("good")
+        (folder / "link.txt").symlink_to(folder / "inner" / "good.txt")
+        (folder / "broken").symlink_to(tmp_path / "gone")
+        os.mkfifo(folder / "inner" / "pipe")
+        with mlflow_tracker() as tracker:
+            tracker.log_artifacts_dir(folder, "all")
+            tracker.log_artifact(folder / "inner" / "pipe")
+            (folder / "MLmodel").write_text("flavors: {}")
+            assert tracker.log_model(folder, "model") is None
+        assert store.files(tracker.run_id) == {"all/inner/good.txt", "all/link.txt"}
+        assert store.text(tracker.run_id, "all/link.txt") == "good"
+        assert ["broken" in message for message in told] == [True, False, False, True, False, False]
+        assert ["pipe" in message for message in told] == [False, True, True, False, True, False]
+        assert "model not logged" in told[-1]
+
     def test_over_the_limit_are_told_and_logged(
         self,
         mlflow_tracker: Callable[..., MLflowTracker],

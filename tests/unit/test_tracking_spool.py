@@ -329,6 +329,19 @@ class TestDegrading:
         run = open_store(sqlite_store).get_run(str(tracker.run_id))
         assert (run.info.status, run.data.metrics) == ("FINISHED", {"after": 1.0})
 
+    def test_keeps_what_can_be_read_of_a_folder(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, files: Path
+    ) -> None:
+        (files / "broken").symlink_to(files / "gone")
+        mend = replace_file(sqlite_store)
+        with build(sqlite_store) as tracker:
+            tracker.log_artifacts_dir(files, "all")
+        mend()
+        release(sqlite_store)
+        (result,) = replay_spool(spool, sqlite_store)
+        found = open_store(sqlite_store).list_artifacts(str(result.run_id), "all")
+        assert [item.path for item in found] == ["all/a.txt", "all/model"]
+
     def test_is_not_for_what_others_have_lost(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, told: list[str]
     ) -> None:

@@ -68,7 +68,7 @@ class Tracker(Protocol):
         ...
 
     def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
-        """Attach every file below `folder`."""
+        """Attach every file below `folder`; those that cannot be read are warned of."""
         ...
 
     def log_model(self, folder: Path | str, name: str) -> str | None:

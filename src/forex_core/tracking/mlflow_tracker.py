@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
@@ -236,7 +238,7 @@ class MLflowTracker:
             return
         if file.is_dir():
             self.log_artifacts_dir(file, "/".join(part for part in (artifact_path, file.name) if part))
-        elif self._can_be_read([file]):
+        elif _readable([file]):
             self._upload(
                 f"artifact {file}",
                 lambda _: self._repository().log_artifact(str(file), artifact_path),
@@ -250,11 +252,12 @@ class MLflowTracker:
             return
         if not folder.is_dir():
             logger.warning("artifacts not logged: there is no folder {}", folder)
-        elif self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
+            return
+        with _only_readable(folder) as whole:
             self._upload(
                 f"artifacts of {folder}",
-                lambda _: self._repository().log_artifacts(str(folder), artifact_path),
-                lambda entry: entry.add_folder(folder, artifact_path),
+                lambda _: self._repository().log_artifacts(str(whole), artifact_path),
+                lambda entry: entry.add_folder(whole, artifact_path),
                 artifact_path,
             )
 
@@ -269,7 +272,9 @@ class MLflowTracker:
                 folder,
             )
             return None
-        if not self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
+        files = _files_below(folder)
+        if _readable(files) != files:
+            logger.warning("model {} not logged: it takes all the files in {}", name, folder)
             return None
         mark = uuid.uuid4().hex  # a replay completes what was begun here, and begins no second one
         return self._upload(
@@ -507,18 +512,6 @@ class MLflowTracker:
             logger.warning("{} not logged: {}", what, error)
         return None
 
-    def _can_be_read(self, files: list[Path]) -> bool:
-        for file in files:
-            try:
-                with file.open("rb"):
-                    size = file.stat().st_size
-            except OSError as error:
-                logger.warning("artifact not logged: {}", told(error))
-                return False
-            if size > LARGE_ARTIFACT_BYTES:
-                logger.warning("artifact {} is large, {:.0f} MB; it is logged all the same", file, size / 1e6)
-        return True
-
     def _is_active(self, what: str) -> bool:
         if not (self._active and self._run_id):
             logger.warning("{} not logged: no run is active; start one before", what)
@@ -569,6 +562,51 @@ class MLflowTracker:
                 f"the store is unreachable ({self._degraded}) and the spool {self._spool} cannot be written either "
                 f"({told(error)}); make room there or let it be written"
             ) from error
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """What is in a folder and is none itself; links to folders are not followed, as by MLflow."""
+
+    def unreadable(error: OSError) -> None:
+        logger.warning("artifacts not logged: {}", told(error))
+
+    walked = os.walk(folder, onerror=unreadable)
+    return sorted(Path(place, name) for place, _, names in walked for name in names)
+
+
+def _readable(files: list[Path]) -> list[Path]:
+    """Those that can be attached; each of the others is told."""
+    found = []
+    for file in files:
+        try:
+            if file.exists() and not file.is_file():  # to open a pipe is to wait for its writer
+                logger.warning("artifact not logged: {} is no regular file", file)
+                continue
+            with file.open("rb"):
+                size = file.stat().st_size
+        except OSError as error:
+            logger.warning("artifact not logged: {}", told(error))
+            continue
+        if size > LARGE_ARTIFACT_BYTES:
+            logger.warning("artifact {} is large, {:.0f} MB; it is logged all the same", file, size / 1e6)
+        found.append(file)
+    return found
+
+
+@contextmanager
+def _only_readable(folder: Path) -> Iterator[Path]:
+    """The folder or, where some of its files cannot be attached, one with links to the others."""
+    files = _files_below(folder)
+    readable = _readable(files)
+    if readable == files:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as links:
+        for file in readable:
+            link = Path(links, file.relative_to(folder))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.absolute())
+        yield Path(links)
 
 
 def _draw(figure: Any, file: Path) -> bool:
