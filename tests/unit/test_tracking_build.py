@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from forex_core.tracking import (
     MLflowConfig,
     MLflowTracker,
     NoopTracker,
+    Registry,
     build_tracker_from_config,
     open_store,
+    replay_spool,
 )
 
 
@@ -261,6 +264,35 @@ class TestServiceModels:
         assert loaded.predict([[2.0]]) == pytest.approx([5.0])
         (version,) = open_store(sqlite_store).search_model_versions("name = 'linear'")
         assert version.run_id == open_store(sqlite_store).get_logged_model(str(address)[8:]).source_run_id
+
+    def test_in_the_spool_are_not_registered_and_it_is_told_how_to(
+        self, service: MLflowConfig, sqlite_store: str, tmp_path: Path, told: list[str]
+    ) -> None:
+        folder = tmp_path / "saved"
+        folder.mkdir()
+        (folder / "MLmodel").write_text("flavors: {}\n")
+        path = Path(sqlite_store.removeprefix("sqlite:///"))
+        path.rename(path.with_name("away"))
+        assert service.log_model_artifact(folder, "linear", registered_model_name="mine") is None
+        service.start_run().end_run()
+        path.with_name("away").rename(path)
+        settings = load_settings()
+        (done,) = replay_spool(settings.spool_dir, sqlite_store)
+        client = open_store(sqlite_store)
+        assert client.search_registered_models() == []
+        call = re.search(r"register_model\('(.+)', '(.+)'\)", told[-1])
+        assert call, told
+        Registry(sqlite_store).register_model(call[1], call[2].replace("RUN_ID", str(done.run_id)))
+        (version,) = client.search_model_versions("name = 'mine'")
+        assert version.run_id == done.run_id
+
+    def test_that_are_not_logged_are_not_registered_which_is_told(
+        self, service: MLflowConfig, tmp_path: Path, told: list[str]
+    ) -> None:
+        (tmp_path / "MLmodel").write_text("flavors: {}\n")
+        (tmp_path / "broken").symlink_to(tmp_path / "gone")
+        assert service.log_model_artifact(tmp_path, "linear", registered_model_name="mine") is None
+        assert "not registered as mine" in told[-1]
 
     def test_as_code_come_back(self, service: MLflowConfig, sqlite_store: str, tmp_path: Path) -> None:
         file = tmp_path / "double.py"

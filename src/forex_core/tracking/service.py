@@ -111,7 +111,7 @@ class MLflowConfig:
             artifact_path: its name.
 
         Returns:
-            Its URI, models:/m-…; None when it could not be logged, which is told.
+            Its URI, models:/m-…; None when it could not be logged, and so not be registered, which is told.
 
         Raises:
             TrackingError: for another kind of model, or one that cannot be saved.
@@ -122,11 +122,27 @@ class MLflowConfig:
         name = re.sub(r"[^\w\- ]", "_", artifact_path.strip("/"))
         with _saved(model) as folder:
             uri = self._tracker.log_model(folder, name)
-        if uri is not None and registered_model_name:
+        if registered_model_name is None:
+            return uri
+        if uri is not None:
             from forex_core.tracking.registry import Registry
 
             Registry(self._uri, self._artifacts, self._below).register_model(
                 registered_model_name, uri, run_id=self._tracker.run_id
+            )
+        elif self._tracker.degraded:
+            # A replay may be days later: by then it may not be the version that is wanted as the newest.
+            logger.warning(
+                "model {} is in the spool and not registered as {}; after 'forex tracking replay', which gives RUN_ID, "
+                "call Registry(...).register_model({!r}, 'runs:/RUN_ID/{}')",
+                name,
+                registered_model_name,
+                registered_model_name,
+                name,
+            )
+        else:
+            logger.warning(
+                "model {} is not registered as {}, since it is not logged", name, registered_model_name
             )
         return uri
 
