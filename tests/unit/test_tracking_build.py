@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forex_core.config import load_settings
@@ -21,6 +22,7 @@ from forex_core.tracking import (
     open_store,
     replay_spool,
 )
+from forex_core.types import Horizon
 
 
 class TestBuild:
@@ -169,7 +171,9 @@ class TestService:
         experiment = service.setup("forecaster_7d")
         with service.start_run("first", {"pair": "USDCLP"}, "what it is") as run:
             service.log_forecast_metrics("7d", 16.4, 12.0, 1.3, directional_accuracy=0.55)
-            service.log_forecast_metrics(15, 24.5, 18.0, 2.0, step=2)
+            service.log_forecast_metrics(np.int64(15), 24.5, 18.0, 2.0, step=2)
+            service.log_forecast_metrics(30, 31.0, 25.0, 2.5)
+            service.log_forecast_metrics(Horizon(90), 60.0, 45.0, 5.0)
             assert service.start_run().run_id == run.run_id, "a second start adopts the run"
         stored = open_store(sqlite_store).get_run(str(run.run_id))
         assert (stored.info.status, stored.info.run_name) == ("FINISHED", "first")
@@ -182,6 +186,12 @@ class TestService:
             "15d_rmse": 24.5,
             "15d_mae": 18.0,
             "15d_mape": 2.0,
+            "30d_rmse": 31.0,
+            "30d_mae": 25.0,
+            "30d_mape": 2.5,
+            "90d_rmse": 60.0,
+            "90d_mae": 45.0,
+            "90d_mape": 5.0,
         }
         assert stored.data.tags["pair"] == "USDCLP"
         assert stored.data.tags["mlflow.note.content"] == "what it is"

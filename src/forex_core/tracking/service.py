@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,15 @@ class MLflowConfig:
         directional_accuracy: float | None = None,
         step: int | None = None,
     ) -> None:
-        """Log a forecast's errors as `7d_rmse` and so on: RMSE and MAE in quote units, MAPE in percent."""
+        """Log a forecast's errors as `7d_rmse` and so on: RMSE and MAE in quote units, MAPE in percent.
+
+        Args:
+            horizon: a `Horizon`, its name such as 7d, or its whole number of days.
+        """
         if self._tracker is None:
             logger.warning("metrics not logged: no run is active; start one before")
             return
-        days = f"{horizon}d" if isinstance(horizon, int) else str(horizon)
+        days = f"{horizon}d" if isinstance(horizon, Integral) else str(horizon)
         metrics = {f"{days}_rmse": rmse, f"{days}_mae": mae, f"{days}_mape": mape}
         if directional_accuracy is not None:
             metrics[f"{days}_directional_accuracy"] = directional_accuracy
