@@ -233,6 +233,21 @@ class TestService:
         service.log_forecast_metrics("7d", 1.0, 1.0, 1.0)
         assert len(told) == 3
 
+    @pytest.mark.parametrize(("name", "value"), [("ENABLED", "false"), ("BACKEND", "noop")])
+    def test_writes_nothing_where_tracking_is_switched_off(
+        self, monkeypatch: pytest.MonkeyPatch, told: list[str], tmp_path: Path, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv(f"FOREX_TRACKING__{name}", value)
+        service = MLflowConfig(f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}")
+        assert service.setup("mine", tags={"a": "b"}) == "untracked"
+        with service.start_run("first") as run:
+            assert service.start_run() is run
+            service.log_forecast_metrics("7d", 1.0, 1.0, 1.0)
+            assert service.log_model_artifact(object(), "model", registered_model_name="mine") is None
+        assert service.get_best_run("mine") is None
+        assert told == []
+        assert list(tmp_path.iterdir()) == []
+
     def test_takes_a_store_of_its_own(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}"
         service = MLflowConfig(uri, (tmp_path / "files").as_uri())

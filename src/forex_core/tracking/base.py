@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, Self
 
 from forex_core.tracking.records import Record
 
+UNTRACKED = "untracked"
+"""Id of a run that no store has."""
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -23,6 +25,11 @@ class Tracker(Protocol):
     @property
     def run_id(self) -> str | None:
         """Id of the current run, or of the last one."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """Whether a run has been started and not ended."""
         ...
 
     @property
@@ -102,6 +109,7 @@ class NoopTracker:
     """The same interface, nothing written."""
 
     run_id: str | None = None
+    active: bool = False
     degraded: str | None = None
 
     def get_run_id(self) -> str | None:
@@ -113,7 +121,7 @@ class NoopTracker:
         description: str | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> str:
-        self.run_id = "untracked"
+        self.run_id, self.active = UNTRACKED, True
         return self.run_id
 
     def log(self, record: Record) -> None:
@@ -144,7 +152,7 @@ class NoopTracker:
         pass
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
-        pass
+        self.active = False
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
         return None
@@ -159,4 +167,4 @@ class NoopTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self.end_run()

@@ -124,13 +124,12 @@ class MLflowTracker:
         return self._run_id
 
     @property
-    def degraded(self) -> str | None:
-        return self._degraded
+    def active(self) -> bool:
+        return self._active
 
     @property
-    def active(self) -> bool:
-        """Whether a run has been started and not ended."""
-        return self._active
+    def degraded(self) -> str | None:
+        return self._degraded
 
     def get_run_id(self) -> str | None:
         return self._run_id
