@@ -544,6 +544,15 @@ class TestTags:
         assert tracker.find_run({"a": "it's", "b": "2"}) == ids[1]
         assert tracker.find_run({"a": "it's", "b": "3"}) is None
 
+    def test_find_a_run_of_an_experiment_that_another_process_made_since(
+        self, mlflow_tracker: Callable[..., MLflowTracker]
+    ) -> None:
+        early = mlflow_tracker()
+        assert early.find_run({"a": "1"}) is None
+        with mlflow_tracker(tags={"a": "1"}) as other:
+            pass
+        assert early.find_run({"a": "1"}) == other.run_id
+
     def test_are_looked_for_without_making_an_experiment(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
     ) -> None:
