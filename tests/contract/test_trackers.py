@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import sqlite3
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -186,6 +187,19 @@ class TestLifeCycle:
         assert run.data.tags["error_type"] == type(error).__name__
         assert run.data.tags["error_message"] == " ".join(str(error).split())
         assert run.data.tags["status"] == "failed"
+
+    @pytest.mark.parametrize(
+        ("code", "status"), [(0, "FINISHED"), (None, "FINISHED"), (1, "KILLED"), ("reason", "KILLED")]
+    )
+    def test_ends_by_an_exit_as_its_code_says(
+        self, mlflow_tracker: Callable[..., MLflowTracker], store: Store, code: Any, status: str
+    ) -> None:
+        tracker = mlflow_tracker()
+        with pytest.raises(SystemExit), tracker:
+            sys.exit(code)
+        run = store.run(tracker.run_id)
+        assert run.info.status == status
+        assert ("error_type" in run.data.tags) == (status == "KILLED")
 
     def test_starts_later_when_told_so_and_holds_the_reason_of_a_failure_before(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store

@@ -17,8 +17,9 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 class Tracker(Protocol):
     """One run at a time in one experiment.
 
-    As a context manager it starts a run on entering and ends it on exit: FINISHED, or FAILED with the error's type
-    and message as tags when an exception passes through (KILLED for an interrupt). The exception is never swallowed.
+    As a context manager it starts a run on entering and ends it on exit: FINISHED, also by sys.exit(0), or FAILED with
+    the error's type and message as tags when an exception passes through (KILLED for an interrupt and for another
+    sys.exit). The exception is never swallowed.
     What is logged while no run is active is left out with a warning; no call starts a run by the way.
     """
 
