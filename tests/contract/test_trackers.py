@@ -546,6 +546,14 @@ class TestTags:
             "False",
         )
 
+    def test_of_the_experiment_are_set_when_it_is_made(
+        self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
+    ) -> None:
+        with mlflow_tracker(experiment_tags={"horizon": "7d"}) as tracker:
+            pass
+        made = store.client.get_experiment(store.run(tracker.run_id).info.experiment_id)
+        assert made.tags["horizon"] == "7d"
+
     def test_find_the_newest_finished_run_that_has_them_all(
         self, mlflow_tracker: Callable[..., MLflowTracker]
     ) -> None:
@@ -767,6 +775,27 @@ class TestModels:
             assert mlflow.pyfunc.load_model(address).predict([1.0, 2.0]) == [2.0, 4.0]
         finally:
             mlflow.set_tracking_uri(None)
+
+    def test_that_could_not_be_attached_are_marked_as_failed_and_told(
+        self,
+        mlflow_tracker: Callable[..., MLflowTracker],
+        store: Store,
+        told: list[str],
+        tmp_path: Path,
+        artifacts: Path,
+    ) -> None:
+        in_the_way = artifacts / "trackers" / "models"
+        in_the_way.parent.mkdir(parents=True)
+        in_the_way.write_text("a file where the folder should be")
+        with mlflow_tracker() as tracker:
+            (tmp_path / "saved").mkdir()
+            (tmp_path / "saved" / "MLmodel").write_text("flavors: {}\n")
+            assert tracker.log_model(tmp_path / "saved", "model") is None
+        run = store.run(tracker.run_id)
+        (model,) = store.client.search_logged_models([run.info.experiment_id])
+        assert (str(model.status), run.info.status) == ("FAILED", "FINISHED")
+        assert len(told) == 1
+        assert "model model not logged" in told[0]
 
 
 @pytest.mark.parametrize("artifact_files", [0, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -228,6 +229,25 @@ class TestDegrading:
         assert run.data.tags["mlflow.note.content"] == "what it is"
         assert (run.info.status, run.data.tags["error_message"]) == ("FAILED", "broken")
         assert before <= run.info.start_time <= run.info.end_time <= after, "times are the run's own"
+
+    def test_at_the_start_keeps_what_the_run_was_started_with(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, tmp_path: Path
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        root = (tmp_path / "elsewhere").as_uri()
+        tracker = build(sqlite_store, artifact_location=root, experiment_tags={"horizon": "7d"})
+        tracker.start_run("my name", "what it is", {"mine": 1})
+        tracker.end_run()
+        mend()
+        release(sqlite_store)
+        replay_spool(spool, sqlite_store)
+        client = open_store(sqlite_store)
+        (run,) = all_runs(client)
+        assert run.info.run_name == "my name"
+        expected = {"pair": "USDCLP", "mine": "1", "mlflow.note.content": "what it is"}
+        assert {name: run.data.tags.get(name) for name in expected} == expected
+        assert run.info.artifact_uri.startswith(f"{root}/spooled/")
+        assert client.get_experiment(run.info.experiment_id).tags["horizon"] == "7d"
 
     def test_at_the_end_alone_is_enough(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
@@ -759,6 +779,8 @@ class TestReplay:
                 tracker.log_metrics({"second": 2})
 
         assert in_child(run) == -signal.SIGKILL
+        killed = time.time() * 1000
+        time.sleep(0.02)
         mend()
         release(sqlite_store)
         results = replay_spool(spool, sqlite_store)
@@ -768,6 +790,7 @@ class TestReplay:
             assert runs == [], "of what has no header nothing is known"
         else:
             assert [run.info.status for run in runs] == ["KILLED"]
+            assert runs[0].info.start_time <= runs[0].info.end_time <= killed
             assert sorted(runs[0].data.metrics) == [[], ["first"], ["first", "second"]][moment - 1]
         assert [path for path in spool.iterdir() if path.is_dir()] == []
 
@@ -837,6 +860,58 @@ class TestReplay:
         spool.write_text("a file")
         with pytest.raises(TrackingError, match=r"spool .* cannot be read .*NotADirectoryError"):
             replay_spool(spool, sqlite_store)
+
+    @pytest.mark.parametrize("backwards", [True, False])
+    def test_takes_the_oldest_first(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], backwards: bool
+    ) -> None:
+        ids = [spooled(begun=False) for _ in range(3)]
+        for age, entry in enumerate(reversed(ids) if backwards else ids):
+            os.utime(spool / entry / "run.json", (age, age))
+        expected = ids[::-1] if backwards else ids
+        assert [r.spool_id for r in replay_spool(spool, sqlite_store)] == expected
+
+    def test_keeps_an_entry_of_another_version(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
+    ) -> None:
+        header = spool / spooled(begun=False) / "run.json"
+        document = json.loads(header.read_text())
+        for other in (room.VERSION - 1, room.VERSION + 1):
+            header.write_text(json.dumps(document | {"version": other}))
+            (result,) = replay_spool(spool, sqlite_store)
+            assert result.outcome == "kept"
+            assert f"version {other}, this program reads version {room.VERSION}" in str(result.reason)
+        assert all_runs(open_store(sqlite_store)) == []
+        header.write_text(json.dumps(document))
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+
+    def test_of_a_model_that_could_not_be_attached_completes_it(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        build: Callable[..., MLflowTracker],
+        files: Path,
+        artifacts: Path,
+    ) -> None:
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        mend = replace_file(sqlite_store)
+        tracker.log_model(files / "model", "model")
+        tracker.end_run()
+        mend()
+        release(sqlite_store)
+        in_the_way = artifacts / "spooled" / "models"
+        in_the_way.parent.mkdir(parents=True, exist_ok=True)
+        in_the_way.write_text("a file where the folder should be")
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["kept"]
+        client = open_store(sqlite_store)
+        (run,) = all_runs(client)
+        (model,) = client.search_logged_models([run.info.experiment_id])
+        assert str(model.status) == "FAILED"
+        in_the_way.unlink()
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+        (model,) = client.search_logged_models([run.info.experiment_id])
+        assert str(model.status) == "READY"
 
     def test_on_a_store_that_is_still_unreachable_changes_nothing(
         self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
