@@ -304,6 +304,12 @@ def test_run_deleted(
     shows(fault, caught.value, 1)
     shell.cure(fault, RUN_ID=run_id)
     assert json.loads(forex_says("runs", "show", run_id[:8], "--json"))["id"] == run_id
+    with tracker_of(settings) as tracker:
+        open_store(settings.mlflow_uri).delete_run(str(tracker.run_id))
+    shell.cure(fault, RUN_ID=str(tracker.run_id))
+    assert "`forex tracking replay` after this" in FAULTS[fault]
+    forex_says("tracking", "replay")
+    assert open_store(settings.mlflow_uri).get_run(str(tracker.run_id)).info.status == "FINISHED"
 
 
 @covers("Experiment deleted")
@@ -471,6 +477,19 @@ def test_database_replaced(
     (tmp_path / "right.db").replace(database(settings))
     shell.cure(fault)
     assert open_store(settings.mlflow_uri).get_run(str(tracker.run_id)).data.metrics == {"a": 1.0}
+    with (
+        tracker_of(settings) as lost,
+        closing(sqlite3.connect(migrated_sqlite)) as empty,
+        closing(sqlite3.connect(database(settings))) as live,
+    ):
+        empty.backup(live)
+    shows(fault, lost.degraded, 1)
+    shell.cure(fault)
+    found = open_store(settings.mlflow_uri).get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    (run,) = open_store(settings.mlflow_uri).search_runs([found.experiment_id])
+    assert "records_lost" in run.data.tags
+    assert "`records_lost`" in FAULTS[fault]
 
 
 def older_store(path: Path) -> None:
