@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import sqlite3
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -186,6 +187,19 @@ class TestLifeCycle:
         assert run.data.tags["error_type"] == type(error).__name__
         assert run.data.tags["error_message"] == " ".join(str(error).split())
         assert run.data.tags["status"] == "failed"
+
+    @pytest.mark.parametrize(
+        ("code", "status"), [(0, "FINISHED"), (None, "FINISHED"), (1, "KILLED"), ("reason", "KILLED")]
+    )
+    def test_ends_by_an_exit_as_its_code_says(
+        self, mlflow_tracker: Callable[..., MLflowTracker], store: Store, code: Any, status: str
+    ) -> None:
+        tracker = mlflow_tracker()
+        with pytest.raises(SystemExit), tracker:
+            sys.exit(code)
+        run = store.run(tracker.run_id)
+        assert run.info.status == status
+        assert ("error_type" in run.data.tags) == (status == "KILLED")
 
     def test_starts_later_when_told_so_and_holds_the_reason_of_a_failure_before(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
@@ -532,6 +546,14 @@ class TestTags:
             "False",
         )
 
+    def test_of_the_experiment_are_set_when_it_is_made(
+        self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
+    ) -> None:
+        with mlflow_tracker(experiment_tags={"horizon": "7d"}) as tracker:
+            pass
+        made = store.client.get_experiment(store.run(tracker.run_id).info.experiment_id)
+        assert made.tags["horizon"] == "7d"
+
     def test_find_the_newest_finished_run_that_has_them_all(
         self, mlflow_tracker: Callable[..., MLflowTracker]
     ) -> None:
@@ -543,6 +565,15 @@ class TestTags:
             ids.append(tracker.run_id)
         assert tracker.find_run({"a": "it's", "b": "2"}) == ids[1]
         assert tracker.find_run({"a": "it's", "b": "3"}) is None
+
+    def test_find_a_run_of_an_experiment_that_another_process_made_since(
+        self, mlflow_tracker: Callable[..., MLflowTracker]
+    ) -> None:
+        early = mlflow_tracker()
+        assert early.find_run({"a": "1"}) is None
+        with mlflow_tracker(tags={"a": "1"}) as other:
+            pass
+        assert early.find_run({"a": "1"}) == other.run_id
 
     def test_are_looked_for_without_making_an_experiment(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
@@ -600,6 +631,30 @@ class TestArtifacts:
         assert store.files(tracker.run_id) == set()
         assert store.run(tracker.run_id).info.status == "FINISHED"
         assert tracker.degraded is None
+
+    def test_of_a_folder_are_attached_but_for_those_that_cannot_be(
+        self,
+        mlflow_tracker: Callable[..., MLflowTracker],
+        store: Store,
+        told: list[str],
+        tmp_path: Path,
+    ) -> None:
+        folder = tmp_path / "made"
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner" / "good.txt").write_text("good")
+        (folder / "link.txt").symlink_to(folder / "inner" / "good.txt")
+        (folder / "broken").symlink_to(tmp_path / "gone")
+        os.mkfifo(folder / "inner" / "pipe")
+        with mlflow_tracker() as tracker:
+            tracker.log_artifacts_dir(folder, "all")
+            tracker.log_artifact(folder / "inner" / "pipe")
+            (folder / "MLmodel").write_text("flavors: {}")
+            assert tracker.log_model(folder, "model") is None
+        assert store.files(tracker.run_id) == {"all/inner/good.txt", "all/link.txt"}
+        assert store.text(tracker.run_id, "all/link.txt") == "good"
+        assert ["broken" in message for message in told] == [True, False, False, True, False, False]
+        assert ["pipe" in message for message in told] == [False, True, True, False, True, False]
+        assert "model not logged" in told[-1]
 
     def test_over_the_limit_are_told_and_logged(
         self,
@@ -720,6 +775,27 @@ class TestModels:
             assert mlflow.pyfunc.load_model(address).predict([1.0, 2.0]) == [2.0, 4.0]
         finally:
             mlflow.set_tracking_uri(None)
+
+    def test_that_could_not_be_attached_are_marked_as_failed_and_told(
+        self,
+        mlflow_tracker: Callable[..., MLflowTracker],
+        store: Store,
+        told: list[str],
+        tmp_path: Path,
+        artifacts: Path,
+    ) -> None:
+        in_the_way = artifacts / "trackers" / "models"
+        in_the_way.parent.mkdir(parents=True)
+        in_the_way.write_text("a file where the folder should be")
+        with mlflow_tracker() as tracker:
+            (tmp_path / "saved").mkdir()
+            (tmp_path / "saved" / "MLmodel").write_text("flavors: {}\n")
+            assert tracker.log_model(tmp_path / "saved", "model") is None
+        run = store.run(tracker.run_id)
+        (model,) = store.client.search_logged_models([run.info.experiment_id])
+        assert (str(model.status), run.info.status) == ("FAILED", "FINISHED")
+        assert len(told) == 1
+        assert "model model not logged" in told[0]
 
 
 @pytest.mark.parametrize("artifact_files", [0, 5])

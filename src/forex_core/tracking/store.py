@@ -117,7 +117,7 @@ def experiment_id(
     """Id of the experiment, which is made if need be with its files in a folder of its own below `artifact_root`.
 
     Args:
-        experiments: those known at the opening of the store, completed here; None to ask a server.
+        experiments: those known at the opening of the store, completed here; None for a server.
 
     Raises:
         TrackingError: when the experiment was deleted.
@@ -132,13 +132,13 @@ def experiment_id(
         try:
             made = str(client.create_experiment(name, location, dict(tags or {})))
         except MlflowException as error:
-            found = find_experiment(client, None, name)  # another process was first
+            found = find_experiment(client, experiments, name)  # another process was first
             if found is None:
                 raise error
         else:
             found = ExperimentRow(made, name, location or "", True)
-        if experiments is not None:
-            experiments[name] = found
+    if experiments is not None:
+        experiments[name] = found
     if not found.active:
         raise TrackingError(
             f"experiment {name} was deleted in {without_password(uri)}; restore it with "
@@ -150,9 +150,9 @@ def experiment_id(
 def find_experiment(
     client: MlflowClient, experiments: Mapping[str, ExperimentRow] | None, name: str
 ) -> ExperimentRow | None:
-    """The experiment of this name, deleted ones included, or None."""
-    if experiments is not None:
-        return experiments.get(name)
+    """The experiment of this name, deleted ones included, or None; the store is asked for one that is not known yet."""
+    if experiments and name in experiments:
+        return experiments[name]
     found = client.get_experiment_by_name(name)
     if found is None:
         return None
@@ -277,11 +277,9 @@ def is_unreachable(error: BaseException) -> bool:
     code = getattr(error, "error_code", None)
     if code is None:
         return isinstance(error, store_errors())
-    # A run that is gone means another database than the one that it was started in.
     return code in {
         "TEMPORARILY_UNAVAILABLE",
         "INTERNAL_ERROR",
-        "RESOURCE_DOES_NOT_EXIST",
         "REQUEST_LIMIT_EXCEEDED",
         "UNAUTHENTICATED",
         "PERMISSION_DENIED",
