@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,14 @@ NAMES = st.text(st.characters(), max_size=20) | st.sampled_from(
     ["a/b", "a//b", "/a", "..", ".", "", "a" * 249 + "é", "b" * 300, "b" * 301, "%", "#", "_"]
 )
 VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.dates()
+    | st.binary()
+    | st.sampled_from([np.float64, np.ndarray, dict, BaseModel, np.dtype("f8"), Decimal("sNaN")]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
@@ -133,6 +142,55 @@ class Inner(BaseModel):
 class Outer:
     inner: Inner
     name: str = "outer"
+
+
+def test_a_class_is_a_text_like_another() -> None:
+    kinds = {"numpy": np.float64, "array": np.ndarray, "pydantic": Inner, "record": Outer}
+    batch = Preparation().batch(kinds | {"several": [np.float32, Inner]}, tags=kinds)
+    assert batch.params["numpy"] == batch.tags["numpy"] == "<class 'numpy.float64'>"
+    assert batch.params["pydantic"] == str(Inner)
+    assert batch.params["several"] == f'["{np.float32}", "{Inner}"]'
+
+
+def test_numbers_that_no_float_holds_are_said_and_the_others_logged() -> None:
+    preparation = Preparation()
+    large = 10**5000
+    odd = {"up": large, "down": -large, "signal": Decimal("sNaN"), "several": [large]}
+    batch = preparation.batch({"large": large, "inner": [large]}, metrics={**odd, "fine": 1.0})
+    assert [(point.key, point.value) for point in batch.metrics] == [("fine", 1.0)]
+    assert batch.params.keys() == {"large", "inner"}
+    told = preparation.take_notes()
+    for name, said in {"up": "inf", "down": "-inf", "signal": "nan", "several": "expected a number"}.items():
+        assert any(f"metric {name} " in note and said in note for note in told)
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (None, 0),
+        (7, 7),
+        (np.int64(7), 7),
+        (7.0, 7),
+        (-3, -3),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, None),
+        (-(2**63) - 1, None),
+        (2.5, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("7", None),
+        ([1, 2], None),
+        (np.array([1, 2]), None),
+        (True, None),
+    ],
+)
+def test_a_step_is_a_whole_number_that_databases_hold(step: Any, kept: int | None) -> None:
+    preparation = Preparation()
+    batch = preparation.batch({"param": 1}, metrics={"m": 1.0}, step=step)
+    assert [point.step for point in batch.metrics] == ([] if kept is None else [kept])
+    assert batch.params == {"param": "1"}
+    assert ["metric m left out" in note for note in preparation.take_notes()] == [True] * (kept is None)
 
 
 def test_records_and_models_are_nested_and_keep_their_secrets() -> None:

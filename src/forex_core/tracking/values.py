@@ -35,6 +35,7 @@ NOT_FINITE_TAG = "metrics_not_finite"
 
 _ILLEGAL = re.compile(r"[^\w./:\- ]")
 _SUFFIX = 9
+_DECIMAL_BITS = 2000
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Preparation:
             params: may be nested; inner names are joined with dots.
             metrics: real numbers; anything else is left out and noted.
             tags: values of any type.
-            step: of all `metrics`; 0 by default.
+            step: of all `metrics`; 0 by default. With one that is no whole number of 64 bits they are left out.
             stepped: values by metric, one a step from 1 on.
 
         Raises:
@@ -100,7 +101,7 @@ class Preparation:
             (key := self._key("param", name)): self._cut("param", key, text, MAX_PARAM, texts)
             for name, text in flat.items()
         }
-        points = self._points(metrics or {}, stepped or {}, step or 0, now)
+        points = self._points(metrics or {}, stepped or {}, 0 if step is None else step, now)
         ready_tags = {}
         plain_tags = {str(name): as_text(value) for name, value in (tags or {}).items()}
         self._reserve("tag", plain_tags)
@@ -119,7 +120,7 @@ class Preparation:
         return notes
 
     def _points(
-        self, metrics: Mapping[Any, Any], stepped: Mapping[str, Sequence[Any]], step: int, now: int
+        self, metrics: Mapping[Any, Any], stepped: Mapping[str, Sequence[Any]], step: Any, now: int
     ) -> list[Point]:
         self._reserve("metric", [str(name) for name in (*metrics, *stepped)])
         given = [(str(name), value, step) for name, value in metrics.items()]
@@ -127,16 +128,21 @@ class Preparation:
             given += [(str(name), value, number) for number, value in enumerate(values, start=1)]
         points = []
         for name, value, at in given:
-            number = as_number(value)
+            number, whole = as_number(value), _as_step(at)
             if number is None:
                 self.notes.append(f"metric {name} left out: found {_kind(value)}, expected a number")
                 continue
+            if whole is None:
+                self.notes.append(
+                    f"metric {name} left out: found {_kind(at)} as its step, expected a whole number of 64 bits"
+                )
+                continue
             key = self._key("metric", name)
             if not math.isfinite(number):
-                where = f"{key} at step {at}" if at else key
+                where = f"{key} at step {whole}" if whole else key
                 self._not_finite[where] = str(number)
                 self.notes.append(f"metric {where} is {number}: not sent, kept in the tag {NOT_FINITE_TAG}")
-            points.append(Point(key, number, now, int(at)))
+            points.append(Point(key, number, now, whole))
         return points
 
     def _reserve(self, kind: str, names: Iterable[str]) -> None:
@@ -204,8 +210,8 @@ def requests(batch: Batch) -> Iterator[Batch]:
 def as_number(value: Any) -> float | None:
     """The value as a float; None for what is no real number, booleans among it.
 
-    >>> as_number(3), as_number(True), as_number("3"), as_number(10**400)
-    (3.0, None, None, inf)
+    >>> as_number(3), as_number(True), as_number("3"), as_number(10**400), as_number(Decimal("sNaN"))
+    (3.0, None, None, inf, nan)
     """
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
@@ -213,7 +219,22 @@ def as_number(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:  # an integer or a fraction past the largest float
-        return -math.inf if str(value).startswith("-") else math.inf
+        return -math.inf if value < 0 else math.inf
+    except ValueError:  # a signalling NaN
+        return math.nan
+
+
+def _as_step(value: Any) -> int | None:
+    """The value as a step of a metric, which databases keep in 64 bits; None for what is none.
+
+    >>> _as_step(3.0), _as_step(2.5), _as_step("3"), _as_step(2**63 - 1), _as_step(2**63)
+    (3, None, None, 9223372036854775807, None)
+    """
+    number = as_number(value)
+    if number is None or not number.is_integer():
+        return None
+    step = int(_plain(value))  # a float does not tell the largest steps apart
+    return step if -(2**63) <= step < 2**63 else None
 
 
 def as_text(value: Any) -> str:
@@ -227,7 +248,7 @@ def as_text(value: Any) -> str:
         return json.dumps(_jsonable(value), ensure_ascii=False)
     if isinstance(value, (date, clock_time)):
         return value.isoformat()
-    return str(value)
+    return hex(value) if _is_long(value) else str(value)
 
 
 def _flat_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
@@ -252,9 +273,11 @@ def _flat_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
 
 def _plain(value: Any) -> Any:
     """Scalars of numpy as Python's, enumerations as their values, dataclasses and pydantic models as mappings."""
+    if isinstance(value, type):  # it has its instances' methods, which cannot be called on it
+        return value
     if isinstance(value, Enum):
         return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return value.model_dump()
@@ -281,7 +304,13 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no word for it
-    return value if value is None or isinstance(value, (str, int, float)) else as_text(value)
+    as_it_is = value is None or (isinstance(value, (str, int, float)) and not _is_long(value))
+    return value if as_it_is else as_text(value)
+
+
+def _is_long(value: Any) -> bool:
+    """Whether it is an integer of more digits than Python writes out in decimals (sys.set_int_max_str_digits)."""
+    return isinstance(value, int) and value.bit_length() > _DECIMAL_BITS
 
 
 def _lawful(name: str) -> str:
@@ -306,7 +335,7 @@ def _file_name(key: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {short(str(value))!r}"
+    return f"{type(value).__name__} {short(as_text(value))!r}"
 
 
 def short(text: str, limit: int = 80) -> str:
