@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
@@ -124,6 +124,26 @@ def test_texts_are_cut_at_the_limit_and_not_before(kind: str, limit: int) -> Non
     assert kept["fits"] == "x" * limit
     assert len(kept["long"]) == limit
     assert batch.texts == {f"cut/{kind}/long.txt": "x" * (limit + 1)}
+
+
+LONG_NAMES = NAMES | st.sampled_from(
+    ["a_b", "a:b", "k" * 149 + "x", "k" * 160 + "y", "k" * 160 + "z", "ñ" * 200]
+)
+
+
+@given(st.lists(LONG_NAMES, unique=True, min_size=2, max_size=6))
+@example(["a/b", "a_b"])
+@example(["k" * 160 + "y", "k" * 160 + "z"])
+@example(["日" * 200, "ñ" * 200])
+def test_every_text_that_is_cut_has_a_file_of_its_own(names: list[str]) -> None:
+    whole = {name: f"{number}" * (MAX_PARAM + 1) for number, name in enumerate(names)}
+    batch = Preparation().batch(whole)
+    assert sorted(batch.texts.values()) == sorted(whole.values())
+    for path, text in batch.texts.items():
+        assert [kept for kept in batch.params.values() if kept.endswith(f" in {path}]")] == [
+            kept for kept in batch.params.values() if kept[0] == text[0]
+        ]
+        assert len(path.rpartition("/")[2].encode()) <= 255
 
 
 def test_keys_are_cut_at_the_limit_and_not_before() -> None:

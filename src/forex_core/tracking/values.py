@@ -35,6 +35,7 @@ NOT_FINITE_TAG = "metrics_not_finite"
 
 _ILLEGAL = re.compile(r"[^\w./:\- ]")
 _SUFFIX = 9
+_MAX_FILE_NAME = 150
 _DECIMAL_BITS = 2000
 
 
@@ -157,8 +158,7 @@ class Preparation:
         if name not in table:
             key = _lawful(name)
             if key in table.values():
-                digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
-                key = f"{key[: MAX_KEY - _SUFFIX]}-{digest}"
+                key = _marked(key, name, MAX_KEY)
             table[name] = key
             self.notes.append(f"{kind} {short(name)!r} is logged as {short(key)!r}, which MLflow takes")
         return table[name]
@@ -324,14 +324,23 @@ def _lawful(name: str) -> str:
     if normal != key or normal == "." or normal.startswith(("..", "/")):
         key = re.sub(r"/+", "_", key)
         key = "_" if key in ("", ".", "..") else f"_{key}" if key.startswith("..") else key
-    if len(key) > MAX_KEY:
-        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
-        key = f"{key[: MAX_KEY - _SUFFIX]}-{digest}"
-    return key
+    return _marked(key, name, MAX_KEY) if len(key) > MAX_KEY else key
 
 
 def _file_name(key: str) -> str:
-    return re.sub(r"[^\w.\-]", "_", key)[:150]
+    """A file's name that no other key has, within the 255 bytes that file systems give it.
+
+    >>> _file_name("a_b"), _file_name("a/b")
+    ('a_b', 'a_b-c14cddc0')
+    """
+    plain = re.sub(r"[^\w.\-]", "_", key, flags=re.ASCII)
+    return plain if plain == key and len(key) <= _MAX_FILE_NAME else _marked(plain, key, _MAX_FILE_NAME)
+
+
+def _marked(text: str, name: str, limit: int) -> str:
+    """The text, of at most `limit` characters, with what tells `name` from others that are written alike."""
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
+    return f"{text[: limit - _SUFFIX]}-{digest}"
 
 
 def _kind(value: Any) -> str:
