@@ -444,15 +444,18 @@ class TestMetrics:
         with mlflow_tracker() as tracker:
             tracker.log_metrics({"fine": 1.0, "nan": float("nan"), "up": np.inf})
             tracker.log_metrics({"down": -np.inf, "huge": 10**400}, step=2)
+            for step in range(1, 1001):
+                tracker.log_metrics({"loss": np.nan if step % 2 else np.inf}, step=step)
         run = store.run(tracker.run_id)
         assert run.data.metrics == {"fine": 1.0}
         assert json.loads(run.data.tags["metrics_not_finite"]) == {
             "nan": "nan",
             "up": "inf",
-            "down at step 2": "-inf",
-            "huge at step 2": "inf",
+            "down": "-inf at step 2",
+            "huge": "inf at step 2",
+            "loss": "nan 500 times, at steps 1 to 999; inf 500 times, at steps 2 to 1000",
         }
-        assert len(told) == 4
+        assert len(told) == 6, "each kind of each metric once"
 
     def test_of_the_largest_and_smallest_size_survive(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store

@@ -32,6 +32,7 @@ BATCH_BYTES = 900_000
 CUT_FOLDER = "cut"
 """Artifact folder of texts that were too long for a param or a tag."""
 NOT_FINITE_TAG = "metrics_not_finite"
+"""JSON by metric of the values that are not sent, with how many there were and at which steps."""
 
 _ILLEGAL = re.compile(r"[^\w./:\- ]")
 _SUFFIX = 9
@@ -62,6 +63,28 @@ class Batch:
         return bool(self.params or self.metrics or self.tags)
 
 
+@dataclass(frozen=True)
+class _Unsent:
+    """How often a metric was the same infinity or NaN, and the lowest and highest step of these.
+
+    >>> str(_Unsent(1, 0, 0)), str(_Unsent(1, 2, 2)), str(_Unsent(3, 0, 4))
+    ('', ' at step 2', ' 3 times, at steps 0 to 4')
+    """
+
+    count: int
+    first: int
+    last: int
+
+    def with_step(self, step: int) -> _Unsent:
+        return _Unsent(self.count + 1, min(self.first, step), max(self.last, step))
+
+    def __str__(self) -> str:
+        if self.count == 1 and not self.first:
+            return ""
+        steps = f"step {self.first}" if self.first == self.last else f"steps {self.first} to {self.last}"
+        return f" {self.count} times, at {steps}" if self.count > 1 else f" at {steps}"
+
+
 class Preparation:
     """Makes the entries of one run acceptable. It remembers which legal key stands for which given one.
 
@@ -71,7 +94,7 @@ class Preparation:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._legal: dict[str, dict[str, str]] = {"param": {}, "metric": {}, "tag": {}}
-        self._not_finite: dict[str, str] = {}
+        self._not_finite: dict[str, dict[str, _Unsent]] = {}
 
     def batch(
         self,
@@ -110,7 +133,11 @@ class Preparation:
             key = self._key("tag", name)
             ready_tags[key] = self._cut("tag", key, text, MAX_TAG, texts)
         if self._not_finite and any(not math.isfinite(p.value) for p in points):
-            told = json.dumps(self._not_finite)
+            counted = {
+                key: "; ".join(f"{value}{unsent}" for value, unsent in found.items())
+                for key, found in self._not_finite.items()
+            }
+            told = json.dumps(counted)
             ready_tags[NOT_FINITE_TAG] = self._cut("tag", NOT_FINITE_TAG, told, MAX_TAG, texts)
         finite = tuple(p for p in points if math.isfinite(p.value))
         return Batch(ready_params, finite, ready_tags, texts)
@@ -140,11 +167,21 @@ class Preparation:
                 continue
             key = self._key("metric", name)
             if not math.isfinite(number):
-                where = f"{key} at step {whole}" if whole else key
-                self._not_finite[where] = str(number)
-                self.notes.append(f"metric {where} is {number}: not sent, kept in the tag {NOT_FINITE_TAG}")
+                self._leave_out(key, str(number), whole)
             points.append(Point(key, number, now, whole))
         return points
+
+    def _leave_out(self, key: str, value: str, step: int) -> None:
+        """Count a value in the tag, which stays small however many steps there are; the first one is noted."""
+        found = self._not_finite.setdefault(key, {})
+        if value in found:
+            found[value] = found[value].with_step(step)
+        else:
+            found[value] = _Unsent(1, step, step)
+            self.notes.append(
+                f"metric {key}{' at step ' + str(step) if step else ''} is {value}: not sent; the tag "
+                f"{NOT_FINITE_TAG} counts this one and those that follow"
+            )
 
     def _reserve(self, kind: str, names: Iterable[str]) -> None:
         """Names that need no change keep them, whatever the others of the call turn into."""
