@@ -86,23 +86,46 @@ def open_with_experiments(
     uri: str, artifact_root: str | None = None, below: Path | str | None = None
 ) -> tuple[MlflowClient, dict[str, ExperimentRow] | None]:
     """As `open_store`, with the experiments by name; None in their place for a server, which is to be asked."""
-    quiet()
+    made = _client_class()
     with translated(uri):
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise mlflow_missing() from error
         address = normalised(uri)
         if not is_database(uri):
-            return MlflowClient(address, registry_uri=address), None
+            return made(address, registry_uri=address), None
         if address not in _tuned:
-            _refuse_other_schema(uri)
+            _schema_of_ours(uri)
         rows = _experiments(uri)
         if rows is None:
             rows = _first_start(uri, artifact_root)
         _refuse_elsewhere(uri, rows, artifact_root, below)
         _tuned_engine(address)
-        return MlflowClient(address, registry_uri=address), {row.name: row for row in rows}
+        return made(address, registry_uri=address), {row.name: row for row in rows}
+
+
+def open_existing(uri: str) -> MlflowClient | None:
+    """A client of the store at `uri` as it is, for one who only reads: nothing is made, migrated or set to WAL.
+
+    None for a database that is not there or has no tables of MLflow, and for one whose first start is under way.
+
+    Raises:
+        TrackingError: as from `open_store`.
+    """
+    made = _client_class()
+    with translated(uri):
+        address = normalised(uri)
+        if sqlite_path(uri) is not None or uri.startswith(POSTGRES):
+            if _schema_of_ours(uri) is None:
+                return None
+            _tuned_engine(address)
+        return made(address, registry_uri=address)
+
+
+def _client_class() -> type[MlflowClient]:
+    quiet()
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise mlflow_missing() from error
+    return MlflowClient
 
 
 def experiment_id(
@@ -442,15 +465,19 @@ def _refuse_elsewhere(
             )
 
 
-def _refuse_other_schema(uri: str) -> None:
-    """MLflow would migrate a store of an older version as soon as it opens it, without a copy."""
+def _schema_of_ours(uri: str) -> str | None:
+    """As `_schema`. MLflow would migrate a store of an older version as soon as it opens it, without a copy.
+
+    Raises:
+        TrackingError: when it is that of another version of MLflow.
+    """
     from mlflow.store.db import utils
     from mlflow.version import VERSION
 
     of_mlflow: Any = utils  # without annotations of its own
     found = _schema(uri)
     if found is None or found == (ours := str(of_mlflow._get_latest_schema_revision())):
-        return
+        return found
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
