@@ -225,9 +225,22 @@ class TestOpening:
         release(uri)
         assert "psycopg2" not in sys.modules
 
-    def test_a_store_that_mlflow_does_not_have_is_an_error_of_ours(self, tmp_path: Path) -> None:
-        with pytest.raises(TrackingError):
-            log_run(f"nonsense://{tmp_path}", tmp_path)
+    @pytest.mark.parametrize(
+        "uri", ["nonsense://x", "mysql://host/db", "/x/mlflow.db", "file:///x", "s3://b", ""]
+    )
+    def test_an_address_of_no_store_is_refused_with_those_there_are(self, uri: str, tmp_path: Path) -> None:
+        with pytest.raises(
+            TrackingError, match=r"expected sqlite:////path/mlflow\.db, postgresql://"
+        ) as caught:
+            log_run(uri, tmp_path)
+        assert not isinstance(caught.value, TrackingUnavailable)
+
+    def test_an_address_with_options_makes_no_file_of_their_name(self, tmp_path: Path) -> None:
+        uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}?timeout=30"
+        for use in (lambda: log_run(uri, tmp_path), lambda: room.open_existing(uri)):
+            with pytest.raises(TrackingError, match="takes no options here"):
+                use()
+        assert list(tmp_path.iterdir()) == []
 
 
 HOLD_LOCK = """

@@ -88,6 +88,7 @@ def open_with_experiments(
     """As `open_store`, with the experiments by name; None in their place for a server, which is to be asked."""
     made = _client_class()
     with translated(uri):
+        refuse_unknown_address(uri)
         address = normalised(uri)
         if not is_database(uri):
             return made(address, registry_uri=address), None
@@ -111,6 +112,7 @@ def open_existing(uri: str) -> MlflowClient | None:
     """
     made = _client_class()
     with translated(uri):
+        refuse_unknown_address(uri)
         address = normalised(uri)
         if sqlite_path(uri) is not None or uri.startswith(POSTGRES):
             if _schema_of_ours(uri) is None:
@@ -211,6 +213,22 @@ def mlflow_missing() -> TrackingError:
 def is_database(uri: str) -> bool:
     """Whether the store is a database that this process opens by itself, not a server."""
     return uri.startswith((SQLITE, *POSTGRES))
+
+
+def refuse_unknown_address(uri: str) -> None:
+    """Refuse what cannot be the address of a store, before anything is tried with it.
+
+    Raises:
+        TrackingError: so it is.
+    """
+    options = "?" in uri and uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}file:")
+    if options or not (is_database(uri) or uri.startswith(("http://", "https://"))):
+        raise TrackingError(
+            f"tracking_uri is {without_password(uri)!r}"
+            + (", and an SQLite database takes no options here" if options else "")
+            + "; expected sqlite:////path/mlflow.db, postgresql://user@host/database or http://host:port of an MLflow "
+            "server"
+        )
 
 
 def sqlite_path(uri: str) -> Path | None:
