@@ -211,6 +211,19 @@ class TestOpening:
         assert "hidden" not in str(caught.value)
         assert "me:***@127.0.0.1" in str(caught.value)
 
+    def test_files_whose_library_is_not_installed_are_spooled(
+        self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "boto3", None)
+        (tmp_path / "a.txt").write_text("a")
+        tracker = MLflowTracker(uri, "some", artifact_location="s3://bucket/x", spool=tmp_path / "spool")
+        with tracker:
+            tracker.log_artifact(tmp_path / "a.txt")
+        assert tracker.degraded is not None
+        assert "boto3" in tracker.degraded
+        assert "that what it needs is installed" in tracker.degraded
+        assert [path.read_text() for path in (tmp_path / "spool").rglob("a.txt")] == ["a"]
+
     def test_a_missing_driver_is_named_with_its_cure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "psycopg", None)
         with pytest.raises(TrackingError, match=r"pip install \"forex-forecast\[postgres\]\""):

@@ -261,7 +261,8 @@ def translated(uri: str) -> Iterator[None]:
     """Third-party errors of the store as `TrackingUnavailable` or `TrackingError`, with its address.
 
     Raises:
-        TrackingUnavailable: for connections, locks, missing or damaged or read-only files, full disks.
+        TrackingUnavailable: for connections, locks, missing or damaged or read-only files, full disks, and libraries
+            that are not installed.
         TrackingError: for what the store would refuse at any time.
     """
     try:
@@ -271,7 +272,7 @@ def translated(uri: str) -> Iterator[None]:
         if is_unreachable(error):
             raise TrackingUnavailable(
                 f"the tracking store {without_password(uri)} could not be used ({reason}); "
-                "check that it exists, is writable and is not locked"
+                "check that it exists, is writable and is not locked, and that what it needs is installed"
             ) from error
         raise TrackingError(f"the tracking store {without_password(uri)} refused this: {reason}") from error
 
@@ -287,7 +288,7 @@ def told(error: BaseException, uri: str = "") -> str:
 
 def store_errors() -> tuple[type[Exception], ...]:
     """What a store and its artifact repositories raise, as far as their libraries are loaded."""
-    found: list[type[Exception]] = [sqlite3.Error, OSError, Timeout]
+    found: list[type[Exception]] = [sqlite3.Error, OSError, Timeout, ImportError]
     for module, name in (
         ("mlflow.exceptions", "MlflowException"),
         ("sqlalchemy.exc", "SQLAlchemyError"),
