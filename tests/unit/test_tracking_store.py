@@ -162,6 +162,28 @@ class TestOpening:
             assert part in message
         assert not isinstance(caught.value, TrackingUnavailable), "spooling would not cure it"
 
+    def test_refuses_the_default_experiment_elsewhere_when_it_is_to_be_used(
+        self, fresh: str, tmp_path: Path
+    ) -> None:
+        old, data = tmp_path / "old", tmp_path / "data"
+        open_store(fresh, artifact_root=old.as_uri())
+        (tmp_path / "a.txt").write_text("a")
+        options = {"artifact_location": (data / "mlruns").as_uri(), "below": data, "spool": data / "spool"}
+        with pytest.raises(
+            TrackingError, match=rf"experiment Default of .* keeps its files at file://{old}/0"
+        ):
+            MLflowTracker(fresh, "Default", **options).start_run()  # type: ignore[arg-type]
+        with MLflowTracker(fresh, "another", **options) as tracker:  # type: ignore[arg-type]
+            tracker.log_artifact(tmp_path / "a.txt")
+        assert tracker.degraded is None
+        assert not old.exists()
+        (data / "mlruns" / "0").mkdir()
+        relocate(fresh, str(old), str(data / "mlruns"), copies=tmp_path / "copies")
+        with MLflowTracker(fresh, "Default", **options) as tracker:  # type: ignore[arg-type]
+            tracker.log_artifact(tmp_path / "a.txt")
+        assert list((data / "mlruns" / "0").rglob("a.txt"))
+        assert not old.exists()
+
     def test_spools_nothing_for_a_refused_store(self, uri: str, tmp_path: Path) -> None:
         log_run(uri, tmp_path / "old" / "mlruns")
         tracker = MLflowTracker(uri, "some", below=tmp_path / "data", spool=tmp_path / "spool")

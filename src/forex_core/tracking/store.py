@@ -10,9 +10,9 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -58,12 +58,13 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """An experiment as the database holds it."""
+    """An experiment as the database holds it; `refusal` says why no run of it may be begun here."""
 
     id: str
     name: str
     location: str
     active: bool
+    refusal: str | None = None
 
 
 def open_store(uri: str, artifact_root: str | None = None, below: Path | str | None = None) -> MlflowClient:
@@ -73,7 +74,7 @@ def open_store(uri: str, artifact_root: str | None = None, below: Path | str | N
         uri: sqlite:////path/mlflow.db, postgresql://user@host/database, or a server's http address.
         artifact_root: URI below which experiments keep their files; used for the Default experiment of a new store.
         below: the data folder. With it or a local `artifact_root`, experiments whose files lie outside both are
-            refused.
+            refused; the Default experiment, which every store has, when it is to be used.
 
     Raises:
         TrackingUnavailable: when the store cannot be reached or written.
@@ -97,7 +98,7 @@ def open_with_experiments(
         rows = _experiments(uri)
         if rows is None:
             rows = _first_start(uri, artifact_root)
-        _refuse_elsewhere(uri, rows, artifact_root, below)
+        rows = _refuse_elsewhere(uri, rows, artifact_root, below)
         _tuned_engine(address)
         return made(address, registry_uri=address), {row.name: row for row in rows}
 
@@ -145,7 +146,7 @@ def experiment_id(
         experiments: those known at the opening of the store, completed here; None to ask a server.
 
     Raises:
-        TrackingError: when the experiment was deleted.
+        TrackingError: when the experiment was deleted, or keeps its files elsewhere.
     """
     from mlflow.exceptions import MlflowException
 
@@ -169,6 +170,8 @@ def experiment_id(
             f"experiment {name} was deleted in {without_password(uri)}; restore it with "
             f"'mlflow experiments restore -x {found.id}'"
         )
+    if found.refusal:
+        raise TrackingError(found.refusal)
     return found.id
 
 
@@ -463,25 +466,32 @@ def default_artifact_root(uri: str, artifact_root: str | None) -> str:
 
 
 def _refuse_elsewhere(
-    uri: str, rows: Iterable[ExperimentRow], artifact_root: str | None, below: Path | str | None
-) -> None:
+    uri: str, rows: Sequence[ExperimentRow], artifact_root: str | None, below: Path | str | None
+) -> list[ExperimentRow]:
+    """The rows, those with files elsewhere marked as refused.
+
+    Raises:
+        TrackingError: when one of them is another than the Default experiment, and not deleted.
+    """
     root = local_path(artifact_root) if artifact_root else None
     allowed = [Path(place) for place in (below, root) if place]
-    if not allowed:
-        return
+    judged = []
     for row in rows:
         place = local_path(row.location)
-        if row.id == DEFAULT_EXPERIMENT or not row.active or place is None:
-            continue
-        if not any(is_within(place, folder) for folder in allowed):
+        if allowed and place is not None and not any(is_within(place, folder) for folder in allowed):
             wanted = " and ".join(str(folder) for folder in allowed)
             old, new = quote(str(place.parent)), quote(str(allowed[-1]))
-            raise TrackingError(
-                f"experiment {row.name} of {without_password(uri)} keeps its files at {row.location}, outside "
+            row = replace(
+                row,
+                refusal=f"experiment {row.name} of {without_password(uri)} keeps its files at {row.location}, outside "
                 f"{wanted}: runs would be written where no backup looks, or to a folder of another machine; move the "
                 f"files and run 'forex tracking relocate --from {old} --to {new}', or name their "
-                "folder as artifact_uri under [tracking.mlflow]"
+                "folder as artifact_uri under [tracking.mlflow]",
             )
+        if row.refusal and row.active and row.id != DEFAULT_EXPERIMENT:
+            raise TrackingError(row.refusal)
+        judged.append(row)
+    return judged
 
 
 def _schema_of_ours(uri: str) -> str | None:
