@@ -23,11 +23,13 @@ from forex_core.tracking import (
     NoopTracker,
     Record,
     Tracker,
+    copies,
     copy_database,
     open_store,
     writing,
 )
 from forex_core.tracking import mlflow_tracker as room
+from forex_core.tracking.store import release
 from forex_core.tracking.values import Batch
 from forex_core.tracking.writing import send
 
@@ -838,3 +840,23 @@ def test_what_another_process_wrote_to_the_run_is_merged(
         tracker.log(Record(metrics={"m": 2.0}, tags={"t": "ours"}))
     run = store.run(tracker.run_id)
     assert (run.data.metrics, run.data.tags["t"]) == ({"m": 1.0}, "ours"), "the later step counts"
+
+
+def test_nothing_is_written_of_a_run_that_the_store_does_not_have(
+    mlflow_tracker: Callable[..., MLflowTracker], uri: str, tmp_path: Path
+) -> None:
+    tracker = mlflow_tracker()
+    tracker.start_run()
+    with copies._writing(uri) as (execute, mark):
+        for table in ("tags", "runs"):
+            execute(f"DELETE FROM {table} WHERE run_uuid = {mark}", (str(tracker.run_id),))
+    release(uri)  # a new connection, which no session of MLflow has used
+    with pytest.raises(TrackingError):
+        tracker.log(Record({"p": "1"}, {"m": 1.0}, tags={"t": "x"}))
+    rows = copy_database(uri, tmp_path / "after.db").tables
+    assert {table: rows[table] for table in ("params", "metrics", "latest_metrics", "tags")} == {
+        "params": 0,
+        "metrics": 0,
+        "latest_metrics": 0,
+        "tags": 0,
+    }

@@ -366,7 +366,7 @@ def open_engine(uri: str) -> Engine | None:
 
 
 def _tuned_engine(address: str) -> None:
-    """MLflow's pool of connections, without a wait for the disk at every commit of SQLite.
+    """MLflow's pool of connections, of SQLite without a wait for the disk at every commit and with its references held.
 
     In WAL mode `synchronous = NORMAL` keeps the database whole whatever happens; a loss of power may take the last
     commits with it, a crash of the process may not (https://www.sqlite.org/pragma.html#pragma_synchronous).
@@ -382,6 +382,7 @@ def _tuned_engine(address: str) -> None:
             def _on_connect(connection: Any, _record: object) -> None:
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S}")
+                connection.execute("PRAGMA foreign_keys = ON")  # MLflow does so in its own sessions alone
 
             engine.dispose()
         _tuned[address] = engine
