@@ -225,13 +225,30 @@ class TestOpening:
         with pytest.raises(TrackingError, match="mlflow db upgrade"):
             open_store(uri).get_experiment("0")
 
-    def test_a_dead_postgresql_is_noticed_in_seconds_and_its_password_is_not_told(self) -> None:
+    @pytest.mark.parametrize(
+        ("address", "shown"),
+        [
+            ("me:hidden%40word@127.0.0.1:1/none", "me:***@127.0.0.1:1/none"),
+            ("me@work:hid[den/word@127.0.0.1:1/none", "me@work:***@127.0.0.1:1/none"),
+            ("127.0.0.1:1/none?user=me&password=hidden+word", "127.0.0.1:1/none?user=me&password=***"),
+            ("me@127.0.0.1:1/none?sslpassword=hidden&user=a", "me@127.0.0.1:1/none?sslpassword=***&user=a"),
+        ],
+    )
+    def test_a_dead_postgresql_is_noticed_in_seconds_and_its_password_is_not_told(
+        self, address: str, shown: str
+    ) -> None:
         started = time.monotonic()
         with pytest.raises(TrackingUnavailable) as caught:
-            open_store("postgresql://me:hidden%40word@127.0.0.1:1/none")
+            open_store(f"postgresql://{address}")
         assert time.monotonic() - started < 10
-        assert "hidden" not in str(caught.value)
-        assert "me:***@127.0.0.1" in str(caught.value)
+        assert f"postgresql://{shown} " in str(caught.value)
+        assert "hid" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "uri", ["sqlite:////srv/a:b@c/mlflow.db", "http://127.0.0.1:5000", "postgresql://me@db:5432/runs"]
+    )
+    def test_an_address_without_a_password_is_told_as_it_is(self, uri: str) -> None:
+        assert room.without_password(uri) == uri
 
     def test_files_whose_library_is_not_installed_are_spooled(
         self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, unquote_plus, urlparse
 
 from filelock import FileLock, Timeout
 from loguru import logger
@@ -54,6 +54,10 @@ _ENVIRONMENT = {
     "AWS_MAX_ATTEMPTS": "2",
 }
 """What MLflow and its S3 client read, where the user has not chosen: nothing is reported home or drawn."""
+
+
+_PASSWORD = re.compile(r"(^[^:/]+://[^:/]*:)[^@]+(?=@)|([?&](?:ssl)?password=)[^&#]+")
+"""Those of an address, before its host as SQLAlchemy takes it apart and among its options, with what leads to them."""
 
 
 @dataclass(frozen=True)
@@ -252,11 +256,10 @@ def normalised(uri: str) -> str:
 
 def without_password(uri: str) -> str:
     """
-    >>> without_password("postgresql://me:secret@db/runs")
-    'postgresql://me:***@db/runs'
+    >>> without_password("postgresql://me:secret@db/runs"), without_password("postgresql:///runs?password=secret")
+    ('postgresql://me:***@db/runs', 'postgresql:///runs?password=***')
     """
-    password = urlparse(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", uri)
 
 
 @contextmanager
@@ -283,9 +286,10 @@ def translated(uri: str) -> Iterator[None]:
 def told(error: BaseException, uri: str = "") -> str:
     """An error on one line, without the address's password."""
     text = " ".join(str(error).split())[:500]
-    password = urlparse(uri).password if uri else None
-    for secret in {password, unquote(password or "")} - {None, ""}:
-        text = text.replace(str(secret), "***")
+    for found in _PASSWORD.finditer(uri):
+        secret = found[0].removeprefix(found[1] or found[2])
+        for spelling in (secret, unquote(secret), unquote_plus(secret)):
+            text = text.replace(spelling, "***")
     return f"{type(error).__name__}: {text}"
 
 
