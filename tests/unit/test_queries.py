@@ -154,6 +154,24 @@ def test_what_is_not_a_finished_finite_score_of_the_pair_is_never_first(any_stor
     assert queries.best_run(any_store.client, EXPERIMENT, "7d_rmse").id != low, "any pair"  # type: ignore[union-attr]
 
 
+def test_a_nan_that_an_older_server_takes_for_zero_is_never_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow 3.6 cannot be installed beside ours: its answer is the one without the conditions on metrics."""
+    store.run(float("nan"))
+    assert best(store) is None
+    low = store.run(12.0)
+    store.run(14.0)
+    search = store.client.search_runs
+
+    def older(filter_string: str, **arguments: Any) -> Any:
+        kept = [part for part in filter_string.split(" and ") if not part.startswith("metrics.")]
+        return search(filter_string=" and ".join(kept), **arguments | {"order_by": ["attributes.start_time"]})
+
+    monkeypatch.setattr(store.client, "search_runs", older)
+    assert best(store) == low
+
+
 def test_the_newest_of_equal_runs_is_best(any_store: Store) -> None:
     any_store.run(5.0, started=1000)
     newest = any_store.run(5.0, started=3000)

@@ -370,7 +370,7 @@ def best_run(
     order = [f"metrics.`{name}` {'ASC' if mode == 'min' else 'DESC'}", "attributes.start_time DESC"]
     standing = _Standing(client)
     for candidate in _search(client, [experiment], conditions, order, page=_CANDIDATES):
-        if _finite(candidate.data.metrics.get(name)) is None:
+        if _finite(candidate.data.metrics.get(name)) is None:  # a server of MLflow 3.6 compares a NaN as 0
             continue
         if not loadable or (standing.is_of_own(candidate) and has_loadable_model(client, candidate)):
             return _row(candidate, experiment_name, standing)
