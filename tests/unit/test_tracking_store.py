@@ -473,6 +473,22 @@ class TestRelocation:
                 rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
                 assert "old%20" not in str(rows), table
 
+    def test_takes_along_a_run_that_begins_while_the_database_is_copied(
+        self, uri: str, tmp_path: Path, moved: tuple[str, str]
+    ) -> None:
+        client = open_store(uri)
+        begun = []
+
+        def begin(_: Path) -> None:
+            begun.append(client.create_run(client.get_run(moved[0]).info.experiment_id).info)
+
+        new = tmp_path / "new" / "place"
+        counts = relocate(uri, str(tmp_path / "old ñ"), str(new), copies=tmp_path / "copies", on_copy=begin)
+        assert counts["runs.artifact_uri"] == 2
+        assert "old%20" in begun[0].artifact_uri
+        place = client.get_run(begun[0].run_id).info.artifact_uri
+        assert place.startswith(new.as_uri())
+
     def test_back_again_restores_every_row(self, uri: str, tmp_path: Path, moved: tuple[str, str]) -> None:
         before = copy_database(uri, tmp_path / "before.db")
         relocate(uri, str(tmp_path / "old ñ"), str(tmp_path / "new" / "place"), copies=tmp_path / "copies")
