@@ -30,7 +30,7 @@ from forex_core.tracking import (
 )
 from forex_core.tracking import mlflow_tracker as room
 from forex_core.tracking.store import release
-from forex_core.tracking.values import Batch
+from forex_core.tracking.values import Batch, Point
 from forex_core.tracking.writing import send
 
 if TYPE_CHECKING:
@@ -828,6 +828,28 @@ def test_rows_written_in_one_transaction_are_those_that_mlflow_writes(
         "latest_metrics": 4,
         "tags": 4,
     }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_latest_of_a_batch_is_the_one_that_mlflow_takes(
+    mlflow_tracker: Callable[..., MLflowTracker], uri: str, store: Store, tmp_path: Path, order: int
+) -> None:
+    """By step, of one step by time, of one time by value, in whichever order they come."""
+    points = [
+        Point("by_step", 1.0, 300, 2),
+        Point("by_step", 9.0, 400, 1),
+        Point("by_time", 1.0, 500, 1),
+        Point("by_time", 9.0, 400, 1),
+        Point("by_value", 1.0, 300, 1),
+        Point("by_value", 9.0, 300, 1),
+        Point("by_value", 5.0, 300, 1),
+    ]
+    batch = Batch(metrics=points[::order])
+    own, theirs = mlflow_tracker(run_name="same"), mlflow_tracker(run_name="same")
+    writing.write(store.client, uri, own.start_run(), batch, writing.Written())
+    send(store.client, theirs.start_run(), batch)
+    assert store.run(own.run_id).data.metrics == {"by_step": 1.0, "by_time": 1.0, "by_value": 9.0}
+    assert rows_of(uri, own.run_id, tmp_path) == rows_of(uri, theirs.run_id, tmp_path)
 
 
 def test_what_another_process_wrote_to_the_run_is_merged(
