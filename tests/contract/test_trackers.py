@@ -24,12 +24,14 @@ from forex_core.tracking import (
     NoopTracker,
     Record,
     Tracker,
+    copies,
     copy_database,
     open_store,
     writing,
 )
 from forex_core.tracking import mlflow_tracker as room
-from forex_core.tracking.values import Batch
+from forex_core.tracking.store import release
+from forex_core.tracking.values import Batch, Point
 from forex_core.tracking.writing import send
 
 if TYPE_CHECKING:
@@ -458,15 +460,18 @@ class TestMetrics:
         with mlflow_tracker() as tracker:
             tracker.log_metrics({"fine": 1.0, "nan": float("nan"), "up": np.inf})
             tracker.log_metrics({"down": -np.inf, "huge": 10**400}, step=2)
+            for step in range(1, 1001):
+                tracker.log_metrics({"loss": np.nan if step % 2 else np.inf}, step=step)
         run = store.run(tracker.run_id)
         assert run.data.metrics == {"fine": 1.0}
         assert json.loads(run.data.tags["metrics_not_finite"]) == {
             "nan": "nan",
             "up": "inf",
-            "down at step 2": "-inf",
-            "huge at step 2": "inf",
+            "down": "-inf at step 2",
+            "huge": "inf at step 2",
+            "loss": "nan 500 times, at steps 1 to 999; inf 500 times, at steps 2 to 1000",
         }
-        assert len(told) == 4
+        assert len(told) == 6, "each kind of each metric once"
 
     def test_of_the_largest_and_smallest_size_survive(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
@@ -901,6 +906,28 @@ def test_rows_written_in_one_transaction_are_those_that_mlflow_writes(
     }
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_latest_of_a_batch_is_the_one_that_mlflow_takes(
+    mlflow_tracker: Callable[..., MLflowTracker], uri: str, store: Store, tmp_path: Path, order: int
+) -> None:
+    """By step, of one step by time, of one time by value, in whichever order they come."""
+    points = [
+        Point("by_step", 1.0, 300, 2),
+        Point("by_step", 9.0, 400, 1),
+        Point("by_time", 1.0, 500, 1),
+        Point("by_time", 9.0, 400, 1),
+        Point("by_value", 1.0, 300, 1),
+        Point("by_value", 9.0, 300, 1),
+        Point("by_value", 5.0, 300, 1),
+    ]
+    batch = Batch(metrics=points[::order])
+    own, theirs = mlflow_tracker(run_name="same"), mlflow_tracker(run_name="same")
+    writing.write(store.client, uri, own.start_run(), batch, writing.Written())
+    send(store.client, theirs.start_run(), batch)
+    assert store.run(own.run_id).data.metrics == {"by_step": 1.0, "by_time": 1.0, "by_value": 9.0}
+    assert rows_of(uri, own.run_id, tmp_path) == rows_of(uri, theirs.run_id, tmp_path)
+
+
 def test_what_another_process_wrote_to_the_run_is_merged(
     mlflow_tracker: Callable[..., MLflowTracker], store: Store
 ) -> None:
@@ -911,3 +938,23 @@ def test_what_another_process_wrote_to_the_run_is_merged(
         tracker.log(Record(metrics={"m": 2.0}, tags={"t": "ours"}))
     run = store.run(tracker.run_id)
     assert (run.data.metrics, run.data.tags["t"]) == ({"m": 1.0}, "ours"), "the later step counts"
+
+
+def test_nothing_is_written_of_a_run_that_the_store_does_not_have(
+    mlflow_tracker: Callable[..., MLflowTracker], uri: str, tmp_path: Path
+) -> None:
+    tracker = mlflow_tracker()
+    tracker.start_run()
+    with copies._writing(uri) as (execute, mark):
+        for table in ("tags", "runs"):
+            execute(f"DELETE FROM {table} WHERE run_uuid = {mark}", (str(tracker.run_id),))
+    release(uri)  # a new connection, which no session of MLflow has used
+    with pytest.raises(TrackingError):
+        tracker.log(Record({"p": "1"}, {"m": 1.0}, tags={"t": "x"}))
+    rows = copy_database(uri, tmp_path / "after.db").tables
+    assert {table: rows[table] for table in ("params", "metrics", "latest_metrics", "tags")} == {
+        "params": 0,
+        "metrics": 0,
+        "latest_metrics": 0,
+        "tags": 0,
+    }

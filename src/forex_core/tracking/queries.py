@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from forex_core.errors import InputError, TrackingError
 from forex_core.tracking.store import (
     POSTGRES,
-    open_store,
+    open_existing,
     postgres,
     sqlite_path,
     translated,
@@ -192,23 +192,13 @@ class AuditRow:
 
 @contextmanager
 def existing_store(uri: str) -> Iterator[MlflowClient | None]:
-    """A client of the store at `uri`, or None where a database has no file or no tables yet; nothing is made.
+    """A client of the store at `uri`, or None where a database has no tables of MLflow yet; it stays as it is.
 
     Raises:
         TrackingError: when the store cannot be opened or read, also within the context.
     """
     with translated(uri):
-        yield open_store(uri) if _is_made(uri) else None
-
-
-def _is_made(uri: str) -> bool:
-    path = sqlite_path(uri)
-    if path is not None:
-        return path.exists() and path.stat().st_size > 0
-    if uri.startswith(POSTGRES):
-        with postgres(uri) as database:
-            return database.execute("SELECT to_regclass('experiments')").fetchone() != (None,)
-    return True  # a server makes its own
+        yield open_existing(uri)
 
 
 def experiments(client: MlflowClient) -> list[ExperimentSummary]:
@@ -380,7 +370,7 @@ def best_run(
     order = [f"metrics.`{name}` {'ASC' if mode == 'min' else 'DESC'}", "attributes.start_time DESC"]
     standing = _Standing(client)
     for candidate in _search(client, [experiment], conditions, order, page=_CANDIDATES):
-        if _finite(candidate.data.metrics.get(name)) is None:
+        if _finite(candidate.data.metrics.get(name)) is None:  # a server of MLflow 3.6 compares a NaN as 0
             continue
         if not loadable or (standing.is_of_own(candidate) and has_loadable_model(client, candidate)):
             return _row(candidate, experiment_name, standing)
