@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from flows.forecast import SERVICE, load
 from flows.logs import connect_logging
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.errors import ConfigError
+from forex_core.errors import ConfigError, TrackingError
 from forex_core.report.text import succession_markdown
 from forex_core.tracking import (
     AUDIT,
@@ -32,7 +32,7 @@ from forex_core.types import Horizon, MarketBundle, Pair
 Document = dict[str, Any]
 
 BUSY_LIMIT_S = 5.0
-"""A run that settles who is champion is waited for, another change by hand is not."""
+"""How long a run that settles who is champion is waited for."""
 
 
 @task(name="load current data", cache_policy=NO_CACHE)
@@ -75,6 +75,7 @@ def _change(
     find: Callable[[Succession], Plan],
     reason: str,
     dry_run: bool,
+    champion: int | None,
 ) -> Document:
     """What both flows do: under the model's lock from the first look to the last write."""
     connect_logging()
@@ -85,7 +86,13 @@ def _change(
         )
     currencies = Pair.parse(settings.pair)
     registry, model = registry_from_settings(settings), model_name(currencies, ahead)
+    seen = champion or registry.standing(model).champion_number
     with registry.lock(model, BUSY_LIMIT_S):
+        if (found := registry.standing(model).champion_number) != seen:
+            raise TrackingError(
+                f"the champion of {model} is version {found}, and was version {seen} when this was asked for: it was "
+                "changed meanwhile, and nothing more was; look at 'forex models history' before you try again"
+            )
         bundle = current_data(registry, settings, ahead, source is not None or bool(paths))
         succession = Succession(registry, model, ahead, bundle, settings.members_cache)
         plan = planned(lambda: find(succession))
@@ -115,6 +122,7 @@ def rollback(
     reason: str = "",
     source: SourceName | None = None,
     paths: list[Path] | None = None,
+    champion: int | None = None,
 ) -> Document:
     """Roll back, or undo the last rollback.
 
@@ -129,12 +137,14 @@ def rollback(
         reason: why; it is recorded.
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
+        champion: version that is champion as far as you know, and refused otherwise; by default the one of when this
+            begins, so that of two at once the second is refused.
     """
 
     def find(succession: Succession) -> Plan:
         return succession.undo() if undo else succession.rollback(to, metric, mode)
 
-    return _change(horizon, pair, source, paths, find, reason, dry_run)
+    return _change(horizon, pair, source, paths, find, reason, dry_run, champion)
 
 
 @flow(
@@ -151,6 +161,7 @@ def promote(
     reason: str = "",
     source: SourceName | None = None,
     paths: list[Path] | None = None,
+    champion: int | None = None,
 ) -> Document:
     """Promote a version, by default the challenger; the champion is not pinned afterwards.
 
@@ -163,9 +174,11 @@ def promote(
         reason: why; it is recorded.
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
+        champion: version that is champion as far as you know, and refused otherwise; by default the one of when this
+            begins, so that of two at once the second is refused.
     """
 
     def find(succession: Succession) -> Plan:
         return succession.unpin() if unpin else succession.promote(to)
 
-    return _change(horizon, pair, source, paths, find, reason, dry_run)
+    return _change(horizon, pair, source, paths, find, reason, dry_run, champion)

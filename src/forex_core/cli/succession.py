@@ -21,7 +21,7 @@ from forex_core.cli.app import (
 )
 from forex_core.config import SourceName
 from forex_core.errors import InputError
-from forex_core.types import Horizon
+from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -174,6 +174,7 @@ def _run(
     from flows import prepare_manual_run
     from forex_core.report.folder import prepare_folder
     from forex_core.report.text import succession_tables
+    from forex_core.tracking import model_name, registry_from_settings
 
     configure_logging(verbose)
     ahead = Horizon.parse(horizon)
@@ -181,6 +182,10 @@ def _run(
     given: SourceName | None = settings.source if source or path else None
     prepare_folder(settings.root)
     server = prepare_manual_run(settings.root, verbose=verbose)
+    champion = None
+    if settings.tracking.is_on:  # before the server is waited for: of two commands at once both see the same
+        registry, model = registry_from_settings(settings), model_name(Pair.parse(settings.pair), ahead)
+        champion = registry.standing(model).champion_number
     with progress_bar(f"{settings.pair} {ahead}"):
         if server is not None:
             server.wait()
@@ -192,6 +197,7 @@ def _run(
                 "reason": reason,
                 "source": given,
                 "paths": list(settings.paths) if given else None,
+                "champion": champion,
             }
         )
     print_document(document, as_json, lambda told: [*succession_tables(told), *way_back(told)])

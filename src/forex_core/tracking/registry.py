@@ -163,6 +163,11 @@ class Standing:
     decided_on: date | None = None
 
     @property
+    def champion_number(self) -> int | None:
+        """None without a champion."""
+        return self.champion.number if self.champion else None
+
+    @property
     def pin(self) -> Pin | None:
         return self.champion.pin if self.champion else None
 
