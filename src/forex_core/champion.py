@@ -90,7 +90,7 @@ class Decision:
     new recipe that won) make it champion; 'kept' (a new recipe that did not win), 'undecided' (too early to tell),
     'unsound', 'pinned' (the champion is held in place), 'apart' (it is of another rate of the pair) leave it a
     challenger; 'past' (it is older than the champion's), 'failed' (there is no new state) and 'withheld' (it could not
-    be registered) leave everything as it is.
+    be made champion) leave everything as it is.
     `comparison` is of new to old where the two were compared.
     """
 
@@ -137,12 +137,12 @@ class Choice:
         return self.champion if self.published is self.new else self.new
 
     def withheld(self) -> Choice:
-        """The champion's, since the new state could not be registered; its own where there is no champion."""
+        """The champion's, since the new state could not be made champion; its own where there is none."""
         if self.champion is None:
             return self
         spoke_for_it = self.decision.reason[0].lower() + self.decision.reason[1:]
         reason = (
-            "The new state could not be registered, so the champion stays. Else it would have become champion: "
+            "The new state could not be made champion, so the one of before is published. Else it would have been: "
             f"{spoke_for_it}"
         )
         return replace(self, decision=replace(self.decision, outcome="withheld", reason=reason))

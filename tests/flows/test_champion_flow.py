@@ -751,7 +751,7 @@ def test_a_state_that_cannot_be_registered_is_withheld(
     assert document["published"]["outcome"] == "withheld"
     assert document["published"]["version"] == 1
     assert document["published"]["trained_until"] == DAYS[0].isoformat()
-    assert "The new state could not be registered" in document["notices"][0]
+    assert "The new state could not be made champion" in document["notices"][0]
     assert deployment.standing.champion is not None
     assert deployment.standing.champion.number == 1
 

@@ -366,8 +366,8 @@ def test_why_a_state_is_withheld_is_one_readable_sentence_after_another(ours: Le
         Decision("refreshed", "It is the next state of the same recipe, and sound."), ours.run, ours.run
     )
     assert choice.withheld().decision.reason == (
-        "The new state could not be registered, so the champion stays. Else it would have become champion: it is the "
-        "next state of the same recipe, and sound."
+        "The new state could not be made champion, so the one of before is published. Else it would have been: it is "
+        "the next state of the same recipe, and sound."
     )
 
 

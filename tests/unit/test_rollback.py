@@ -700,7 +700,7 @@ class TestRefusals:
         court.reign()
         plan = court.succession().rollback()
         court.crown(court.version("b"))
-        with refused(court, TrackingError, "the standing of usdclp-7d changed since this was planned"):
+        with refused(court, TrackingError, "the champion of usdclp-7d changed since this was decided"):
             court.carry_out(lambda _: plan)
 
     @pytest.mark.parametrize("place", ["a file", "below a file", "/proc/forex"])

@@ -162,6 +162,8 @@ class Candidacy:
         try:
             if decision.comparison is not None:
                 self.registry.note_contest(self.model, origin)
+            if made is not None and decision.outcome != "past":
+                self.registry.confirm(self.standing)
             if made is not None and decision.succeeds:
                 self.registry.succeed(self.standing, made)
             elif made is not None and decision.outcome != "past":

@@ -512,6 +512,21 @@ class Registry:
             self._finish(model)
             yield
 
+    def confirm(self, standing: Standing) -> None:
+        """Refuse to write what was decided on a standing whose champion or pin are others by now.
+
+        The lock says nothing of other machines where the store is a server, and PostgreSQL's ends with its connection.
+
+        Raises:
+            TrackingError: they are.
+        """
+        found = self.standing(standing.model)
+        if (found.champion_number, found.pin) != (standing.champion_number, standing.pin):
+            raise TrackingError(
+                f"the champion of {standing.model} changed since this was decided: it is {_seat(found)}, and was "
+                f"{_seat(standing)}; start again from there"
+            )
+
     def succeed(self, standing: Standing, version: Version) -> None:
         """Make a version champion, unpinned; `standing` is what it was decided on."""
         before = standing.champion
@@ -702,6 +717,10 @@ def _digest(folder: Path) -> str:
 
 def _version(made: Any) -> Version:
     return Version(made.name, int(made.version), made.run_id or None, made.source, dict(made.tags))
+
+
+def _seat(standing: Standing) -> str:
+    return f"version {standing.champion_number}, {'pinned' if standing.pin else 'not pinned'}"
 
 
 def _listed(numbers: list[int]) -> str:

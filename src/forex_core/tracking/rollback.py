@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -204,8 +204,7 @@ class Succession:
         if len(reason) > MAX_REASON:
             raise InputError(f"the reason has {len(reason)} characters; expected {MAX_REASON} at most")
         who, at = by or current_user(), datetime.now(UTC).isoformat(timespec="seconds")
-        if _seats(self.registry.standing(self.model)) != _seats(plan.standing):
-            raise TrackingError(f"the standing of {self.model} changed since this was planned; plan it again")
+        self.registry.confirm(plan.standing)
         copy = self._copy(plan, backups) if backups and is_database(self.registry.uri) else None
         document = plan.document
         # With its tags at once: a run that is left running has to say what it was to do.
@@ -259,6 +258,7 @@ class Succession:
         return copy
 
     def _apply(self, plan: Plan, pin: Pin) -> None:
+        self.registry.confirm(plan.standing)
         if plan.action == "rollback":
             self.registry.enthrone(plan.target, pin)
         elif plan.action == "undo":
@@ -531,11 +531,6 @@ def _reads_drivers(specification: Specification) -> bool:
         return True
     counting = _counting(specification)
     return any("drivers" in member.columns for member in engine.members if member.name in counting)
-
-
-def _seats(standing: Standing) -> Sequence[Any]:
-    document = standing.document()
-    return [document[name] for name in ("champion", "pin")]
 
 
 def current_user() -> str:
