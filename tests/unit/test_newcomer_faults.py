@@ -16,6 +16,7 @@ from forex_core.champion import Choice, Decision, Reigning, choose
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members
 from forex_core.errors import InputError
+from forex_core.evaluation import Comparison
 from forex_core.report.text import succession_markdown
 from forex_core.specification import Specification, frame_of
 from forex_core.tracking import (
@@ -334,6 +335,36 @@ def test_a_challenger_of_the_champions_own_recipe_gives_way(
     candidacy.settle(choice, rival, ours.run.forecast.origin)
     assert court.standing.challenger is not None
     assert court.standing.challenger.number == 4, "and so does it to a challenger of another recipe"
+
+
+# --- what of a decision is written, and when
+
+LEAD = Comparison(-0.02, 0.005, 120, 120.0)
+
+
+def on_trial(court: Court, ours: Learned, theirs: Learned) -> tuple[Candidacy, Version]:
+    """A champion of another recipe, and the state that has just won against it."""
+    court.crown(court.version(ours))
+    candidacy = court.candidacy
+    candidacy.standing = court.standing
+    return candidacy, court.version(theirs, published=False)
+
+
+def won(ours: Learned, theirs: Learned) -> Choice:
+    return Choice(Decision("promoted", "The challenger is no worse.", LEAD), theirs.run, ours.run)
+
+
+def test_a_contest_is_noted_with_its_outcome(court: Court, ours: Learned, theirs: Learned) -> None:
+    candidacy, made = on_trial(court, ours, theirs)
+    origin = theirs.run.forecast.origin
+    assert candidacy.settle(won(ours, theirs), None, origin).decision.outcome == "withheld"
+    assert court.standing.decided_on is None, "its winner could not be registered, and may win again"
+    lost = Choice(Decision("kept", "It has not shown it.", LEAD), theirs.run, ours.run)
+    assert candidacy.settle(lost, None, origin).decision.outcome == "kept"
+    assert court.standing.decided_on == origin, "a lost one is lost, registered or not"
+    court.registry.note_contest(NAME, date(2001, 1, 1))
+    assert candidacy.settle(won(ours, theirs), made, origin).decision.outcome == "promoted"
+    assert (court.standing.champion_number, court.standing.decided_on) == (2, origin)
 
 
 # --- what a run says of itself

@@ -160,8 +160,6 @@ class Candidacy:
         """
         decision = choice.decision
         try:
-            if decision.comparison is not None:
-                self.registry.note_contest(self.model, origin)
             if made is not None and decision.outcome != "past":
                 self.registry.confirm(self.standing)
             if made is not None and decision.succeeds:
@@ -176,6 +174,9 @@ class Candidacy:
                         f"challenger; 'forex promote --to {made.number}' names the former."
                     )
                     choice = replace(choice, decision=replace(decision, reason=reason))
+            # A contest that was won is over when its winner is champion; till then it may be held again.
+            if decision.comparison is not None and (made is not None or not decision.succeeds):
+                self.registry.note_contest(self.model, origin)
         except TrackingError as error:
             self.warnings.append(f"The registry could not be written: {error}.")
             if not (decision.succeeds and self._is_champion(made)):
