@@ -15,7 +15,7 @@ import pytest
 from forex_core.champion import Choice, Decision, Reigning, choose
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members
-from forex_core.errors import InputError
+from forex_core.errors import InputError, TrackingError
 from forex_core.evaluation import Comparison
 from forex_core.report.text import succession_markdown
 from forex_core.specification import Specification, frame_of
@@ -365,6 +365,30 @@ def test_a_contest_is_noted_with_its_outcome(court: Court, ours: Learned, theirs
     court.registry.note_contest(NAME, date(2001, 1, 1))
     assert candidacy.settle(won(ours, theirs), made, origin).decision.outcome == "promoted"
     assert (court.standing.champion_number, court.standing.decided_on) == (2, origin)
+
+
+@pytest.mark.parametrize("wrote", [False, True], ids=["before its write", "after its write"])
+def test_what_is_told_is_what_the_registry_says_where_the_deciding_write_fails(
+    court: Court, ours: Learned, theirs: Learned, monkeypatch: pytest.MonkeyPatch, wrote: bool
+) -> None:
+    """A winner is champion where the alias was written, whatever was said of that; its contest may be held again."""
+    candidacy, made = on_trial(court, ours, theirs)
+    point = court.registry._point
+
+    def failing(*arguments: Any) -> None:
+        if wrote:
+            point(*arguments)
+        raise TrackingError(
+            "the connection was reset"
+        )  # between a write and its answer, which no store does on demand
+
+    monkeypatch.setattr(court.registry, "_point", failing)
+    settled = candidacy.settle(won(ours, theirs), made, theirs.run.forecast.origin)
+    told = candidacy.publication(settled, made)
+    assert candidacy.warnings == ["The registry could not be written: the connection was reset."]
+    assert (settled.decision.outcome, told.version) == (("promoted", 2) if wrote else ("withheld", 1))
+    assert (court.standing.champion_number, court.standing.decided_on) == (told.version, None)
+    assert settled.published is (theirs.run if wrote else ours.run)
 
 
 # --- what a run says of itself
