@@ -84,14 +84,16 @@ class Pin:
 
 @dataclass(frozen=True)
 class Change:
-    """How a version comes to be champion in the place of `replaced`.
+    """How a version comes to be champion in the place of `replaced`, or stays it, unpinned ('release').
 
-    `pin` is its own where it is enthroned, and the one that goes where it is restored.
+    `pin` is its own where it is enthroned, and the one that goes where it is restored. `audit_run` is the run that
+    tells of a change by hand, and ends with it.
     """
 
-    kind: Literal["succeed", "enthrone", "restore"]
+    kind: Literal["succeed", "enthrone", "restore", "release"]
     replaced: int | None
     pin: Pin | None = None
+    audit_run: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -100,7 +102,7 @@ class Change:
     def from_json(cls, text: str) -> Change:
         document = json.loads(text)
         pin = document["pin"]
-        return cls(document["kind"], document["replaced"], Pin(**pin) if pin else None)
+        return cls(**document | {"pin": Pin(**pin) if pin else None})
 
 
 @dataclass(frozen=True)
@@ -527,10 +529,9 @@ class Registry:
                 f"{_seat(standing)}; start again from there"
             )
 
-    def succeed(self, standing: Standing, version: Version) -> None:
+    def succeed(self, standing: Standing, version: Version, audit_run: str | None = None) -> None:
         """Make a version champion, unpinned; `standing` is what it was decided on."""
-        before = standing.champion
-        self._move(version, Change("succeed", before.number if before else None))
+        self._move(version, Change("succeed", standing.champion_number, audit_run=audit_run))
 
     def challenge(self, version: Version) -> None:
         """Make a version the challenger."""
@@ -562,17 +563,25 @@ class Registry:
         carried = replace(
             pin, covers=json.loads(earlier) if earlier else None, mark=version.tags.get("rolled_back")
         )
-        self._move(version, Change("enthrone", pin.replaced, carried))
+        self._move(version, Change("enthrone", pin.replaced, carried, pin.audit_run))
 
-    def restore(self, standing: Standing, former: Version) -> None:
+    def restore(self, standing: Standing, former: Version, audit_run: str | None = None) -> None:
         """Undo `enthrone`: `former` is champion again, as it was, and what was written for the rollback is gone."""
         pinned = standing.champion
         if pinned is None or pinned.pin is None:
             raise TrackingError(f"{standing.model} has no pinned champion, so there is nothing to undo")
-        self._move(former, Change("restore", pinned.number, pinned.pin))
+        self._move(former, Change("restore", pinned.number, pinned.pin, audit_run))
+
+    def unpin(self, standing: Standing, audit_run: str | None = None) -> None:
+        """Take the champion's pin away: the next run may replace it."""
+        if standing.champion:
+            self._move(standing.champion, Change("release", standing.champion_number, audit_run=audit_run))
 
     def _move(self, version: Version, change: Change) -> None:
-        """Make a version champion: say how, move the alias, which decides it, and write what follows."""
+        """Make a version champion: say how, move the alias, which decides it, and write what follows.
+
+        Of who is champion already the tag alone decides.
+        """
         with translated(self.uri):
             self.client.set_model_version_tag(version.model, str(version.number), _CHANGE, change.to_json())
             self._point(version.model, CHAMPION, version.number)
@@ -590,7 +599,9 @@ class Registry:
             with suppress(InputError):  # deleted since
                 other = self.version(model, int(change.replaced or 0))
         with translated(self.uri):
-            if change.kind == "succeed":
+            if change.kind == "release":
+                self._set_tag(champion, "pin", None)
+            elif change.kind == "succeed":
                 self._set_tag(champion, "pin", None)
                 if other is not None:
                     self._set_tag(other, "pin", None)
@@ -609,19 +620,28 @@ class Registry:
                 self._set_tag(other, "pin", json.dumps(covered) if covered else None)
                 self._set_tag(other, "rolled_back", change.pin.mark)
             self._set_tag(champion, "rolled_back", None)
+            if change.audit_run is not None:
+                self._end_audit(change.audit_run)
             self._set_tag(champion, _CHANGE, None)
+
+    def _end_audit(self, run_id: str) -> None:
+        """The run of a change that was made is FINISHED, whatever became of the process that made it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_terminated(run_id, "FINISHED")
+        except MlflowException as error:
+            if error.error_code not in (
+                "RESOURCE_DOES_NOT_EXIST",
+                "INVALID_PARAMETER_VALUE",
+            ):  # deleted since
+                raise
 
     def _follow(self, standing: Standing, champion: Version, other: Version) -> None:
         """`previous` is the last champion of another recipe, of the same where there is no other."""
         known = standing.previous
         if other.recipe != champion.recipe or known is None or known.recipe == champion.recipe:
             self._point(standing.model, PREVIOUS, other.number)
-
-    def unpin(self, standing: Standing) -> None:
-        """Take the champion's pin away: the next run may replace it."""
-        if standing.champion:
-            with translated(self.uri):
-                self._set_tag(standing.champion, "pin", None)
 
     def _registered(self, model: str) -> RegisteredModel | None:
         from mlflow.exceptions import MlflowException

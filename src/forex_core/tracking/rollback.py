@@ -205,6 +205,7 @@ class Succession:
             raise InputError(f"the reason has {len(reason)} characters; expected {MAX_REASON} at most")
         who, at = by or current_user(), datetime.now(UTC).isoformat(timespec="seconds")
         self.registry.confirm(plan.standing)
+        self._end_audits()
         copy = self._copy(plan, backups) if backups and is_database(self.registry.uri) else None
         document = plan.document
         # With its tags at once: a run that is left running has to say what it was to do.
@@ -262,15 +263,14 @@ class Succession:
         if plan.action == "rollback":
             self.registry.enthrone(plan.target, pin)
         elif plan.action == "undo":
-            self.registry.restore(plan.standing, plan.target)
+            self.registry.restore(plan.standing, plan.target, pin.audit_run)
         elif plan.action == "promote":
-            self.registry.succeed(plan.standing, plan.target)
+            self.registry.succeed(plan.standing, plan.target, pin.audit_run)
         else:
-            self.registry.unpin(plan.standing)
+            self.registry.unpin(plan.standing, pin.audit_run)
 
     def _standing(self) -> Standing:
         standing = self.registry.standing(self.model)
-        self._end_audits(standing)
         if standing.champion is None:
             raise InputError(
                 f"{self.model} has no champion yet; publish a forecast first ('forex forecast {self.horizon} --pair "
@@ -278,24 +278,15 @@ class Succession:
             )
         return standing
 
-    def _end_audits(self, standing: Standing) -> None:
-        """End audit runs that were killed: FINISHED where what they were to do was done, else KILLED."""
-        client, pin = self.registry.client, standing.pin
-        champion = str(standing.champion.number) if standing.champion else None
+    def _end_audits(self) -> None:
+        """End audit runs that were killed before they changed anything: one that did has ended with its change."""
+        client = self.registry.client
         with translated(self.registry.uri):
             experiment = client.get_experiment_by_name(AUDIT)
-            if experiment is None:
-                return
-            condition = f"attributes.status = 'RUNNING' and tags.model = '{self.model}'"
-            for run in client.search_runs([experiment.experiment_id], condition):
-                tags, run_id = run.data.tags, run.info.run_id
-                done = tags.get("to_version") == champion
-                if tags.get("action") == "rollback":
-                    done = pin is not None and pin.audit_run == run_id
-                elif tags.get("action") == "unpin":
-                    done = done and pin is None
-                client.set_tag(run_id, "interrupted", "true")
-                client.set_terminated(run_id, "FINISHED" if done else "KILLED")
+            if experiment is not None:
+                condition = f"attributes.status = 'RUNNING' and tags.model = '{self.model}'"
+                for run in client.search_runs([experiment.experiment_id], condition):
+                    client.set_terminated(run.info.run_id, "KILLED")
 
     def _named(self, text: str) -> Version:
         """The version of that number, or the one that a run made."""
