@@ -43,7 +43,7 @@ from forex_core.tracking import (
 )
 from forex_core.tracking import rollback as room
 from forex_core.tracking.packaging import save_model
-from forex_core.tracking.registry import FILES_TAG, Pin
+from forex_core.tracking.registry import FILES_TAG, MAX_COVERED, Pin
 from forex_core.tracking.store import release
 from forex_core.types import LEVELS, Horizon, MarketBundle, Pair, State
 
@@ -812,6 +812,17 @@ def test_undos_walk_back_over_rollbacks_of_rollbacks(court: Court, path: list[st
         assert court.dump() == expected
     with refused(court, InputError, "nothing to undo"):
         court.undo()
+
+
+def test_going_back_and_forth_makes_no_tag_without_end(court: Court) -> None:
+    """MLflow takes 100 000 characters. Each of the reason is six in JSON, and seven in the note within a pin."""
+    court.reign()
+    for turn in range(2 * MAX_COVERED + 4):
+        court.rollback("23"[turn % 2], reason="ü" * 1000)
+    assert max(len(value) for v in court.registry.versions(NAME) for value in v.tags.values()) < 80_000
+    for turn in range(2 * MAX_COVERED + 2):
+        assert court.undo()["to_version"] == 2 + turn % 2
+    assert court.standing.pin is None, "what was before is forgotten"
 
 
 def test_what_runs_wrote_since_outlives_an_undo(court: Court) -> None:

@@ -53,6 +53,8 @@ STAGES: Mapping[str, str | None] = {
 
 READY_LIMIT_S = 300
 LOCK_LIMIT_S = 60.0
+MAX_COVERED = 4
+"""How many pins of earlier reigns a pin carries, so that its tag has an end: undos walk back no further."""
 FILES_TAG = "sha256"
 """Tag of a version: what its files were when it was registered."""
 _FILES = ("MLmodel", "*.py", "artifacts/**/*", "code/**/*.py")
@@ -66,8 +68,8 @@ Stage = Literal["None", "Staging", "Production", "Archived"]
 class Pin:
     """Why a champion is held in place: `replaced` is the version that it was put in the place of, if any.
 
-    What the version carried before and an undo puts back: `covers` is the pin of an earlier reign, `mark` the note that
-    it had been rolled back from.
+    What the version carried before and an undo puts back: `covers` is the pin of an earlier reign, which has its own,
+    `MAX_COVERED` deep; `mark` the note that it had been rolled back from.
     """
 
     by: str
@@ -559,10 +561,8 @@ class Registry:
 
     def enthrone(self, version: Version, pin: Pin) -> None:
         """Put a version in the champion's place and hold it there."""
-        earlier = version.tags.get("pin")
-        carried = replace(
-            pin, covers=json.loads(earlier) if earlier else None, mark=version.tags.get("rolled_back")
-        )
+        earlier = json.loads(version.tags.get("pin", "null"))
+        carried = replace(pin, covers=_cut(earlier, MAX_COVERED), mark=version.tags.get("rolled_back"))
         self._move(version, Change("enthrone", pin.replaced, carried, pin.audit_run))
 
     def restore(self, standing: Standing, former: Version, audit_run: str | None = None) -> None:
@@ -737,6 +737,11 @@ def _digest(folder: Path) -> str:
 
 def _version(made: Any) -> Version:
     return Version(made.name, int(made.version), made.run_id or None, made.source, dict(made.tags))
+
+
+def _cut(pin: Mapping[str, Any] | None, depth: int) -> Mapping[str, Any] | None:
+    """A pin with at most `depth` in all, it and those that it covers."""
+    return {**pin, "covers": _cut(pin["covers"], depth - 1)} if pin and depth else None
 
 
 def _seat(standing: Standing) -> str:
