@@ -146,6 +146,19 @@ def test_a_refusal_says_why(registry: Registry, command: Command) -> None:
         assert champion(registry) == (3, False)
 
 
+def test_a_forecast_is_the_champions_where_the_recipe_needs_more_history(
+    registry: Registry, command: Command, kept_pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy = CONFIG.model_copy(update={"min_history_rows": 9000})
+    monkeypatch.setenv("FOREX_ENGINE", greedy.model_dump_json())
+    code, said = command("forecast", "7d", "--source", "csv", "--json")
+    published = json.loads(said)["published"]
+    assert (code, published["outcome"], published["version"]) == (0, "failed", 3)
+    assert "a 7d forecast needs" in published["reason"]
+    code, said = command("forecast", "15d", "--source", "csv")
+    assert (code, "a 15d forecast needs" in said) == (2, True), "which has no champion"
+
+
 def test_a_damaged_model_is_exit_code_one(registry: Registry, command: Command) -> None:
     path = registry.folder(registry.version(NAME, 2)) / "artifacts" / "specification.json"
     path.write_text(path.read_text()[:100])

@@ -2,7 +2,7 @@
 
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
-from forex_core.tracking.candidacy import Candidacy, prepare_store
+from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
 from forex_core.tracking.copies import DatabaseCopy, copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.records import Record, forecast_record
@@ -37,6 +37,7 @@ __all__ = [
     "build_tracker_from_config",
     "copy_database",
     "forecast_record",
+    "has_champion",
     "latest_snapshot",
     "model_name",
     "open_store",

@@ -18,6 +18,7 @@ from forex_core.errors import ForecastError, TrackingError, TrackingUnavailable
 from forex_core.specification import Specification, frame_of
 from forex_core.tracking.base import Tracker
 from forex_core.tracking.packaging import MODEL, import_mlflow, save_model
+from forex_core.tracking.queries import existing_store
 from forex_core.tracking.registry import (
     Registry,
     Standing,
@@ -231,6 +232,19 @@ class Candidacy:
         except TrackingError:
             return False
         return version is not None and champion is not None and champion.number == version.number
+
+
+def has_champion(settings: Settings, pair: Pair, horizon: Horizon) -> bool:
+    """Whether a deployment has a champion, which may stand in for today's recipe; no store is made to find out.
+
+    Raises:
+        TrackingError: the store cannot be opened or read.
+    """
+    if not settings.tracking.is_on:
+        return False
+    registry = registry_from_settings(settings)
+    with existing_store(registry.uri) as client:
+        return client is not None and registry.standing(model_name(pair, horizon)).champion is not None
 
 
 def prepare_store(settings: Settings) -> None:

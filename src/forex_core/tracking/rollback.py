@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from loguru import logger
 
-from forex_core.champion import Candidate, believable, best_previous
+from forex_core.champion import Candidate, believable, best_previous, too_few
 from forex_core.data.snapshot import read_snapshot
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.paths import Paths
@@ -420,12 +420,9 @@ class Succession:
                 f"{self.bundle.origin}; give newer data (--source, --path)"
             )
         paths = paths_of(specification, code, self.bundle, self._cache)
-        scored = int(paths.scored(self.horizon, paths.scored_grid()).sum())
-        needed = int(str(specification.engine_settings["min_scored_origins"]))
-        if scored < needed:
+        if few := too_few(paths, self.horizon):
             raise DataQualityError(
-                f"{target} of {self.model} has {scored} origins with a known {self.horizon} outcome in the data up to "
-                f"{self.bundle.origin}, expected {needed}; give a longer history (--source, --path)"
+                f"{target} of {self.model} has {few}; give a longer history (--source, --path)"
             )
         run = paths.run(self.horizon, specification.state)
         lost = [name for name in _counting(specification) if name in run.failures]
