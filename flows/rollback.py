@@ -25,6 +25,8 @@ from forex_core.tracking import (
     latest_snapshot,
     model_name,
     registry_from_settings,
+    to_promote,
+    to_roll_back,
     tracker_from_settings,
 )
 from forex_core.types import Horizon, MarketBundle, Pair
@@ -141,9 +143,7 @@ def rollback(
             begins, so that of two at once the second is refused.
     """
 
-    def find(succession: Succession) -> Plan:
-        return succession.undo() if undo else succession.rollback(to, metric, mode)
-
+    find = to_roll_back(to, metric, mode, undo)
     return _change(horizon, pair, source, paths, find, reason, dry_run, champion)
 
 
@@ -178,7 +178,4 @@ def promote(
             begins, so that of two at once the second is refused.
     """
 
-    def find(succession: Succession) -> Plan:
-        return succession.unpin() if unpin else succession.promote(to)
-
-    return _change(horizon, pair, source, paths, find, reason, dry_run, champion)
+    return _change(horizon, pair, source, paths, to_promote(to, unpin), reason, dry_run, champion)

@@ -193,6 +193,20 @@ def test_of_two_rollbacks_at_once_one_is_refused(market: Path, tmp_path: Path) -
     assert not registry().version(NAME, 2).rolled_back
 
 
+@pytest.mark.parametrize(
+    ("flow", "parameters", "reason"),
+    [
+        (rollback, {"to": "1", "undo": True}, "--to and --undo exclude each other"),
+        (rollback, {"to": "1", "metric": "7d_rmse"}, "--to and --metric exclude each other"),
+        (rollback, {"mode": "max"}, "--mode goes with --metric"),
+        (promote, {"to": "1", "unpin": True}, "--to and --unpin exclude each other"),
+    ],
+)
+def test_what_excludes_each_other_is_refused(flow: Any, parameters: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        flow(**parameters)
+
+
 @pytest.mark.slow
 def test_a_refusal_fails_the_flow_and_changes_nothing(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no finished 7d run of USDCLP holds its data"):

@@ -20,7 +20,6 @@ from forex_core.cli.app import (
     settings_from,
 )
 from forex_core.config import SourceName
-from forex_core.errors import InputError
 from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:
@@ -112,15 +111,9 @@ def rollback(
     next forecast is published by it. With --to, --metric or --undo the version is yours to choose; else it is the best
     previous one.
     """
-    if mode not in ("min", "max"):
-        raise InputError(f"--mode '{mode}' is unknown; expected min or max")
-    if mode == "max" and metric is None:
-        raise InputError("--mode goes with --metric; name the metric to rank by, such as --metric 7d_rmse")
-    chosen = [
-        name for name, given in (("--to", to is not None), ("--metric", metric), ("--undo", undo)) if given
-    ]
-    if len(chosen) > 1:
-        raise InputError(f"{' and '.join(chosen)} exclude each other; give one of them")
+    from forex_core.tracking import to_roll_back
+
+    to_roll_back(to, metric, mode, undo)  # what excludes each other is refused before a server is started
 
     def run(options: dict[str, Any]) -> Any:
         from flows.rollback import rollback as flow
@@ -149,8 +142,9 @@ def promote(
     The version is tried on current data first, as by `forex rollback`, and logged like it. With --unpin, or where there
     is no challenger, the champion stays, unpinned: the next sound state of its recipe replaces it.
     """
-    if unpin and to is not None:
-        raise InputError("--to and --unpin exclude each other; give one of them")
+    from forex_core.tracking import to_promote
+
+    to_promote(to, unpin)
 
     def run(options: dict[str, Any]) -> Any:
         from flows.rollback import promote as flow

@@ -13,7 +13,7 @@ from forex_core.tracking.registry import (
     model_name,
     registry_from_settings,
 )
-from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot
+from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot, to_promote, to_roll_back
 from forex_core.tracking.service import MLflowConfig
 from forex_core.tracking.spool import Replayed, replay_spool, short_id
 from forex_core.tracking.store import open_store, store_lock
@@ -47,5 +47,7 @@ __all__ = [
     "replay_spool",
     "short_id",
     "store_lock",
+    "to_promote",
+    "to_roll_back",
     "tracker_from_settings",
 ]

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -460,6 +460,38 @@ class Succession:
             return paths.run(self.horizon, own.state).forecast, None
         except (TrackingError, DataQualityError, ForecastError) as error:
             return None, str(error)
+
+
+def to_roll_back(to: str | None, metric: str | None, mode: str, undo: bool) -> Callable[[Succession], Plan]:
+    """What the options of a rollback ask for, to be found in a succession.
+
+    Raises:
+        InputError: they exclude each other, or `mode` is neither min nor max.
+    """
+    if mode not in ("min", "max"):
+        raise InputError(f"--mode '{mode}' is unknown; expected min or max")
+    if mode == "max" and metric is None:
+        raise InputError("--mode goes with --metric; name the metric to rank by, such as --metric 7d_rmse")
+    _refuse_together({"--to": to is not None, "--metric": metric is not None, "--undo": undo})
+    if undo:
+        return lambda succession: succession.undo()
+    return lambda succession: succession.rollback(to, metric, "max" if mode == "max" else "min")
+
+
+def to_promote(to: str | None, unpin: bool) -> Callable[[Succession], Plan]:
+    """What the options of a promotion ask for.
+
+    Raises:
+        InputError: they exclude each other.
+    """
+    _refuse_together({"--to": to is not None, "--unpin": unpin})
+    return lambda succession: succession.unpin() if unpin else succession.promote(to)
+
+
+def _refuse_together(options: Mapping[str, bool]) -> None:
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
 
 
 def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketBundle:
