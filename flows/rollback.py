@@ -69,6 +69,17 @@ def carried_out(succession: Succession, plan: Plan, reason: str, settings: Setti
     return done
 
 
+@task(name="show", cache_policy=NO_CACHE)
+def shown(document: Document) -> None:
+    """What was done, or would be, on Prefect's page."""
+    model = document["model"]
+    create_markdown_artifact(
+        markdown=succession_markdown(document),
+        key=f"champion-{model}",
+        description=f"Champion of {model}: {document['action']}{' (dry run)' if document['dry_run'] else ''}",
+    )
+
+
 def _change(
     horizon: str,
     pair: str | None,
@@ -100,11 +111,9 @@ def _change(
         plan = planned(lambda: find(succession))
         document = plan.document if dry_run else carried_out(succession, plan, reason, settings)
     document |= {"dry_run": dry_run, "pair": str(currencies), "horizon": str(ahead)}
-    create_markdown_artifact(
-        markdown=succession_markdown(document),
-        key=f"champion-{model}",
-        description=f"Champion of {model}: {plan.action}{' (dry run)' if dry_run else ''}",
-    )
+    told = shown(document, return_state=True)
+    if told.is_failed():  # which makes nothing undone
+        logger.warning("Prefect's page does not show the {} of {}: {}", plan.action, model, told.message)
     return document
 
 
