@@ -102,6 +102,11 @@ def test_a_rollback_is_told_dry_and_done_and_undone(registry: Registry, command:
     assert "Champion is version 3, not pinned." in said
     assert champion(registry) == (3, False)
 
+    code, said = command("rollback", "7d", "--to", "4")
+    assert code == 0
+    assert "puts the challenger in its place" not in said, "there is no other"
+    assert "'forex promote 7d --pair USDCLP --unpin' keeps it and takes the pin away" in said
+
 
 def test_json_is_one_document(registry: Registry, command: Command) -> None:
     code, said = command("rollback", "7d", "--to", "1", "--json", "--reason", "mañana")

@@ -337,6 +337,15 @@ def test_a_challenger_of_the_champions_own_recipe_gives_way(
     assert court.standing.challenger.number == 4, "and so does it to a challenger of another recipe"
 
 
+def test_the_cure_for_a_champion_that_does_not_work_is_what_there_is(
+    court: Court, ours: Learned, theirs: Learned
+) -> None:
+    back = "'forex rollback 7d --pair USDCLP' goes back to another version"
+    assert pinned(court, court.version(ours), None).cure == back
+    candidacy = pinned(court, court.version(ours), court.version(theirs))
+    assert candidacy.cure == f"{back}, 'forex promote 7d --pair USDCLP' puts the challenger in its place"
+
+
 # --- what of a decision is written, and when
 
 LEAD = Comparison(-0.02, 0.005, 120, 120.0)

@@ -103,10 +103,11 @@ class Candidacy:
     @property
     def cure(self) -> str:
         """What helps against a champion that does not work."""
-        return (
-            f"'forex rollback {self.horizon} --pair {self.pair}' goes back to another version, 'forex promote "
-            f"{self.horizon} --pair {self.pair}' puts the challenger in its place"
-        )
+        of = f"{self.horizon} --pair {self.pair}"
+        back = f"'forex rollback {of}' goes back to another version"
+        if self.standing.challenger in (None, self.standing.champion):
+            return back
+        return f"{back}, 'forex promote {of}' puts the challenger in its place"
 
     def register(
         self, tracker: Tracker, new: ForecastRun, bundle: MarketBundle, settings: Settings
