@@ -425,7 +425,7 @@ class Succession:
                 f"{target} of {self.model} has {few}; give a longer history (--source, --path)"
             )
         run = paths.run(self.horizon, specification.state)
-        lost = [name for name in _counting(specification) if name in run.failures]
+        lost = [name for name in specification.state.weights if name in run.failures]
         faults = [
             *believable(run.forecast, self.bundle),
             *(f"{name} failed: {run.failures[name]}" for name in lost),
@@ -539,18 +539,16 @@ def _alike(one: Specification, other: Specification) -> bool:
     )
 
 
-def _counting(specification: Specification) -> list[str]:
-    """Members that the forecast of the state hangs on."""
-    return [name for name, weight in specification.state.weights.items() if weight > 0]
-
-
 def _reads_drivers(specification: Specification) -> bool:
-    """Whether the forecast hangs on drivers; taken to be so where only the code that the model carries knows."""
+    """Whether a member does, were its weight 0: the band is the mean of them all.
+
+    Taken to be so where only the code that the model carries knows.
+    """
     engine = specification.engine()
     if engine is None:
         return True
-    counting = _counting(specification)
-    return any("drivers" in member.columns for member in engine.members if member.name in counting)
+    weighed = specification.state.weights
+    return any("drivers" in member.columns for member in engine.members if member.name in weighed)
 
 
 def current_user() -> str:
