@@ -1,8 +1,9 @@
 """Registered models: their versions, who is champion, and how that changes.
 
 One model for each pair and horizon, such as `usdclp-7d`; its versions are states that runs have learned. Aliases say
-which of them is `champion`, `challenger` and `previous`, the last champion of another recipe (of the same, where there
-is no other). A version that is champion and carries the tag `pin` is held in place.
+which of them is `champion`, `challenger` and `previous`, the last champion of another recipe than its successor's (of
+the same, where there is no other), where a rollback leaves it. A version that is champion and carries the tag `pin` is
+held in place.
 
 Whatever changes the champion has one deciding write, the alias `champion`. Before it the version to come is told in one
 tag, `succession`, how it comes to be champion, which means nothing while the alias is elsewhere; what is written after
@@ -292,7 +293,7 @@ class Registry:
     def transition_model_stage(self, model_name: str, version: int | str, stage: Stage | None) -> Version:
         """Give a version the alias of a stage of MLflow's old vocabulary.
 
-        Production is `champion`, unpinned, and what becomes of the champion before is as in a promotion; Staging is
+        Production is `champion`, as in a promotion; who is champion already stays as it is, pinned or not. Staging is
         `challenger`. Archived and None take the version's aliases away, and Archived leaves the tag `stage` behind.
         The champion stays champion until another version is.
 
@@ -638,7 +639,7 @@ class Registry:
                 raise
 
     def _follow(self, standing: Standing, champion: Version, other: Version) -> None:
-        """`previous` is the last champion of another recipe, of the same where there is no other."""
+        """`previous` is the last champion of another recipe than its successor's, else of the same."""
         known = standing.previous
         if other.recipe != champion.recipe or known is None or known.recipe == champion.recipe:
             self._point(standing.model, PREVIOUS, other.number)
