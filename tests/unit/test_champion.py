@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -21,6 +22,7 @@ from forex_core.champion import (
     MAX_SIGMAS,
     MIN_ORIGINS,
     TOLERANCE,
+    Decision,
     Reigning,
     choose,
     soundness,
@@ -448,6 +450,21 @@ def test_a_recipe_that_needs_more_history_leaves_the_champions(
     ):
         with pytest.raises(DataQualityError, match="a 7d forecast needs"):
             choose(greedy, bundle, WEEK, found)
+
+
+def test_a_contest_takes_its_origins_from_what_no_weights_have_seen(bundle: MarketBundle) -> None:
+    def decision(trained_until: date | None) -> Decision:
+        member = Member()
+        member.trained_until = trained_until
+        config = BASE.model_copy(update=POOR)
+        rival = Engine(config, [*build_members(config, CHRONOS), member])
+        return choose(rival, bundle, WEEK, Reigning(1, old, NOWHERE)).decision
+
+    old = specification(engine(members=("random_walk",)), rows_before(bundle, 8))
+    assert decision(None).comparison is not None
+    found = decision(bundle.dates[-400].date())
+    assert found.outcome == "undecided"
+    assert re.fullmatch(r"\d\d origins are scored for both recipes; a decision takes 104\.", found.reason)
 
 
 def test_there_is_one_decision_a_month(bundle: MarketBundle, good: Specification, tmp_path: Path) -> None:
