@@ -704,6 +704,29 @@ def test_nobody_changes_the_champion_while_a_forecast_is_made(
     assert deployment.registry.version(MODEL, 2).published
 
 
+def test_who_waits_for_a_run_finds_it_finished(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two equal runs at once both publish."""
+    from forex_core.errors import TrackingError
+    from forex_core.tracking import MLflowTracker
+
+    end_run = MLflowTracker.end_run
+    ended: list[str] = []
+
+    def looking(tracker: MLflowTracker, *arguments: Any) -> None:
+        if tracker.active:
+            with pytest.raises(TrackingError, match="is running"), deployment.registry.lock(MODEL, 0):
+                raise AssertionError("the lock is free before the run has ended")
+            ended.append(str(tracker.run_id))
+        end_run(tracker, *arguments)
+
+    monkeypatch.setattr(MLflowTracker, "end_run", looking)
+    published = deployment.publish(LIGHT, DAYS[0])
+    assert ended == [published["run_id"]]
+    assert deployment.flow(LIGHT, DAYS[0])["already_published"]
+
+
 def test_the_same_data_are_published_again_once_the_champion_is_pinned(deployment: Deployment) -> None:
     first = deployment.publish(LIGHT, DAYS[0])
     again = deployment.flow(LIGHT, DAYS[0])
@@ -751,7 +774,7 @@ def test_a_state_that_cannot_be_registered_is_withheld(
     assert document["published"]["outcome"] == "withheld"
     assert document["published"]["version"] == 1
     assert document["published"]["trained_until"] == DAYS[0].isoformat()
-    assert "The new state could not be registered" in document["notices"][0]
+    assert "The new state could not be made champion" in document["notices"][0]
     assert deployment.standing.champion is not None
     assert deployment.standing.champion.number == 1
 

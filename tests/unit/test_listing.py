@@ -141,6 +141,11 @@ def test_experiments_and_versions_keep_their_words_whole() -> None:
     assert max(map(cell_len, lines)) <= WIDTH
     expected = {"usdclp-30d", "1234", "challenger", "previous", "abcdef01", "fedcba98", "2026-11-21", "yes"}
     assert expected <= words(lines)
+    held = version | {"pin": {"by": "ana", "at": "2026-11-20T16:14:00+00:00", "reason": "hold"}}
+    for aliases, notes in ((["champion"], 1), ([], 0)):
+        lines = whole(listing.models_table({"models": [held | {"aliases": aliases}]}))
+        said = "usdclp-30d v1234 pinned: hold (ana, 2026-11-20 16:14)"
+        assert lines.count(said) == notes, "one of an earlier reign holds nothing"
 
 
 def whole(parts: list[Any]) -> list[str]:

@@ -283,7 +283,8 @@ def models_table(document: Document) -> list[RenderableType]:
         dates = [(row[name] or "–")[:10] for name in ("trained_until", "created")]
         published = "yes" if row["published"] else "–"
         add_row(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
-        said = {"pinned": row["pin"], "rolled back": row["rolled_back"]}
+        pin = row["pin"] if "champion" in row["aliases"] else None  # of an earlier reign, kept for an undo
+        said = {"pinned": pin, "rolled back": row["rolled_back"]}
         notes += [
             f"{row['name']} v{row['version']} {name}: {_reason(tag)}" for name, tag in said.items() if tag
         ]

@@ -205,9 +205,10 @@ def _succession(document: Document) -> list[str]:
     lines.append(f"Audit run {document['audit_run']}; copy of the database: {document['backup'] or 'none'}.")
     if document["action"] == "rollback":
         of = f"{document['horizon']} --pair {document['pair']}"
+        on_trial = after["challenger"] not in (None, after["champion"])
         lines += [  # one each, so that a terminal breaks none of them
             f"'forex rollback {of} --undo' reverses this.",
-            f"'forex promote {of}' puts the challenger in its place.",
+            *([f"'forex promote {of}' puts the challenger in its place."] if on_trial else []),
             f"'forex promote {of} --unpin' keeps it and takes the pin away.",
         ]
     return lines
