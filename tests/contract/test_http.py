@@ -258,6 +258,14 @@ class TestRedirects:
         assert [one.path for one in server.asked] == ["/", "/there", "/at-last"]
         assert server.asked[1].params == {"a": "1"}
 
+    def test_to_another_server_are_followed_where_there_is_no_key(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        with serving() as other:
+            other.play(good("{}"))
+            server.play(redirect(other.url))
+            assert quick_client(tmp_path).get(server.url).url == other.url
+
     def test_to_an_address_that_is_not_plain_ascii(self, server: Server, tmp_path: Path) -> None:
         server.play(redirect("/a\xf1o nuevo"), good("{}"))
         assert quick_client(tmp_path).get(server.url).json() == {}
@@ -298,6 +306,23 @@ class TestRedirects:
                 quick_client(tmp_path).get(server.url, secret_params={"api_key": SecretStr("s3cret-key")})
             assert not other.asked
         assert "s3cret" not in str(failed.value)
+
+    def test_a_password_of_the_address_stays_with_its_server(self, server: Server, tmp_path: Path) -> None:
+        at = server.url.replace("http://", "http://ana:s3cret@")
+        with serving() as other:
+            other.play(good("{}"))
+            server.play(redirect(other.url + "/steal"))
+            with pytest.raises(SourceError, match="another server"):
+                quick_client(tmp_path).get(at)
+            assert not other.asked
+        sent = "Basic YW5hOnMzY3JldA=="
+        server.play(redirect(f"{server.url}/v2"), good(f'{{"echo": "{sent}"}}', ETag='"v"'))
+        assert quick_client(tmp_path).get(at).url == f"{server.url}/v2"
+        assert [one.headers["Authorization"] for one in server.asked] == [sent] * 3
+        assert not stored(tmp_path), "an answer that repeats a key"
+        server.play(status(403, f"wrong: {sent}, s3cret"))
+        with pytest.raises(SourceError, match=r"wrong: Basic \*\*\*, \*\*\*"):
+            quick_client(tmp_path).get(at)
 
     def test_the_key_goes_along_on_its_server(self, server: Server, tmp_path: Path) -> None:
         server.play(redirect("/v2?a=1&api_key=s3cret-key"), good("{}"))

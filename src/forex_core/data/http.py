@@ -22,6 +22,7 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -30,7 +31,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
-from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, urlencode, urljoin, urlsplit, urlunsplit
 
 import pandas as pd
 import requests
@@ -448,8 +449,9 @@ class _Secrets:
     """Keys of one request. They are read where they go into the socket, and where a text is cleared of them.
 
     Attributes:
-        address: where the request was to go, as the settings say it; what stands behind its question mark is no key
-            of ours to add, and is shown no more than one.
+        address: where the request was to go, as the settings say it. A user and a password before its host are a key:
+            requests makes a header of them. What stands behind its question mark is none of ours to add, and is shown
+            no more than one.
     """
 
     params: Mapping[str, SecretStr]
@@ -457,7 +459,7 @@ class _Secrets:
     address: str
 
     def __bool__(self) -> bool:
-        return bool(self.params or self.headers)
+        return bool(self.params or self.headers or any(self._login()))
 
     def hide(self, text: str) -> str:
         """The text with every form of every secret, and of the query of the settings' address, made asterisks."""
@@ -487,8 +489,20 @@ class _Secrets:
         forms = {query, requests.utils.requote_uri(query), *values, *(quote(v, safe="") for v in values)}
         return forms - {""}
 
+    def _login(self) -> tuple[str, str]:
+        """User and password of the address; two empty texts where it has none."""
+        try:
+            return requests.utils.get_auth_from_url(self.address)
+        except ValueError:
+            return "", ""
+
     def _forms(self) -> list[str]:
         plain = {one.get_secret_value() for one in (*self.params.values(), *self.headers.values())}
+        user, password = self._login()
+        if user or password:
+            plain.add(b64encode(f"{user}:{password}".encode("latin-1", "replace")).decode())
+        if len(password) >= _SHORTEST_KEY:  # a shorter one would make asterisks of ordinary words
+            plain.add(password)
         plain |= {value.split()[-1] for value in plain if value.strip()}  # "Bearer KEY"
         forms = {
             form
@@ -637,6 +651,7 @@ def _redirected(url: str, response: requests.Response, secrets: _Secrets) -> str
     start = urlsplit(url)
     try:
         target = urlsplit(requests.utils.requote_uri(urljoin(url, response.headers["Location"])))
+        is_elsewhere = _server(target) != _server(start)
     except (ValueError, InvalidURL):
         raise SourceError(
             secrets.hide(
@@ -649,13 +664,18 @@ def _redirected(url: str, response: requests.Response, secrets: _Secrets) -> str
     fault = None
     if target.scheme not in ("http", "https") or (start.scheme, target.scheme) == ("https", "http"):
         fault = "expected http or https, and no way back from https"
-    elif secrets and (target.scheme, target.netloc) != (start.scheme, start.netloc):
+    elif secrets and is_elsewhere:
         fault = "another server, to which the key is not sent"
     elif secrets.within(clean.encode()):
         fault = "where the key stands in the path"
     if fault:
         raise SourceError(f"{told}; {fault}. Correct the address of this source")
     return clean
+
+
+def _server(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port, as an address states or implies them, whoever is to log in there."""
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _fault(answer: Answer, expect: Expect) -> tuple[str | None, bool]:
