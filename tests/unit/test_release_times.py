@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date
+
+import holidays
 import pandas as pd
 import pytest
 
@@ -39,12 +42,17 @@ ODD_DAYS = [
         (rules.DECIDED_RATE, "2024-09-06", "2024-09-06 22:00"),
         (rules.DECIDED_RATE, "2024-09-09", "2024-09-09 21:00"),
         (rules.NEXT_BUSINESS_DAY, "2024-03-08", "2024-03-11 20:15"),
-        (rules.NEXT_BUSINESS_DAY, "2024-12-31", "2025-01-01 21:15"),
-        (rules.MONTHLY_AVERAGE, "2024-02-29", "2024-03-10 12:00"),
+        (rules.NEXT_BUSINESS_DAY, "2024-12-31", "2025-01-02 21:15"),
+        (rules.NEXT_BUSINESS_DAY, "2026-10-09", "2026-10-13 20:15"),  # over Columbus Day
+        (rules.NEXT_BUSINESS_DAY, "2026-10-11", "2026-10-13 20:15"),
+        (rules.MONTHLY_AVERAGE, "2024-02-29", "2024-03-11 12:00"),  # the 10th is a Sunday
         (rules.MONTHLY_AVERAGE, "2023-12-01", "2024-01-10 12:00"),
-        (rules.INFLATION, "2024-02-29", "2024-03-09 12:00"),
+        (rules.INFLATION, "2024-02-29", "2024-03-11 12:00"),  # the 9th is a Saturday
+        (rules.INFLATION, "2024-06-30", "2024-07-09 13:00"),
         (rules.COPPER_CASH, "2024-02-28", "2024-02-29 15:00"),
         (rules.COPPER_CASH, "2024-03-01", "2024-03-04 15:00"),
+        (rules.COPPER_CASH, "2024-09-17", "2024-09-23 15:00"),  # over Chile's national days
+        (rules.WEEKLY_H10, "2018-12-21", "2018-12-26 21:15"),  # the Tuesday is Christmas
         (rules.WEEKLY_H10, "2024-02-26", "2024-03-05 21:15"),
         (rules.WEEKLY_H10, "2024-03-08", "2024-03-12 20:15"),
     ],
@@ -52,6 +60,35 @@ ODD_DAYS = [
 def test_rules_follow_the_clocks_of_their_own_place(rule: rules.Release, day: str, instant: str) -> None:
     (known,) = rule.instants(pd.DatetimeIndex([day]))
     assert known == pd.Timestamp(instant, tz="UTC")
+
+
+@pytest.mark.parametrize(
+    ("rule", "zone", "calendar"),
+    [
+        (rules.NEXT_BUSINESS_DAY, "America/New_York", "US"),
+        (rules.WEEKLY_H10, "America/New_York", "US"),
+        (rules.COPPER_CASH, "America/Santiago", "CL"),
+        (rules.INFLATION, "America/Santiago", "CL"),
+        (rules.MONTHLY_AVERAGE, "America/Santiago", "CL"),
+    ],
+)
+def test_nobody_publishes_on_a_holiday_of_his_place(rule: rules.Release, zone: str, calendar: str) -> None:
+    days = pd.date_range("2010-01-01", "2026-12-31")
+    published = pd.DatetimeIndex(rule.instants(days).tz_convert(zone).date)
+    closed = holidays.country_holidays(calendar, years=range(2010, 2029))
+    assert (published.day_of_week < 5).all()
+    assert not [day for day in published if day.date() in closed]
+    assert published.is_monotonic_increasing
+    assert (published > days).all()
+
+
+def test_the_rate_of_the_friday_before_columbus_day_is_unknown_on_the_tuesday_after() -> None:
+    eight = origin_instant(USDCLP, date(2026, 10, 12))
+    assert eight.tz_convert("America/Santiago").strftime("%a %H:%M") == "Tue 08:00"
+    thursdays, fridays = entry("fed_rate").definition.release.instants(
+        pd.DatetimeIndex(["2026-10-08", "2026-10-09"])
+    )
+    assert thursdays < eight < fridays
 
 
 @pytest.mark.parametrize("name", ["usdclp_close", "usdclp_observed", "copper", "vix"])
