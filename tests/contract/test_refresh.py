@@ -247,8 +247,10 @@ def test_optional_series_that_are_missing_are_said_and_required_ones_refused(wor
 @pytest.mark.parametrize(
     ("name", "last", "now", "due"),
     [
-        ("usdclp_close", "2024-06-27", "2024-06-28 20:59", False),
-        ("usdclp_close", "2024-06-27", "2024-06-28 21:01", True),
+        ("usdclp_close", "2024-06-27", "2024-06-28 22:59", False),
+        ("usdclp_close", "2024-06-27", "2024-06-28 23:01", True),
+        ("copper", "2024-06-27", "2024-06-28 20:59", False),
+        ("copper", "2024-06-27", "2024-06-28 21:01", True),
         ("usdclp_close", "2024-06-28", "2024-06-30 12:00", False),
         ("fed_rate", "2024-06-27", "2024-07-01 20:14", False),
         ("fed_rate", "2024-06-27", "2024-07-01 20:16", True),

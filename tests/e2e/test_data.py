@@ -101,9 +101,10 @@ class TestImport:
         early = last - pd.offsets.BDay(3)
         data("import", market, "--pair", "USDCLP", "--available-at", early.date())
         rows = data("show", "usdclp_close", "--from", (early - pd.offsets.BDay(1)).date())["values"]
-        known = [pd.Timestamp(row["known_at"]).tz_convert("America/New_York") for row in rows]
+        known = [pd.Timestamp(row["known_at"]).tz_convert("Europe/London") for row in rows]
         assert known[0] == known[1], "both by what was said"
-        assert [f"{at:%Y-%m-%d %H}" for at in known[2:]] == [f"{row['date']} 17" for row in rows[2:]]
+        midnights = [pd.Timestamp(row["date"], tz="Europe/London") + pd.offsets.Day(1) for row in rows[2:]]
+        assert known[2:] == midnights
 
     def test_a_rate_is_not_known_before_its_day_nor_an_average_before_its_month_is_over(
         self, tmp_path: Path

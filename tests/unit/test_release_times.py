@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import holidays
+import numpy as np
 import pandas as pd
 import pytest
 
 from forex_core.calendars import next_weekday, origin_instant, origin_instants
 from forex_core.data import series as rules
 from forex_core.data.bundle import load_bundle
-from forex_core.data.catalogue import ENTRIES, entry
+from forex_core.data.catalogue import ENTRIES, YAHOO, entry, spot_name
+from forex_core.data.observations import Observations
+from forex_core.data.providers.stored import StoredProvider
+from forex_core.data.store import ObservationStore
 from forex_core.testing import TableProvider, synthetic_table
 from forex_core.types import Pair
 
@@ -35,6 +40,8 @@ ODD_DAYS = [
         (rules.MARKET_CLOSE, "2024-03-11", "2024-03-11 21:00"),
         (rules.MARKET_CLOSE, "2024-11-01", "2024-11-01 21:00"),
         (rules.MARKET_CLOSE, "2024-11-04", "2024-11-04 22:00"),
+        (rules.SPOT_CLOSE, "2024-03-28", "2024-03-29 00:00"),
+        (rules.SPOT_CLOSE, "2024-04-01", "2024-04-01 23:00"),
         (rules.ECB_FIXING, "2024-03-28", "2024-03-28 15:15"),
         (rules.ECB_FIXING, "2024-04-02", "2024-04-02 14:15"),
         (rules.OBSERVED_RATE, "2024-04-05", "2024-04-05 21:00"),
@@ -114,6 +121,21 @@ def test_a_run_at_eight_in_santiago_ends_with_the_close_before(day: str) -> None
     assert bundle.dates[-1] == before
     assert bundle.spot[-1] == table.loc[table["Date"] == f"{before:%Y-%m-%d}", "USDCLP"].item()
     assert bundle.instants[-1] == eight.tz_convert("UTC")
+
+
+@pytest.mark.parametrize(
+    "pair", [USDCLP, Pair("USD", "JPY"), Pair("USD", "KRW"), Pair("NZD", "AUD")], ids=str
+)
+def test_a_row_knows_its_own_close_and_no_price_of_a_day_that_goes_on(pair: Pair, tmp_path: Path) -> None:
+    """Eight in Tokyo is 23:00 UTC, an hour before London's day is over in winter."""
+    name, days = spot_name(pair, "close"), pd.bdate_range("2022-12-26", "2024-12-31")
+    closes = np.exp(np.random.default_rng(0).normal(0, 0.005, len(days)).cumsum())
+    store = ObservationStore(f"sqlite:///{tmp_path}/forex.db")
+    store.record(Observations(name, YAHOO, days, closes, entry(name).definition.release.instants(days)))
+    bundle = load_bundle(StoredProvider(store, "close", ()), pair, days[-1].date())
+    np.testing.assert_array_equal(bundle.spot, closes)
+    over = (days + pd.Timedelta(days=1)).tz_localize("Europe/London")
+    assert (bundle.instants >= over).all()
 
 
 @pytest.mark.parametrize("name", [*ENTRIES, "usdclp_close", "usdclp_observed", "eurusd_reference"])

@@ -22,6 +22,7 @@ from forex_core.data.series import (
     OBSERVED_RATE,
     PRICE,
     RATE,
+    SPOT_CLOSE,
     WEEKLY_H10,
     Definition,
 )
@@ -174,8 +175,8 @@ def entry(name: str) -> Entry:
     pair = Pair(spot[1].upper(), spot[2].upper())
     if spot[3] == "close":
         ticker = f"{'' if pair.base == 'USD' else pair.base}{pair.quote}=X"
-        meaning = "spot market, close"
-        return Entry(name, Definition(pair.unit, PRICE, MARKET_CLOSE, 15, meaning), (Feed(YAHOO, ticker),))
+        meaning = "spot market, the last price of the day in London"
+        return Entry(name, Definition(pair.unit, PRICE, SPOT_CLOSE, 15, meaning), (Feed(YAHOO, ticker),))
     if spot[3] == "observed":
         meaning = "average of the day before's trades, as the central bank publishes it for that day"
         definition = Definition(pair.unit, PRICE, OBSERVED_RATE, 15, meaning)

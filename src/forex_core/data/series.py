@@ -61,6 +61,7 @@ def _monday_of_next_week(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
 MARKET_CLOSE = Release(
     "the same day at 17:00 in New York, after the last of the closes", _at(17, 0, "America/New_York")
 )
+SPOT_CLOSE = Release("the same day at its end in London, at midnight", _at(24, 0, "Europe/London"))
 ECB_FIXING = Release("the same day at 16:15 in Frankfurt", _at(16, 15, "Europe/Berlin"))
 NEXT_BUSINESS_DAY = Release(
     "the next business day at 16:15 in New York",

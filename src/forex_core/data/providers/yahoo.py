@@ -69,10 +69,6 @@ class Instrument:
     currency: str
     can_be_negative: bool = False
 
-    @property
-    def is_rate(self) -> bool:
-        return self.code.endswith("=X")
-
 
 _INSTRUMENTS = {
     one.code: one
@@ -109,8 +105,7 @@ class YahooFetcher:
     """Daily closes as they were quoted: not adjusted for anything.
 
     A row is of the day that it has in its exchange's time zone: Yahoo stamps a currency pair at midnight in London, a
-    future and an index in New York or Chicago. A pair's day ends at midnight in London; until then its last row is a
-    quote, whatever the release rule says.
+    future and an index in New York or Chicago. Until a day's close is released its row is a quote, and left out.
 
     Attributes:
         server: address of a server that stands in for Yahoo's; it finds the host that was meant as the first part of
@@ -179,9 +174,6 @@ class YahooFetcher:
         now = self.now()
         released = entry(series).definition.release.instants(days)
         final = np.asarray(released <= now)
-        if instrument.is_rate:
-            over = (days + pd.Timedelta(days=1)).tz_localize(LONDON).tz_convert("UTC")
-            final &= np.asarray(over <= now)
         taken = np.ones(len(days), dtype=bool)
         dropped: dict[str, int] = {}
         for reason, found in (
