@@ -20,9 +20,9 @@ from forex_core.config import load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.loading import bundle_of
 from forex_core.data.providers.csv_files import CsvProvider
-from forex_core.errors import ForexError, InputError
+from forex_core.errors import DataQualityError, ForexError, InputError
 from forex_core.testing import synthetic_table
-from forex_core.types import Pair
+from forex_core.types import MarketBundle, Pair
 
 USDCLP = Pair("USD", "CLP")
 Forex = Callable[..., Any]
@@ -243,6 +243,23 @@ class TestBundle:
         settings = load_settings(pair="USDCLP", source="store", data={"required": ("copper", "vix")})
         with pytest.raises(InputError, match="required series 'vix' is missing"):
             bundle_of(settings, as_of)
+
+    def test_a_file_and_the_embedded_rates_are_held_to_it_too_but_not_to_an_age(self, market: Path) -> None:
+        def asked(source: str, pair: str, *required: str) -> MarketBundle:
+            paths = {"paths": (market,)} if source == "csv" else {}
+            return bundle_of(load_settings(pair=pair, source=source, data={"required": required}, **paths))
+
+        assert "copper" in asked("csv", "USDCLP", "copper").driver_names, "a close of years ago"
+        with pytest.raises(DataQualityError, match=r"required series 'vix' is missing; found fresh: copper"):
+            asked("csv", "USDCLP", "copper", "vix")
+        table = pd.read_csv(market)
+        table.loc[600:, "Copper"] = np.nan
+        table.to_csv(market, index=False)
+        with pytest.raises(DataQualityError, match=r"required series 'copper' is stale.*--source"):
+            asked("csv", "USDCLP", "copper")
+        assert "dollar_index" in asked("ecb", "USDMXN", "dollar_index").driver_names
+        with pytest.raises(DataQualityError, match="required series 'copper' is missing"):
+            asked("ecb", "USDMXN", "copper")
 
     def test_an_empty_store_says_how_to_fill_it(self) -> None:
         with pytest.raises(InputError, match="forex data import FILE"):

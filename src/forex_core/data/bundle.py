@@ -91,12 +91,13 @@ class Limits:
 
     Attributes:
         required: drivers that must have a usable value on the last row.
-        max_age_business_days: how many of the pair's business days may be without a close at the as-of.
+        max_age_business_days: how many of the pair's business days may be without a close at the as-of; None for any
+            number, where data are as old as somebody's file.
         cure: what to do when it is not so, for the error.
     """
 
     required: tuple[str, ...] = ()
-    max_age_business_days: int = 5
+    max_age_business_days: int | None = None
     cure: str = ""
 
 
@@ -229,7 +230,7 @@ def _refuse_incomplete(bundle: MarketBundle, spot: str, last: pd.Timestamp, limi
     days = pd.bdate_range(last, bundle.as_of.tz_localize(None).normalize())
     spoken = days[np.asarray(origin_instants(bundle.pair, days) <= bundle.as_of)]
     age = sum(is_business_day(bundle.pair, day.date()) for day in spoken if day > last)
-    if age > limits.max_age_business_days:
+    if limits.max_age_business_days is not None and age > limits.max_age_business_days:
         raise DataQualityError(
             f"series '{spot}' is stale: its last close is of {last.date()}, {age} business days before "
             f"{spoken[-1].date()}; expected at most {limits.max_age_business_days} (setting "

@@ -24,7 +24,7 @@ from forex_core.data.providers import provider
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Progress, Refreshed, Refresher
 from forex_core.data.store import ObservationStore
-from forex_core.errors import InputError, SourceError, SourceUnavailable
+from forex_core.errors import DataQualityError, InputError, SourceError, SourceUnavailable
 from forex_core.types import HORIZONS, MarketBundle, Pair, Repair
 
 NEWS, CALENDAR = "news", "calendar"
@@ -51,7 +51,8 @@ def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
             return _live(settings, pair, as_of)
         except _NoLiveData as error:
             return _embedded(settings, pair, as_of, error)
-    return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of)
+    complete = Limits(settings.data.required, cure=_cure(settings, pair))
+    return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of, complete)
 
 
 def stored_bundle(
@@ -173,17 +174,17 @@ def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:
 def _embedded(settings: Settings, pair: Pair, as_of: date | None, error: SourceUnavailable) -> MarketBundle:
     """The embedded rates alone, saying why; the first error where they lack the pair or a required driver."""
     try:
-        bundle = load_bundle(provider("ecb"), pair, as_of)
-    except SourceError:
+        bundle = load_bundle(provider("ecb"), pair, as_of, Limits(settings.data.required))
+    except (SourceError, DataQualityError):
         raise error from None
-    if set(settings.data.required) - set(bundle.driver_names):
-        raise error
     logger.warning("no live data, the embedded reference rates are used: {}", error)
     note = f"no live data, so these are the embedded reference rates: {error}"
     return replace(bundle, repairs=(*bundle.repairs, Repair(str(pair), "offline", None, None, note)))
 
 
 def _cure(settings: Settings, pair: Pair) -> str:
+    if settings.source in ("ecb", "csv"):
+        return "Take it out of that setting, or choose a source that has it (--source)"
     if settings.source == "store":
         return (
             f"Run 'forex data fetch --pair {pair}', import newer data, or give the --as-of of an earlier day"
