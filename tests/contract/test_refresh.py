@@ -266,6 +266,16 @@ def test_a_series_is_due_when_a_later_value_is_released(
     assert is_due(entry(name), held, pd.Timestamp(now, tz="UTC")) is due
 
 
+def test_a_series_that_nobody_gives_is_missed_where_it_is_named_and_only_there(world: World) -> None:
+    def missed(**data: Any) -> list[str]:
+        bundle = bundle_of(settings_of(world, "store", **data))
+        return [repair.series for repair in bundle.repairs if repair.kind == "missing"]
+
+    refresh(settings_of(world))
+    assert "chile_rate" not in missed(drivers=None)
+    assert missed(drivers=("copper", "chile_rate")) == ["chile_rate"]
+
+
 Forex = Callable[..., Any]
 
 

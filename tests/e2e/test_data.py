@@ -219,7 +219,7 @@ class TestBundle:
                 file.drivers[:, file.driver_names.index(column)],
             )
         missing = {repair.series for repair in stored.repairs if repair.kind == "missing"}
-        assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_rate", "chile_tpm"}
+        assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_tpm"}, "and none that files alone give"
 
     def test_what_came_later_changes_no_bundle_of_before(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")

@@ -323,6 +323,19 @@ class TestReleaseRules:
         assert rates.driver_units[names.index("rate_differential")] == "percent per year"
         assert names.count("rate_differential") == 1
 
+    def test_the_differential_is_of_the_rate_in_force_where_there_is_no_average(self, tmp_path: Path) -> None:
+        table = closes(700 + np.arange(40) % 9).assign(fed_rate=5.25, chile_tpm=np.arange(40) / 10)
+        table.to_csv(tmp_path / "market.csv", index=False)
+        table.assign(chile_rate=3.0).to_csv(tmp_path / "both.csv", index=False)
+        bundle = load_bundle(CsvProvider((tmp_path / "market.csv",)), USDCLP)
+        found = dict(zip(bundle.driver_names, bundle.drivers.T, strict=True))
+        assert set(found) == {"fed_rate", "chile_tpm", "rate_differential"}
+        np.testing.assert_array_equal(found["rate_differential"], found["chile_tpm"] - found["fed_rate"])
+        assert found["chile_tpm"][-1] == 3.9, "decided the evening before: known on its day"
+        both = load_bundle(CsvProvider((tmp_path / "both.csv",)), USDCLP)
+        found = dict(zip(both.driver_names, both.drivers.T, strict=True))
+        np.testing.assert_array_equal(found["rate_differential"], found["chile_rate"] - found["fed_rate"])
+
     def test_a_differential_by_itself_is_not_read_either(self, tmp_path: Path) -> None:
         table = closes([700, 701, 702]).assign(rate_differential=3.0)
         table.to_csv(tmp_path / "market.csv", index=False)

@@ -201,9 +201,10 @@ def _drivers(
             note = f"the last value is of {last}, {(today - last).days} days before the as-of date"
             repairs.append(Repair(series.name, "stale", last, None, note))
     by_lower = {name.lower(): name for name in columns}
-    for name, (minuend, subtrahend) in DERIVED.items():
-        if minuend in by_lower and subtrahend in by_lower:
-            columns[name] = columns[by_lower[minuend]] - columns[by_lower[subtrahend]]
+    for name, ways in DERIVED.items():
+        way = next((way for way in ways if by_lower.keys() >= set(way)), None)
+        if way is not None:
+            columns[name] = columns[by_lower[way[0]]] - columns[by_lower[way[1]]]
             units[name] = PERCENT_PER_YEAR
     table = np.column_stack(list(columns.values())) if columns else np.empty((len(days), 0))
     return tuple(columns), tuple(units[name] for name in columns), table, repairs

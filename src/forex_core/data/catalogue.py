@@ -14,7 +14,6 @@ from typing import get_args
 
 from forex_core.data.series import (
     COPPER_CASH,
-    DECIDED_RATE,
     DEFINITIONS,
     ECB_FIXING,
     INFLATION,
@@ -26,7 +25,7 @@ from forex_core.data.series import (
     WEEKLY_H10,
     Definition,
 )
-from forex_core.types import PERCENT_PER_YEAR, Pair, RateKind
+from forex_core.types import Pair, RateKind
 
 YAHOO, FRED, BCCH, MINDICADOR, ECB = "yahoo", "fred", "bcch", "mindicador", "ecb"
 IMPORT = "import"
@@ -106,9 +105,6 @@ ENTRIES: Mapping[str, Entry] = dict(
             "chile_tpm",
             Feed(BCCH, "F022.TPM.TIN.D001.NO.Z.D"),
             Feed(MINDICADOR, "tpm"),
-            definition=Definition(
-                PERCENT_PER_YEAR, RATE, DECIDED_RATE, 15, "Chilean policy rate in force that day"
-            ),
             currency="CLP",
         ),
         _entry(

@@ -117,11 +117,19 @@ DEFINITIONS: dict[str, Definition] = {
     "chile_rate": Definition(
         PERCENT_PER_YEAR, RATE, MONTHLY_AVERAGE, 75, "Chilean policy rate, monthly average"
     ),
+    "chile_tpm": Definition(
+        PERCENT_PER_YEAR, RATE, DECIDED_RATE, 15, "Chilean policy rate in force that day"
+    ),
 }
 """Series that are recognised by name, in lower case. Any other numeric column is a market price at the close."""
 
-DERIVED: dict[str, tuple[str, str]] = {"rate_differential": ("chile_rate", "fed_rate")}
-"""Series that are never read but recomputed, as the first less the second, from what was known of each."""
+DERIVED: dict[str, tuple[tuple[str, str], ...]] = {
+    "rate_differential": (("chile_rate", "fed_rate"), ("chile_tpm", "fed_rate")),
+}
+"""Series that are never read but recomputed, as one less another, from what was known of each.
+
+Of several ways the first counts of which both are there, for all rows.
+"""
 
 
 def definition_of(name: str) -> Definition:
