@@ -20,9 +20,10 @@ import pandas as pd
 from pydantic import SecretStr
 
 from forex_core.data.catalogue import FRED
-from forex_core.data.http import HttpClient, printable, shown
+from forex_core.data.http import HttpClient, printable
 from forex_core.data.observations import Observations
 from forex_core.data.providers.labelling import code_of, day_of, field_of, label, number_of
+from forex_core.data.wire import shown
 from forex_core.errors import SourceError
 
 URL = "https://api.stlouisfed.org/fred/series/observations"

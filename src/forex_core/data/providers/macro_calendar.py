@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 from loguru import logger
 
-from forex_core.data.http import HttpClient, shown
+from forex_core.data.http import HttpClient
 from forex_core.data.providers.news import clean_text, instant_of
+from forex_core.data.wire import shown
 from forex_core.errors import SourceError, SourceUnavailable
 from forex_core.types import Event
 

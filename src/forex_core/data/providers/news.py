@@ -27,7 +27,8 @@ import pandas as pd
 from loguru import logger
 from pydantic import SecretStr
 
-from forex_core.data.http import HttpClient, shown
+from forex_core.data.http import HttpClient
+from forex_core.data.wire import shown
 from forex_core.errors import ForexError, SourceError, SourceUnavailable
 from forex_core.types import Headline
 
