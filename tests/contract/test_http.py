@@ -330,6 +330,68 @@ class TestRedirects:
         assert server.asked[1].params == {"a": "1", "api_key": "s3cret-key"}
         assert answer.url == f"{server.url}/v2?a=1"
 
+    @pytest.fixture
+    def proxied(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+        """The server as the way to the internet; this machine is asked without it."""
+        monkeypatch.setenv("http_proxy", server.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "127.0.0.1")
+        return server
+
+    def test_the_internet_leads_to_no_address_of_this_network(self, proxied: Server, tmp_path: Path) -> None:
+        with serving() as inside:
+            inside.play(good("KEYS-OF-THIS-MACHINE"))
+            proxied.play(
+                redirect("http://mirror.example.org/"), redirect(inside.url + "/latest/meta-data/iam")
+            )
+            with pytest.raises(
+                SourceError, match=r"sends requests there, to the address 127\.0\.0\.1"
+            ) as failed:
+                quick_client(tmp_path).get("http://feed.example.org/")
+            assert "KEYS" not in str(failed.value)
+            assert not inside.asked
+        assert len(proxied.asked) == 2
+
+    def test_nor_does_it_where_a_connection_is_open(self, proxied: Server, tmp_path: Path) -> None:
+        with serving() as inside, quick_client(tmp_path) as client:
+            inside.play(good("{}"))
+            client.get(inside.url)
+            proxied.play(redirect(inside.url))
+            with pytest.raises(SourceError, match="of this network"):
+                client.get("http://feed.example.org/")
+            assert len(inside.asked) == 1
+
+    @pytest.mark.parametrize(
+        "inside",
+        ["169.254.169.254", "10.0.0.8", "[::1]", "[::ffff:192.168.0.1]", "localhost", "[fd00:ec2::254]"],
+    )
+    def test_nor_by_the_proxy(
+        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+    ) -> None:
+        monkeypatch.setenv("http_proxy", server.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        server.play(redirect(f"http://{inside}/latest/meta-data/iam"))
+        with pytest.raises(SourceError, match="of this network"):
+            quick_client(tmp_path).get("http://feed.example.org/")
+        assert len(server.asked) == 1
+
+    @pytest.mark.parametrize("expect", ["json", "xml", "zip"])
+    @pytest.mark.parametrize("code", [200, 404])
+    def test_what_another_server_says_is_not_told(
+        self, server: Server, tmp_path: Path, expect: str, code: int
+    ) -> None:
+        with serving() as other:
+            other.play(status(code, "KEYS of another"))
+            server.play(redirect(other.url))
+            with pytest.raises(SourceError, match=f"expected {expect}") as failed:
+                quick_client(tmp_path).get(server.url, expect=expect)  # type: ignore[arg-type]
+            assert other.asked
+            other.play(good("<keys>KEYS of another</keys>"))
+            with pytest.raises(SourceError, match="no RSS or Atom feed") as untold:
+                RssNews(quick_client(tmp_path), (server.url,)).fetch_news()
+        assert "KEYS" not in f"{failed.value}{untold.value}"
+
 
 class TestCache:
     @pytest.mark.parametrize(

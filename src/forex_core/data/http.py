@@ -28,7 +28,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
-from urllib.parse import SplitResult, parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import pandas as pd
 import requests
@@ -40,7 +40,7 @@ from pydantic import SecretStr
 from requests.exceptions import ChunkedEncodingError, InvalidHeader, InvalidSchema, InvalidURL, MissingSchema
 
 from forex_core import __version__
-from forex_core.data.wire import Adapter, Exchange, Secrets, exchanging, shown
+from forex_core.data.wire import Adapter, Exchange, Inward, Secrets, exchanging, shown
 from forex_core.errors import SourceError, SourceUnavailable
 
 Expect = Literal["json", "csv", "xml", "zip", "text"]
@@ -94,12 +94,14 @@ class Answer:
         url: from where it came at last, without secrets.
         status: 200, or another that the caller accepts.
         from_cache: the body is the one kept on disk; the server was asked and said that nothing has changed.
+        moved: another server gave it than the one that was asked; nothing of it is shown.
     """
 
     content: bytes
     url: str
     status: int
     from_cache: bool = False
+    moved: bool = False
     charset: str | None = field(default=None, repr=False)
 
     @property
@@ -117,6 +119,14 @@ class Answer:
     @cached_property
     def _document(self) -> Any:
         return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Where a request is redirected to, and whether by a server of the internet."""
+
+    to: str
+    is_public: bool
 
 
 def user_agent(contact: str = "") -> str:
@@ -278,13 +288,13 @@ class HttpClient:
         self, request: requests.PreparedRequest, secrets: Secrets, expect: Expect, accept: tuple[int, ...]
     ) -> Answer:
         """One attempt, redirects included."""
-        at = request
+        at, outward = request, False
         for _ in range(_LONGEST_CHAIN + 1):
-            found = self._send(at, secrets, expect, accept)
+            found = self._send(at, secrets, expect, accept, outward)
             if isinstance(found, Answer):
                 return found
-            at = request.copy()
-            at.url = found
+            at, outward = request.copy(), outward or found.is_public
+            at.url = found.to
         raise SourceError(
             secrets.hide(
                 f"{shown(cast(str, request.url))}: more than {_LONGEST_CHAIN} redirects, the last to "
@@ -293,14 +303,27 @@ class HttpClient:
         )
 
     def _send(
-        self, request: requests.PreparedRequest, secrets: Secrets, expect: Expect, accept: tuple[int, ...]
-    ) -> Answer | str:
-        """One request: its answer, or the address to which it is redirected."""
+        self,
+        request: requests.PreparedRequest,
+        secrets: Secrets,
+        expect: Expect,
+        accept: tuple[int, ...],
+        outward: bool,
+    ) -> Answer | _Moved:
+        """One request: its answer, or where it is redirected to; `outward` where the internet sent it on."""
         url = cast(str, request.url)
-        self._pace.wait(urlsplit(url).netloc)
-        with exchanging(secrets, self._timeouts.whole) as exchange:
+        asked = urlsplit(url)
+        self._pace.wait(asked.netloc)
+        with exchanging(secrets, asked.hostname or "", self._timeouts.whole, outward=outward) as exchange:
             try:
                 return self._exchanged(request, exchange, expect, accept)
+            except Inward as peer:
+                raise SourceError(
+                    secrets.hide(
+                        f"{shown(url)}: a server of the internet sends requests there, to the address {peer} of this "
+                        "network, which is not asked. Correct the address of this source"
+                    )
+                ) from None
             except _UNUSABLE as error:
                 raise SourceError(
                     secrets.hide(
@@ -331,7 +354,7 @@ class HttpClient:
 
     def _exchanged(
         self, request: requests.PreparedRequest, exchange: Exchange, expect: Expect, accept: tuple[int, ...]
-    ) -> Answer | str:
+    ) -> Answer | _Moved:
         url, secrets = cast(str, request.url), exchange.secrets
         kept = self._entries.load(request)
         at = request.copy()
@@ -346,7 +369,7 @@ class HttpClient:
             proxies=settings["proxies"],
         ) as response:
             if response.status_code in _MOVED and "Location" in response.headers:
-                return _redirected(url, response, secrets)
+                return _Moved(_redirected(url, response, secrets), exchange.is_public)
             unchanged = kept is not None and response.status_code == 304
             if response.status_code not in accept and not unchanged:
                 self._refuse(response, url, secrets, expect)
@@ -358,6 +381,7 @@ class HttpClient:
             url=secrets.hide(shown(url)),
             status=200 if unchanged else response.status_code,
             from_cache=unchanged,
+            moved=_is_elsewhere(url, secrets.address),
             charset=entry.charset,
         )
         self._check(answer, secrets, request, expect)
@@ -410,7 +434,8 @@ class HttpClient:
             start += chunk
             if len(start) >= 1024:
                 break
-        said = "" if not start or _HTML.match(start) else f", '{_snippet(bytes(start))}'"
+        told_nothing = not start or _HTML.match(start) or _is_elsewhere(url, secrets.address)
+        said = "" if told_nothing else f", '{_snippet(bytes(start))}'"
         advice = {
             401: "check the key of this source",
             403: "check the key of this source, and whether it may be used from here",
@@ -502,7 +527,7 @@ def _redirected(url: str, response: requests.Response, secrets: Secrets) -> str:
     start = urlsplit(url)
     try:
         target = urlsplit(requests.utils.requote_uri(urljoin(url, response.headers["Location"])))
-        is_elsewhere = _server(target) != _server(start)
+        is_elsewhere = _is_elsewhere(url, target.geturl())
     except (ValueError, InvalidURL):
         raise SourceError(
             secrets.hide(
@@ -524,14 +549,19 @@ def _redirected(url: str, response: requests.Response, secrets: Secrets) -> str:
     return clean
 
 
-def _server(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port, as an address states or implies them, whoever is to log in there."""
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def _is_elsewhere(url: str, other: str) -> bool:
+    """Whether two addresses differ in scheme, host or port, stated or implied, whoever is to log in there."""
+    one, two = (
+        (parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme))
+        for parts in map(urlsplit, (url, other))
+    )
+    return one != two
 
 
 def _fault(answer: Answer, expect: Expect) -> tuple[str | None, bool]:
     """What is wrong with a body, None if nothing, and whether it may be the transfer's doing."""
     start = answer.content[:1024]
+    begins = "of another server" if answer.moved else f"that starts '{_snippet(start)}'"
     if not start.strip():
         return "an empty body", True
     if _HTML.match(start):
@@ -542,12 +572,12 @@ def _fault(answer: Answer, expect: Expect) -> tuple[str | None, bool]:
         except (ValueError, RecursionError):
             if start.lstrip()[:1] in (b"{", b"["):
                 return "JSON that breaks off or is not well formed", True
-            return f"text that starts '{_snippet(start)}'", False
+            return f"text {begins}", False
     if expect == "xml" and not start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return f"text that starts '{_snippet(start)}'", False
+        return f"text {begins}", False
     if expect == "zip":
         if not start.startswith(b"PK"):
-            return f"a body that starts '{_snippet(start)}'", False
+            return f"a body {begins}", False
         if b"PK\x05\x06" not in answer.content[-65_557:]:
             return "an archive that breaks off", True
     return None, False

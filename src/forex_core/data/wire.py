@@ -1,6 +1,6 @@
 """What goes into the socket and nowhere else: keys, the clock of one request, and the connections that know of both.
 
-    with exchanging(secrets, whole_s) as exchange:
+    with exchanging(secrets, host, whole_s) as exchange:
         adapter.send(request, ...)
 
 A secret is added to the request line and the headers where they go into the socket, below everything that logs, caches
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
 
@@ -114,13 +115,38 @@ class Secrets:
         return sorted(forms - {""}, key=len, reverse=True)
 
 
+class Inward(Exception):  # noqa: N818  a reason; never leaves this package
+    """A request that a server of the internet sent on would have gone to an address of this network."""
+
+
 @dataclass
 class Exchange:
-    """One request under way, for those parts of it that the libraries call."""
+    """One request under way, for those parts of it that the libraries call.
+
+    Attributes:
+        host: of the address that is asked.
+        outward: it was sent on by a server of the internet, and must go to another such. A page of strangers must not
+            read what this network's own servers tell whoever is inside, such as a cloud's keys.
+        is_public: whether it went to the internet: by a proxy, or to an address that is of no private network.
+    """
 
     secrets: Secrets
+    host: str
+    outward: bool
+    is_public: bool = True
     sock: socket.socket | None = None
     expired: bool = False
+
+    def reach(self, connection: HTTPConnection) -> None:
+        """Look at whom a connection reached, whatever name it was asked for, before anything is sent.
+
+        Raises:
+            Inward: it must not be asked.
+        """
+        peer = self.host if connection.proxy else cast(socket.socket, connection.sock).getpeername()[0]
+        self.is_public = _is_public(peer)
+        if self.outward and not self.is_public:
+            raise Inward(peer)
 
     def cut(self) -> None:
         """Time is up: end the connection, whatever it waits for. A server that drips never runs into a read timeout."""
@@ -134,9 +160,9 @@ _EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
 
 
 @contextmanager
-def exchanging(secrets: Secrets, whole_s: float) -> Iterator[Exchange]:
-    """One request of this thread; it is cut off after `whole_s` seconds."""
-    exchange = Exchange(secrets)
+def exchanging(secrets: Secrets, host: str, whole_s: float, *, outward: bool = False) -> Iterator[Exchange]:
+    """One request of this thread; it is cut off after `whole_s` seconds. See `Exchange`."""
+    exchange = Exchange(secrets, host, outward)
     outer = _EXCHANGE.set(exchange)
     watch = threading.Timer(whole_s, exchange.cut)
     watch.daemon = True
@@ -153,8 +179,11 @@ class _Wire:
     """What a connection adds: the secrets, at the last moment, and its socket to the exchange that uses it."""
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        secrets = _EXCHANGE.get().secrets
-        parent = cast(HTTPConnection, super())
+        exchange, connection = _EXCHANGE.get(), cast(HTTPConnection, self)
+        if connection.sock is None:
+            connection.connect()
+        exchange.reach(connection)
+        secrets, parent = exchange.secrets, cast(HTTPConnection, super())
         parent.putrequest(method, secrets.target(url), *args, **kwargs)
         for name, value in secrets.headers.items():
             parent.putheader(name, value.get_secret_value())
@@ -167,6 +196,15 @@ class _Wire:
         if exchange.expired:
             exchange.cut()
         return cast(HTTPConnection, super()).getresponse()
+
+
+def _is_public(host: str) -> bool:
+    """Whether an address is of the internet; a name that only a proxy knows is taken for one."""
+    try:
+        address = ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host != "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_global
 
 
 class _Plain(_Wire, HTTPConnection):

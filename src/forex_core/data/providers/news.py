@@ -27,7 +27,7 @@ import pandas as pd
 from loguru import logger
 from pydantic import SecretStr
 
-from forex_core.data.http import HttpClient
+from forex_core.data.http import Answer, HttpClient
 from forex_core.data.wire import shown
 from forex_core.errors import ForexError, SourceError, SourceUnavailable
 from forex_core.types import Headline
@@ -109,7 +109,7 @@ class RssNews:
         failures: list[tuple[str, ForexError]] = []
         for url in self.feeds:
             try:
-                drafts += _entries(self.http.get(url, expect="xml").content, url)
+                drafts += _entries(self.http.get(url, expect="xml"), url)
             except (SourceError, SourceUnavailable) as error:
                 failures.append((shown(url, query=False), error))
         if failures and len(failures) == len(self.feeds):
@@ -255,8 +255,8 @@ class _Draft:
     source: Any
 
 
-def _entries(content: bytes, url: str) -> list[_Draft]:
-    where = shown(url, query=False)
+def _entries(answer: Answer, url: str) -> list[_Draft]:
+    content, where = answer.content, shown(url, query=False)
     if len(content) > FEED_BYTES:
         raise SourceError(
             f"{where} gave {len(content) / 2**20:.1f} MB; expected a feed of at most {FEED_BYTES / 2**20:g} MB, for a "
@@ -273,9 +273,9 @@ def _entries(content: bytes, url: str) -> list[_Draft]:
             f"{where} cannot be read as a feed ({type(error).__name__}: {error}); leave this feed out if it lasts"
         ) from error
     if not feed.version and not feed.entries:
+        begins = "" if answer.moved else f", it begins with {clean_text(repr(content[:60]))}"
         raise SourceError(
-            f"{where} is no RSS or Atom feed, it begins with {clean_text(repr(content[:60]))}; expected one: correct "
-            "the address, or leave this feed out"
+            f"{where} is no RSS or Atom feed{begins}; expected one: correct the address, or leave this feed out"
         )
     source = feed.feed.get("title") or urlsplit(url).hostname
     return [
