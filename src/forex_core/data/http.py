@@ -42,6 +42,7 @@ from requests.exceptions import ChunkedEncodingError, InvalidHeader, InvalidSche
 from forex_core import __version__
 from forex_core.data.wire import Adapter, Exchange, Inward, Secrets, exchanging, shown
 from forex_core.errors import SourceError, SourceUnavailable
+from forex_core.strangers import printable
 
 Expect = Literal["json", "csv", "xml", "zip", "text"]
 
@@ -581,16 +582,6 @@ def _fault(answer: Answer, expect: Expect) -> tuple[str | None, bool]:
         if b"PK\x05\x06" not in answer.content[-65_557:]:
             return "an archive that breaks off", True
     return None, False
-
-
-def printable(said: object, longest: int = 120) -> str:
-    """The start of what a server said, on one line and without what a terminal would obey.
-
-    >>> printable("a\\n\\x1b[31mb")
-    'a \ufffd[31mb'
-    """
-    text = re.sub(r"\s+", " ", str(said)).strip()
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:longest])
 
 
 def _snippet(content: bytes) -> str:

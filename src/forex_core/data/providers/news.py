@@ -10,10 +10,8 @@ been shown to add to these forecasts, so none is worth its upkeep.
 
 from __future__ import annotations
 
-import html
 import io
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from pydantic import SecretStr
 from forex_core.data.http import Answer, HttpClient
 from forex_core.data.wire import shown
 from forex_core.errors import ForexError, SourceError, SourceUnavailable
+from forex_core.strangers import clean_text, web_link
 from forex_core.types import Headline
 
 FEEDS = (
@@ -43,9 +42,7 @@ FEEDS = (
 NEWS_API = "https://newsapi.org/v2/everything"
 NEWS_QUERY = '"Chilean peso" OR copper OR "Federal Reserve"'
 
-TITLE_CHARACTERS = 300
 SOURCE_CHARACTERS = 80
-LINK_CHARACTERS = 2000
 FEED_BYTES = 2**20
 HEADLINES = 200
 """At most so many are taken at one asking, the newest."""
@@ -53,16 +50,6 @@ HEADLINES = 200
 _EARLIEST = pd.Timestamp("2000-01-01", tz="UTC")
 _AHEAD = pd.Timedelta(minutes=10)
 """How far a server's clock may be ahead of ours."""
-
-_READ_CHARACTERS = 2000
-_ELEMENTS = re.compile(r"<(script|style)\b[^<>]*>.*?(?:</\1[^<>]*>|$)", re.IGNORECASE | re.DOTALL)
-_COMMENTS = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
-_TAGS = re.compile(r"</?[a-zA-Z!?][^<>]*>")
-_NOT_IN_LINKS = frozenset("<>\"'`\\")
-_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
-    chr(c) for c in range(0xFE00, 0xFE10)
-}
-"""Characters without a shape that Unicode does not count among the invisible."""
 
 
 @dataclass(frozen=True)
@@ -175,55 +162,6 @@ class NewsApi:
         return _gathered(drafts, self.now())
 
 
-def clean_text(text: str, limit: int = TITLE_CHARACTERS) -> str:
-    """Plain text on one line: no markup, no entities, nothing invisible or that turns the direction of writing.
-
-    Whatever comes to light when something is taken away is looked at again, so that cleaning what is clean changes
-    nothing. Tags are those of HTML; a lone `<` is left as it is.
-
-    >>> clean_text("Peso <b>falls</b> 2&nbsp;% \\u202eas copper &lt;script&gt;steal()&lt;/script&gt;\\n slides")
-    'Peso falls 2 % as copper slides'
-    """
-    text = text[:_READ_CHARACTERS]
-    while (plainer := _plainer(text)) != text:
-        text = plainer
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
-
-
-def _plainer(text: str) -> str:
-    """One pass of `clean_text`."""
-    text = unicodedata.normalize("NFC", "".join(map(_visible, text)))
-    for markup in (_COMMENTS, _ELEMENTS, _TAGS):
-        text = markup.sub(" ", text)
-    return " ".join(html.unescape(text).split())
-
-
-def _visible(character: str) -> str:
-    """The character, a blank for one that parts words, nothing for one that is not seen."""
-    if character.isspace():
-        return " "
-    return "" if character in _UNSEEN or unicodedata.category(character)[0] == "C" else character
-
-
-def clean_link(link: str) -> str | None:
-    """An address of the web as it stands, None for anything else: another scheme, a password, a hidden character.
-
-    >>> clean_link(" https://example.org/a?b=1 "), clean_link("javascript:alert(1)")
-    ('https://example.org/a?b=1', None)
-    """
-    link = link.strip()
-    if len(link) > LINK_CHARACTERS or any(
-        c in _NOT_IN_LINKS or c.isspace() or _visible(c) != c for c in link
-    ):
-        return None
-    try:
-        parts = urlsplit(link)
-        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    return link if is_web and "@" not in parts.netloc else None
-
-
 def instant_of(text: str) -> pd.Timestamp:
     """The instant that a date with its offset from UTC names, as feeds and calendars write it.
 
@@ -322,7 +260,7 @@ def _headline(draft: _Draft, now: pd.Timestamp) -> Headline:
     title = clean_text(draft.title) if isinstance(draft.title, str) else ""
     if not title or title == "[Removed]":  # NewsAPI's word for what was withdrawn
         raise ValueError("no title")
-    link = clean_link(draft.link) if isinstance(draft.link, str) else None
+    link = web_link(draft.link) if isinstance(draft.link, str) else None
     if link is None:
         raise ValueError("no link to a page of the web")
     if not isinstance(draft.published, str) or not draft.published.strip():

@@ -38,6 +38,7 @@ from forex_core.data.catalogue import YAHOO, entry, spot_pair
 from forex_core.data.http import Again, Pace, Retries, retrying
 from forex_core.data.observations import Observations
 from forex_core.errors import SourceError, SourceUnavailable
+from forex_core.strangers import printable
 
 LONDON, NEW_YORK, CHICAGO = "Europe/London", "America/New_York", "America/Chicago"
 
@@ -403,10 +404,8 @@ def _reason(response: Response) -> str:
 
 
 def _shown(found: object) -> str:
-    """What was found, on one line and short enough for a message."""
-    text = found.decode("utf-8", "replace") if isinstance(found, bytes) else repr(found)
-    text = " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
-    return text if len(text) <= 60 else text[:60] + "…"
+    """What was found, short enough for a message."""
+    return printable(found.decode("utf-8", "replace") if isinstance(found, bytes) else repr(found), 60)
 
 
 def _is_number(value: object) -> bool:
