@@ -21,6 +21,7 @@ import pytest
 from yfinance.data import YfData
 
 from forex_core.data.http import Pace, Retries
+from forex_core.data.providers.labelling import FUTURE, NO_VALUE, NOT_POSITIVE
 from forex_core.data.providers.yahoo import YahooFetcher
 from forex_core.data.series import MARKET_CLOSE, SPOT_CLOSE
 from forex_core.errors import SourceError, SourceUnavailable
@@ -267,11 +268,11 @@ def test_the_quote_beside_the_day_that_it_belongs_to(server: Server) -> None:
 @pytest.mark.parametrize(
     ("series", "cell", "reason"),
     [
-        ("usdclp_close", None, "no close"),
-        ("usdclp_close", 0.0, "price of zero"),
-        ("usdclp_close", -3.0, "price below zero"),
-        ("oil", None, "no close"),
-        ("oil", 0.0, "price of zero"),
+        ("usdclp_close", None, NO_VALUE),
+        ("usdclp_close", 0.0, NOT_POSITIVE),
+        ("usdclp_close", -3.0, NOT_POSITIVE),
+        ("oil", None, NO_VALUE),
+        ("oil", 0.0, NOT_POSITIVE),
     ],
 )
 def test_what_is_no_price_is_left_out_and_counted(
@@ -298,7 +299,7 @@ def test_rows_of_other_days(server: Server) -> None:
     server.play(yahoo(good(chart(days, CLOSES[:4]))))
     found = fetcher(server).fetch("usdclp_close", START, date(2024, 7, 8))
     assert days_of(found) == ["2024-06-28"]
-    assert found.dropped == {"outside the days asked for": 1, "weekend": 1, "not yet released": 1}
+    assert found.dropped == {"weekend": 1, FUTURE: 1}
 
 
 def without(path: Sequence[str | int], renamed: str | None = None) -> dict[str, Any]:
