@@ -79,6 +79,15 @@ def web_link(link: str) -> str | None:
     return link if is_web and "@" not in parts.netloc else None
 
 
+def title_key(title: str) -> str:
+    """What titles have in common that differ in case, blanks and punctuation alone.
+
+    >>> title_key("Peso slips, again") == title_key("PESO SLIPS  again!")
+    True
+    """
+    return re.sub(r"\W+", " ", title.casefold()).strip() or title
+
+
 def printable(said: object, longest: int = 120) -> str:
     """The start of what a server said, on one line and without what a terminal would obey.
 

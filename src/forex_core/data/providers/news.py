@@ -11,7 +11,6 @@ been shown to add to these forecasts, so none is worth its upkeep.
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from pydantic import SecretStr
 from forex_core.data.http import Answer, HttpClient
 from forex_core.data.wire import shown
 from forex_core.errors import ForexError, SourceError, SourceUnavailable
-from forex_core.strangers import clean_text, web_link
+from forex_core.strangers import clean_text, title_key, web_link
 from forex_core.types import Headline
 
 FEEDS = (
@@ -243,7 +242,7 @@ def _gathered(
     titles: set[str] = set()
     once: list[Headline] = []
     for headline in taken:
-        title = re.sub(r"\W+", " ", headline.title.casefold()).strip() or headline.title
+        title = title_key(headline.title)
         if headline.link in links or title in titles:
             dropped["told twice"] += 1
         else:
