@@ -175,6 +175,25 @@ class TestLooking:
         assert "stale" in shown
         assert "usdclp_close: 1 refuted" in shown
 
+    @pytest.mark.parametrize("days_old", [5, 12])
+    def test_a_rate_is_fresh_where_a_forecast_would_be_made_of_it(
+        self, tmp_path: Path, days_old: int
+    ) -> None:
+        today = pd.Timestamp.now(tz="UTC").tz_localize(None).normalize()
+        days = pd.bdate_range(end=today - pd.Timedelta(days=days_old), periods=700)
+        table = synthetic_table(700, drivers=("Copper",)).assign(Date=days.strftime("%Y-%m-%d"))
+        table.to_csv(tmp_path / "recent.csv", index=False)
+        data("import", tmp_path / "recent.csv", "--pair", "USDCLP")
+        rows = {row["series"]: row for row in data("status")["series"]}
+        assert rows["copper"]["is_fresh"], "fifteen days, as its definition has it"
+        try:
+            bundle_of(load_settings(pair="USDCLP", source="store"))
+            is_forecast = True
+        except DataQualityError:
+            is_forecast = False
+        assert rows["usdclp_close"]["is_fresh"] is is_forecast
+        assert days_old == 5 or not is_forecast
+
     def test_the_pair_says_at_which_desk(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
         for command in (("status",), ("show", "copper")):

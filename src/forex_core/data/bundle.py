@@ -81,7 +81,7 @@ def load_bundle(
         ),
     )
     if limits is not None:
-        _refuse_incomplete(bundle, data.spot.name, accepted.dates[-1], limits)
+        _refuse_incomplete(bundle, data.spot.name, accepted.dates[-1].date(), limits)
     return bundle
 
 
@@ -227,15 +227,19 @@ def _late(pair: Pair, days: pd.DatetimeIndex, rows: int) -> list[Repair]:
     return [Repair(str(pair), "late", days[0].date(), None, note, rows)] if rows else []
 
 
-def _refuse_incomplete(bundle: MarketBundle, spot: str, last: pd.Timestamp, limits: Limits) -> None:
-    days = pd.bdate_range(last, bundle.as_of.tz_localize(None).normalize())
-    spoken = days[np.asarray(origin_instants(bundle.pair, days) <= bundle.as_of)]
-    age = sum(is_business_day(bundle.pair, day.date()) for day in spoken if day > last)
+def business_days_without_close(pair: Pair, last: date, as_of: pd.Timestamp) -> int:
+    """The pair's business days after its last close whose origin has spoken by an instant."""
+    days = pd.bdate_range(last, as_of.tz_convert("UTC").tz_localize(None).normalize())
+    spoken = days[np.asarray(origin_instants(pair, days) <= as_of)]
+    return sum(is_business_day(pair, day.date()) for day in spoken if day.date() > last)
+
+
+def _refuse_incomplete(bundle: MarketBundle, spot: str, last: date, limits: Limits) -> None:
+    age = business_days_without_close(bundle.pair, last, bundle.as_of)
     if limits.max_age_business_days is not None and age > limits.max_age_business_days:
         raise DataQualityError(
-            f"series '{spot}' is stale: its last close is of {last.date()}, {age} business days before "
-            f"{spoken[-1].date()}; expected at most {limits.max_age_business_days} (setting "
-            f"data.max_age_business_days). {limits.cure}"
+            f"series '{spot}' is stale: its last close is of {last}, and {age} business days since then have "
+            f"none; expected at most {limits.max_age_business_days} (setting data.max_age_business_days). {limits.cure}"
         )
     fresh = [
         name for name, value in zip(bundle.driver_names, bundle.drivers[-1], strict=True) if value == value
