@@ -199,8 +199,11 @@ def test_without_a_network_a_stale_store_fails_and_names_the_offline_commands(wo
     refresh(settings_of(world))
     with pytest.raises(SourceUnavailable) as failed:
         bundle_of(offline(world, max_age_business_days=0))
-    for words in ("usdclp_close", "is stale", "forex data import FILE", "--source store", "--source ecb"):
+    for words in ("usdclp_close", "is stale", "forex data import FILE", "--source store", "--source csv"):
         assert words in str(failed.value)
+    assert "--source ecb" not in str(failed.value), "it has no peso of Chile"
+    with pytest.raises(SourceUnavailable, match="or the embedded rates with --source ecb"):
+        bundle_of(offline(world).model_copy(update={"pair": "USDMXN"}))
 
 
 def test_without_a_network_and_a_store_the_reason_is_the_network(world: World) -> None:
