@@ -59,6 +59,11 @@ _MARKETS: dict[str, tuple[str, str]] = {
 }
 
 
+def is_currency(code: str) -> bool:
+    """Whether a code is of a currency whose market is known here."""
+    return code in _MARKETS
+
+
 def desk_zone(pair: Pair) -> ZoneInfo:
     """Time zone of the pair's desk: where its quote currency is traded, UTC where that is not known."""
     return ZoneInfo(_MARKETS[pair.quote][1]) if pair.quote in _MARKETS else _UTC

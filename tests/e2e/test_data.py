@@ -240,6 +240,16 @@ class TestBundle:
         missing = {repair.series for repair in stored.repairs if repair.kind == "missing"}
         assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_tpm"}, "and none that files alone give"
 
+    def test_a_column_of_another_pair_is_a_driver_where_it_is_named(self, market: Path) -> None:
+        table = pd.read_csv(market).assign(USDMXN=lambda t: 18 + t["Copper"] / 100)
+        table.to_csv(market, index=False)
+        data("import", market, "--pair", "USDCLP")
+        as_of = date.fromisoformat(table["Date"].iloc[-1])
+        settings = load_settings(pair="USDCLP", source="store")
+        assert set(bundle_of(settings, as_of).driver_names) == {"copper", "oil", "lithium_price"}
+        named = load_settings(pair="USDCLP", source="store", data={"drivers": ("usdmxn",)})
+        assert bundle_of(named, as_of).driver_names == ("usdmxn",)
+
     def test_what_came_later_changes_no_bundle_of_before(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
         last = pd.Timestamp(pd.read_csv(market)["Date"].iloc[-1])

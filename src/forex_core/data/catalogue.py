@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from forex_core.calendars import is_currency
 from forex_core.data.series import (
     COPPER_CASH,
     DEFINITIONS,
@@ -73,8 +74,15 @@ class Entry:
 
     @property
     def is_imported(self) -> bool:
-        """Whether the register does not know it: a column of somebody's file."""
-        return self.name not in ENTRIES and not self.feeds and not _PAIRED.fullmatch(self.name)
+        """Whether the register does not know it: a column of somebody's file, but for that of another pair.
+
+        >>> [entry(name).is_imported for name in ("lithium", "nickel", "usdmxn")]
+        [True, True, False]
+        """
+        is_pair = len(self.name) == 6 and all(
+            is_currency(code.upper()) for code in (self.name[:3], self.name[3:])
+        )
+        return not (self.name in ENTRIES or self.feeds or is_pair or _PAIRED.fullmatch(self.name))
 
     def rank(self, source: str) -> int:
         """Place of a source in the order, 0 the best; an import comes before all, an unknown one after all."""
