@@ -620,6 +620,17 @@ class TestSecrets:
         assert "t0ken" not in str(failed.value)
         assert "/path?***&id=DFF" in str(failed.value)
 
+    @pytest.mark.parametrize("said", [{"body": "for t0ken-12"}, {"ETag": '"t0ken-12"'}])
+    def test_of_an_address_that_a_server_repeats_are_not_kept(
+        self, server: Server, tmp_path: Path, said: dict[str, str]
+    ) -> None:
+        server.play(good(json.dumps(said.get("body", "")), ETag=said.get("ETag", '"v"')))
+        with quick_client(tmp_path) as client:
+            client.get(server.url + "/path?token=t0ken-12")
+            assert not stored(tmp_path)
+            client.get(server.url + "/path?token=an0ther")
+            assert stored(tmp_path)
+
     def test_through_a_proxy(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", server.url)
         monkeypatch.delenv("no_proxy", raising=False)

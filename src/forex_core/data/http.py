@@ -476,7 +476,10 @@ class _Entry:
         """Whether it can be asked for conditionally, the server allows it, and no key is repeated in it."""
         headers = response.headers
         allowed = "no-store" not in headers.get("Cache-Control", "").lower() and headers.get("Vary") != "*"
-        repeated = secrets.within(self.body) or secrets.within("".join(self.validators.values()).encode())
+        repeated = any(
+            secrets.within(said, query=True)
+            for said in (self.body, "".join(self.validators.values()).encode())
+        )
         return bool(self.validators) and allowed and not repeated
 
 

@@ -70,10 +70,11 @@ class Secrets:
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
         return text
 
-    def within(self, content: bytes) -> bool:
-        """Whether any form of a secret occurs there."""
+    def within(self, content: bytes, *, query: bool = False) -> bool:
+        """Whether any form of a secret occurs there, or with `query` what stands behind the address' question mark."""
         lowered = content.lower()
-        return any(form.encode().lower() in lowered for form in self._forms())
+        forms = [*self._forms(), *(self._query_forms() if query else ())]
+        return any(form.encode().lower() in lowered for form in forms)
 
     def target(self, path: str) -> str:
         """What stands in the request line: the path, with the secret parameters after the others."""
