@@ -732,6 +732,32 @@ class TestPace:
             one.join()
         assert sorted(waited) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 
+    def test_a_client_keeps_to_it_redirects_and_retries_among_it(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        waited: list[float] = []
+        client = HttpClient(
+            tmp_path, user_agent="x", min_interval_s=7.0, sleep=waited.append, clock=lambda: 0.0,
+            retries=Retries(attempts=2, first_wait_s=0.0),
+        )  # fmt: skip
+        server.play(redirect("/there"), status(500), good("{}"))
+        client.get(server.url)
+        client.get(server.url)
+        assert [seconds for seconds in waited if seconds] == [7.0, 14.0, 21.0]
+
+
+def test_waits_are_drawn_so_that_many_clients_do_not_come_back_at_once(
+    server: Server, tmp_path: Path
+) -> None:
+    waited: list[float] = []
+    client = quick_client(tmp_path, waited=waited, attempts=2)
+    for _ in range(60):
+        server.play(status(503), good("{}"))
+        client.get(server.url)
+    assert len(waited) == 60
+    assert 1.0 <= min(waited) < 1.3
+    assert 1.7 < max(waited) <= 2.0
+
 
 def test_what_no_header_can_hold(server: Server, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be asked for") as failed:

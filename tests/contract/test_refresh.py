@@ -238,6 +238,26 @@ def test_auto_is_live_or_embedded_and_never_both(world: World, monkeypatch: pyte
         bundle_of(needy)
 
 
+def test_auto_does_not_fall_back_where_good_live_data_lack_a_required_driver(world: World) -> None:
+    """The pair is one that the embedded rates hold, and what is required one that they have and the live data lack."""
+    pesos = chart(DAYS, CLOSES["usdclp_close"], "usdclp_close", symbol="MXN=X", currency="MXN")
+
+    def behave(handler: Handler) -> None:
+        (yahoo(good(pesos)) if "MXN=X" in handler.asked.path else world.behave)(handler)
+
+    world.server.play(behave)
+    asked = settings_of(world, "auto", drivers=("copper",), required=("dollar_index",))
+    with pytest.raises(DataQualityError, match="required series 'dollar_index' is missing"):
+        bundle_of(asked.model_copy(update={"pair": "USDMXN"}))
+
+
+def test_no_feed_is_asked_where_no_headline_is_shown(world: World) -> None:
+    refresh(settings_of(world, news_days=0))
+    assert world.asked("feed") == 0
+    refresh(settings_of(world))
+    assert world.asked("feed") == 1
+
+
 def test_optional_series_that_are_missing_are_said_and_required_ones_refused(world: World) -> None:
     world.down.add("mindicador")
     bundle = bundle_of(settings_of(world))
