@@ -20,9 +20,9 @@ from forex_core.config import load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.loading import bundle_of
 from forex_core.data.providers.csv_files import CsvProvider
-from forex_core.errors import ForexError, InputError
+from forex_core.errors import DataQualityError, ForexError, InputError
 from forex_core.testing import synthetic_table
-from forex_core.types import Pair
+from forex_core.types import MarketBundle, Pair
 
 USDCLP = Pair("USD", "CLP")
 Forex = Callable[..., Any]
@@ -101,9 +101,10 @@ class TestImport:
         early = last - pd.offsets.BDay(3)
         data("import", market, "--pair", "USDCLP", "--available-at", early.date())
         rows = data("show", "usdclp_close", "--from", (early - pd.offsets.BDay(1)).date())["values"]
-        known = [pd.Timestamp(row["known_at"]).tz_convert("America/New_York") for row in rows]
+        known = [pd.Timestamp(row["known_at"]).tz_convert("Europe/London") for row in rows]
         assert known[0] == known[1], "both by what was said"
-        assert [f"{at:%Y-%m-%d %H}" for at in known[2:]] == [f"{row['date']} 17" for row in rows[2:]]
+        midnights = [pd.Timestamp(row["date"], tz="Europe/London") + pd.offsets.Day(1) for row in rows[2:]]
+        assert known[2:] == midnights
 
     def test_a_rate_is_not_known_before_its_day_nor_an_average_before_its_month_is_over(
         self, tmp_path: Path
@@ -174,6 +175,25 @@ class TestLooking:
         assert "stale" in shown
         assert "usdclp_close: 1 refuted" in shown
 
+    @pytest.mark.parametrize("days_old", [5, 12])
+    def test_a_rate_is_fresh_where_a_forecast_would_be_made_of_it(
+        self, tmp_path: Path, days_old: int
+    ) -> None:
+        today = pd.Timestamp.now(tz="UTC").tz_localize(None).normalize()
+        days = pd.bdate_range(end=today - pd.Timedelta(days=days_old), periods=700)
+        table = synthetic_table(700, drivers=("Copper",)).assign(Date=days.strftime("%Y-%m-%d"))
+        table.to_csv(tmp_path / "recent.csv", index=False)
+        data("import", tmp_path / "recent.csv", "--pair", "USDCLP")
+        rows = {row["series"]: row for row in data("status")["series"]}
+        assert rows["copper"]["is_fresh"], "fifteen days, as its definition has it"
+        try:
+            bundle_of(load_settings(pair="USDCLP", source="store"))
+            is_forecast = True
+        except DataQualityError:
+            is_forecast = False
+        assert rows["usdclp_close"]["is_fresh"] is is_forecast
+        assert days_old == 5 or not is_forecast
+
     def test_the_pair_says_at_which_desk(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
         for command in (("status",), ("show", "copper")):
@@ -218,7 +238,17 @@ class TestBundle:
                 file.drivers[:, file.driver_names.index(column)],
             )
         missing = {repair.series for repair in stored.repairs if repair.kind == "missing"}
-        assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_rate", "chile_tpm"}
+        assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_tpm"}, "and none that files alone give"
+
+    def test_a_column_of_another_pair_is_a_driver_where_it_is_named(self, market: Path) -> None:
+        table = pd.read_csv(market).assign(USDMXN=lambda t: 18 + t["Copper"] / 100)
+        table.to_csv(market, index=False)
+        data("import", market, "--pair", "USDCLP")
+        as_of = date.fromisoformat(table["Date"].iloc[-1])
+        settings = load_settings(pair="USDCLP", source="store")
+        assert set(bundle_of(settings, as_of).driver_names) == {"copper", "oil", "lithium_price"}
+        named = load_settings(pair="USDCLP", source="store", data={"drivers": ("usdmxn",)})
+        assert bundle_of(named, as_of).driver_names == ("usdmxn",)
 
     def test_what_came_later_changes_no_bundle_of_before(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
@@ -242,6 +272,23 @@ class TestBundle:
         settings = load_settings(pair="USDCLP", source="store", data={"required": ("copper", "vix")})
         with pytest.raises(InputError, match="required series 'vix' is missing"):
             bundle_of(settings, as_of)
+
+    def test_a_file_and_the_embedded_rates_are_held_to_it_too_but_not_to_an_age(self, market: Path) -> None:
+        def asked(source: str, pair: str, *required: str) -> MarketBundle:
+            paths = {"paths": (market,)} if source == "csv" else {}
+            return bundle_of(load_settings(pair=pair, source=source, data={"required": required}, **paths))
+
+        assert "copper" in asked("csv", "USDCLP", "copper").driver_names, "a close of years ago"
+        with pytest.raises(DataQualityError, match=r"required series 'vix' is missing; found fresh: copper"):
+            asked("csv", "USDCLP", "copper", "vix")
+        table = pd.read_csv(market)
+        table.loc[600:, "Copper"] = np.nan
+        table.to_csv(market, index=False)
+        with pytest.raises(DataQualityError, match=r"required series 'copper' is stale.*--source"):
+            asked("csv", "USDCLP", "copper")
+        assert "dollar_index" in asked("ecb", "USDMXN", "dollar_index").driver_names
+        with pytest.raises(DataQualityError, match="required series 'copper' is missing"):
+            asked("ecb", "USDMXN", "copper")
 
     def test_an_empty_store_says_how_to_fill_it(self) -> None:
         with pytest.raises(InputError, match="forex data import FILE"):

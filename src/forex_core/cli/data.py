@@ -241,7 +241,7 @@ def status(
     settings = settings_from(pair, None, None)
     at = _instant(settings, as_of)
     store = store_of(settings)
-    found = status_of(store, at)
+    found = status_of(store, at, settings.data.max_age_business_days)
     since = at - pd.Timedelta(days=settings.data.news_days)
     document = {
         "store": store.address,

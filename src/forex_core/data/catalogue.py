@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from forex_core.calendars import is_currency
 from forex_core.data.series import (
     COPPER_CASH,
-    DECIDED_RATE,
     DEFINITIONS,
     ECB_FIXING,
     INFLATION,
@@ -22,10 +22,11 @@ from forex_core.data.series import (
     OBSERVED_RATE,
     PRICE,
     RATE,
+    SPOT_CLOSE,
     WEEKLY_H10,
     Definition,
 )
-from forex_core.types import PERCENT_PER_YEAR, Pair, RateKind
+from forex_core.types import Pair, RateKind
 
 YAHOO, FRED, BCCH, MINDICADOR, ECB = "yahoo", "fred", "bcch", "mindicador", "ecb"
 IMPORT = "import"
@@ -73,8 +74,15 @@ class Entry:
 
     @property
     def is_imported(self) -> bool:
-        """Whether the register does not know it: a column of somebody's file."""
-        return self.name not in ENTRIES and not self.feeds and not _PAIRED.fullmatch(self.name)
+        """Whether the register does not know it: a column of somebody's file, but for that of another pair.
+
+        >>> [entry(name).is_imported for name in ("lithium", "nickel", "usdmxn")]
+        [True, True, False]
+        """
+        is_pair = len(self.name) == 6 and all(
+            is_currency(code.upper()) for code in (self.name[:3], self.name[3:])
+        )
+        return not (self.name in ENTRIES or self.feeds or is_pair or _PAIRED.fullmatch(self.name))
 
     def rank(self, source: str) -> int:
         """Place of a source in the order, 0 the best; an import comes before all, an unknown one after all."""
@@ -105,9 +113,6 @@ ENTRIES: Mapping[str, Entry] = dict(
             "chile_tpm",
             Feed(BCCH, "F022.TPM.TIN.D001.NO.Z.D"),
             Feed(MINDICADOR, "tpm"),
-            definition=Definition(
-                PERCENT_PER_YEAR, RATE, DECIDED_RATE, 15, "Chilean policy rate in force that day"
-            ),
             currency="CLP",
         ),
         _entry(
@@ -174,8 +179,8 @@ def entry(name: str) -> Entry:
     pair = Pair(spot[1].upper(), spot[2].upper())
     if spot[3] == "close":
         ticker = f"{'' if pair.base == 'USD' else pair.base}{pair.quote}=X"
-        meaning = "spot market, close"
-        return Entry(name, Definition(pair.unit, PRICE, MARKET_CLOSE, 15, meaning), (Feed(YAHOO, ticker),))
+        meaning = "spot market, the last price of the day in London"
+        return Entry(name, Definition(pair.unit, PRICE, SPOT_CLOSE, 15, meaning), (Feed(YAHOO, ticker),))
     if spot[3] == "observed":
         meaning = "average of the day before's trades, as the central bank publishes it for that day"
         definition = Definition(pair.unit, PRICE, OBSERVED_RATE, 15, meaning)

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
 from forex_core.data.prints import Counts, Mode, Rows, borders, decide, wanted
 from forex_core.errors import ConfigError, ForexError, SourceError, SourceUnavailable
+from forex_core.strangers import title_key
 from forex_core.types import Array, Event, Headline, Mask
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ FIRST_START_LIMIT_S = 180
 _PART = "observations"
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"forex-forecast observations").digest()[:8], "big", signed=True)
 _EVER = (date.min, date.max)
+_Scheduled = tuple[pd.Timestamp, str, str]
+"""What tells an event from others of its calendar: instant, title and currency."""
 
 Rank = Callable[[str, str], int]
 """Series and source to the source's place in the order, 0 the best."""
@@ -209,22 +212,31 @@ class ObservationStore:
         origin: str = "",
         now: pd.Timestamp | None = None,
     ) -> int:
-        """Keep the headlines that are not there yet, told apart by their links; how many those are."""
-        rows = {
-            headline.link or _hash(headline.source, headline.title, str(headline.published)): headline
-            for headline in headlines
-        }
+        """Keep what is said otherwise than before under a link, or without one for the first time; how many that is."""
+        given = {_told_under(headline): headline for headline in headlines}
+        h = tables.headlines.c
         with self._writing() as connection:
             at = _now(now)
-            known = _known(connection, sa.select(tables.headlines.c.key), tables.headlines.c.key, list(rows))
-            new = {key: headline for key, headline in rows.items() if (key,) not in known}
+            known = _standing_news(
+                _known(
+                    connection,
+                    sa.select(h.published, h.title, h.source, h.link, h.recorded_at, h.batch),
+                    h.link,
+                    [*{headline.link for headline in given.values()}],
+                )
+            )
+            new = [
+                headline
+                for under, headline in given.items()
+                if under not in known or _said(known[under]) != _said(headline)
+            ]
             batch = _batch(connection, source, tables.NEWS, at, len(new), origin)
             if new:
                 connection.execute(
                     tables.headlines.insert(),
                     [
                         {
-                            "key": key,
+                            "key": _hash(*_said(headline), headline.link, str(headline.published), str(at)),
                             "published": headline.published,
                             "title": headline.title,
                             "source": headline.source,
@@ -232,7 +244,7 @@ class ObservationStore:
                             "recorded_at": at,
                             "batch": batch,
                         }
-                        for key, headline in new.items()
+                        for headline in new
                     ],
                 )
         return len(new)
@@ -240,34 +252,43 @@ class ObservationStore:
     def record_events(
         self, events: Iterable[Event], *, source: str = "", origin: str = "", now: pd.Timestamp | None = None
     ) -> int:
-        """Keep the events that are not there yet, told apart by instant, title and currency; how many those are."""
-        rows = {
-            (event.when.tz_convert("UTC").as_unit("us"), event.title, event.currency): event
-            for event in events
-        }
-        key = (tables.events.c.when, tables.events.c.title, tables.events.c.currency)
+        """Keep what a calendar says of its weeks, where that differs from what it said before; how many are new.
+
+        A week of which it names an event is told as a whole: an event that it named earlier, and now no more, was moved
+        or called off. A week runs from Sunday to Saturday in New York.
+        """
+        given: dict[date, dict[_Scheduled, Event]] = {}
+        for event in events:
+            when = event.when.tz_convert("UTC").as_unit("us")
+            given.setdefault(_week(when), {})[when, event.title, event.currency] = replace(event, when=when)
         with self._writing() as connection:
             at = _now(now)
-            whens = sorted({when for when, _, _ in rows})
-            known = _known(connection, sa.select(*key), tables.events.c.when, whens)
-            new = [one for one in rows if one not in known]
-            batch = _batch(connection, source, tables.EVENTS, at, len(new), origin)
-            if new:
+            whens = [when for week in given.values() for when, _, _ in week]
+            known = _standing_events(connection, min(whens), max(whens)) if whens else {}
+            before = {week: set(known.get((source, week), ())) for week in given}
+            written = [
+                event
+                for week, told in given.items()
+                if set(told.values()) != before[week]
+                for event in told.values()
+            ]
+            batch = _batch(connection, source, tables.EVENTS, at, len(written), origin)
+            if written:
                 connection.execute(
                     tables.events.insert(),
                     [
                         {
-                            "when": when,
-                            "title": title,
-                            "currency": currency,
-                            "impact": rows[when, title, currency].impact,
+                            "when": event.when,
+                            "title": event.title,
+                            "currency": event.currency,
+                            "impact": event.impact,
                             "recorded_at": at,
                             "batch": batch,
                         }
-                        for when, title, currency in new
+                        for event in written
                     ],
                 )
-        return len(new)
+        return sum(event not in before[_week(event.when)] for event in written)
 
     # --- Reading
 
@@ -393,26 +414,29 @@ class ObservationStore:
             return found
 
     def news(self, as_of: pd.Timestamp, since: pd.Timestamp) -> tuple[Headline, ...]:
-        """What was published from `since` on, and published and recorded by `as_of`; the newest first."""
+        """What was published from `since` on, and published and recorded by `as_of`; the newest first.
+
+        Of a link what was recorded of it last. A title that several tell on one day is told once, as by the first.
+        """
         h = tables.headlines.c
         with self._reading() as connection:
             rows = connection.execute(
-                sa.select(h.published, h.title, h.source, h.link)
-                .where(h.published >= since, h.published <= as_of, h.recorded_at <= as_of)
-                .order_by(h.published.desc(), h.key)
+                sa.select(h.published, h.title, h.source, h.link, h.recorded_at, h.batch).where(
+                    h.published >= since, h.published <= as_of, h.recorded_at <= as_of
+                )
             )
-            return tuple(Headline(*row) for row in rows)
+            once: dict[tuple[str, date], Headline] = {}
+            for headline in _standing_news(rows).values():
+                day = headline.published.tz_convert("UTC").date()
+                once.setdefault((title_key(headline.title), day), headline)
+            return tuple(sorted(once.values(), key=lambda one: (-one.published.value, one.title, one.link)))
 
     def events(self, as_of: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp) -> tuple[Event, ...]:
-        """The events from `start` to `end`, both included, that were recorded by `as_of`; the earliest first."""
-        e = tables.events.c
+        """The events from `start` to `end`, both included, as calendars had them at `as_of`; the earliest first."""
         with self._reading() as connection:
-            rows = connection.execute(
-                sa.select(e.when, e.title, e.currency, e.impact)
-                .where(e.when >= start, e.when <= end, e.recorded_at <= as_of)
-                .order_by(e.when, e.title, e.currency)
-            )
-            return tuple(Event(*row) for row in rows)
+            known = _standing_events(connection, start, end, as_of)
+            found = {(e.when, e.title, e.currency): e for week in known.values() for e in week}
+            return tuple(found[key] for key in sorted(found) if start <= key[0] <= end)
 
     # --- Transactions
 
@@ -643,12 +667,55 @@ def _asked(series: str, as_of: pd.Timestamp, window_days: int) -> dict[str, obje
 
 def _known(
     connection: Connection, query: sa.Select[Any], column: sa.Column[Any], keys: Sequence[object]
-) -> set[tuple[Any, ...]]:
+) -> Iterator[sa.Row[Any]]:
     """Rows of a query whose `column` is among `keys`, asked in portions that any database takes."""
-    found: set[tuple[Any, ...]] = set()
     for k in range(0, len(keys), 500):
-        found |= {tuple(row) for row in connection.execute(query.where(column.in_(keys[k : k + 500])))}
-    return found
+        yield from connection.execute(query.where(column.in_(keys[k : k + 500])))
+
+
+def _told_under(headline: Headline) -> str:
+    """What tells a headline from others: its link, else all of it."""
+    return headline.link or _hash(*_said(headline), str(headline.published.tz_convert("UTC")))
+
+
+def _said(headline: Headline) -> tuple[str, str]:
+    return headline.title, headline.source
+
+
+def _standing_news(rows: Iterable[sa.Row[Any]]) -> dict[str, Headline]:
+    """Of rows of the table what stands under each link, in the order in which the links became known."""
+    standing: dict[str, Headline] = {}
+    for row in sorted(rows, key=lambda row: (row.recorded_at, row.batch, row.published, row.title)):
+        headline = Headline(row.published, row.title, row.source, row.link)
+        standing[_told_under(headline)] = headline
+    return standing
+
+
+def _standing_events(
+    connection: Connection, start: pd.Timestamp, end: pd.Timestamp, as_of: pd.Timestamp | None = None
+) -> dict[tuple[str, date], tuple[Event, ...]]:
+    """What each calendar said last, by `as_of` if it is given, of each of its weeks from `start` to `end`."""
+    e, b, week = tables.events.c, tables.batches.c, pd.Timedelta(days=7)
+    asked = (
+        sa.select(e.when, e.title, e.currency, e.impact, e.recorded_at, e.batch, b.source)
+        .join_from(tables.events, tables.batches, e.batch == b.id)
+        .where(e.when >= start - week, e.when <= end + week)
+    )
+    if as_of is not None:
+        asked = asked.where(e.recorded_at <= as_of)
+    standing: dict[tuple[str, date], tuple[object, list[Event]]] = {}
+    for row in connection.execute(asked.order_by(e.recorded_at, e.batch)):
+        key = row.source, _week(row.when)
+        if key not in standing or standing[key][0] != row.batch:
+            standing[key] = row.batch, []
+        standing[key][1].append(Event(row.when, row.title, row.currency, row.impact))
+    return {key: tuple(events) for key, (_, events) in standing.items()}
+
+
+def _week(when: pd.Timestamp) -> date:
+    """The Sunday with which the week of an instant begins in New York."""
+    local = when.tz_convert("America/New_York")
+    return (local.tz_localize(None).normalize() - pd.Timedelta(days=(local.day_of_week + 1) % 7)).date()
 
 
 def _batch(

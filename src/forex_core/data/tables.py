@@ -77,11 +77,11 @@ observations = sa.Table(
 headlines = sa.Table(
     "headlines",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),  # the link, or a hash of the rest where there is none
+    sa.Column("key", sa.Text, primary_key=True),  # a hash of all but the batch
     sa.Column("published", Instant, nullable=False, index=True),
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
-    sa.Column("link", sa.Text, nullable=False),
+    sa.Column("link", sa.Text, nullable=False, index=True),
     sa.Column("recorded_at", Instant, nullable=False),
     sa.Column("batch", sa.BigInteger, nullable=False),
 )
@@ -91,9 +91,9 @@ events = sa.Table(
     sa.Column("when", Instant, primary_key=True),
     sa.Column("title", sa.Text, primary_key=True),
     sa.Column("currency", sa.Text, primary_key=True),
+    sa.Column("batch", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("impact", sa.Text, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
-    sa.Column("batch", sa.BigInteger, nullable=False),
 )
 _KEPT = (batches, observations, headlines, events)
 _REFUSAL = "rows of {} are never changed or removed: record what was revised as a new row"

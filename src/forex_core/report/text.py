@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forex_core.report.document import Document, in_short, plain, price_decimals, readable
+from forex_core.report.document import Document, in_short, price_decimals, readable
+from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE
 
 _RATIOS = (
