@@ -21,9 +21,12 @@ from forex_core.tracking import (
     AUDIT,
     Plan,
     Registry,
+    Standing,
     Succession,
+    Version,
     latest_snapshot,
     model_name,
+    named,
     registry_from_settings,
     to_promote,
     to_roll_back,
@@ -38,10 +41,12 @@ BUSY_LIMIT_S = 5.0
 
 
 @task(name="load current data", cache_policy=NO_CACHE)
-def current_data(registry: Registry, settings: Settings, horizon: Horizon, given: bool) -> MarketBundle:
-    """The data that a version is tried on: those given, else those of the pair's latest recorded run."""
+def current_data(
+    registry: Registry, settings: Settings, horizon: Horizon, rate: str | None, given: bool
+) -> MarketBundle:
+    """The data that a version is tried on: those given, else those of the pair's latest recorded run of that rate."""
     pair = Pair.parse(settings.pair)
-    bundle = load(settings, None) if given else latest_snapshot(registry, pair, horizon)
+    bundle = load(settings, None) if given else latest_snapshot(registry, pair, horizon, rate)
     logger.info("{} is tried on {} rows up to {}", pair, len(bundle), bundle.origin)
     return bundle
 
@@ -86,6 +91,7 @@ def _change(
     source: SourceName | None,
     paths: list[Path] | None,
     find: Callable[[Succession], Plan],
+    about: Callable[[Registry, Standing], Version | None],
     reason: str,
     dry_run: bool,
     champion: int | None,
@@ -101,12 +107,15 @@ def _change(
     registry, model = registry_from_settings(settings), model_name(currencies, ahead)
     seen = champion or registry.standing(model).champion_number
     with registry.lock(model, BUSY_LIMIT_S):
-        if (found := registry.standing(model).champion_number) != seen:
+        standing = registry.standing(model)
+        if (found := standing.champion_number) != seen:
             raise TrackingError(
                 f"the champion of {model} is version {found}, and was version {seen} when this was asked for: it was "
                 "changed meanwhile, and nothing more was; look at 'forex models history' before you try again"
             )
-        bundle = current_data(registry, settings, ahead, source is not None or bool(paths))
+        asked = about(registry, standing)
+        rate = asked.rate if asked else None
+        bundle = current_data(registry, settings, ahead, rate, source is not None or bool(paths))
         succession = Succession(registry, model, ahead, bundle, settings.members_cache)
         plan = planned(lambda: find(succession))
         document = plan.document if dry_run else carried_out(succession, plan, reason, settings)
@@ -153,7 +162,11 @@ def rollback(
     """
 
     find = to_roll_back(to, metric, mode, undo)
-    return _change(horizon, pair, source, paths, find, reason, dry_run, champion)
+
+    def about(_: Registry, standing: Standing) -> Version | None:
+        return standing.champion  # another rate's model is no way back
+
+    return _change(horizon, pair, source, paths, find, about, reason, dry_run, champion)
 
 
 @flow(
@@ -187,4 +200,11 @@ def promote(
             begins, so that of two at once the second is refused.
     """
 
-    return _change(horizon, pair, source, paths, to_promote(to, unpin), reason, dry_run, champion)
+    find = to_promote(to, unpin)
+
+    def about(registry: Registry, standing: Standing) -> Version | None:
+        if to is not None:
+            return named(registry, standing.model, to)
+        return (None if unpin else standing.challenger) or standing.champion
+
+    return _change(horizon, pair, source, paths, find, about, reason, dry_run, champion)

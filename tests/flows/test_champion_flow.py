@@ -786,7 +786,7 @@ def test_another_rate_of_the_pair_is_another_model(
     from flows.rollback import promote, rollback
     from forex_core.data.importing import observations_of
     from forex_core.data.store import ObservationStore
-    from forex_core.errors import DataQualityError
+    from forex_core.errors import DataQualityError, InputError
 
     for name, value in deployment.environment(LIGHT).items():
         monkeypatch.setenv(name, value)
@@ -816,8 +816,14 @@ def test_another_rate_of_the_pair_is_another_model(
     assert not deployment.registry.version(MODEL, 3).published, (
         "it was never champion, so nobody goes back to it"
     )
-    with pytest.raises(DataQualityError, match=r"version 2 .* market close .* observed rate"):
-        rollback("7d", to="2", pair="USDCLP", dry_run=True)  # tried on the newest data, which are observed
+    with pytest.raises(InputError, match="no previous version to go back to"):
+        rollback("7d", pair="USDCLP", dry_run=True)
+    with pytest.raises(DataQualityError, match=r"version 3 .* observed rate .* market close"):
+        rollback("7d", to="3", pair="USDCLP", dry_run=True)
+    beside = rollback("7d", to="2", pair="USDCLP", dry_run=True)
+    assert beside["forecast"]["origin"] == DAYS[0].isoformat(), (
+        "tried on the newest data of the champion's rate"
+    )
 
     promote("7d", to="3", pair="USDCLP", reason="the bank pays the observed rate")
     second = observed(DAYS[2])

@@ -13,7 +13,15 @@ from forex_core.tracking.registry import (
     model_name,
     registry_from_settings,
 )
-from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot, to_promote, to_roll_back
+from forex_core.tracking.rollback import (
+    AUDIT,
+    Plan,
+    Succession,
+    latest_snapshot,
+    named,
+    to_promote,
+    to_roll_back,
+)
 from forex_core.tracking.service import MLflowConfig
 from forex_core.tracking.spool import Replayed, replay_spool, short_id
 from forex_core.tracking.store import open_store, store_lock
@@ -40,6 +48,7 @@ __all__ = [
     "has_champion",
     "latest_snapshot",
     "model_name",
+    "named",
     "open_store",
     "prepare_store",
     "registry_from_settings",

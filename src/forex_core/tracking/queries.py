@@ -290,14 +290,20 @@ def _audit(run: Run) -> AuditRow:
     )
 
 
-def runs_by_data(client: MlflowClient, pair: Pair, horizon: Horizon) -> Iterator[str]:
-    """Ids of the finished runs of a pair and horizon, those over the newest data first, of these the newest."""
+def runs_by_data(
+    client: MlflowClient, pair: Pair, horizon: Horizon, rate: str | None = None
+) -> Iterator[str]:
+    """Ids of the finished runs of a pair and horizon, those over the newest data first, of these the newest.
+
+    With `rate` of those over that rate of the pair, and of those that do not say of which they are.
+    """
     experiment = _experiment_id(client, f"forecaster_{horizon}")
     if experiment is not None:
         conditions = [*_of_pair(pair), "attributes.status = 'FINISHED'"]
         order = ["params.origin DESC", "attributes.start_time DESC"]
         for found in _search(client, [experiment], conditions, order, page=_CANDIDATES):
-            yield found.info.run_id
+            if rate is None or found.data.tags.get("rate", rate) == rate:
+                yield found.info.run_id
 
 
 def run(client: MlflowClient, id_or_prefix: str) -> RunRow:

@@ -122,7 +122,7 @@ class Succession:
         standing = self._standing()
         assert standing.champion is not None
         if to is not None:
-            target, how = self._named(to), "it was named"
+            target, how = named(self.registry, self.model, to), "it was named"
         elif metric is not None:
             target, how = self._best_by(metric, mode, standing)
         else:
@@ -158,7 +158,7 @@ class Succession:
         """
         standing = self._standing()
         assert standing.champion is not None
-        target = self._named(to) if to is not None else standing.challenger
+        target = named(self.registry, self.model, to) if to is not None else standing.challenger
         if target is None or target.number == standing.champion.number:
             if standing.pin is None:
                 raise InputError(
@@ -287,23 +287,6 @@ class Succession:
                 condition = f"attributes.status = 'RUNNING' and tags.model = '{self.model}'"
                 for run in client.search_runs([experiment.experiment_id], condition):
                     client.set_terminated(run.info.run_id, "KILLED")
-
-    def _named(self, text: str) -> Version:
-        """The version of that number, or the one that a run made."""
-        number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
-        if number is not None and len(text) < queries.MIN_PREFIX:
-            return self.registry.version(self.model, number)
-        versions = self.registry.versions(self.model)
-        found = [v for v in versions if v.number == number]
-        if not found and len(text) >= queries.MIN_PREFIX:
-            found = [v for v in versions if (v.run_id or "").startswith(text.lower())]
-        if len(found) != 1:
-            known = ", ".join(f"{v.number} ({(v.run_id or '')[:8]})" for v in versions[:10])
-            raise InputError(
-                f"'{text}' is {'no' if not found else 'more than one'} version or run of {self.model}; expected one of "
-                f"{known or 'none'}"
-            )
-        return found[0]
 
     def _eligible(self, standing: Standing) -> list[Version]:
         """Versions that were published once and not rolled back from, without the champion, the newest first.
@@ -494,8 +477,35 @@ def _refuse_together(options: Mapping[str, bool]) -> None:
         raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
 
 
-def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketBundle:
+def named(registry: Registry, model: str, text: str) -> Version:
+    """The version of that number, or the one that a run made.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+    if number is not None and len(text) < queries.MIN_PREFIX:
+        return registry.version(model, number)
+    versions = registry.versions(model)
+    found = [v for v in versions if v.number == number]
+    if not found and len(text) >= queries.MIN_PREFIX:
+        found = [v for v in versions if (v.run_id or "").startswith(text.lower())]
+    if len(found) != 1:
+        known = ", ".join(f"{v.number} ({(v.run_id or '')[:8]})" for v in versions[:10])
+        raise InputError(
+            f"'{text}' is {'no' if not found else 'more than one'} version or run of {model}; expected one of "
+            f"{known or 'none'}"
+        )
+    return found[0]
+
+
+def latest_snapshot(
+    registry: Registry, pair: Pair, horizon: Horizon, rate: str | None = None
+) -> MarketBundle:
     """The data behind the newest published forecast of a pair and horizon that still has them.
+
+    Args:
+        rate: which rate of the pair they have to be of; None for any.
 
     Raises:
         InputError: there is none.
@@ -503,13 +513,14 @@ def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketB
     """
     # The newest data, not the newest run: that may be of a past day.
     with translated(registry.uri):
-        for run_id in queries.runs_by_data(registry.client, pair, horizon):
+        for run_id in queries.runs_by_data(registry.client, pair, horizon, rate):
             try:
                 return _snapshot_of(registry, run_id)
             except SourceError as error:
                 logger.warning("the data of run {} cannot be used: {}", run_id, error)
     raise InputError(
-        f"no finished {horizon} run of {pair} holds its data; give them with --source and --path"
+        f"no finished {horizon} run of {pair} holds its data{f' of the {rate} rate' if rate else ''}; give them with "
+        "--source and --path"
     )
 
 
