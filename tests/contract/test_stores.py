@@ -97,6 +97,21 @@ def test_another_value_is_a_revision_from_now_on(store: ObservationStore) -> Non
     assert (second.recorded_at, second.source, second.batch > first.batch) == (NOW + DAY, "best", True)
 
 
+def test_another_value_is_known_from_now_on_whatever_was_stated_of_the_first(store: ObservationStore) -> None:
+    store.record(
+        seen({"2026-01-05": 1.0, "2026-01-06": 1.0}, at="2026-01-05 15:00"), now=NOW, rank=rank, explicit=True
+    )
+    store.record(seen({"2026-01-05": 1.5, "2026-01-06": 1.5}), now=NOW + DAY, rank=rank)  # declared: 22:00
+    assert set(known(store, NOW + DAY - pd.Timedelta(1, "us")).values()) == {1.0}
+    assert set(known(store, NOW + DAY).values()) == {1.5}
+    store.record(
+        seen({"2026-01-05": 2.0}, at="2026-04-01"), now=NOW + DAY, rank=rank, explicit=True
+    )  # to come
+    store.record(seen({"2026-01-05": 2.5}), now=NOW + 2 * DAY, rank=rank)
+    (*_, last) = store.history("copper", pd.Timestamp("2026-01-05").date())
+    assert (last.value, last.available_at) == (2.5, pd.Timestamp("2026-04-01 00:00:00.000001", tz="UTC"))
+
+
 def test_a_source_that_returns_to_its_first_value_is_followed(store: ObservationStore) -> None:
     for k, value in enumerate((1.0, 1.5, 1.0, 1.0)):
         store.record(seen({"2026-01-05": value}), rank=rank, now=NOW + k * DAY)
@@ -147,9 +162,20 @@ def test_two_values_of_one_day_and_instant_are_an_error(store: ObservationStore)
         np.array([1.0, 2.0]),
         pd.DatetimeIndex(["2026-01-05 22:00"] * 2, tz="UTC"),
     )
-    with pytest.raises(SourceError, match="gives two values, 1 and 2"):
-        store.record(twice, rank=rank, now=NOW)
+    for explicit in (False, True):
+        with pytest.raises(SourceError, match="gives two values, 1 and 2"):
+            store.record(twice, rank=rank, now=NOW, explicit=explicit)
     assert store.names() == ()
+
+
+def test_two_values_of_one_day_whose_instants_are_declared_are_an_error(store: ObservationStore) -> None:
+    known_at = pd.DatetimeIndex(["2026-01-05 22:00", "2026-01-07 22:00"], tz="UTC")
+    twice = Observations(
+        "copper", "best", pd.DatetimeIndex(["2026-01-05"] * 2), np.array([1.0, 2.0]), known_at
+    )
+    with pytest.raises(SourceError, match=r"gives two values, 1 and 2.*state a later instant"):
+        store.record(twice, rank=rank, now=NOW)
+    assert store.record(twice, rank=rank, now=NOW, explicit=True).total == Counts(new=1, revisions=1)
 
 
 def test_what_a_source_remembers_otherwise_of_the_past_is_counted_and_not_written(
@@ -163,7 +189,8 @@ def test_what_a_source_remembers_otherwise_of_the_past_is_counted_and_not_writte
         np.array([0.9, 1.0, 1.1]),
         pd.DatetimeIndex(["2026-01-05 22:00", "2026-01-07", "2026-01-09"], tz="UTC"),
     )
-    assert store.record(vintages, rank=rank, now=NOW).total == Counts(unchanged=1, conflicts=1, revisions=1)
+    recorded = store.record(vintages, rank=rank, now=NOW, explicit=True, restates=True)
+    assert recorded.total == Counts(unchanged=1, conflicts=1, revisions=1)
     assert known(store, pd.Timestamp("2026-01-10", tz="UTC")) == {"2026-01-05": 1.1}
 
 
@@ -330,13 +357,11 @@ class Naive:
         latest = prints[-1]
         before = [p for p in prints if p[0] <= at]
         current = before[-1] if before else None
-        is_today = is_last and mode != "explicit" and at <= latest[0]
-        compared = latest if is_today or (mode == "declared" and is_last) else current
-        replaced = latest if is_today or mode == "declared" else (current or prints[0])
+        is_today = mode == "declared" or (mode == "restates" and is_last and at <= latest[0])
+        compared = latest if is_today else current
+        replaced = latest if is_today else (current or prints[0])
         if compared and compared[1] == value:
             is_better = rank("", source) < rank("", replaced[2])
-            if mode == "declared":
-                is_better &= is_last
             if is_better and (at > compared[0] or compared is latest):
                 prints.append((max(at, compared[0] + tick), value, source, False))
             return
@@ -344,9 +369,6 @@ class Naive:
             return
         if is_today:
             prints.append((max(now, latest[0] + tick), value, source, True))
-        elif mode == "declared":
-            if at > latest[0]:
-                prints.append((at, value, source, True))
         elif current and current[0] == at:
             if mode == "explicit":
                 raise SourceError("taken")
@@ -393,6 +415,8 @@ def test_what_is_read_is_what_a_list_would_say(
     naive, now = Naive(), START + 5 * DAY
     for prints, source, mode, wait in steps:
         now += wait * DAY
+        if mode == "declared":  # one value a day
+            prints = list({p[0]: p for p in prints}.values())
         days = pd.DatetimeIndex([START.tz_localize(None) + p[0] * DAY for p in prints]).as_unit("us")
         known_at = pd.DatetimeIndex([START + p[1] * DAY / 2 + p[0] * DAY for p in prints], tz="UTC")
         one = Observations(

@@ -163,21 +163,22 @@ class ObservationStore:
     ) -> Recorded:
         """Take in what sources said, all of it or nothing.
 
-        An instant that is declared rather than stated (`explicit` false) counts for days that the store does not know
-        and for values later than all it has. The last print given of a day is what the source says of it today: where
-        that is another value, it is a revision that became known now. No such row comes before one that is there.
+        An instant that is declared rather than stated (`explicit` false) counts for days that the store does not know.
+        Another value for a day that it knows is a revision that became known now, however early it is declared, and
+        after what is there.
 
         Args:
             origin: where they are from, such as a file or an address.
             now: when they became known here; by default the time at which the store is free to be written.
             rank: place of a source in the order of a series; values of a worse one never replace those of a better.
             explicit: the instants are stated, and kept as they are.
-            restates: with `explicit`, the last print given of a day is what the source says of it today, as above:
-                where the store has another value since that instant or later, this is a revision that became known
-                now. An earlier print that the store remembers otherwise at its very instant is not written.
+            restates: with `explicit`, the last print given of a day is what the source says of it today: where the
+                store has another value since that instant or later, this is a revision that became known now. An
+                earlier print that the store remembers otherwise at its very instant is not written.
 
         Raises:
-            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`.
+            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`. Or two
+                values of one day whose instants are declared.
         """
         given = [observations] if isinstance(observations, Observations) else list(observations)
         counts: dict[str, Counts] = {}
