@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forex_core.data.bundle import load_bundle
+from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
 from forex_core.data.prints import Counts
+from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.store import ObservationStore
 from forex_core.errors import SourceError
-from forex_core.types import Event, Headline
+from forex_core.types import Event, Headline, MarketBundle, Pair
 
 NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
 DAY = pd.Timedelta(days=1)
@@ -110,6 +114,54 @@ def test_another_value_is_known_from_now_on_whatever_was_stated_of_the_first(sto
     store.record(seen({"2026-01-05": 2.5}), now=NOW + 2 * DAY, rank=rank)
     (*_, last) = store.history("copper", pd.Timestamp("2026-01-05").date())
     assert (last.value, last.available_at) == (2.5, pd.Timestamp("2026-04-01 00:00:00.000001", tz="UTC"))
+
+
+def test_a_day_between_others_that_comes_late_is_known_from_now_on(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-07": 1.0, "2026-01-09": 1.0}), rank=rank, now=NOW)
+    week = seen({f"2026-01-{day:02}": 1.0 for day in range(6, 11)}, source="second")
+    recorded = store.record(week, rank=rank, now=NOW + DAY)
+    assert recorded.total == Counts(new=3, unchanged=2, filled=1)
+    since = {day: p for day in range(6, 11) for p in store.history("copper", date(2026, 1, day))}
+    declared = {day: pd.Timestamp(f"2026-01-{day:02} 22:00", tz="UTC") for day in since}
+    assert {day: p.available_at for day, p in since.items()} == declared | {8: NOW + DAY}
+    assert store.record(week, rank=rank, now=NOW + 2 * DAY).total == Counts(unchanged=5), "it is asked again"
+    assert store.record(seen({"2026-01-08": 2.0}), rank=rank, now=NOW + 3 * DAY).total.revisions == 1
+
+
+def test_a_day_between_others_whose_instant_is_stated_is_known_since_then(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-07": 1.0, "2026-01-09": 1.0}), rank=rank, now=NOW)
+    assert store.record(seen({"2026-01-08": 1.0}), rank=rank, now=NOW, explicit=True).total == Counts(new=1)
+    assert "2026-01-08" in known(store, pd.Timestamp("2026-01-08 22:00", tz="UTC"))
+
+
+def test_what_one_call_brings_leaves_no_holes_among_itself(store: ObservationStore) -> None:
+    ends, middle = seen({"2026-01-07": 1.0, "2026-01-09": 1.0}), seen({"2026-01-08": 1.0}, source="second")
+    assert store.record([ends, middle], rank=rank, now=NOW).total == Counts(new=3)
+    assert len(known(store, pd.Timestamp("2026-01-09 22:00", tz="UTC"))) == 3
+
+
+def test_a_hole_that_is_filled_changes_no_bundle_of_the_past(store: ObservationStore) -> None:
+    days = pd.bdate_range("2024-01-02", "2024-06-28")
+    walk = np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.005, len(days))))
+
+    def fetched(chosen: Any, now: str) -> None:
+        for name in ("usdclp_close", "vix"):
+            at = entry(name).definition.release.instants(days)[chosen]
+            one = Observations(name, "yahoo", days[chosen], 900 * walk[chosen], at)
+            store.record(one, now=pd.Timestamp(now, tz="UTC"))
+
+    def bundle(as_of: date) -> MarketBundle:
+        return load_bundle(StoredProvider(store, drivers=("vix",)), Pair("USD", "CLP"), as_of)
+
+    hole = np.isin(np.arange(len(days)), (60, 61, 100))
+    fetched(~hole, "2024-06-29")
+    origins = [day.date() for day in days[[59, 60, 61, 62, 99, 100, 101, -1]]]
+    before = [bundle(day).fingerprint for day in origins]
+    fetched(hole, "2024-08-01 12:00")
+    assert [bundle(day).fingerprint for day in origins] == before
+    later = bundle(date(2024, 8, 1))
+    assert np.isnan(later.truth[hole.nonzero()[0]]).sum() == 0
+    assert (later.spot[60:62] == later.spot[59]).all(), "rows of the past keep what they knew"
 
 
 def test_a_source_that_returns_to_its_first_value_is_followed(store: ObservationStore) -> None:
@@ -334,7 +386,10 @@ class Naive:
 
     def record(self, one: Observations, mode: str, now: pd.Timestamp) -> None:
         given = sorted(zip(one.dates, one.available_at, one.values, strict=True))
+        had = sorted(day for day, rows in self.rows.items() if rows)
         for k, (day, at, value) in enumerate(given):
+            if mode == "declared" and had and had[0] < str(day.date()) < had[-1]:
+                at = max(at, now)
             prints = self.rows.setdefault(str(day.date()), [])
             is_last = k + 1 == len(given) or given[k + 1][0] != day
             self._take(prints, at, float(value), one.source, mode, is_last, now)

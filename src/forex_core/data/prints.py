@@ -26,6 +26,7 @@ _NEVER = np.datetime64("NaT", "us")
 Days = npt.NDArray[np.datetime64]
 Instants = npt.NDArray[np.datetime64]
 Integers = npt.NDArray[np.int64]
+Span = tuple[np.datetime64, np.datetime64]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Counts:
         confirmed: it had the value of a worse source, which counts as this source's from then on; rows of no value.
         outranked: other values of a source that comes after the one whose value it has; not written.
         conflicts: earlier prints of a day, given beside its last, that it remembers otherwise; not written.
+        filled: how many of the new ones lie between days that it had, and count from now on.
     """
 
     new: int = 0
@@ -47,6 +49,7 @@ class Counts:
     outranked: int = 0
     conflicts: int = 0
     confirmed: int = 0
+    filled: int = 0
 
     @property
     def rows(self) -> int:
@@ -124,6 +127,7 @@ def decide(
     held: Rows,
     ranks: Integers,
     mode: Mode,
+    span: Span | None,
     now: np.datetime64,
 ) -> tuple[Rows, Rows, Rows, Rows, Counts]:
     """Rows to write: those before all of a known day, those of new days, the others, and those that confirm what
@@ -132,6 +136,7 @@ def decide(
     Args:
         rows: what is given, and `held`: what the store has of those days, both sorted by (day, instant).
         ranks: [codes] of sources; that of `rows` has code 0.
+        span: the first and the last day that the store had of the series; None where it had none.
 
     Raises:
         SourceError: two values of one day that no stated instant tells apart.
@@ -147,20 +152,26 @@ def decide(
     if mode.explicit:
         became, instants = _stated(seen, kept, held, ranks, mode.restates, now)
     else:
-        became, instants = _declared(kept, held, ranks, now)
+        became, instants = _declared(kept, held, ranks, span, now)
     count = np.bincount(became, minlength=len(_Became)).tolist()
     counted = Counts(
-        new=count[_Became.NEW],
+        new=count[_Became.NEW] + count[_Became.FILLED],
         revisions=count[_Became.REVISED] + count[_Became.EARLIER],
         unchanged=count[_Became.UNCHANGED] + len(rows.days) - len(kept.days),
         outranked=count[_Became.OUTRANKED],
         conflicts=count[_Became.CONFLICT],
         confirmed=count[_Became.CONFIRMED],
+        filled=count[_Became.FILLED],
     )
     made = Rows(kept.days, instants, kept.values, kept.sources)
     earlier, first, revised, confirming = (
-        made.taken(became == what).sorted()
-        for what in (_Became.EARLIER, _Became.NEW, _Became.REVISED, _Became.CONFIRMED)
+        made.taken(np.isin(became, what)).sorted()
+        for what in (
+            [_Became.EARLIER],
+            [_Became.NEW, _Became.FILLED],
+            [_Became.REVISED],
+            [_Became.CONFIRMED],
+        )
     )
     return earlier, first, revised, confirming, counted
 
@@ -175,12 +186,14 @@ class _Became(IntEnum):
     CONFIRMED = 4
     OUTRANKED = 5
     CONFLICT = 6
+    FILLED = 7
 
 
 def _declared(
-    rows: Rows, held: Rows, ranks: Integers, now: np.datetime64
+    rows: Rows, held: Rows, ranks: Integers, span: Span | None, now: np.datetime64
 ) -> tuple[npt.NDArray[np.int8], Instants]:
-    """One value a day, which is what the source says of it today: where that is another one, since now.
+    """One value a day, which is what the source says of it today: where that is another one, since now; where the day
+    lies between others that were there, as if it had not been known before.
 
     Of each row [n] what became of it, and the instant from which it counts.
     """
@@ -191,12 +204,15 @@ def _declared(
     # A value that a worse source gave before counts as this one's from here on.
     confirmed = known & equal & (ranks[0] < latest.rank)
     revised = known & ~equal & (ranks[0] <= latest.rank)
+    filled = np.zeros(len(known), dtype=bool)
+    if span is not None:
+        filled = ~known & (rows.days > span[0]) & (rows.days < span[1])
     became = np.select(
-        (~known, revised, confirmed, equal),
-        (_Became.NEW, _Became.REVISED, _Became.CONFIRMED, _Became.UNCHANGED),
+        (filled, ~known, revised, confirmed, equal),
+        (_Became.FILLED, _Became.NEW, _Became.REVISED, _Became.CONFIRMED, _Became.UNCHANGED),
         _Became.OUTRANKED,
     )
-    since = np.where(revised, now, rows.instants)
+    since = np.select((filled, revised), (np.maximum(now, rows.instants), now), rows.instants)
     is_after = revised | confirmed
     since[is_after] = np.maximum(since, latest.instant + _MICROSECOND)[is_after]
     return became.astype(np.int8), since

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from forex_core.data import tables
 from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
-from forex_core.data.prints import Counts, Mode, Rows, borders, decide, wanted
+from forex_core.data.prints import Counts, Mode, Rows, Span, borders, decide, wanted
 from forex_core.errors import ConfigError, ForexError, SourceError, SourceUnavailable
 from forex_core.types import Array, Event, Headline, Mask
 
@@ -163,9 +163,9 @@ class ObservationStore:
     ) -> Recorded:
         """Take in what sources said, all of it or nothing.
 
-        An instant that is declared rather than stated (`explicit` false) counts for days that the store does not know.
-        Another value for a day that it knows is a revision that became known now, however early it is declared, and
-        after what is there.
+        An instant that is declared rather than stated (`explicit` false) counts for days before the first and after
+        the last that the store had of the series when called. A day between these became known now, and so did
+        another value for a day that it had, after what is there.
 
         Args:
             origin: where they are from, such as a file or an address.
@@ -182,10 +182,13 @@ class ObservationStore:
         """
         given = [observations] if isinstance(observations, Observations) else list(observations)
         counts: dict[str, Counts] = {}
+        spans: dict[str, Span | None] = {}
         with self._writing() as connection:
             at = _now(now)
             for one in given:
                 incoming = Rows.of(one)
+                if one.series not in spans:
+                    spans[one.series] = _span(connection, one.series)
                 names = _sources(connection, one.source)
                 held = Rows.empty()
                 if len(incoming.days):
@@ -195,7 +198,9 @@ class ObservationStore:
                     ).sorted()
                 ranks = np.array([rank(one.series, name) for name in names])
                 mode = Mode(explicit, explicit and restates)
-                *decided, counted = decide(one, incoming, held, ranks, mode, tables.utc(at))
+                *decided, counted = decide(
+                    one, incoming, held, ranks, mode, spans[one.series], tables.utc(at)
+                )
                 batch = _batch(connection, one.source, one.series, at, counted.rows, origin)
                 for revision, rows in zip((-1, 0, 1, 2), decided, strict=True):
                     tables.insert(connection, one.series, revision, one.source, batch, rows)
@@ -680,6 +685,17 @@ def _recorded_by_source(connection: Connection, what: str, as_of: pd.Timestamp) 
     )
     known = latest.where(b.recorded_at <= as_of)
     return {source: at for query in (first, known) for source, at in connection.execute(query)}
+
+
+def _span(connection: Connection, series: str) -> Span | None:
+    """The first and the last day that are held of a series."""
+    o = tables.observations.c
+    of_it = sa.and_(o.series == series, o.revision == 0)
+    # One by one, for each is a seek.
+    first, last = (
+        connection.scalar(sa.select(function(o.date)).where(of_it)) for function in (sa.func.min, sa.func.max)
+    )
+    return None if first is None else (np.datetime64(first, "D"), np.datetime64(last, "D"))
 
 
 def _sources(connection: Connection, first: str | None = None) -> list[str]:
