@@ -20,6 +20,13 @@ RELATIVE_TOLERANCE = 1e-9
 """Values closer than this, relative to the larger, are one value."""
 ENOUGH_DAYS = 10
 """Days that two sources must share before it means something that they differ."""
+CONFIRMS, EARLIER, FIRST = -2, -1, 0
+"""Codes of rows: no print, but the word of a better source for the value that stands, which writers alone read; a print
+that was known before all that the store had of its day; the one with which it learned of a day. The code of any other
+print, a revision, is 1 and the whole days from its day until it was known, `LAST_CODE` for all that came later still.
+"""
+LAST_CODE = 128
+FOREVER = np.datetime64("9999-12-31", "us")
 _MICROSECOND = np.timedelta64(1, "us")
 _NEVER = np.datetime64("NaT", "us")
 
@@ -89,6 +96,10 @@ class Rows:
         return cls(none.astype("M8[D]"), none.astype("M8[us]"), none.astype(np.float64), none)
 
     @classmethod
+    def joined(cls, *parts: Rows) -> Rows:
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    @classmethod
     def of(cls, seen: Observations) -> Rows:
         """Sorted by (day, instant); all of the source with code 0."""
         days = seen.dates.to_numpy().astype("M8[D]")
@@ -129,9 +140,8 @@ def decide(
     mode: Mode,
     span: Span | None,
     now: np.datetime64,
-) -> tuple[Rows, Rows, Rows, Rows, Counts]:
-    """Rows to write: those before all of a known day, those of new days, the others, and those that confirm what
-    stands; and what became of the rest.
+) -> tuple[Rows, Integers, Counts]:
+    """Rows to write with their codes, and what became of all that was given.
 
     Args:
         rows: what is given, and `held`: what the store has of those days, both sorted by (day, instant).
@@ -142,7 +152,7 @@ def decide(
         SourceError: two values of one day that no stated instant tells apart.
     """
     if len(rows.days) == 0:
-        return rows, rows, rows, rows, Counts()
+        return rows, rows.sources, Counts()
     same_day = rows.days[1:] == rows.days[:-1]
     is_again = same_day & (rows.instants[1:] == rows.instants[:-1]) if mode.explicit else same_day
     twice = np.flatnonzero(is_again & ~_close(rows.values[1:], rows.values[:-1]))
@@ -163,17 +173,15 @@ def decide(
         confirmed=count[_Became.CONFIRMED],
         filled=count[_Became.FILLED],
     )
-    made = Rows(kept.days, instants, kept.values, kept.sources)
-    earlier, first, revised, confirming = (
-        made.taken(np.isin(became, what)).sorted()
-        for what in (
-            [_Became.EARLIER],
-            [_Became.NEW, _Became.FILLED],
-            [_Became.REVISED],
-            [_Became.CONFIRMED],
-        )
+    days_later = (instants.astype("M8[D]") - kept.days).astype(np.int64)
+    codes = np.select(
+        (became == _Became.CONFIRMED, became == _Became.EARLIER, became != _Became.REVISED),
+        (CONFIRMS, EARLIER, FIRST),
+        1 + np.clip(days_later, 0, LAST_CODE - 1),
     )
-    return earlier, first, revised, confirming, counted
+    written = ~np.isin(became, (_Became.UNCHANGED, _Became.OUTRANKED, _Became.CONFLICT))
+    made = Rows(kept.days, instants, kept.values, kept.sources)
+    return made.taken(written), codes[written], counted
 
 
 class _Became(IntEnum):
@@ -333,6 +341,49 @@ def _contradiction(seen: Observations, rows: Rows, at: Integers, others: Array, 
 
 def _close(a: Array, b: Array) -> Mask:
     return np.asarray(np.abs(a - b) <= RELATIVE_TOLERANCE * np.maximum(np.abs(a), np.abs(b)))
+
+
+# --- Periods
+
+
+@dataclass(frozen=True)
+class Periods:
+    """For how long revisions were the latest print of their day: rows [n], and [n] until when, or `FOREVER`."""
+
+    rows: Rows
+    until: Instants
+
+    @property
+    def lengths(self) -> Integers:
+        """[n] bits of the length in microseconds; 0 of what has no end."""
+        bits = np.frexp((self.until - self.rows.instants).astype(np.float64))[1]
+        return np.where(self.until == FOREVER, 0, bits)
+
+
+def periods(firsts: Rows, revisions: Rows, made: Rows, codes: Integers) -> tuple[Periods, Periods]:
+    """Periods that are there no more and those that are new, once rows are written beside the prints of their days."""
+    is_revision, is_print = codes > FIRST, codes > CONFIRMS
+    if not is_revision.any():
+        none = Periods(Rows.empty(), Rows.empty().instants)
+        return none, none
+    n, made, is_revision = len(revisions.days), made.taken(is_print), is_revision[is_print]
+    before = _until(Rows.joined(revisions, firsts))[:n]
+    after = _until(Rows.joined(revisions, made, firsts))
+    ends = before != after[:n]
+    is_new = np.append(ends, is_revision)
+    return (
+        Periods(revisions.taken(ends), before[ends]),
+        Periods(Rows.joined(revisions, made).taken(is_new), after[: len(is_new)][is_new]),
+    )
+
+
+def _until(rows: Rows) -> Instants:
+    """[n] when the next print of the same day came; the rows are in any order."""
+    order = np.lexsort((rows.instants, rows.days))
+    following = np.append(rows.instants[order][1:], FOREVER)[: len(order)]
+    until = np.empty_like(rows.instants)
+    until[order] = np.where(borders(rows.days[order])[1:], FOREVER, following)
+    return until
 
 
 def borders(days: npt.NDArray[Any]) -> Mask:
