@@ -24,7 +24,21 @@ from filelock import FileLock, Timeout
 from forex_core.data import tables
 from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
-from forex_core.data.prints import Counts, Mode, Rows, borders, decide, wanted
+from forex_core.data.prints import (
+    CONFIRMS,
+    EARLIER,
+    FIRST,
+    LAST_CODE,
+    Counts,
+    Days,
+    Mode,
+    Rows,
+    Span,
+    borders,
+    decide,
+    periods,
+    wanted,
+)
 from forex_core.errors import ConfigError, ForexError, SourceError, SourceUnavailable
 from forex_core.strangers import title_key
 from forex_core.types import Array, Event, Headline, Mask
@@ -32,7 +46,7 @@ from forex_core.types import Array, Event, Headline, Mask
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables."""
 BUSY_S = 60
 """How long a writer waits for others; an import of a million rows takes some ten seconds."""
@@ -40,7 +54,7 @@ CONNECT_TIMEOUT_S = 5
 FIRST_START_LIMIT_S = 180
 _PART = "observations"
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"forex-forecast observations").digest()[:8], "big", signed=True)
-_EVER = (date.min, date.max)
+_FIRSTS = (EARLIER, FIRST)
 _Scheduled = tuple[pd.Timestamp, str, str]
 """What tells an event from others of its calendar: instant, title and currency."""
 
@@ -128,7 +142,7 @@ class ObservationStore:
 
     Raises, from every method:
         SourceUnavailable: the database is locked, unreachable or out of space; trying again may help.
-        SourceError: it is none of ours, is damaged or cannot be written, or was made by a newer version.
+        SourceError: it is none of ours, is damaged or cannot be written, or was made by another version.
     """
 
     def __init__(self, url: str, below: Path | None = None) -> None:
@@ -166,41 +180,44 @@ class ObservationStore:
     ) -> Recorded:
         """Take in what sources said, all of it or nothing.
 
-        An instant that is declared rather than stated (`explicit` false) counts for days that the store does not know
-        and for values later than all it has. The last print given of a day is what the source says of it today: where
-        that is another value, it is a revision that became known now. No such row comes before one that is there.
+        An instant that is declared rather than stated (`explicit` false) counts for days before the first and after
+        the last that the store had of the series when called. A day between these became known now, and so did
+        another value for a day that it had, after what is there.
 
         Args:
             origin: where they are from, such as a file or an address.
             now: when they became known here; by default the time at which the store is free to be written.
             rank: place of a source in the order of a series; values of a worse one never replace those of a better.
             explicit: the instants are stated, and kept as they are.
-            restates: with `explicit`, the last print given of a day is what the source says of it today, as above:
-                where the store has another value since that instant or later, this is a revision that became known
-                now. An earlier print that the store remembers otherwise at its very instant is not written.
+            restates: with `explicit`, the last print given of a day is what the source says of it today: where the
+                store has another value since that instant or later, this is a revision that became known now. An
+                earlier print that the store remembers otherwise at its very instant is not written.
 
         Raises:
-            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`.
+            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`. Or two
+                values of one day whose instants are declared.
         """
         given = [observations] if isinstance(observations, Observations) else list(observations)
         counts: dict[str, Counts] = {}
+        spans: dict[str, Span | None] = {}
         with self._writing() as connection:
             at = _now(now)
             for one in given:
                 incoming = Rows.of(one)
+                if one.series not in spans:
+                    spans[one.series] = _span(connection, one.series)
                 names = _sources(connection, one.source)
-                held = Rows.empty()
-                if len(incoming.days):
-                    bounds = {"start": incoming.days[0], "end": incoming.days[-1]}
-                    held = tables.fetch(
-                        connection, tables.HELD, {"series": one.series, **bounds}, names
-                    ).sorted()
+                firsts, revisions, others = _held(connection, one.series, incoming.days, names)
+                held = Rows.joined(firsts, revisions, others).sorted()
                 ranks = np.array([rank(one.series, name) for name in names])
                 mode = Mode(explicit, explicit and restates)
-                *decided, counted = decide(one, incoming, held, ranks, mode, tables.utc(at))
+                made, codes, counted = decide(
+                    one, incoming, held, ranks, mode, spans[one.series], tables.utc(at)
+                )
                 batch = _batch(connection, one.source, one.series, at, counted.rows, origin)
-                for revision, rows in zip((-1, 0, 1, 2), decided, strict=True):
-                    tables.insert(connection, one.series, revision, one.source, batch, rows)
+                tables.insert(connection, one.series, codes, one.source, batch, made)
+                ended, begun = periods(firsts, revisions, made, codes)
+                tables.exchange(connection, one.series, ended, begun, names)
                 counts[one.series] = counts.get(one.series, Counts()) + counted
         return Recorded(counts)
 
@@ -298,14 +315,14 @@ class ObservationStore:
         """What was known of some series at an instant.
 
         Of each day: its first print, every print available by the end of the `window_days[series]`-th day after it,
-        and its latest. The time taken does not grow with the number of later revisions.
+        and its latest. The time taken does not grow with the number of other revisions.
         """
         found = {}
         with self._reading() as connection:
             names = _sources(connection)
             for name in series:
                 asked = _asked(name, as_of, window_days[name])
-                rows = tables.fetch(connection, tables.PRINTS, asked, names).sorted().distinct()
+                rows = tables.fetch(connection, tables.KNOWN, asked, names).sorted().distinct()
                 rows = rows.taken(wanted(rows, window_days[name]))
                 found[name] = _prints(name, rows, names, _recorded_by_source(connection, name, as_of))
         return found
@@ -314,18 +331,23 @@ class ObservationStore:
         """The database's plan of what `read` asks for one series."""
         with self._reading() as connection:
             return tables.plan(
-                connection, tables.PRINTS, _asked(series, as_of, window_days), _sources(connection)
+                connection, tables.KNOWN, _asked(series, as_of, window_days), _sources(connection)
             )
 
     def values(
         self, series: str, as_of: pd.Timestamp, start: date | None = None, end: date | None = None
     ) -> Prints:
         """The latest print at an instant of each day from `start` to `end`, both included."""
-        first, last = _EVER
         with self._reading() as connection:
             names = _sources(connection)
-            asked = _asked(series, as_of, 0) | {"start": start or first, "end": end or last}
-            rows = tables.fetch(connection, tables.LATEST, asked, names).sorted()
+            asked = tables.Asked(
+                series,
+                _FIRSTS,
+                _before(as_of),
+                np.datetime64(start or date.min, "D"),
+                np.datetime64(end or date.max, "D"),
+            )
+            rows = tables.fetch(connection, tables.KNOWN, asked, names).sorted()
             rows = rows.taken(borders(rows.days)[1:])
             return _prints(series, rows, names, _recorded_by_source(connection, series, as_of))
 
@@ -337,7 +359,7 @@ class ObservationStore:
             rows = connection.execute(
                 sa.select(o.value, o.available_at, o.source, o.batch, b.recorded_at, b.origin)
                 .join_from(tables.observations, tables.batches, o.batch == b.id)
-                .where(o.series == series, o.revision.in_((-1, 0, 1)), o.date == on)
+                .where(o.series == series, o.revision > CONFIRMS, o.date == on)
                 .order_by(o.available_at)
             )
             return tuple(Print(day, *row) for row in rows)
@@ -345,7 +367,7 @@ class ObservationStore:
     def summary(self, as_of: pd.Timestamp) -> dict[str, Summary]:
         """What was known of every series at an instant, by name."""
         o = tables.observations.c
-        seen = sa.and_(o.available_at <= as_of, o.revision < 2)
+        seen = sa.and_(o.available_at <= as_of, o.revision > CONFIRMS)
         sources: dict[str, dict[str, int]] = {}
         with self._reading() as connection:
             for series, source, count in connection.execute(
@@ -389,7 +411,7 @@ class ObservationStore:
         with self._reading() as connection:
             for name in series:
                 last = connection.scalar(
-                    sa.select(sa.func.max(o.date)).where(o.series == name, o.revision == 0)
+                    sa.select(sa.func.max(o.date)).where(o.series == name, o.revision == FIRST)
                 )
                 if last is not None:
                     found[name] = _day(last)
@@ -409,7 +431,9 @@ class ObservationStore:
         o = tables.observations.c
         with self._reading() as connection:
             found: pd.Timestamp | None = connection.scalar(
-                sa.select(sa.func.min(o.available_at, type_=tables.Instant)).where(o.series == series)
+                sa.select(sa.func.min(o.available_at, type_=tables.Instant)).where(
+                    o.series == series, o.revision.in_(_FIRSTS)
+                )
             )
             return found
 
@@ -481,6 +505,12 @@ class ObservationStore:
                 raise SourceError(
                     f"the store {self.address} was made by a newer version of this program (its tables are of version "
                     f"{found}, this one knows {SCHEMA}); install the newer one, or name another store"
+                )
+            if found < SCHEMA:
+                raise SourceError(
+                    f"the store {self.address} was made by an earlier version of this program (its tables are of "
+                    f"version {found}, this one knows {SCHEMA}) and is not converted; move it away or name another "
+                    "store, then fetch and import again"
                 )
             self._engine_made = engine
         return self._engine_made
@@ -659,10 +689,31 @@ def _hash(*parts: str) -> str:
 # --- Questions
 
 
-def _asked(series: str, as_of: pd.Timestamp, window_days: int) -> dict[str, object]:
-    first, last = _EVER
-    before = as_of.tz_convert("UTC").floor("us") + pd.Timedelta(1, "us")
-    return {"series": series, "before": before, "window": window_days + 1, "start": first, "end": last}
+def _asked(series: str, as_of: pd.Timestamp, window_days: int) -> tables.Asked:
+    """What `read` asks: the first prints, those of so many days, and whatever lasts."""
+    codes = range(EARLIER, 1 + min(1 + window_days, LAST_CODE))
+    return tables.Asked(series, codes, _before(as_of))
+
+
+def _before(as_of: pd.Timestamp) -> np.datetime64:
+    """The first instant of which nothing is known yet."""
+    return tables.utc(as_of.tz_convert("UTC").floor("us")) + np.timedelta64(1, "us")
+
+
+def _held(connection: Connection, series: str, days: Days, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
+    """What is held of the days from the first to the last of those given: first prints, revisions, confirmations."""
+    if len(days) == 0:
+        return Rows.empty(), Rows.empty(), Rows.empty()
+    first, revised, confirmed = (
+        tables.fetch(
+            connection,
+            (tables.BY_CODE,),
+            tables.Asked(series, codes, start=days[0], end=days[-1]),
+            names,
+        )
+        for codes in (_FIRSTS, range(FIRST + 1, LAST_CODE + 1), (CONFIRMS,))
+    )
+    return first, revised, confirmed
 
 
 def _known(
@@ -746,6 +797,17 @@ def _recorded_by_source(connection: Connection, what: str, as_of: pd.Timestamp) 
     )
     known = latest.where(b.recorded_at <= as_of)
     return {source: at for query in (first, known) for source, at in connection.execute(query)}
+
+
+def _span(connection: Connection, series: str) -> Span | None:
+    """The first and the last day that are held of a series."""
+    o = tables.observations.c
+    of_it = sa.and_(o.series == series, o.revision == FIRST)
+    # One by one, for each is a seek.
+    first, last = (
+        connection.scalar(sa.select(function(o.date)).where(of_it)) for function in (sa.func.min, sa.func.max)
+    )
+    return None if first is None else (np.datetime64(first, "D"), np.datetime64(last, "D"))
 
 
 def _sources(connection: Connection, first: str | None = None) -> list[str]:
