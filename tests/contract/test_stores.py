@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -497,14 +498,20 @@ def test_what_is_read_is_what_a_list_would_say(
         naive = copied
         naive.rows = {day: rows for day, rows in naive.rows.items() if rows}
         store.record(one, explicit=mode != "declared", restates=mode == "restates", now=now, rank=rank)
-    summary = store.summary(now + 30 * DAY).get(series)
-    rows = summary.days + summary.revisions if summary else 0
-    assert rows == sum(row[3] for rows in naive.rows.values() for row in rows)
     for half_days in range(0, 30, 7):
         as_of = START + half_days * DAY / 2
         assert told(store.read((series,), as_of, {series: window})[series]) == naive.read(as_of, window)
         latest = {day: (day, *rest) for day, *rest in naive.read(as_of, 0)}
         assert told(store.values(series, as_of)) == list(latest.values())
+        summary = store.summary(as_of).get(series)
+        visible = naive.read(as_of, 99)
+        assert (summary is None) == (not visible)
+        if summary:
+            assert summary.sources == Counter(source for *_, source in visible)
+            assert (summary.first_date, summary.last_date) == tuple(
+                date.fromisoformat(one) for one in (min(latest), max(latest))
+            )
+            assert (summary.days, summary.revisions) == (len(latest), len(visible) - len(latest))
     whole(url)
 
 

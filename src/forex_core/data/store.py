@@ -366,38 +366,38 @@ class ObservationStore:
 
     def summary(self, as_of: pd.Timestamp) -> dict[str, Summary]:
         """What was known of every series at an instant, by name."""
-        o = tables.observations.c
-        seen = sa.and_(o.available_at <= as_of, o.revision > CONFIRMS)
-        sources: dict[str, dict[str, int]] = {}
+        o, b = tables.observations.c, tables.batches.c
+        rows = sa.func.count()
+        firsts = rows.filter(o.revision == FIRST)
+        parts: dict[str, dict[str, tuple[date, date, int, int]]] = {}
         with self._reading() as connection:
-            for series, source, count in connection.execute(
-                sa.select(o.series, o.source, sa.func.count()).where(seen).group_by(o.series, o.source)
-            ):
-                sources.setdefault(series, {})[source] = int(count)
-            totals = connection.execute(
-                sa.select(
-                    o.series,
-                    sa.func.min(o.date),
-                    sa.func.max(o.date),
-                    sa.func.count(o.date.distinct()),
-                    sa.func.count(),
-                )
-                .where(seen)
-                .group_by(o.series)
-                .order_by(o.series)
-            ).fetchall()
-            return {
-                series: Summary(
+            given = sa.select(b.what, b.source).distinct().where(b.what.not_in((tables.NEWS, tables.EVENTS)))
+            # Each by itself: the rows of a series lie side by side, and all of them would have to be sorted by source.
+            for series, source in connection.execute(given.order_by(b.what, b.source)).fetchall():
+                part = connection.execute(
+                    sa.select(sa.func.min(o.date), sa.func.max(o.date), firsts, rows).where(
+                        o.series == series,
+                        o.source == source,
+                        o.available_at <= as_of,
+                        o.revision > CONFIRMS,
+                    )
+                ).one()
+                if part[-1]:
+                    parts.setdefault(series, {})[source] = _day(part[0]), _day(part[1]), part[2], part[3]
+            found = {}
+            for series in sorted(parts):
+                begins, ends, days, counts = zip(*parts[series].values(), strict=True)
+                known = sum(days) + _days_known_by_earlier(connection, series, as_of)
+                found[series] = Summary(
                     series,
-                    _day(first),
-                    _day(last),
-                    int(days),
-                    int(rows) - int(days),
-                    sources[series],
+                    min(begins),
+                    max(ends),
+                    known,
+                    sum(counts) - known,
+                    dict(zip(parts[series], counts, strict=True)),
                     _recorded_at(connection, series, as_of),
                 )
-                for series, first, last, days, rows in totals
-            }
+            return found
 
     def names(self) -> tuple[str, ...]:
         """The series that the store holds, sorted."""
@@ -797,6 +797,21 @@ def _recorded_by_source(connection: Connection, what: str, as_of: pd.Timestamp) 
     )
     known = latest.where(b.recorded_at <= as_of)
     return {source: at for query in (first, known) for source, at in connection.execute(query)}
+
+
+def _days_known_by_earlier(connection: Connection, series: str, as_of: pd.Timestamp) -> int:
+    """Days of which only such a print was known as is said to have been there before the one that came first."""
+    o, first = tables.observations.c, sa.alias(tables.observations)
+    came = sa.exists().where(
+        first.c.series == series,
+        first.c.revision == FIRST,
+        first.c.date == o.date,
+        first.c.available_at <= as_of,
+    )
+    days = sa.select(sa.func.count(o.date.distinct())).where(
+        o.series == series, o.revision == EARLIER, o.available_at <= as_of, ~came
+    )
+    return int(connection.scalar(days) or 0)
 
 
 def _span(connection: Connection, series: str) -> Span | None:
