@@ -158,6 +158,20 @@ class TestImport:
         assert rows["copper"]["new"] == 2
         assert "several rows of one day" in text("import", path, "--pair", "USDCLP")
 
+    def test_a_day_between_others_that_comes_late_is_said(self, tmp_path: Path) -> None:
+        path = tmp_path / "vix.csv"
+        path.write_text("Date,vix\n2024-01-02,13.2\n2024-01-04,14.0\n")
+        data("import", path)
+        path.write_text("Date,vix\n2024-01-02,13.2\n2024-01-03,13.6\n2024-01-04,14.0\n2024-01-05,14.1\n")
+        told = " ".join(text("import", path).split())
+        assert "vix: 1 of the new days lie between days that the store had" in told
+        known = data("show", "vix", "--from", "2024-01-03")["values"]
+        assert [one["known_at"][:10] for one in known] == [
+            pd.Timestamp.now(tz="UTC").date().isoformat(),
+            "2024-01-04",
+            "2024-01-05",
+        ]
+
 
 class TestLooking:
     def test_status_tells_age_gaps_revisions_and_repairs(self, market: Path) -> None:

@@ -82,7 +82,7 @@ def import_files(
     """Put the values of files into the store, all of them or none.
 
     A value that the store has already adds nothing; another value for the same day is a revision, known from
-    --available-at, or from now on. Nothing is overwritten.
+    --available-at, or from now on, and so is a day between days that it has. Nothing is overwritten.
     """
     from forex_core.data.importing import end_of_day, observations_of
     from forex_core.data.loading import store_of

@@ -42,8 +42,9 @@ def imported_table(document: Document) -> list[RenderableType]:
         for reason, count in {**row["dropped"], **_refused(row)}.items()
         if reason != "empty"
     ]
+    late = [_filled(row["series"], row["filled"]) for row in document["series"] if row["filled"]]
     doubts = [_doubt(row["series"]) for row in document["series"] if row["contradicts"]]
-    return [table, *(Text(one_line(line)) for line in (*left, *doubts))]
+    return [table, *(Text(one_line(line)) for line in (*left, *late, *doubts))]
 
 
 def fetched_table(document: Document) -> list[RenderableType]:
@@ -63,6 +64,7 @@ def fetched_table(document: Document) -> list[RenderableType]:
         lines += [
             f"{row['name']}: {count:,} not written ({reason})" for reason, count in _refused(row).items()
         ]
+        lines += [_filled(row["name"], row["filled"])] if row["filled"] else []
         lines += [_doubt(row["name"])] if row["contradicts"] else []
     return [table, *(Text(one_line(line)) for line in lines)]
 
@@ -153,6 +155,10 @@ def sources_rows(document: Document) -> list[list[Any]]:
         [*names, "sources"],
         *([*(row[name] for name in names), " ".join(row["sources"])] for row in document["series"]),
     ]
+
+
+def _filled(series: str, days: int) -> str:
+    return f"{series}: {days:,} of the new days lie between days that the store had, and count as known from now on"
 
 
 def _refused(row: Document) -> dict[str, int]:

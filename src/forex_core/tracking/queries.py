@@ -173,7 +173,7 @@ class ModelRow:
 class AuditRow:
     """A change of champion by hand, as its audit run tells it; None where it does not.
 
-    `action` is rollback, undo, promote or unpin. A run that is not FINISHED changed nothing.
+    `action` is rollback, undo, promote or unpin. A FAILED or KILLED run changed nothing.
     """
 
     run_id: str
