@@ -74,10 +74,27 @@ class TestImport:
 
     def test_a_file_without_the_pair_is_refused_where_the_pair_is_given(self, tmp_path: Path) -> None:
         path = tmp_path / "rates.csv"
-        path.write_text("Date,vix\n2024-01-02,13.2\n2024-01-03,14.0\n")
+        path.write_text("Date,lithium\n2024-01-02,13.2\n2024-01-03,14.0\n")
         assert "no column for USDCLP" in refused("import", path, "--pair", "USDCLP")
         (row,) = data("import", path)["series"]
-        assert (row["series"], row["new"]) == ("vix", 2)
+        assert (row["series"], row["new"]) == ("lithium", 2)
+
+    @pytest.mark.parametrize("pair", [(), ("--pair", "EURUSD")])
+    def test_a_file_of_another_pair_is_refused_with_the_option_that_takes_it(
+        self, market: Path, pair: tuple[str, ...]
+    ) -> None:
+        told = refused("import", market, *pair)
+        assert "USDCLP" in told
+        assert ("--pair USDCLP" in told) == (not pair)
+        assert data("status")["series"] == []
+
+    def test_a_file_of_drivers_alone_is_taken_beside_a_pair(self, tmp_path: Path) -> None:
+        path = tmp_path / "rates.csv"
+        path.write_text("Date,chile_rate,fed_rate\n2024-01-02,8.2,5.3\n2024-01-03,8.2,5.3\n")
+        rows = data("import", path, "--pair", "USDCLP")["series"]
+        assert {row["series"] for row in rows} == {"chile_rate", "fed_rate"}
+        path.write_text("Date,lithium\n2024-01-02,8.2\n")
+        assert "no column for USDCLP" in refused("import", path, "--pair", "USDCLP")
 
     def test_a_correction_is_seen_from_its_day_on_and_nothing_is_overwritten(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
@@ -233,6 +250,8 @@ class TestLooking:
         assert rows["usdclp_close"]["sources"] == ["yahoo"]
         assert rows["usdclp_observed"]["sources"] == ["bcch", "mindicador"]
         assert rows["vix"]["sources"] == ["yahoo", "fred"]
+        assert not any(name.startswith("usdclp_reference") for name in rows), "the bank has no peso of Chile"
+        assert "usdmxn_reference" in {row["series"] for row in data("sources", "--pair", "USDMXN")["series"]}
         assert "chile_tpm" not in {row["series"] for row in data("sources", "--pair", "EURUSD")["series"]}
 
 

@@ -626,3 +626,16 @@ def test_the_hover_over_a_mark_names_the_events_of_its_day(
     page.locator(".chart.is-live .live svg").nth(4).wait_for()
     assert hovered(page).splitlines() == ["5 Sep 2017", "09:30 CLP CPI m/m (high)", "11:00 USD ISM (medium)"]
     page.close()
+
+
+def test_a_close_that_is_held_back_is_told_with_the_one_that_is_used() -> None:
+    table = synthetic_table(400)
+    table.loc[399, "Copper"] *= 100
+    assert data_notices(bundle_of(table)) == []
+    table.loc[399, "USDCLP"] *= 100
+    bundle = bundle_of(table)
+    (told,) = data_notices(bundle)
+    assert bundle.spot[-1] == table["USDCLP"][398]
+    assert told.startswith("The forecast starts from the close of ")
+    assert f"{table['USDCLP'][398]:.10g}: of " in told
+    assert f"{table['USDCLP'][399]:.10g}, " in told

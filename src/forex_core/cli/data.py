@@ -172,6 +172,7 @@ def fetch(
             "name": one.name,
             "source": one.source,
             "is_due": one.is_due,
+            "feeds": [feed.source for feed in entry(one.name).feeds],
             **(_counted(one.recorded.total) if one.recorded else {}),
             "is_later": one.is_later,
             "dropped": dict(one.dropped),

@@ -33,6 +33,42 @@ IMPORT = "import"
 """A source, before all others: what a person has put in by hand."""
 
 
+ECB_CURRENCIES = frozenset(
+    [
+        "AUD",
+        "BRL",
+        "CAD",
+        "CHF",
+        "CNY",
+        "CZK",
+        "DKK",
+        "EUR",
+        "GBP",
+        "HKD",
+        "HUF",
+        "IDR",
+        "ILS",
+        "INR",
+        "ISK",
+        "JPY",
+        "KRW",
+        "MXN",
+        "MYR",
+        "NOK",
+        "NZD",
+        "PHP",
+        "PLN",
+        "RON",
+        "SEK",
+        "SGD",
+        "THB",
+        "TRY",
+        "USD",
+        "ZAR",
+    ]
+)
+"""Those that the bank gives a reference rate for today."""
+
 NEEDS: Mapping[str, str] = {
     BCCH: "FOREX_DATA__BCCH_USER and FOREX_DATA__BCCH_PASSWORD",
 }
@@ -79,10 +115,8 @@ class Entry:
         >>> [entry(name).is_imported for name in ("lithium", "nickel", "usdmxn")]
         [True, True, False]
         """
-        is_pair = len(self.name) == 6 and all(
-            is_currency(code.upper()) for code in (self.name[:3], self.name[3:])
-        )
-        return not (self.name in ENTRIES or self.feeds or is_pair or _PAIRED.fullmatch(self.name))
+        known = self.name in ENTRIES or self.feeds or _PAIRED.fullmatch(self.name)
+        return not (known or is_pair_name(self.name))
 
     def rank(self, source: str) -> int:
         """Place of a source in the order, 0 the best; an import comes before all, an unknown one after all."""
@@ -157,6 +191,14 @@ _OBSERVED: Mapping[str, tuple[Feed, ...]] = {
 """Pairs of which a central bank publishes an observed rate."""
 
 
+def is_pair_name(name: str) -> bool:
+    """
+    >>> is_pair_name("USDMXN"), is_pair_name("copper")
+    (True, False)
+    """
+    return len(name) == 6 and all(is_currency(code.upper()) for code in (name[:3], name[3:]))
+
+
 def spot_name(pair: Pair, kind: RateKind) -> str:
     """
     >>> spot_name(Pair("USD", "CLP"), "close")
@@ -190,7 +232,8 @@ def entry(name: str) -> Entry:
         "dollar_index": ("index points", "dollar against the currencies of the ICE index but the pair's own"),
         "commodity_fx": ("USD per unit", "dollar price of commodity currencies but the pair's own"),
     }[spot[3]]
-    return Entry(name, Definition(unit, PRICE, ECB_FIXING, 15, meaning), (Feed(ECB, spot[3]),))
+    feeds = (Feed(ECB, spot[3]),) if {pair.base, pair.quote} <= ECB_CURRENCIES else ()
+    return Entry(name, Definition(unit, PRICE, ECB_FIXING, 15, meaning), feeds)
 
 
 def spot_pair(name: str) -> Pair | None:
@@ -215,6 +258,6 @@ def drivers_of(pair: Pair, kind: RateKind) -> tuple[str, ...]:
 def registered(pair: Pair) -> tuple[Entry, ...]:
     """The rates of a pair that somebody gives, and every other series of the register that tells of it."""
     rates = (entry(spot_name(pair, kind)) for kind in get_args(RateKind))
-    factors = (entry(name) for name in drivers_of(pair, "reference"))
+    factors = (one for one in map(entry, drivers_of(pair, "reference")) if one.feeds)
     others = (one for one in ENTRIES.values() if one.currency in (None, pair.base, pair.quote))
     return (*(rate for rate in rates if rate.feeds), *factors, *others)

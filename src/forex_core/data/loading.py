@@ -18,10 +18,19 @@ from loguru import logger
 
 from forex_core.config import Settings
 from forex_core.data.bundle import Limits, load_bundle
-from forex_core.data.catalogue import BCCH, ECB, FRED, MINDICADOR, YAHOO, drivers_of, entry, spot_name
+from forex_core.data.catalogue import (
+    BCCH,
+    ECB,
+    ECB_CURRENCIES,
+    FRED,
+    MINDICADOR,
+    YAHOO,
+    drivers_of,
+    entry,
+    spot_name,
+)
 from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher
 from forex_core.data.providers import provider
-from forex_core.data.providers.ecb import currencies
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Progress, Refreshed, Refresher
 from forex_core.data.store import ObservationStore
@@ -191,8 +200,8 @@ def _cure(settings: Settings, pair: Pair) -> str:
 
 def _offline(pair: Pair) -> str:
     """What to do without a network; the embedded rates are no way out for a currency that they lack."""
-    embedded = {pair.base, pair.quote} <= set(currencies())
+    embedded = {pair.base, pair.quote} <= ECB_CURRENCIES
     return (
-        "Without a network: 'forex data import FILE' and --source store, or your files with --source csv --path FILE"
-        + (", or the embedded rates with --source ecb" if embedded else "")
+        f"Without a network: 'forex data import FILE --pair {pair}' and --source store, or your files with "
+        "--source csv --path FILE" + (", or the embedded rates with --source ecb" if embedded else "")
     )

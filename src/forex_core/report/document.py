@@ -203,7 +203,7 @@ def publication_notices(publication: Publication | None) -> list[str]:
 
 def data_notices(bundle: MarketBundle) -> list[str]:
     """What a reader should know of the data: that newer ones could not be had, and which the models go without."""
-    return [*_offline(bundle), *_missing(bundle)]
+    return [*_held(bundle), *_offline(bundle), *_missing(bundle)]
 
 
 def affected_series(bundle: MarketBundle, kind: str) -> list[str]:
@@ -308,13 +308,28 @@ def _repairs(bundle: MarketBundle) -> list[Document]:
     return [asdict(r) | {"day": r.day.isoformat() if r.day else None} for r in bundle.repairs]
 
 
+def _held(bundle: MarketBundle) -> list[str]:
+    """That the newest prints of the rate are not believed, and which close is used in their place."""
+    closes = np.flatnonzero(np.isfinite(bundle.truth))
+    if len(closes) == 0:
+        return []
+    last, slug = bundle.dates[closes[-1]].date(), bundle.pair.slug
+    return [
+        f"The forecast starts from the close of {day_words(last)}, {bundle.truth[closes[-1]]:.10g}: of "
+        f"{day_words(r.day)} there is {r.found:.10g}, {plain(r.note)}."
+        for r in bundle.repairs
+        if r.kind == "held" and r.series.lower() in (slug, f"{slug}_{bundle.rate}")
+        if r.day is not None and r.day > last and r.found is not None
+    ]
+
+
 def _offline(bundle: MarketBundle) -> list[str]:
     reasons = {r.series: r.note for r in reversed(bundle.repairs) if r.kind == "offline"}
     names = affected_series(bundle, "offline")
     if not names:
         return []
     series = [name for name in names if name not in _BESIDE]
-    reason = plain(reasons[(series or names)[0]], 240).rstrip(".")
+    reason = plain(reasons[(series or names)[0]], 600).rstrip(".")
     # A note about the pair itself, and not about one of its series, says all of it.
     what = reason if series == [str(bundle.pair)] else f"could not fetch {_listed(names)} ({reason})"
     closes = np.flatnonzero(np.isfinite(bundle.truth))

@@ -52,7 +52,7 @@ def fetched_table(document: Document) -> list[RenderableType]:
     add_columns(table, "Series", "From", right=("New", "Revised"))
     add_columns(table, "Note")
     for row in document["series"]:
-        source = row["source"] or ("–" if row["is_due"] else "up to date")
+        source = row["source"] or ("–" if row["is_due"] else "up to date" if row["feeds"] else "files alone")
         counts = [f"{row[name]:,}" if row["source"] else "" for name in _COUNTS[:2]]
         add_row(table, row["name"], source, *counts, _note(row))
     told: dict[str, str] = {}
@@ -89,7 +89,11 @@ def _doubt(series: str) -> str:
 def status_table(document: Document) -> list[RenderableType]:
     rows = document["series"]
     if not rows:
-        return [Text("The store is empty; fill it with 'forex data fetch' or 'forex data import FILE'.")]
+        return [
+            Text(
+                "The store is empty; fill it with 'forex data fetch' or 'forex data import FILE', each with --pair."
+            )
+        ]
     table = new_table(f"Store at {minute(document['as_of'])} UTC")
     add_columns(table, "Series", "Last day", right=("Age",))
     add_columns(table, "State", right=("Days", "Gaps", "Revised", "Repairs"))

@@ -257,11 +257,15 @@ def _remarks(document: Document) -> list[RenderableType]:
         Text(_RATIOS),
         *(Text(f"Left out: {name} ({in_short(reason)})") for name, reason in document["failures"].items()),
         *(
-            Text(plain(f"Data: {r['series']} {r['kind']}: {r['note']}", 1000))
+            Text(plain(f"Data: {r['series']} {r['kind']}{_on(r['day'])}: {r['note']}", 1000))
             for r in document["repairs"]
             if r["kind"] in told
         ),
     ]
+
+
+def _on(day: str | None) -> str:
+    return f" on {day}" if day else ""
 
 
 def _table(title: str) -> Table:
