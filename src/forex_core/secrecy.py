@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 MASK = "***"
 _PASSWORDS = ("password", "passwd", "pass", "pwd", "token", "secret", "key", "auth")
+_IN_QUERY = re.compile(rf"(?i)([?&][^=&]*(?:{'|'.join(_PASSWORDS)})=)[^&]*")
 
 
 def passwords_in(address: str) -> frozenset[str]:
@@ -26,10 +28,26 @@ def passwords_in(address: str) -> frozenset[str]:
     return spellings(found)
 
 
+def without_password(address: str) -> str:
+    """
+    >>> without_password("postgresql://me:secret@db/runs?sslpassword=other")
+    'postgresql://me:***@db/runs?sslpassword=***'
+    """
+    if "://" not in address:
+        return address
+    try:
+        password = urlsplit(address).password
+    except ValueError:  # no address after all
+        return MASK
+    plain = address.replace(f":{password}@", f":{MASK}@", 1) if password else address
+    return _IN_QUERY.sub(rf"\1{MASK}", plain)
+
+
 def spellings(secrets: Iterable[str]) -> frozenset[str]:
     """Secrets as they are, and as an address may write them."""
-    ways = (unquote, quote, quote_plus, lambda text: quote(text, safe=""))
-    return frozenset({way(text) for text in secrets for way in ways} | set(secrets)) - {""}
+    meant = {unquote(text) for text in secrets} | set(secrets)
+    ways = (quote, quote_plus, lambda text: quote(text, safe=""))
+    return frozenset(meant | {way(unquote(text)) for text in meant for way in ways}) - {""}
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 from loguru import logger
 
 from forex_core.errors import TrackingError, TrackingUnavailable
+from forex_core.secrecy import passwords_in, redacted
+from forex_core.secrecy import without_password as without_password  # used with the addresses of stores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -206,15 +208,6 @@ def normalised(uri: str) -> str:
     return str(url.render_as_string(hide_password=False))
 
 
-def without_password(uri: str) -> str:
-    """
-    >>> without_password("postgresql://me:secret@db/runs")
-    'postgresql://me:***@db/runs'
-    """
-    password = urlparse(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
     """Third-party errors of the store as `TrackingUnavailable` or `TrackingError`, with its address.
@@ -236,11 +229,8 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def told(error: BaseException, uri: str = "") -> str:
-    """An error on one line, without the address's password."""
-    text = " ".join(str(error).split())[:500]
-    password = urlparse(uri).password if uri else None
-    for secret in {password, unquote(password or "")} - {None, ""}:
-        text = text.replace(str(secret), "***")
+    """An error on one line, without the address's passwords."""
+    text = redacted(" ".join(str(error).split()), passwords_in(uri))[:500]
     return f"{type(error).__name__}: {text}"
 
 
