@@ -35,7 +35,7 @@ BUSY_LIMIT_S = 5.0
 """A run that settles who is champion is waited for, another change by hand is not."""
 
 
-@task(name="load current data", cache_policy=NO_CACHE)
+@task(name="load current data", cache_policy=NO_CACHE, persist_result=False)
 def current_data(registry: Registry, settings: Settings, horizon: Horizon, given: bool) -> MarketBundle:
     """The data that a version is tried on: those given, else those of the pair's latest recorded run."""
     pair = Pair.parse(settings.pair)
@@ -44,7 +44,7 @@ def current_data(registry: Registry, settings: Settings, horizon: Horizon, given
     return bundle
 
 
-@task(name="plan", cache_policy=NO_CACHE)
+@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
 def planned(find: Callable[[], Plan]) -> Plan:
     """The version to come, found and tried; nothing changes."""
     plan = find()
@@ -52,7 +52,7 @@ def planned(find: Callable[[], Plan]) -> Plan:
     return plan
 
 
-@task(name="carry out", cache_policy=NO_CACHE)
+@task(name="carry out", cache_policy=NO_CACHE, persist_result=False)
 def carried_out(succession: Succession, plan: Plan, reason: str, settings: Settings) -> Document:
     """The change itself: copy of the database, audit run, the champion's alias. Never tried a second time."""
     tracker = tracker_from_settings(
@@ -103,6 +103,8 @@ def _change(
     name="rollback",
     description="Put an earlier model back in the champion's place and hold it there.",
     validate_parameters=True,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
 def rollback(
     horizon: str,
@@ -141,6 +143,8 @@ def rollback(
     name="promote",
     description="Put the challenger or a named version in the champion's place, or take its pin away.",
     validate_parameters=True,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
 def promote(
     horizon: str,
