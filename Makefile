@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow check format bench bench-panel bench-peers size docs deploy clean
+.PHONY: help install runtime forecast test test-slow check audit format bench bench-panel bench-peers size docs deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -50,6 +50,9 @@ check: $(DEV)  ## format, lint, types, import contracts, doctests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest -q src
+
+audit: $(DEV)  ## known vulnerabilities and licences of what is installed; asks the package index
+	$(VENV)/bin/python .ci/audit.py
 
 format: $(DEV)  ## format the code and mend what the linter can
 	$(VENV)/bin/ruff format .

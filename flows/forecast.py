@@ -67,6 +67,7 @@ def _source_was_unavailable(_task: object, _run: object, state: State[Any]) -> b
     retry_delay_seconds=[2, 10, 30],
     retry_condition_fn=_source_was_unavailable,
     cache_policy=NO_CACHE,
+    persist_result=False,
 )
 def load(settings: Settings, as_of: date | None) -> MarketBundle:
     """The data bundle; tried again only when the source could not be reached."""
@@ -81,7 +82,7 @@ def load(settings: Settings, as_of: date | None) -> MarketBundle:
     return bundle
 
 
-@task(name="forecast", cache_policy=NO_CACHE)
+@task(name="forecast", cache_policy=NO_CACHE, persist_result=False)
 def compute(
     engine: Engine, bundle: MarketBundle, horizon: Horizon, candidacy: Candidacy | None, settings: Settings
 ) -> Choice:
@@ -95,7 +96,7 @@ def compute(
     return choice
 
 
-@task(name="publish", cache_policy=NO_CACHE)
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(
     choice: Choice,
     recipe: str,
@@ -280,6 +281,8 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
         description=f"Forecast of one currency pair {horizon.days} calendar days ahead, tracked and reported.",
         validate_parameters=True,
         timeout_seconds=TIME_LIMIT_S,
+        persist_result=False,
+        result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
     )
     def forecast(
         pair: str | None = None,

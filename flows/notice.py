@@ -55,6 +55,8 @@ def _addresses(name: str) -> list[str]:
     name="alert",
     description="Tell people that something happened.",
     validate_parameters=True,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
 def alert(title: str, text: str, kind: Kind = "failure") -> Document:
     """Send a message to every target.

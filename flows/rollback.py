@@ -41,7 +41,7 @@ BUSY_LIMIT_S = 5.0
 """How long a run that settles who is champion is waited for."""
 
 
-@task(name="load current data", cache_policy=NO_CACHE)
+@task(name="load current data", cache_policy=NO_CACHE, persist_result=False)
 def current_data(
     registry: Registry, settings: Settings, horizon: Horizon, rate: str | None, given: bool
 ) -> MarketBundle:
@@ -52,7 +52,7 @@ def current_data(
     return bundle
 
 
-@task(name="plan", cache_policy=NO_CACHE)
+@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
 def planned(find: Callable[[], Plan]) -> Plan:
     """The version to come, found and tried; nothing changes."""
     plan = find()
@@ -60,7 +60,7 @@ def planned(find: Callable[[], Plan]) -> Plan:
     return plan
 
 
-@task(name="carry out", cache_policy=NO_CACHE)
+@task(name="carry out", cache_policy=NO_CACHE, persist_result=False)
 def carried_out(succession: Succession, plan: Plan, reason: str, settings: Settings) -> Document:
     """The change itself: copy of the database, audit run, the champion's alias. Never tried a second time."""
     tracker = tracker_from_settings(
@@ -143,6 +143,8 @@ def _held(horizon: str, pair: str | None) -> str | None:
     name="rollback",
     description="Put an earlier model back in the champion's place and hold it there.",
     validate_parameters=True,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
 def rollback(
     horizon: str,
@@ -189,6 +191,8 @@ def rollback(
     name="promote",
     description="Put the challenger or a named version in the champion's place, or take its pin away.",
     validate_parameters=True,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
 def promote(
     horizon: str,

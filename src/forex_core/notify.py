@@ -188,9 +188,13 @@ class Target:
     @property
     def _secrets(self) -> frozenset[str]:
         """Every part of the address but those in plain sight: services keep their keys in any of them."""
-        parts = urlsplit(self.url)
-        found = {self.url, parts.username, parts.password, parts.query, *re.split(r"[/,@:]", parts.netloc)}
-        found |= {*re.split(r"[/,]", parts.path), *(value for _, value in parse_qsl(parts.query))}
+        try:
+            parts = urlsplit(self.url)
+            found = {self.url, parts.username, parts.password, parts.query}
+            found |= {*re.split(r"[/,@:]", parts.netloc), *re.split(r"[/,]", parts.path)}
+            found |= {value for _, value in parse_qsl(parts.query)}
+        except ValueError:  # Apprise is less particular
+            found = {self.url, *re.split(r"[^\w.%-]+", self.url)}
         return spellings(part for part in found if part) - set(self._plain) - {"yes", "no"}
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 MASK = "***"
 _PASSWORDS = ("password", "passwd", "pass", "pwd", "token", "secret", "key", "auth")
+_BEFORE_HOST = re.compile(r"(^[^:/]+://[^:/]*:)([^@]+)(?=@)")
+"""What stands there may hold brackets and slashes, which no parser of addresses takes."""
+_IN_QUERY = re.compile(rf"(?i)([?&][^=&]*(?:{'|'.join(_PASSWORDS)})=)[^&#]*")
 
 
 def passwords_in(address: str) -> frozenset[str]:
@@ -17,19 +21,24 @@ def passwords_in(address: str) -> frozenset[str]:
     """
     if "://" not in address:
         return frozenset()
-    try:
-        parts = urlsplit(address)
-        found = {parts.password or ""}
-    except ValueError:  # no address after all
-        return frozenset()
-    found |= {value for name, value in parse_qsl(parts.query) if name.lower().endswith(_PASSWORDS)}
-    return spellings(found)
+    before_host, query = _BEFORE_HOST.match(address), address.partition("#")[0].partition("?")[2]
+    found = {value for name, value in parse_qsl(query) if name.lower().endswith(_PASSWORDS)}
+    return spellings(found | ({before_host[2]} if before_host else set()))
+
+
+def without_password(address: str) -> str:
+    """
+    >>> without_password("postgresql://me:secret@db/runs?sslpassword=other")
+    'postgresql://me:***@db/runs?sslpassword=***'
+    """
+    return _IN_QUERY.sub(rf"\1{MASK}", _BEFORE_HOST.sub(rf"\1{MASK}", address))
 
 
 def spellings(secrets: Iterable[str]) -> frozenset[str]:
     """Secrets as they are, and as an address may write them."""
-    ways = (unquote, quote, quote_plus, lambda text: quote(text, safe=""))
-    return frozenset({way(text) for text in secrets for way in ways} | set(secrets)) - {""}
+    meant = {unquote(text) for text in secrets} | set(secrets)
+    ways = (quote, quote_plus, lambda text: quote(text, safe=""))
+    return frozenset(meant | {way(unquote(text)) for text in meant for way in ways}) - {""}
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

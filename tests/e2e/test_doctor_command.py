@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,22 @@ def test_settings_that_cannot_be_read_are_said_and_nothing_else_is_tried(
     assert found["settings"]["state"] == "failed"
     assert "did you mean FOREX_DATA_DIR?" in found["settings"]["found"]
     assert {check["state"] for name, check in found.items() if name != "settings"} == {"skipped"}
+
+
+@pytest.mark.slow
+def test_servers_that_never_answer_do_not_keep_it(forex: Forex) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = forex("doctor", "--json", FOREX_TRACKING_URI=address, PREFECT_API_URL=f"{address}/api")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    found = {check["name"]: check for check in document["checks"]}
+    assert {name for name, check in found.items() if check["state"] == "failed"} == {
+        "tracking store",
+        "Prefect",
+    }
+    assert found["run files"]["state"] == "skipped"
+    assert all(check["seconds"] <= LIMIT_S + 1 for check in document["checks"])
 
 
 @pytest.mark.timeout(280)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import io
@@ -282,7 +283,13 @@ def test_the_model_of_every_run_is_logged_with_signature_and_example(story: Depl
 # ---- the files ---------------------------------------------------------------------------------------------
 
 SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle", ".sav", ".pt", ".pth", ".ckpt", ".model"}
-UNPACK: list[Callable[[bytes], bytes]] = [gzip.decompress, zlib.decompress, bz2.decompress, lzma.decompress]
+UNPACK: list[Callable[[bytes], bytes]] = [
+    gzip.decompress,
+    zlib.decompress,
+    bz2.decompress,
+    lzma.decompress,
+    lambda content: base64.b64decode(b"".join(content.split()), validate=True),
+]
 
 
 def is_pickle(content: bytes) -> bool:
@@ -338,6 +345,7 @@ PLANTED: dict[str, Callable[[], bytes]] = {
     "zlib, as joblib packs": lambda: zlib.compress(pickle.dumps(VALUE)),
     "bz2": lambda: bz2.compress(pickle.dumps(VALUE)),
     "xz": lambda: lzma.compress(pickle.dumps(VALUE)),
+    "base64, as Prefect packs": lambda: base64.encodebytes(pickle.dumps(VALUE)),
     "zip, as torch packs": lambda: _zipped(pickle.dumps(VALUE)),
 }
 

@@ -363,6 +363,15 @@ def test_without_targets_nothing_happens() -> None:
     assert notifier().send(MESSAGE) == Sent(())
 
 
+@pytest.mark.parametrize("host", ["[::1", "127.0.0.1", "127.0.0.1:99999", "nowhere.invalid"])
+def test_an_address_that_is_odd_is_a_refusal_like_any_other(host: str) -> None:
+    delivery = only(notifier(f"json://desk:{IN_URL}@{host}/{TOKEN}?key={TOKEN}").send(MESSAGE))
+    assert not delivery.delivered
+    assert "no answer within" not in str(delivery.reason)
+    assert TOKEN not in repr(delivery)
+    assert PASSWORD not in repr(delivery)
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

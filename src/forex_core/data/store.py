@@ -40,6 +40,7 @@ from forex_core.data.prints import (
     wanted,
 )
 from forex_core.errors import ConfigError, ForexError, SourceError, SourceUnavailable
+from forex_core.secrecy import passwords_in, redacted, without_password
 from forex_core.strangers import title_key
 from forex_core.types import Array, Event, Headline, Mask
 
@@ -156,7 +157,7 @@ class ObservationStore:
         """
         self._url = _address(url)
         # Without its password.
-        self.address = self._url.render_as_string(hide_password=True).replace("+psycopg", "", 1)
+        self.address = without_password(self._url.render_as_string()).replace("+psycopg", "", 1)
         self._path: Path | None = None
         if self._url.get_backend_name() == tables.SQLITE:
             self._path = Path(str(self._url.database)).absolute()
@@ -572,8 +573,7 @@ class ObservationStore:
     def _told_of(self, error: BaseException) -> ForexError:
         cause = getattr(error, "orig", None) or error
         reason = " ".join(str(cause).split())[:300]
-        if self._url.password:
-            reason = reason.replace(str(self._url.password), "***")
+        reason = redacted(reason, passwords_in(self._url.render_as_string(hide_password=False)))
         store = f"the store {self.address}"
         kind = str(getattr(cause, "sqlite_errorname", ""))
         state = str(getattr(cause, "sqlstate", None) or "")

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,6 +129,15 @@ def summary(found: Sequence[Checked]) -> dict[str, int]:
     return {state: counts[state] for state in STATES}
 
 
+def _late(check: Check, found: Mapping[str, Checked], limit_s: float) -> Finding:
+    """Of a check that has not answered, or that waits for one that has not."""
+    silent = [need for need in check.needs if need not in found]
+    if silent:
+        return Finding("skipped", f"'{silent[0]}' has not answered")
+    todo = "see what it waits for: a server that does not answer, a locked database, a slow disk"
+    return Finding("failed", f"no answer within {limit_s:g} s", todo)
+
+
 @dataclass
 class _Examination:
     """Checks under way, each in a thread of its own: one that waits for a dead server keeps no other from answering."""
@@ -147,13 +156,11 @@ class _Examination:
     def results(self, limit_s: float) -> list[Checked]:
         for event in self._ended.values():
             event.wait(max(self.until - time.monotonic(), 0))
-        late = Finding(
-            "failed",
-            f"no answer within {limit_s:g} s",
-            "see what it waits for: a server that does not answer, a locked database, a slow disk",
-        )
-        waited = time.monotonic() - self._began
-        return [self.found.get(check.name) or Checked(check.name, late, waited) for check in self.checks]
+        found, waited = dict(self.found), time.monotonic() - self._began
+        return [
+            found.get(check.name) or Checked(check.name, _late(check, found, limit_s), waited)
+            for check in self.checks
+        ]
 
     def _make(self, check: Check) -> None:
         for need in check.needs:

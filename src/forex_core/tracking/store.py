@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, unquote_plus, urlparse
+from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
 from loguru import logger
 
 from forex_core.errors import TrackingError, TrackingUnavailable
+from forex_core.secrecy import passwords_in, redacted
+from forex_core.secrecy import without_password as without_password  # used with the addresses of stores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,10 +56,6 @@ _ENVIRONMENT = {
     "AWS_MAX_ATTEMPTS": "2",
 }
 """What MLflow and its S3 client read, where the user has not chosen: nothing is reported home or drawn."""
-
-
-_PASSWORD = re.compile(r"(^[^:/]+://[^:/]*:)[^@]+(?=@)|([?&](?:ssl)?password=)[^&#]+")
-"""Those of an address, before its host as SQLAlchemy takes it apart and among its options, with what leads to them."""
 
 
 @dataclass(frozen=True)
@@ -254,14 +252,6 @@ def normalised(uri: str) -> str:
     return str(url.render_as_string(hide_password=False))
 
 
-def without_password(uri: str) -> str:
-    """
-    >>> without_password("postgresql://me:secret@db/runs"), without_password("postgresql:///runs?password=secret")
-    ('postgresql://me:***@db/runs', 'postgresql:///runs?password=***')
-    """
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", uri)
-
-
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
     """Third-party errors of the store as `TrackingUnavailable` or `TrackingError`, with its address.
@@ -284,12 +274,8 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def told(error: BaseException, uri: str = "") -> str:
-    """An error on one line, without the address's password."""
-    text = " ".join(str(error).split())[:500]
-    for found in _PASSWORD.finditer(uri):
-        secret = found[0].removeprefix(found[1] or found[2])
-        for spelling in (secret, unquote(secret), unquote_plus(secret)):
-            text = text.replace(spelling, "***")
+    """An error on one line, without the address's passwords."""
+    text = redacted(" ".join(str(error).split()), passwords_in(uri))[:500]
     return f"{type(error).__name__}: {text}"
 
 

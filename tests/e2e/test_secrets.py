@@ -1,0 +1,263 @@
+"""Secrets are told to nobody: they are planted wherever one may stand, and looked for wherever anything is written.
+
+Each secret has a form of its own, so that a find says which it is. Looked at are standard output and error of commands
+that succeed and that fail, every file below the data folder (compressed ones unpacked), the tracking database on
+PostgreSQL, the objects in S3, and the database of Prefect's temporary server.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pandas as pd
+import pyarrow.parquet
+import pytest
+
+from forex_core.config import EngineConfig
+from forex_core.testing import synthetic_table
+from forex_core.tracking import copy_database
+
+if TYPE_CHECKING:
+    from tests.conftest import S3Bucket, Webhook
+
+Forex = Callable[..., "subprocess.CompletedProcess[str]"]
+LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=60, warmup_origins=8)
+
+
+class Secrets:
+    """Made once each, by name; `found_in` says which of them a text holds, in any of the ways to write it."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        return self._made.setdefault(name, f"pl@nted/{name}-{os.urandom(6).hex()}")
+
+    def url(self, name: str) -> str:
+        return quote(self(name), safe="")
+
+    def found_in(self, content: bytes) -> set[str]:
+        ways = {
+            name: {secret, quote(secret), quote(secret, safe=""), secret.partition("/")[2]}
+            for name, secret in self._made.items()
+        }
+        return {name for name, forms in ways.items() if any(form.encode() in content for form in forms)}
+
+
+@pytest.fixture
+def secret() -> Secrets:
+    return Secrets()
+
+
+@pytest.fixture
+def gone() -> str:
+    """Where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def written(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file below a folder, and what is packed in it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            yield str(path), content
+            if path.suffix == ".parquet":
+                table = pyarrow.parquet.read_table(path)
+                yield (
+                    f"{path} (unpacked)",
+                    str(table.schema.metadata).encode() + table.to_pandas().to_csv().encode(),
+                )
+            for unpack in (gzip.decompress, zlib.decompress):
+                try:
+                    yield f"{path} (unpacked)", unpack(content)
+                except (OSError, EOFError, zlib.error):
+                    continue
+            if content.startswith(b"SQLite format 3"):
+                with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+                    yield f"{path} (rows)", "\n".join(connection.iterdump()).encode()
+
+
+def told_in(secret: Secrets, places: Iterator[tuple[str, bytes]]) -> dict[str, set[str]]:
+    return {place: found for place, content in places if (found := secret.found_in(content))}
+
+
+def said(done: subprocess.CompletedProcess[str]) -> Iterator[tuple[str, bytes]]:
+    yield f"{done.args} stdout", done.stdout.encode()
+    yield f"{done.args} stderr", done.stderr.encode()
+
+
+def keys_of_sources(secret: Secrets, gone: str) -> dict[str, str]:
+    """Settings of every source that takes a key, of which none answers."""
+    sources = ("yahoo", "fred", "mindicador", "ecb", "calendar", "news", "bcch")
+    return {
+        "FOREX_DATA__FRED_API_KEY": secret("fred"),
+        "FOREX_DATA__NEWS_API_KEY": secret("news"),
+        "FOREX_DATA__BCCH_USER": secret("bcch-user"),
+        "FOREX_DATA__BCCH_PASSWORD": secret("bcch-password"),
+        "FOREX_DATA__ADDRESSES": json.dumps(dict.fromkeys(sources, f"http://{gone}")),
+        "FOREX_DATA__DRIVERS": '["chile_tpm", "fed_rate"]',
+        "FOREX_DATA__NEWS_FEEDS": "[]",
+        "FOREX_DATA__TIMEOUT_S": "2",
+    }
+
+
+def test_the_search_finds_what_is_planted(secret: Secrets, tmp_path: Path) -> None:
+    """In a log, in a database, in a snapshot, packed, and as an address writes it."""
+    word = secret("any")
+    (tmp_path / "log").write_text(f"GET /x?key={word}")
+    (tmp_path / "quoted").write_text(f"https://me:{secret.url('any')}@host")
+    (tmp_path / "packed").write_bytes(gzip.compress(word.encode()))
+    pd.DataFrame({"a": [word]}).to_parquet(tmp_path / "snapshot.parquet")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE tags (value)")
+        connection.execute("INSERT INTO tags VALUES (?)", (word,))
+    found = {Path(place.partition(" ")[0]).name for place in told_in(secret, written(tmp_path))}
+    assert found == {"log", "quoted", "packed", "snapshot.parquet", "a.db"}
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    path = tmp_path / "market.csv"
+    synthetic_table(900, start="2021-01-18").to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_deployment_with_a_secret_in_every_place_tells_none(
+    forex: Forex,
+    secret: Secrets,
+    gone: str,
+    market: Path,
+    postgres_store: str,
+    s3_bucket: S3Bucket,
+    webhook: Webhook,
+    tmp_path: Path,
+) -> None:
+    """PostgreSQL and S3 with passwords, targets, keys; secrets in the environment, in .env and in forex.toml."""
+    database = postgres_store.replace("forex@", f"forex:{secret.url('database')}@")
+    targets = [
+        f"json://me:{secret.url('hook')}@127.0.0.1:{webhook.port}/{secret.url('path')}",
+        f"mailto://me:{secret.url('mail')}@{gone}?to=a@example.com&from=b@example.com&smtp=127.0.0.1",
+    ]
+    (tmp_path / ".env").write_text(f"FOREX_NOTIFY__URLS='{json.dumps(targets)}'\n")
+    (tmp_path / "forex.toml").write_text(
+        f'[tracking.mlflow]\ns3_secret_access_key = "{secret("toml")}"\n[notify]\nattempts = 1\ntimeout_s = 2\n'
+    )
+    own = {
+        "FOREX_ENGINE": LIGHT.model_dump_json(),
+        "FOREX_PAIR": "USDCLP",
+        "FOREX_TRACKING_URI": database,
+        "FOREX_ARTIFACT_URI": f"s3://{s3_bucket.name}/runs",
+        "MLFLOW_S3_ENDPOINT_URL": s3_bucket.settings["MLFLOW_S3_ENDPOINT_URL"],
+        "MLFLOW_S3_ACCESS_KEY_ID": "me",
+        "MLFLOW_S3_SECRET_ACCESS_KEY": secret("s3"),
+        **keys_of_sources(secret, gone),
+    }
+    forecast = ("forecast", "7d", "--source", "csv", "--path", market, "--verbose")
+    lost = {**own, "FOREX_TRACKING_URI": f"postgresql://forex:{secret.url('database')}@{gone}/runs"}
+    done = [
+        forex(*forecast, **own),
+        forex(*forecast, **lost),
+        forex("runs", "list", "7d", "--json", **own),
+        forex("runs", "show", "0000", "--json", **own),
+        forex("models", "list", **own),
+        forex("tracking", "sweep", **own),
+        forex("doctor", "--json", "--verbose", **own),
+        forex("notify", "test", "--json", "--verbose", **own),
+        forex("data", "fetch", "--verbose", "--json", **own),
+    ]
+    assert [one.returncode for one in done] == [0, 1, 0, 2, 0, 0, 1, 1, 1], [one.stderr for one in done]
+    assert webhook.received, "the secrets are used"
+
+    for one in done:
+        assert told_in(secret, said(one)) == {}
+    assert told_in(secret, written(tmp_path / "data")) == {}
+    prefect = [path for path in (tmp_path / "data" / "prefect").rglob("*.db") if path.stat().st_size]
+    assert prefect, "the temporary server's database is looked at"
+    copy_database(postgres_store, tmp_path / "rows" / "runs.db")
+    assert told_in(secret, written(tmp_path / "rows")) == {}
+    objects = s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name)["Contents"]
+    assert len(objects) > 10
+    kept = (s3_bucket.client.get_object(Bucket=s3_bucket.name, Key=one["Key"]) for one in objects)
+    assert told_in(secret, (("s3", one["Body"].read()) for one in kept)) == {}
+
+
+COMMANDS = (
+    ("doctor", "--verbose"),
+    ("runs", "list", "7d"),
+    ("models", "history"),
+    ("tracking", "replay", "--verbose"),
+    ("tracking", "sweep", "--verbose"),
+    ("tracking", "relocate", "--from", "/old", "--to", "/new"),
+    ("data", "status"),
+    ("data", "sources"),
+    ("data", "show", "usdclp_close"),
+    ("notify", "test", "--verbose"),
+    ("ui",),
+)
+
+
+def unusable(secret: Secrets, gone: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Settings that hold a secret and cannot be used."""
+    word, coded = secret("word"), secret.url("word")
+    yield "store", {"FOREX_DATA__STORE_URL": f"postgresql://me:{coded}@{gone}/data"}
+    yield "store of no kind", {"FOREX_DATA__STORE_URL": f"oracle://me:{coded}@{gone}/data"}
+    yield "store, in the query", {"FOREX_DATA__STORE_URL": f"postgresql://{gone}/d?user=me&password={coded}"}
+    yield "tracking", {"FOREX_TRACKING_URI": f"postgresql://me:{coded}@{gone}/runs"}
+    yield (
+        "tracking, in the query",
+        {"FOREX_TRACKING_URI": f"postgresql://{gone}/runs?user=me&password={coded}"},
+    )
+    yield "server", {"FOREX_TRACKING_URI": f"http://me:{coded}@{gone}"}
+    yield "server of no kind", {"FOREX_TRACKING_URI": f"ftp://me:{coded}@{gone}"}
+    yield "targets", {"FOREX_NOTIFY__URLS": f"jsons://me:{coded}@{gone}/{coded}"}
+    yield "targets of no kind", {"FOREX_NOTIFY__URLS": f"nonsense://me:{coded}@{gone}"}
+    yield "targets, no list", {"FOREX_NOTIFY__URLS": f'["jsons://me:{coded}@{gone}"'}
+    yield "a table that is none", {"FOREX_NOTIFY": json.dumps(word)}
+    yield "a key that is none", {"FOREX_DATA": json.dumps({"fred_api_key": [word]})}
+    yield "a misspelt key", {"FOREX_DATA": json.dumps({"fred_api_kye": word})}
+
+
+@pytest.mark.parametrize("case", [name for name, _ in unusable(Secrets(), "x")])
+def test_what_cannot_be_used_is_not_shown(
+    case: str, entry: Forex, secret: Secrets, gone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in dict(unusable(secret, gone))[case].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+    monkeypatch.setenv("FOREX_PAIR", "USDCLP")
+    failed = []
+    for command in COMMANDS:
+        done = entry(*command)
+        assert told_in(secret, said(done)) == {}, command
+        failed.append(done.returncode)
+    assert any(failed)
+    assert told_in(secret, written(tmp_path / "data")) == {}
+
+
+def test_a_flow_that_cannot_read_its_settings_tells_prefect_no_secret(
+    prefect_server: None, secret: Secrets, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Prefect logs the trace of an error, and those that it came from."""
+    from flows.forecast import forecast_7d
+    from forex_core.errors import ConfigError
+
+    monkeypatch.setenv("FOREX_DATA", json.dumps({"fred_api_key": [secret("flow")]}))
+    with pytest.raises(ConfigError):
+        forecast_7d()
+    out = capfd.readouterr()
+    assert "fred_api_key" in out.err + out.out
+    assert secret.found_in((out.err + out.out).encode()) == set()

@@ -1,0 +1,106 @@
+"""No pickle is read by a run, its models and its caches, nor kept as a result of Prefect's.
+
+The files of a story of runs are looked at in test_champion_flow.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from forex_core.config import EngineConfig
+from forex_core.errors import ForexError
+from tests.flows.test_champion_flow import pickles
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(280)]
+
+MEMBERS = ("random_walk", "arima_garch", "drivers", "gradient_boosting", "chronos")
+
+READING = """
+import json, pickle, sys
+found = []
+# CPython says which class or function an unpickler is about to load, in C and in Python.
+sys.addaudithook(lambda event, arguments: found.append(str(arguments)) if event == "pickle.find_class" else None)
+pickle.loads(pickle.dumps(print))
+assert len(found) == 1, "the hook hears"
+found.clear()
+
+from pathlib import Path
+from flows.forecast import forecast_7d
+from forex_core.config import load_settings
+from forex_core.tracking import registry_from_settings
+from forex_core.tracking.replay import replay
+
+asked = {"pair": "USDCLP", "source": "csv", "paths": [Path(sys.argv[1])]}
+first = forecast_7d(**asked)
+again = forecast_7d(**asked, force=True)  # with what the first has kept
+import mlflow
+settings = load_settings()
+mlflow.set_tracking_uri(settings.mlflow_uri)
+mlflow.pyfunc.load_model("models:/usdclp-7d@champion")
+print(json.dumps({"found": found, "left_out": first["failures"], "runs": [first["run_id"], again["run_id"]]}))
+"""
+
+
+def test_nothing_is_unpickled(market: Path, sqlite_store: str, tiny_chronos: Callable[..., Path]) -> None:
+    """Of the models, the caches, the charts, the tracking store and Prefect, Chronos' weights among them."""
+    config = EngineConfig(members=MEMBERS, grid_origins=60, warmup_origins=8)
+    chronos = {"model": str(tiny_chronos("2")), "context": 128}
+    own = {"FOREX_ENGINE": config.model_dump_json(), "FOREX_CHRONOS": json.dumps(chronos)}
+    done = subprocess.run(
+        [sys.executable, "-c", READING, str(market)],
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=260,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert len(set(said["runs"])) == 2
+    assert said["left_out"] == {}
+    assert said["found"] == []
+
+
+@pytest.mark.usefixtures("light", "kept_pictures")
+def test_prefect_keeps_no_result_and_errors_without_a_pickle(market: Path, tmp_path: Path) -> None:
+    """Even where it is told to keep results. The error of a flow that fails it keeps whatever it is told."""
+    from prefect import flow
+    from prefect.settings import (
+        PREFECT_LOCAL_STORAGE_PATH,
+        PREFECT_RESULTS_PERSIST_BY_DEFAULT,
+        temporary_settings,
+    )
+
+    from flows.forecast import forecast_7d
+    from flows.notice import alert
+    from flows.rollback import promote, rollback
+
+    def kept() -> list[Path]:
+        return [path for path in storage.rglob("*") if path.is_file()]
+
+    def fails() -> None:
+        raise ValueError("by the test")
+
+    storage = tmp_path / "results"
+    settings = {PREFECT_RESULTS_PERSIST_BY_DEFAULT: True, PREFECT_LOCAL_STORAGE_PATH: str(storage)}
+    with temporary_settings(settings):
+        forecast_7d(pair="USDCLP", source="csv", paths=[market])
+        alert(title="a test", text="text")
+        assert kept() == []
+        for failing in (promote, rollback, forecast_7d):
+            horizon = {} if failing is forecast_7d else {"horizon": "7d"}
+            with pytest.raises(ForexError):
+                failing(pair="USDCLP", source="csv", paths=[tmp_path / "nowhere.csv"], **horizon)
+        assert len(kept()) == 3
+        assert pickles(tmp_path) == set()
+        flow(lambda: {"kept": 1}, name="kept")()
+        with pytest.raises(ValueError, match="by the test"):
+            flow(fails, name="fails")()
+    assert len(pickles(storage)) == 2, "the results of flows that do not say how"
