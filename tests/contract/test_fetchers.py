@@ -727,8 +727,7 @@ class TestEcb:
         assert server.sent == Path(CURRENCY_FILE).stat().st_size
 
     def test_a_currency_that_is_not_quoted(self, server: Server, tmp_path: Path) -> None:
-        server.play(good(ecb(ROWS)))
-        with pytest.raises(SourceError, match="found no CLP"):
+        with pytest.raises(SourceError, match="ecb does not give usdclp_reference"):
             self.fetch(server, tmp_path, "usdclp_reference", FROM, TO)
         server.play(good(ecb(ROWS, without="SEK")))
         with pytest.raises(SourceError, match="found no SEK, expected all currencies of usdmxn_dollar_index"):
