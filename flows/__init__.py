@@ -6,15 +6,18 @@ import atexit
 import os
 from pathlib import Path
 
-from flows.server import TemporaryServer
+from dotenv import dotenv_values
+
+from flows.server import NamedServer, TemporaryServer
 
 
-def prepare_manual_run(data_root: Path, *, verbose: bool) -> TemporaryServer | None:
+def prepare_manual_run(data_root: Path, *, verbose: bool) -> TemporaryServer | NamedServer:
     """Set up Prefect for a run by hand, before it is imported. What the user has set stays as it is.
 
     Without a choice of the user's, a server is started for the run, whose files go below `data_root` and which ends
     when this process ends; it is returned while it is still getting ready.
     """
+    chosen = {*os.environ, *dotenv_values(".env")}  # Prefect reads both
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -24,10 +27,9 @@ def prepare_manual_run(data_root: Path, *, verbose: bool) -> TemporaryServer | N
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
     }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    if {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & set(os.environ):
-        return None
+    os.environ |= {name: value for name, value in defaults.items() if name not in chosen}
+    if {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & chosen:
+        return NamedServer()
     home = data_root / "prefect"
     home.mkdir(parents=True, exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home)

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,10 +18,11 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.events.schemas.automations import Automation, AutomationCore
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
+from flows.server import NamedServer
 from forex_core.config import Settings, load_settings
 from forex_core.errors import ConfigError, ForexError
 
@@ -46,29 +46,12 @@ def deploy(settings: Settings) -> None:
         raise ConfigError(
             "no Prefect server is named to deploy to; set PREFECT_API_URL, such as http://127.0.0.1:4200/api"
         )
+    NamedServer().wait()
     with get_client(sync_client=True) as client:
-        _greet(client, str(url))
         pool = _pool(client)
         _deployments()
         changed = _automations(client, settings)
     print(f"Deployed to {url}: pool '{pool}', limit {RUNS_AT_ONCE}; {changed}")  # noqa: T201
-
-
-def _greet(client: SyncPrefectClient, url: str) -> None:
-    if (away := client.api_healthcheck()) is not None:
-        raise ForexError(
-            f"no Prefect server answers at {url} ({away}); start it (systemctl start forex-server), or name another in "
-            "PREFECT_API_URL"
-        ) from away
-    try:
-        client.read_work_pools(limit=1)
-    except PrefectHTTPStatusError as error:
-        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
-            raise
-        raise ConfigError(
-            f"the Prefect server at {url} lets nobody in without its password; set PREFECT_API_AUTH_STRING to what its "
-            "PREFECT_SERVER_API_AUTH_STRING is"
-        ) from error
 
 
 def _pool(client: SyncPrefectClient) -> str:

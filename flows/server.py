@@ -1,8 +1,9 @@
-"""Prefect's own server for one run by hand, in a process of its own that ends with ours.
+"""The Prefect server of a run by hand: the one that the user has named, or else one for this run.
 
-Prefect would start one itself, but only once it is asked for the first time, and it imports the whole server into
-the process that asks: seconds and 100 MB for nothing. Started here, at the beginning of a command, the server gets
-ready while the command imports what it needs. Run as a script, this file is that process.
+That is a process of its own, which ends with ours. Prefect would start one itself, but only once it is asked for the
+first time, and it imports the whole server into the process that asks: seconds and 100 MB for nothing. Started here,
+at the beginning of a command, the server gets ready while the command imports what it needs. Run as a script, this
+file is that process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from forex_core.errors import ForexError
+from forex_core.errors import ConfigError, ForexError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -112,6 +113,40 @@ class TemporaryServer:
         said = [line.strip() for line in self._errors.read().decode(errors="replace").split("\n")]
         named = [line for line in said if re.match(r"[\w.]+(Error|Exception)\b", line)]
         return next((line for line in reversed(named or said) if line), "it said nothing")
+
+
+class NamedServer:
+    """The Prefect server that the user has named, in the environment, in `.env` or in a profile."""
+
+    def wait(self) -> None:
+        """Make sure that it answers and lets us in; a profile that names none has Prefect start one of its own.
+
+        Raises:
+            ForexError: when it does not answer.
+            ConfigError: when it wants a password that is not ours.
+        """
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import PrefectHTTPStatusError
+        from prefect.settings import PREFECT_API_URL
+
+        url = PREFECT_API_URL.value()
+        if url is None:
+            return
+        with get_client(sync_client=True) as client:
+            if (away := client.api_healthcheck()) is not None:
+                raise ForexError(
+                    f"no Prefect server answers at {url} ({away}); start it (systemctl start forex-server), or name "
+                    "another in PREFECT_API_URL; without that name a run by hand starts its own"
+                ) from away
+            try:
+                client.read_work_pools(limit=1)
+            except PrefectHTTPStatusError as error:
+                if error.response.status_code != http.client.UNAUTHORIZED:
+                    raise
+                raise ConfigError(
+                    f"the Prefect server at {url} lets nobody in without its password; set PREFECT_API_AUTH_STRING to "
+                    "what its PREFECT_SERVER_API_AUTH_STRING is"
+                ) from error
 
 
 def _serve(descriptor: int) -> None:

@@ -67,7 +67,7 @@ def forecast(
     Prints the target dates with median and bands, every model's out-of-sample scores beside the random walk, the
     verdict, the run id and the path of the report.
     """
-    from flows import prepare_manual_run
+    from flows import NamedServer, prepare_manual_run
     from forex_core.report.folder import prepare_folder
 
     configure_logging(verbose)
@@ -101,14 +101,14 @@ def forecast(
 
         PROGRESS.set(progress)
         with ThreadPoolExecutor(1) as pool:
-            if server is None:
+            if isinstance(server, NamedServer):
                 # The numerical libraries, while the flow waits for the answers of the user's server.
                 pool.submit(prepare)
             else:
                 prepare()
                 with suppress(TrackingError):  # is met again in the flow, which is where it is reported
                     prepare_store(settings)
-                server.wait()
+            server.wait()
             document = FLOWS[ahead](
                 pair=settings.pair,
                 source=settings.source,

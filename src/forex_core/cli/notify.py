@@ -36,9 +36,7 @@ def send_test(as_json: JsonOption = False, verbose: VerboseOption = False) -> No
     if settings.notify.prefect_block:
         from flows import prepare_manual_run
 
-        server = prepare_manual_run(settings.root, verbose=verbose)
-        if server is not None:
-            server.wait()
+        prepare_manual_run(settings.root, verbose=verbose).wait()
 
         from flows.notice import notifier_of
 

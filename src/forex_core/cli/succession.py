@@ -182,8 +182,7 @@ def _run(
     prepare_folder(settings.root)
     server = prepare_manual_run(settings.root, verbose=verbose)
     with progress_bar(f"{settings.pair} {ahead}"):
-        if server is not None:
-            server.wait()
+        server.wait()
         document = flow(
             {
                 "horizon": str(ahead),

@@ -1,0 +1,606 @@
+"""Deployments on a real Prefect server and a real worker, started by the lines of the units with the sample's settings.
+
+Each on loopback ports of its own. What takes long is marked slow.
+"""
+
+from __future__ import annotations
+
+import configparser
+import io
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import psutil
+import pytest
+import requests
+import yaml
+from dotenv import dotenv_values
+
+from forex_core.config import EngineConfig
+from forex_core.testing import synthetic_table
+
+if TYPE_CHECKING:
+    from tests.conftest import Webhook
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "deployments"
+BIN = Path(sys.executable).parent
+PASSWORD = "hunter2"
+LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=60, warmup_origins=8)
+OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")})
+FAILING = LIGHT.model_copy(update={"members": ("random_walk", "chronos", "drivers"), "min_members": 3})
+"""The Chronos member has no weights here, so there are two, and the engine does not stand behind them."""
+
+HORIZONS = ("7d", "15d", "30d", "90d")
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+VPS_MEGABYTES = 1200
+
+
+class Host:
+    """One machine of a deployment: its services, and a client of its Prefect server."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder, self.data = folder, folder / "data"
+        self.data.mkdir(parents=True)
+        sample = (FILES / "env.sample").read_text(encoding="utf-8")
+        own = dotenv_values(stream=io.StringIO(self._here(sample).replace("CHANGE-ME", PASSWORD)))
+        self.ports = {"server": free_port(), "mlflow": free_port()}
+        self.api_url = f"http://127.0.0.1:{self.ports['server']}/api"
+        own |= {
+            "PREFECT_SERVER_API_PORT": str(self.ports["server"]),
+            "PREFECT_API_URL": self.api_url,
+            "MLFLOW_PORT": str(self.ports["mlflow"]),
+        }
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+        self.environment = kept | {n: str(v) for n, v in own.items()} | settings
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _here(self, text: str) -> str:
+        """What is said of the place of an installation, of the one that is tested."""
+        for place, here in (
+            ("/srv/forex/.venv/bin", BIN),
+            ("/srv/forex/data", self.data),
+            ("/srv/forex", ROOT),
+        ):
+            text = text.replace(place, str(here))
+        return text
+
+    def command(self, service: str) -> list[str]:
+        """The line with which a unit starts its service."""
+        unit = configparser.RawConfigParser(strict=False)
+        unit.read(FILES / "systemd" / f"forex-{service}.service", encoding="utf-8")
+        return shlex.split(self._here(unit["Service"]["ExecStart"]).replace("%l", "host"))
+
+    def start(self, service: str) -> None:
+        with (self.folder / f"{service}.log").open("ab") as log:
+            self._running[service] = subprocess.Popen(
+                self.command(service),
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        health = {"server": "/api/health", "mlflow": "/health"}.get(service)
+        if health:
+            url = f"http://127.0.0.1:{self.ports[service]}{health}"
+            wait_for(lambda: self._answers(service, url), 120, f"{service} to answer")
+
+    def _answers(self, service: str, url: str) -> bool:
+        assert self._running[service].poll() is None, self.log(service)
+        with suppress(requests.ConnectionError):
+            return requests.get(url, timeout=5).ok
+        return False
+
+    def log(self, service: str) -> str:
+        return (self.folder / f"{service}.log").read_text(errors="replace")
+
+    def processes(self, service: str) -> list[psutil.Process]:
+        main = psutil.Process(self._running[service].pid)
+        return [main, *main.children(recursive=True)]
+
+    def kill(self, *services: str) -> None:
+        """Everything that they have started with them, at once and without a word."""
+        for process in [each for service in services for each in self.processes(service)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for service in services:
+            self._running.pop(service).wait()
+
+    def stop(self, service: str) -> int:
+        """As systemd stops it."""
+        process = self._running.pop(service)
+        process.terminate()
+        return process.wait(60)
+
+    def close(self) -> None:
+        for service in list(self._running):
+            with suppress(psutil.NoSuchProcess):
+                self.kill(service)
+
+    def deploy(self, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flows.deploy"],
+            cwd=ROOT,
+            env=self.environment | settings,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BIN / "prefect"), *arguments],
+            cwd=ROOT,
+            env=self.environment | {"PREFECT_CLI_COLORS": "false", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        answer = requests.request(
+            method, f"{self.api_url}{path}", json=body, auth=("forex", PASSWORD), timeout=30
+        )
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def deployment(self, flow: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api("GET", f"/deployments/name/{flow}/forex")
+        return found
+
+    def run(
+        self,
+        flow: str,
+        parameters: dict[str, Any] | None = None,
+        engine: EngineConfig | None = None,
+        at: datetime | None = None,
+    ) -> str:
+        """Ask for a run, by hand; its id."""
+        body: dict[str, Any] = {"parameters": parameters or {}}
+        if engine:
+            body["job_variables"] = {"env": {"FOREX_ENGINE": engine.model_dump_json()}}
+        if at:
+            details = {"scheduled_time": at.isoformat()}
+            body["state"] = {"type": "SCHEDULED", "state_details": details}
+        return str(
+            self.api("POST", f"/deployments/{self.deployment(flow)['id']}/create_flow_run", body)["id"]
+        )
+
+    def state(self, run: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.api("GET", f"/flow_runs/{run}")["state"]
+        return state
+
+    def ended(self, run: str, limit_s: float = 200) -> dict[str, Any]:
+        """The last state of a run."""
+        wait_for(
+            lambda: self.state(run)["type"] in ENDED,
+            limit_s,
+            f"the run to end, {self.api('GET', f'/flow_runs/{run}')['name']}",
+            lambda: f"{self.state(run)}\n{self.log('worker')}",
+        )
+        return self.state(run)
+
+    def runs_of(self, flow: str, *types: str) -> list[dict[str, Any]]:
+        asked: dict[str, Any] = {
+            "deployments": {"id": {"any_": [self.deployment(flow)["id"]]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        if types:
+            asked["flow_runs"] = {"state": {"type": {"any_": list(types)}}}
+        found: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", asked)
+        return found
+
+    def tracked(self, horizon: str) -> list[Any]:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.data / 'mlflow' / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name(f"forecaster_{horizon}")
+        return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def wait_for(
+    holds: Callable[[], bool], limit_s: float, what: str, told: Callable[[], str] = lambda: ""
+) -> None:
+    until = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < until, f"waited {limit_s} s for {what}\n{told()}"
+        time.sleep(0.3)
+
+
+def market(folder: Path) -> Path:
+    """Prices up to yesterday."""
+    path, rows = folder / "market.csv", 900
+    first = pd.bdate_range(end=pd.Timestamp.now("UTC").date() - timedelta(days=1), periods=rows)[0]
+    synthetic_table(rows, start=str(first.date())).to_csv(path, index=False)
+    return path
+
+
+def on_a_machine(folder: Path, services: Sequence[str], **settings: str) -> Host:
+    """A host with the market of `market` and the light engine, deployed to where it has a server."""
+    own = {
+        "FOREX_PAIR": "USDCLP",
+        "FOREX_SOURCE": "csv",
+        "FOREX_PATHS": str(market(folder)),
+        "FOREX_ENGINE": LIGHT.model_dump_json(),
+    }
+    host = Host(folder, **own | settings)
+    try:
+        for service in services:
+            host.start(service)
+            if service == "server":
+                done = host.deploy()
+                assert done.returncode == 0, done.stderr
+    except BaseException:
+        host.close()
+        raise
+    return host
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """What the tests share: a server and a worker, everything deployed, schedules and all."""
+    made = on_a_machine(tmp_path_factory.mktemp("host"), ("server", "worker"))
+    yield made
+    made.close()
+
+
+class TestWithoutAServer:
+    @pytest.mark.parametrize("command", ["deploy", "forecast"])
+    def test_what_needs_it_says_so(self, command: str, tmp_path: Path) -> None:
+        """A name of nobody, in the environment or in `.env`, which Prefect reads as well."""
+        nobody = f"http://127.0.0.1:{free_port()}/api"
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+        kept |= {"PREFECT_HOME": str(tmp_path / "prefect"), "FOREX_DATA_DIR": str(tmp_path / "data")}
+        if command == "deploy":
+            line, kept = [sys.executable, "-m", "flows.deploy"], kept | {"PREFECT_API_URL": nobody}
+        else:
+            line = [str(BIN / "forex"), "forecast", "7d"]
+            (tmp_path / ".env").write_text(f"PREFECT_API_URL={nobody}\n")
+        done = subprocess.run(
+            line, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 1
+        (said,) = done.stderr.splitlines()
+        assert said.startswith(f"error: no Prefect server answers at {nobody} (")
+        assert "PREFECT_API_URL" in said
+        assert not (tmp_path / "data" / "mlflow").exists()
+
+    def test_there_is_no_deploying_to_nowhere(self, tmp_path: Path) -> None:
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.deploy"],
+            cwd=tmp_path,
+            env=kept | {"PREFECT_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "set PREFECT_API_URL" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class TestDeployed:
+    def test_it_listens_on_loopback_alone_and_lets_nobody_in_without_the_password(self, host: Host) -> None:
+        listening = {
+            connection.laddr.ip
+            for process in host.processes("server")
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        url = f"{host.api_url}/deployments/count"
+        assert requests.post(url, json={}, timeout=30).status_code == 401
+        assert requests.post(url, json={}, auth=("forex", "guess"), timeout=30).status_code == 401
+        assert host.api("POST", "/deployments/count", {}) == len(described())
+        assert requests.get(f"{host.api_url}/health", timeout=30).ok, "for a check from outside"
+        kept = host.environment | {"PREFECT_API_AUTH_STRING": "forex:guess"}
+        for line in ([sys.executable, "-m", "flows.deploy"], [str(BIN / "forex"), "forecast", "7d"]):
+            done = subprocess.run(line, env=kept, capture_output=True, text=True, check=False, timeout=120)
+            assert done.returncode == 2
+            assert "PREFECT_API_AUTH_STRING" in done.stderr
+
+    def test_a_schedule_makes_runs(self, host: Host) -> None:
+        """Within 70 s; with another SQLAlchemy the server looks well and schedules nothing."""
+        wait_for(
+            lambda: all(host.runs_of(f"forecast-{horizon}", "SCHEDULED") for horizon in HORIZONS),
+            70,
+            "scheduled runs of all four",
+            lambda: host.log("server"),
+        )
+        for run in host.runs_of("forecast-15d", "SCHEDULED"):
+            due = pd.Timestamp(run["expected_start_time"]).tz_convert("America/Santiago")
+            assert (due.strftime("%H:%M"), due.day_of_week in (0, 3)) == ("08:00", True)
+
+    def test_parameters_are_explained(self, host: Host) -> None:
+        for flow in {entry["flow"] for entry in described()}:
+            schema = host.deployment(flow)["parameter_openapi_schema"]
+            assert all(said.get("description") for said in schema["properties"].values()), flow
+
+    @pytest.mark.parametrize("horizon", HORIZONS)
+    def test_a_forecast_completes(self, host: Host, horizon: str) -> None:
+        done = host.prefect("deployment", "run", f"forecast-{horizon}/forex", "--watch")
+        assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
+        (run,) = host.tracked(horizon)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["environment"] == "production"
+        assert (
+            run.data.tags["prefect_flow_run_id"] == host.runs_of(f"forecast-{horizon}", "COMPLETED")[0]["id"]
+        )
+
+    def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
+        assert host.ended(host.run("forecast-7d"))["name"] == "Completed"
+        before = len(host.tracked("7d"))
+        assert host.ended(host.run("forecast-7d"))["name"] == "Completed"
+        assert len(host.tracked("7d")) == before
+        assert host.ended(host.run("forecast-7d", {"force": True}))["name"] == "Completed"
+        assert len(host.tracked("7d")) == before + 1
+
+    def test_a_late_run_is_skipped_and_one_by_hand_is_not(self, host: Host) -> None:
+        """As when the worker was away for days: runs that were due meanwhile are still handed out."""
+        host.ended(host.run("forecast-90d"))
+        before, now = len(host.tracked("90d")), datetime.now(UTC)
+        window = {"start_time": (now - timedelta(days=20)).isoformat(), "max_runs": 1}
+        window["end_time"] = (now - timedelta(days=8)).isoformat()
+        host.api("POST", f"/deployments/{host.deployment('forecast-90d')['id']}/schedule", window)
+        late = host.runs_of("forecast-90d")[0]
+        assert late["auto_scheduled"]
+        state = host.ended(late["id"])
+        assert (state["type"], state["name"]) == ("COMPLETED", "Skipped")
+        assert "USD/CLP" in state["message"] or "USDCLP" in state["message"]
+        assert len(host.tracked("90d")) == before
+        by_hand = host.run("forecast-90d", {"force": True}, at=now - timedelta(days=10))
+        assert host.ended(by_hand)["name"] == "Completed"
+        assert len(host.tracked("90d")) == before + 1
+
+    def test_of_two_at_once_the_second_is_cancelled(self, host: Host) -> None:
+        """Two of one horizon; the pool has room for one, so the second is put to the test by force."""
+        host.prefect("work-pool", "set-concurrency-limit", "forex", "2")
+        try:
+            first, second = (host.run("forecast-30d", {"force": True}) for _ in range(2))
+            ends = sorted(host.ended(run)["type"] for run in (first, second))
+        finally:
+            host.prefect("work-pool", "set-concurrency-limit", "forex", "1")
+        assert ends == ["CANCELLED", "COMPLETED"]
+
+    def test_what_was_paused_stays_paused(self, host: Host) -> None:
+        """The pool, a deployment, a schedule, an automation."""
+
+        def paused() -> list[bool]:
+            week, fortnight = host.deployment("forecast-7d"), host.deployment("forecast-15d")
+            first = host.api("POST", "/automations/filter", {"sort": "NAME_ASC"})[0]
+            pool = host.api("GET", "/work_pools/forex")
+            assert pool["concurrency_limit"] == 1
+            return [
+                pool["is_paused"],
+                week["paused"],
+                not fortnight["schedules"][0]["active"],
+                not first["enabled"],
+            ]
+
+        before = [run["id"] for run in host.api("POST", "/automations/filter", {})]
+        week, fortnight = host.deployment("forecast-7d"), host.deployment("forecast-15d")
+        schedule = f"/deployments/{fortnight['id']}/schedules/{fortnight['schedules'][0]['id']}"
+        automation = host.api("POST", "/automations/filter", {"sort": "NAME_ASC"})[0]["id"]
+        host.prefect("work-pool", "pause", "forex")
+        host.api("POST", f"/deployments/{week['id']}/pause_deployment")
+        host.api("PATCH", schedule, {"active": False})
+        host.api("PATCH", f"/automations/{automation}", {"enabled": False})
+        try:
+            assert paused() == [True] * 4
+            for _ in range(2):
+                done = host.deploy()
+                assert done.returncode == 0, done.stderr
+                assert paused() == [True] * 4
+            assert [run["id"] for run in host.api("POST", "/automations/filter", {})] == before
+            assert host.api("POST", "/deployments/count", {}) == len(described())
+        finally:
+            host.prefect("work-pool", "resume", "forex")
+            host.api("POST", f"/deployments/{week['id']}/resume_deployment")
+            host.api(
+                "PATCH",
+                f"/deployments/{fortnight['id']}/schedules/{host.deployment('forecast-15d')['schedules'][0]['id']}",
+                {"active": True},
+            )
+            host.api("PATCH", f"/automations/{automation}", {"enabled": True})
+
+    def test_a_time_zone_that_is_none_deploys_nothing(self, host: Host, tmp_path: Path) -> None:
+        wrong = tmp_path / "prefect.yaml"
+        text = (FILES / "prefect.yaml").read_text(encoding="utf-8")
+        wrong.write_text(text.replace("America/Santiago", "America/Valdivia"))
+        code = (
+            f"import flows.deploy as d, pathlib; d.DEPLOYMENTS = pathlib.Path({str(wrong)!r}); exit(d.main())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=host.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "America/Valdivia" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, webhook: Webhook) -> None:
+    """By setting, and only where another model may help; what a rollback finds and does is tested elsewhere."""
+    host = on_a_machine(
+        tmp_path,
+        ("server", "worker"),
+        FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/",
+        FOREX_AUTO_ROLLBACK="true",
+    )
+    try:
+        assert host.ended(host.run("forecast-7d"))["type"] == "COMPLETED"
+        assert host.ended(host.run("forecast-7d", engine=OTHER))["type"] == "COMPLETED"
+        assert host.ended(host.run("promote", {"horizon": "7d", "reason": "test"}))["type"] == "COMPLETED"
+        assert host.ended(host.run("forecast-7d", engine=OTHER))["type"] == "COMPLETED"
+        assert webhook.received == []
+
+        # No model can help where there are no data.
+        host.ended(host.run("forecast-15d", {"as_of": "2001-01-01"}))
+        wait_for(lambda: len(webhook.received) == 1, 120, "an alert", lambda: host.log("worker"))
+        assert host.runs_of("rollback") == []
+
+        failed = host.run("forecast-7d", engine=FAILING)
+        assert host.ended(failed)["type"] == "FAILED"
+        wait_for(lambda: len(webhook.received) == 2, 120, "an alert", lambda: host.log("worker"))
+        wait_for(lambda: bool(host.runs_of("rollback")), 60, "a rollback", lambda: host.log("server"))
+        (rollback,) = host.runs_of("rollback")
+        assert rollback["parameters"]["horizon"] == "7d"
+        assert rollback["parameters"]["pair"] is None
+        assert "ForecastError" in rollback["parameters"]["reason"]
+        assert host.ended(rollback["id"])["type"] == "COMPLETED", host.log("worker")
+        told = [body for _, body, _ in webhook.received]
+        assert [body["title"] for body in told] == ["forecast-15d: Failed", "forecast-7d: Failed"]
+        assert all(body["type"] == "failure" for body in told)
+        assert "InputError" in told[0]["message"]
+        assert "ForecastError" in told[1]["message"]
+        assert failed in told[1]["message"]
+
+        done = host.deploy(FOREX_AUTO_ROLLBACK="false")
+        assert "removed" in done.stdout
+        assert len(host.api("POST", "/automations/filter", {})) == 3
+    finally:
+        host.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
+    """Worker and run killed in the middle, the server as well and started again: within six minutes."""
+    host = on_a_machine(tmp_path, ("server", "worker"))
+    try:
+        every_minute = [{"schedule": {"interval": 60}, "active": True}]
+        host.api("POST", f"/deployments/{host.deployment('forecast-7d')['id']}/schedules", every_minute)
+        killed = host.run("forecast-7d", {"force": True}, engine=EngineConfig())
+        wait_for(lambda: host.state(killed)["type"] == "RUNNING", 120, "the run", lambda: host.log("worker"))
+        host.kill("worker")
+        host.kill("server")
+        at = datetime.now(UTC)
+        host.start("server")
+        host.start("worker")
+        assert host.state(killed)["type"] == "RUNNING", "nobody has told the server"
+
+        def later() -> list[dict[str, Any]]:
+            done = host.runs_of("forecast-7d", "COMPLETED")
+            return [run for run in done if pd.Timestamp(run["start_time"]) > at]
+
+        wait_for(lambda: bool(later()), 360, "a run after the kill", lambda: host.log("worker"))
+        print(f"next run ended {(datetime.now(UTC) - at).total_seconds():.0f} s after the kill")
+        crashed = host.state(killed)
+        assert (crashed["type"], crashed["message"]) == (
+            "CRASHED",
+            "No heartbeat for 90 s, so the process of this run is gone.",
+        )
+        assert [run["id"] for run in host.runs_of("forecast-7d", "CRASHED")] == [killed]
+    finally:
+        host.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_worker_ends_when_it_is_told_unless_it_was_born_deaf(host: Host, tmp_path: Path) -> None:
+    """A shell that is no terminal's starts what it leaves behind with interrupts ignored, and the worker keeps that."""
+    pool = ("--pool", "spare", "--type", "process")
+    line = [str(BIN / "prefect"), "worker", "start", *pool]
+    direct = subprocess.Popen(
+        line, cwd=ROOT, env=host.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    behind = subprocess.Popen(
+        ["sh", "-c", f"{shlex.join(line)} & echo $!; wait"],
+        cwd=ROOT,
+        env=host.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert behind.stdout is not None
+    deaf = psutil.Process(int(behind.stdout.readline()))
+    try:
+        wait_for(lambda: len(workers(host, "spare")) == 2, 60, "both workers")
+        direct.terminate()
+        deaf.terminate()
+        assert direct.wait(60) is not None
+        time.sleep(5)
+        assert deaf.is_running()
+        assert deaf.status() != psutil.STATUS_ZOMBIE
+    finally:
+        for process in (direct, behind):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def workers(host: Host, pool: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = host.api("POST", f"/work_pools/{pool}/workers/filter", {})
+    except AssertionError:  # the pool is made by the first worker
+        return []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
+    """Server, worker and one forecast with all members; shared pages are counted once."""
+    host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
+    try:
+        idle = megabytes(host)
+        run, peak = host.run("forecast-7d"), dict[str, float]()
+        while host.state(run)["type"] not in ENDED:
+            now = megabytes(host)
+            if sum(now.values()) > sum(peak.values()):
+                peak = now
+            time.sleep(0.1)
+        assert host.state(run)["type"] == "COMPLETED", host.log("worker")
+        print(json.dumps({"idle": idle, "peak": peak, "together": sum(peak.values())}, indent=1))
+        assert "the run" in peak
+        assert sum(peak.values()) < VPS_MEGABYTES
+    finally:
+        host.close()
+
+
+def megabytes(host: Host) -> dict[str, float]:
+    """Proportional set size of each service, and of the run with all that it has started."""
+    found = dict[str, float]()
+    for service in ("server", "worker"):
+        for number, process in enumerate(host.processes(service)):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                name = "the run" if service == "worker" and number else service
+                found[name] = found.get(name, 0) + process.memory_full_info().pss / 1e6
+    return found
+
+
+def described() -> list[dict[str, Any]]:
+    """The deployments of the file, each with the name of its flow."""
+    entries = yaml.safe_load((FILES / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    for entry in entries:
+        function = entry["entrypoint"].rpartition(":")[2]
+        entry["flow"] = function.replace("_", "-")
+    return list(entries)
