@@ -79,7 +79,7 @@ size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
 docs: $(DEV)  ## write docs/cli.md from the commands' own help
 	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
 
-deploy: $(RUNTIME)  ## pool, deployments and automations on the Prefect server of PREFECT_API_URL
+deploy:  ## pool, deployments and automations on the Prefect server of PREFECT_API_URL
 	@$(VENV)/bin/python -m flows.deploy
 
 clean:  ## remove caches and the virtual environments

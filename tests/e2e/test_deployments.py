@@ -153,9 +153,13 @@ class Host:
         )
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        answer = requests.request(
-            method, f"{self.api_url}{path}", json=body, auth=("forex", PASSWORD), timeout=30
-        )
+        for _ in range(5):
+            answer = requests.request(
+                method, f"{self.api_url}{path}", json=body, auth=("forex", PASSWORD), timeout=30
+            )
+            if answer.status_code != requests.codes.service_unavailable:  # its SQLite is busy; ask again
+                break
+            time.sleep(2)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
