@@ -26,7 +26,7 @@ from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.data.loading import bundle_of
 from forex_core.engine import Engine, Progress, build_engine
-from forex_core.errors import InputError, SourceUnavailable
+from forex_core.errors import InputError, SourceUnavailable, TrackingError
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
@@ -37,6 +37,7 @@ from forex_core.tracking import (
     forecast_record,
     model_name,
     short_id,
+    sweep,
     tracker_from_settings,
 )
 from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair, Publication
@@ -188,6 +189,7 @@ def _forecast(
         candidacy = Candidacy.of(settings, bundle.pair, horizon)
         if candidacy:
             opened.enter_context(candidacy)
+            _sweep(settings)
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
@@ -223,6 +225,14 @@ def _tracker(settings: Settings, horizon: Horizon) -> Tracker:
             "prefect_flow_run_id": str(flow_run.id or "none"),
         },
     )
+
+
+def _sweep(settings: Settings) -> None:
+    """End the runs of killed processes; that it cannot be done keeps no forecast from being made."""
+    try:
+        sweep(settings)
+    except TrackingError as error:
+        logger.warning("runs of killed processes were not looked for: {}", error)
 
 
 def _canonical(pair: str) -> str:

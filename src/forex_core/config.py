@@ -157,6 +157,9 @@ class TrackingConfig(BaseModel):
     enabled: bool = True
     backend: Literal["mlflow", "noop"] = "mlflow"
     mlflow: MLflowSettings = MLflowSettings()
+    orphaned_after_h: float = Field(
+        24.0, gt=0, description="hours after which a run of another machine that has not ended is given up"
+    )
 
     @property
     def is_on(self) -> bool:

@@ -1,6 +1,17 @@
 """`forex`: the command line, a thin shell over the flows and the engine. One module for a group of commands."""
 
-from forex_core.cli import data, evaluate, forecast, listings, notify, replay, succession, tracking
+from forex_core.cli import (
+    data,
+    doctor,
+    evaluate,
+    forecast,
+    listings,
+    notify,
+    replay,
+    succession,
+    tracking,
+    ui,
+)
 from forex_core.cli.app import app, main
 
 __all__ = ["app", "main"]
@@ -11,6 +22,8 @@ app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
 app.command(epilog=succession.ROLLBACK_EXAMPLES)(succession.rollback)
 app.command(epilog=succession.PROMOTE_EXAMPLES)(succession.promote)
+app.command(epilog=ui.EXAMPLES)(ui.ui)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(data.data, name="data")
 app.add_typer(listings.experiments, name="experiments")
 app.add_typer(listings.runs, name="runs")

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from forex_core.cli.app import JsonOption, VerboseOption, configure_logging, print_document, settings_from
+from forex_core.cli.app import (
+    JsonOption,
+    VerboseOption,
+    configure_logging,
+    plain,
+    print_document,
+    settings_from,
+)
 from forex_core.errors import TrackingError
 
 tracking = typer.Typer(help="Upkeep of the tracking store.", no_args_is_help=True)
@@ -74,3 +81,27 @@ def relocate(
     changed = relocate(settings.mlflow_uri, old, new, on_copy=copies.append)
     document = {"from": old, "to": new, "changed": changed, "backup": str(copies[0])}
     print_document(document, as_json, relocation_table)
+
+
+@tracking.command(
+    epilog="""
+**Examples**
+
+    forex tracking sweep
+    forex tracking sweep --json
+"""
+)
+def sweep(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """End runs as KILLED whose process is gone, and list those that have not ended.
+
+    A run whose process lives is left alone, and so is one of another machine for 24 hours
+    (FOREX_TRACKING__ORPHANED_AFTER_H), one whose end waits in the spool, and one that other programs began. Every
+    forecast begins with it.
+    """
+    from forex_core.report.upkeep import swept_table
+    from forex_core.tracking.orphans import sweep as swept
+
+    configure_logging(verbose)
+    settings = settings_from(None, None, None)
+    found = [plain(asdict(one)) for one in swept(settings)]
+    print_document({"runs": found}, as_json, swept_table)

@@ -9,7 +9,24 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from forex_core.report.document import Document
-from forex_core.report.terminal import add_columns, add_row, new_table, one_line
+from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+
+
+def doctor_lines(document: Document) -> list[RenderableType]:
+    """A line for each check, below it what to do, and a line for all of them."""
+    width = max(len(check["name"]) for check in document["checks"])
+    lines = []
+    for check in document["checks"]:
+        told = f"{check['state']:<8} {check['name']:<{width}}  {one_line(check['found'])}"
+        lines.append(Text(told, _COLOURS[check["state"]]))
+        if check["todo"]:
+            lines.append(Text(f"{'':<{width + 9}}  → {one_line(check['todo'])}"))
+    counts = document["summary"]
+    said = f"{counts['ok']} ok, {counts['warning']} with a warning, {counts['failed']} failed, "
+    said += f"{counts['skipped']} skipped"
+    return [*lines, Text(f"{said}, in {document['seconds']:.1f} s", "bold")]
 
 
 def sent_table(document: Document) -> list[RenderableType]:
@@ -22,3 +39,16 @@ def sent_table(document: Document) -> list[RenderableType]:
         add_row(table, row["target"], said, str(row["attempts"]), f"{row['seconds']:.1f}")
     reasons = [f"{row['target']}: {row['reason']}" for row in rows if row["reason"]]
     return [table, *(Text(one_line(reason)) for reason in reasons)]
+
+
+def swept_table(document: Document) -> list[RenderableType]:
+    """The runs that had not ended: which were ended now, and why the others were not."""
+    rows = document["runs"]
+    if not rows:
+        return [Text("Every run has ended.")]
+    table = new_table("Runs that had not ended")
+    add_columns(table, "Run", "Experiment", "Started (UTC)", "Now")
+    for row in rows:
+        now = "KILLED" if row["state"] == "orphaned" else "RUNNING"
+        add_row(table, row["run_id"][:8], row["experiment"], minute(row["started"]), now)
+    return [table, *(Text(one_line(f"{row['run_id'][:8]}: {row['why']}")) for row in rows)]

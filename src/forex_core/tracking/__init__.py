@@ -5,6 +5,7 @@ from forex_core.tracking.build import build_tracker_from_config, tracker_from_se
 from forex_core.tracking.candidacy import Candidacy, prepare_store
 from forex_core.tracking.copies import DatabaseCopy, copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
+from forex_core.tracking.orphans import RunningRun, sweep
 from forex_core.tracking.records import Record, forecast_record
 from forex_core.tracking.registry import (
     Registry,
@@ -30,6 +31,7 @@ __all__ = [
     "Registry",
     "Replayed",
     "RunStatus",
+    "RunningRun",
     "Standing",
     "Succession",
     "Tracker",
@@ -46,5 +48,6 @@ __all__ = [
     "replay_spool",
     "short_id",
     "store_lock",
+    "sweep",
     "tracker_from_settings",
 ]

@@ -14,6 +14,7 @@ from loguru import logger
 
 from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking.base import RunStatus
+from forex_core.tracking.process import process_tag
 from forex_core.tracking.records import Record
 from forex_core.tracking.spool import (
     DESCRIPTION_TAG,
@@ -143,7 +144,7 @@ class MLflowTracker:
             self._fresh()
         self._begun = _now_ms()
         first = self._prepared(
-            lambda: self._preparation.batch(tags={**self._tags, **(tags or {}), **described})
+            lambda: self._preparation.batch(tags={**process_tag(), **self._tags, **(tags or {}), **described})
         )
         name = run_name or self._run_name
 

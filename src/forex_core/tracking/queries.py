@@ -215,7 +215,7 @@ def experiments(client: MlflowClient) -> list[ExperimentSummary]:
     """Every experiment that has a run or a tag, by name, deleted ones among them; MLflow's empty `Default` is not."""
     from mlflow.entities import ViewType
 
-    searched = _pages(client.search_experiments, view_type=ViewType.ALL)
+    searched = pages(client.search_experiments, view_type=ViewType.ALL)
     found = {str(experiment.experiment_id): experiment for experiment in searched}
     ends: dict[str, dict[str, tuple[int, int]]] = {}
     deleted = {name for name, experiment in found.items() if experiment.lifecycle_stage != "active"}
@@ -325,7 +325,7 @@ def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
             f"'{id_or_prefix}' is not the id of a run; expected the 32 characters 0-9 and a-f, or the first 8 of them, "
             "as forex runs list shows them"
         )
-    found_in = {str(e.experiment_id): e for e in _pages(client.search_experiments, view_type=ViewType.ALL)}
+    found_in = {str(e.experiment_id): e for e in pages(client.search_experiments, view_type=ViewType.ALL)}
     names = {one: e.name for one, e in found_in.items()}
     beginning = [f"attributes.run_id LIKE '{wanted}%'"]
     found = list(_search(client, list(names), beginning, limit=6))
@@ -435,11 +435,11 @@ def compare(client: MlflowClient, ids: Sequence[str]) -> RunComparison:
 def models(client: MlflowClient, pair: Pair | None = None) -> list[ModelRow]:
     """Every version of the registered models, of one pair or of all; newest version first."""
     found = {
-        model.name: _aliases(model) for model in _pages(client.search_registered_models, max_results=_PAGE)
+        model.name: _aliases(model) for model in pages(client.search_registered_models, max_results=_PAGE)
     }
     wanted = f"name LIKE '{pair.slug}-%'" if pair else None
     rows = []
-    for version in _pages(client.search_model_versions, filter_string=wanted, max_results=_PAGE):
+    for version in pages(client.search_model_versions, filter_string=wanted, max_results=_PAGE):
         tags, number = dict(version.tags), int(version.version)
         rows.append(
             ModelRow(
@@ -639,7 +639,7 @@ def _search(
     """Runs that satisfy all conditions, page after page as far as they are asked for; active ones with view 1."""
     if not experiment_ids:  # which MLflow takes for an error
         return
-    found = _pages(
+    found = pages(
         client.search_runs,
         experiment_ids=experiment_ids,
         filter_string=" and ".join(conditions),
@@ -691,7 +691,7 @@ def _from_database(uri: str, query: str) -> list[Any] | None:
     return None
 
 
-def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
     """Every item of a search that answers in pages."""
     token = None
     while True:

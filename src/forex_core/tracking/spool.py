@@ -294,6 +294,17 @@ def _batch(document: Mapping[str, Any]) -> Batch:
     return Batch(document["params"], points, document["tags"])
 
 
+def waiting(spool: Path) -> dict[str, SpooledRun | None]:
+    """What waits to be replayed, oldest first, by the name of its entry; None for one that cannot be read."""
+    found: dict[str, SpooledRun | None] = {}
+    for path in _entries(spool):
+        try:
+            found[path.name] = _header(path)
+        except (TrackingError, OSError, ValueError, TypeError, KeyError):
+            found[path.name] = None
+    return found
+
+
 def _entries(spool: Path) -> list[Path]:
     """Entries, oldest first."""
     if not spool.is_dir():

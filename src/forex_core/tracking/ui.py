@@ -1,0 +1,120 @@
+"""MLflow's pages over a store that they can only read: one process, no jobs, nothing written whatever a page asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import warnings
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from forex_core.config import Settings
+from forex_core.errors import ConfigError, TrackingError
+from forex_core.tracking.build import connect
+from forex_core.tracking.queries import existing_store
+from forex_core.tracking.store import (
+    POSTGRES,
+    is_database,
+    normalised,
+    release,
+    sqlite_path,
+    without_password,
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# What the pages ask by POST and is a question all the same.
+_QUESTION = re.compile(r"/(search|search-datasets|graphql|batchGet|query)$")
+_REFUSAL = "these pages only read; nothing was changed"
+
+
+def serve_ui(settings: Settings, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the pages until the process is told to end; `on_ready` is given their address.
+
+    Raises:
+        ConfigError: the store is a server, which has pages of its own, or the port is taken.
+        TrackingError: there is no store yet, or it cannot be read.
+    """
+    uri = settings.mlflow_uri
+    if not is_database(uri):
+        raise ConfigError(f"the tracking store is a server; its pages are at {without_password(uri)}")
+    connect(settings)
+    with existing_store(uri) as client:
+        if client is None:
+            raise TrackingError(
+                f"there is no tracking store at {without_password(uri)} yet; the first forecast makes it"
+            )
+    release(uri)  # what looked at it could have written
+    with _listening(host, port) as listening:
+        import uvicorn
+
+        application = _application(_read_only(uri), settings.mlflow_artifacts)
+        server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
+        on_ready(f"http://{host}:{listening.getsockname()[1]}")  # who connects waits in line until it answers
+        server.run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"{host} port {port} cannot be listened on ({error.strerror}); end the program that does, or name another "
+            "with --port"
+        ) from error
+
+
+def _read_only(uri: str) -> str:
+    """The address of the same database, opened so that it cannot be written."""
+    path = sqlite_path(uri)
+    if path is not None:
+        return f"sqlite:///{path.as_uri().replace('file://', 'file:')}?mode=ro&uri=true"
+    if uri.startswith(POSTGRES):
+        from sqlalchemy.engine import make_url
+
+        url = make_url(normalised(uri))
+        options = f"{url.query.get('options', '')} -c default_transaction_read_only=on".strip()
+        return str(url.update_query_dict({"options": options}).render_as_string(hide_password=False))
+    return uri  # an address with options of its own
+
+
+def _application(uri: str, artifacts: str) -> Application:
+    """MLflow's application on this store, which refuses what is no question."""
+    # What MLflow's own command hands to its workers; they are this process.
+    os.environ |= {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "_MLFLOW_SERVER_FILE_STORE": uri,
+        "_MLFLOW_SERVER_REGISTRY_STORE": uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what MLflow uses of Starlette
+        from mlflow.server.fastapi_app import app
+    from mlflow.server.handlers import initialize_backend_stores
+
+    initialize_backend_stores(uri, uri, artifacts)
+
+    async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in _READING and not _is_question(scope):
+            await _refuse(send)
+            return
+        await app(scope, receive, send)
+
+    return reading
+
+
+def _is_question(scope: Scope) -> bool:
+    return scope["method"] == "POST" and _QUESTION.search(scope["path"]) is not None
+
+
+async def _refuse(send: Send) -> None:
+    body = json.dumps({"error_code": "PERMISSION_DENIED", "message": _REFUSAL}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
