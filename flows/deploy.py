@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from uuid import UUID
 
@@ -49,7 +50,7 @@ def deploy(settings: Settings) -> None:
     NamedServer().wait()
     with get_client(sync_client=True) as client:
         pool = _pool(client)
-        _deployments()
+        _deployments(client)
         changed = _automations(client, settings)
     print(f"Deployed to {url}: pool '{pool}', limit {RUNS_AT_ONCE}; {changed}")  # noqa: T201
 
@@ -67,23 +68,23 @@ def _pool(client: SyncPrefectClient) -> str:
     return str(name)
 
 
-def _deployments() -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "prefect",
-            "--no-prompt",
-            "deploy",
-            "--all",
-            "--prefect-file",
-            str(DEPLOYMENTS),
-        ],
-        cwd=HOME,  # entry points are given from here
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+def _deployments(client: SyncPrefectClient) -> None:
+    described = _read(DEPLOYMENTS)
+    # Prefect takes a deployment that says nothing of it for one that is not paused. (Of a schedule it does not.)
+    paused = {(there.entrypoint, there.name) for there in client.read_deployments() if there.paused}
+    for each in described["deployments"]:
+        if (each["entrypoint"], each["name"]) in paused:
+            each["paused"] = True
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as told:
+        yaml.safe_dump(described, told)
+        told.flush()
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", told.name],
+            cwd=HOME,  # entry points are given from here
+            check=False,
+            capture_output=True,
+            text=True,
+        )
     if done.returncode != 0:
         raise ForexError(f"prefect deploy ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
