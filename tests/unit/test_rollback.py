@@ -43,6 +43,7 @@ from forex_core.tracking import (
 )
 from forex_core.tracking import rollback as room
 from forex_core.tracking.packaging import save_model
+from forex_core.tracking.process import PROCESS_TAG
 from forex_core.tracking.registry import FILES_TAG, Pin
 from forex_core.tracking.store import release
 from forex_core.types import LEVELS, Horizon, MarketBundle, Pair, State
@@ -876,7 +877,8 @@ def test_the_audit_says_who_when_from_to_and_why(court: Court) -> None:
     done = court.rollback(reason="too narrow", backups=court.backups)
     (run,) = court.audits()
     assert (run.info.run_id, run.info.status) == (done["audit_run"], "FINISHED")
-    tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
+    hidden = ("mlflow.", PROCESS_TAG)
+    tags = {name: value for name, value in run.data.tags.items() if not name.startswith(hidden)}
     assert tags == {
         "action": "rollback",
         "model": NAME,

@@ -21,8 +21,8 @@ from forex_core.secrecy import redacted
 State = Literal["ok", "warning", "failed", "skipped"]
 STATES: tuple[State, ...] = ("ok", "warning", "failed", "skipped")
 
-LIMIT_S = 14.0
-"""For all checks together: what has not answered by then has failed."""
+LIMIT_S = 12.0
+"""For all checks together, after what they import: what has not answered by then has failed."""
 
 
 @dataclass(frozen=True)

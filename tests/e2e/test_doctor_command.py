@@ -1,0 +1,85 @@
+"""`forex doctor`, installed and run: its lines, its exit code, its time, and a champion that loses its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.health import CHECKS as OF_PREFECT
+from forex_core.config import EngineConfig
+from forex_core.doctor import CHECKS, LIMIT_S
+
+Forex = Callable[..., "subprocess.CompletedProcess[str]"]
+NAMES = [check.name for check in (*CHECKS, *OF_PREFECT)]
+ROOT = Path(__file__).parents[2]
+
+
+def processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_new_machine_passes_in_time(forex: Forex, tmp_path: Path) -> None:
+    before = processor_s()
+    done = forex("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Of the processor, since how long a test machine makes it wait is no matter of ours.
+    assert processor_s() - before < LIMIT_S
+    *lines, last = [line for line in done.stdout.splitlines() if not line.lstrip().startswith("→")]
+    assert [re.split(r"\s{2,}", line[9:])[0] for line in lines] == NAMES
+    assert re.fullmatch(r"\d+ ok, \d+ with a warning, 0 failed, \d+ skipped, in \d+\.\d s", last)
+    assert not (tmp_path / "data").exists()
+
+
+def test_settings_that_cannot_be_read_are_said_and_nothing_else_is_tried(
+    entry: Forex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_DATA_DIRECTORY", "/srv")
+    done = entry("doctor", "--json")
+    assert done.returncode == 1
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert list(found) == NAMES
+    assert found["settings"]["state"] == "failed"
+    assert "did you mean FOREX_DATA_DIR?" in found["settings"]["found"]
+    assert {check["state"] for name, check in found.items() if name != "settings"} == {"skipped"}
+
+
+@pytest.mark.timeout(280)
+def test_a_forecast_is_well_until_its_champion_loses_its_files(
+    forex: Forex, prefect_server: None, tmp_path: Path
+) -> None:
+    members = ("random_walk", "theta", "drivers")
+    light = EngineConfig(members=members, grid_origins=60, warmup_origins=8)
+    own = {"FOREX_ENGINE": light.model_dump_json(), "PREFECT_API_URL": os.environ["PREFECT_API_URL"]}
+    assert forex("forecast", "7d", **own).returncode == 0
+    done = forex("doctor", "--json", **own)
+    assert done.returncode == 0, done.stdout
+    document = json.loads(done.stdout)
+    found = {check["name"]: check for check in document["checks"]}
+    assert document["summary"]["failed"] == 0
+    assert found["run files"]["found"] == "1 published runs and 1 champions have theirs"
+    assert found["forecasts"]["found"].startswith("USDMXN: 7d ")
+    assert "answers, Prefect" in found["Prefect"]["found"]
+
+    (model,) = (tmp_path / "data" / "mlflow" / "mlruns").glob("forecaster_7d/models/*")
+    shutil.rmtree(model)
+    done = forex("doctor", "--json", **own)
+    assert done.returncode == 1
+    lost = next(check for check in json.loads(done.stdout)["checks"] if check["name"] == "run files")
+    assert lost["state"] == "failed"
+    assert "usdmxn-7d" in lost["found"]
+    assert "docs/operations.md" in lost["todo"]
+
+
+def test_every_check_is_documented() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-zA-Z ]+)` \|", page, re.MULTILINE)
+    assert [name for name in told if name in NAMES] == NAMES
