@@ -5,13 +5,17 @@ Each on loopback ports of its own. What takes long is marked slow.
 
 from __future__ import annotations
 
+import base64
 import configparser
 import io
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -61,7 +65,6 @@ class Host:
         own |= {
             "PREFECT_SERVER_API_PORT": str(self.ports["server"]),
             "PREFECT_API_URL": self.api_url,
-            "MLFLOW_PORT": str(self.ports["mlflow"]),
         }
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
         self.environment = kept | {n: str(v) for n, v in own.items()} | settings
@@ -81,7 +84,8 @@ class Host:
         """The line with which a unit starts its service."""
         unit = configparser.RawConfigParser(strict=False)
         unit.read(FILES / "systemd" / f"forex-{service}.service", encoding="utf-8")
-        return shlex.split(self._here(unit["Service"]["ExecStart"]).replace("%l", "host"))
+        line = shlex.split(self._here(unit["Service"]["ExecStart"]).replace("%l", "host"))
+        return [*line, *(["--port", str(self.ports["mlflow"])] if service == "mlflow" else [])]
 
     def start(self, service: str) -> None:
         with (self.folder / f"{service}.log").open("ab") as log:
@@ -233,6 +237,7 @@ def wait_for(
 
 def market(folder: Path) -> Path:
     """Prices up to yesterday."""
+    folder.mkdir(exist_ok=True)
     path, rows = folder / "market.csv", 900
     first = pd.bdate_range(end=pd.Timestamp.now("UTC").date() - timedelta(days=1), periods=rows)[0]
     synthetic_table(rows, start=str(first.date())).to_csv(path, index=False)
@@ -447,6 +452,160 @@ class TestDeployed:
         )
         assert done.returncode == 1
         assert "America/Valdivia" in done.stderr
+
+
+class TestProxy:
+    def test_the_sample_is_read_by_nginx(self, tmp_path: Path) -> None:
+        done = subprocess.run(
+            [nginx(), "-t", "-p", tmp_path, "-c", proxy(tmp_path), "-e", "stderr"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "warn" not in done.stderr
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
+    def test_it_asks_for_the_password_of_both(self, tmp_path: Path) -> None:
+        """Pages, calls and websockets of Prefect; pages and questions of MLflow, which refuses hosts and origins."""
+        names = {"server": "prefect.example.org", "mlflow": "mlflow.example.org"}
+        host = on_a_machine(
+            tmp_path / "host",
+            ("server",),
+            MLFLOW_SERVER_ALLOWED_HOSTS=names["mlflow"],
+            MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=f"https://{names['mlflow']}",
+        )
+        ports = {"443": str(free_port()), "80": str(free_port())}
+        ports |= {"4200": str(host.ports["server"]), "5000": str(host.ports["mlflow"])}
+        serving = None
+        try:
+            done = subprocess.run(
+                [str(BIN / "forex"), "forecast", "7d"],
+                env=host.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            host.start("mlflow")
+            serving = subprocess.Popen(
+                [nginx(), "-p", tmp_path, "-c", proxy(tmp_path, ports), "-e", "stderr", "-g", "daemon off;"],
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            front, trusted = f"https://127.0.0.1:{ports['443']}", str(tmp_path / "nginx" / "forex.crt")
+            wait_for(lambda: port_is_open(int(ports["443"])), 30, "nginx")
+
+            def call(service: str, method: str, path: str, **more: Any) -> requests.Response:
+                headers = {"Host": names[service]} | more.pop("headers", {})
+                return requests.request(
+                    method, f"{front}{path}", headers=headers, verify=trusted, timeout=60, **more
+                )
+
+            ours = ("forex", PASSWORD)
+            for service, path in (
+                ("server", "/"),
+                ("server", "/api/health"),
+                ("mlflow", "/"),
+                ("mlflow", "/health"),
+            ):
+                assert call(service, "GET", path).status_code == 401
+                assert call(service, "GET", path, auth=("forex", "guess")).status_code == 401
+                assert call(service, "GET", path, auth=ours).status_code == 200
+            counted = call("server", "POST", "/api/deployments/count", json={}, auth=ours)
+            assert counted.json() == len(described())
+
+            asked = {"json": {"experiment_ids": ["1"]}, "auth": ours}
+            search = "/api/2.0/mlflow/runs/search"
+            own, foreign = ({"Origin": f"https://{name}"} for name in (names["mlflow"], "evil.example.org"))
+            (run,) = call("mlflow", "POST", search, headers=own, **asked).json()["runs"]
+            assert call("mlflow", "POST", search, headers=foreign, **asked).status_code == 403
+            report = f"/get-artifact?path=reports/report.html&run_uuid={run['info']['run_id']}"
+            assert run["info"]["run_id"] in call("mlflow", "GET", report, auth=ours).text
+            direct = f"http://127.0.0.1:{host.ports['mlflow']}/"
+            stranger = requests.get(direct, headers={"Host": "evil.example.org"}, timeout=60)
+            assert stranger.status_code == 403
+
+            assert websocket(ports["443"], names["server"], trusted, None) == 401
+            assert websocket(ports["443"], names["server"], trusted, f"forex:{PASSWORD}") == 101
+        finally:
+            if serving:
+                os.killpg(serving.pid, signal.SIGKILL)
+                serving.wait()
+            host.close()
+
+
+def nginx() -> str:
+    found = shutil.which("nginx")
+    if found is None:
+        pytest.skip("there is no nginx here; install the package nginx-light")
+    return found
+
+
+def proxy(folder: Path, ports: dict[str, str] | None = None) -> Path:
+    """The sample in a folder of its own, with a certificate that signs itself, on other ports."""
+    place = folder / "nginx"
+    shutil.copytree(FILES / "nginx", place)
+    for path in place.iterdir():
+        text = path.read_text().replace("/etc/nginx", str(place))
+        for port, here in (ports or {}).items():
+            text = re.sub(rf"(listen |127\.0\.0\.1:){port}\b", rf"\g<1>{here}", text)
+        path.write_text(text.replace("listen ", "listen 127.0.0.1:"))
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=example.org",
+            ),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(place / "forex.key"), "-out", str(place / "forex.crt")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (place / "forex.htpasswd").write_text(f"forex:{{PLAIN}}{PASSWORD}\n")
+    main = folder / "nginx.conf"
+    kept = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy"))
+    main.write_text(
+        f"error_log stderr; pid {folder}/pid; events {{}}\n"
+        f"http {{ access_log off; {kept} include {place}/forex.conf; }}\n"
+    )
+    return main
+
+
+def port_is_open(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def websocket(port: str, name: str, trusted: str, login: str | None) -> int:
+    """Status of the answer to the wish for a websocket."""
+    context = ssl.create_default_context(cafile=trusted)
+    lines = [
+        *("GET /api/events/in HTTP/1.1", f"Host: {name}", "Connection: Upgrade", "Upgrade: websocket"),
+        *(
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Protocol: prefect",
+        ),
+        *([f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"] if login else []),
+    ]
+    with (
+        socket.create_connection(("127.0.0.1", int(port)), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return int(connection.recv(64).split()[1])
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from forex_core.calendars import (
     business_day_numbers,
     desk_zone,
     is_business_day,
+    latest_origin,
     next_weekday,
     origin_instant,
     origin_instants,
@@ -152,6 +153,39 @@ class TestOriginInstant:
         between = [day + timedelta(days=k) for k in range(1, (following - day).days)]
         assert following > day
         assert all(d.weekday() >= 5 for d in between)
+
+
+class TestLatestOrigin:
+    @pytest.mark.parametrize(
+        ("instant", "newest"),
+        [
+            ("2024-07-01T11:59:59", date(2024, 6, 27)),  # a second before the desk opens on Monday
+            ("2024-07-01T12:00:00", date(2024, 6, 28)),
+            ("2024-06-29T20:00:00", date(2024, 6, 27)),  # a weekend: Friday speaks on Monday
+            ("2024-07-05T12:00:00", date(2024, 7, 3)),  # the fourth of July had no close
+            ("2024-07-08T12:00:00", date(2024, 7, 5)),
+            ("2024-09-23T11:00:00", date(2024, 9, 17)),  # Chile's national days, three that year
+            ("2024-09-24T11:00:00", date(2024, 9, 23)),
+        ],
+    )
+    def test_is_the_last_business_day_that_is_known(self, instant: str, newest: date) -> None:
+        assert latest_origin(USDCLP, pd.Timestamp(instant, tz="UTC")) == newest
+
+    def test_is_the_same_in_every_time_zone(self) -> None:
+        at = pd.Timestamp("2024-07-01T12:00", tz="UTC")
+        for zone in ("America/Santiago", "Pacific/Auckland", "Pacific/Honolulu"):
+            assert latest_origin(USDCLP, at.tz_convert(zone)) == date(2024, 6, 28)
+            assert latest_origin(USDCLP, (at - pd.Timedelta("1s")).tz_convert(zone)) == date(2024, 6, 27)
+
+    @REPEATABLE
+    @given(st.datetimes(datetime(1995, 1, 2), datetime(2030, 12, 31)), st.sampled_from(PAIRS))
+    def test_has_spoken_and_the_next_business_day_has_not(self, moment: datetime, pair: Pair) -> None:
+        instant = moment.replace(tzinfo=UTC)
+        newest = latest_origin(pair, instant)
+        assert is_business_day(pair, newest)
+        assert origin_instant(pair, newest) <= instant
+        later = next(d for k in range(1, 20) if is_business_day(pair, d := newest + timedelta(days=k)))
+        assert origin_instant(pair, later) > instant
 
 
 class TestBusinessDays:

@@ -1,4 +1,4 @@
-"""What `deployments/` ships is read by those it is for: Prefect, systemd, nginx, Compose, a linter of Dockerfiles."""
+"""What `deployments/` ships is read by those it is for: Prefect, systemd, Compose, a linter of Dockerfiles."""
 
 from __future__ import annotations
 
@@ -300,31 +300,3 @@ class TestContainers:
         }
         assert copied <= allowed
         assert all((ROOT / name).exists() for name in copied)
-
-
-def test_the_proxy_is_read_by_nginx(tmp_path: Path) -> None:
-    nginx = needed("nginx", "nginx-light")
-    done = call(nginx, "-t", "-p", tmp_path, "-c", proxy(tmp_path), "-e", "stderr")
-    assert done.returncode == 0, done.stderr
-    assert "warn" not in done.stderr
-
-
-def proxy(folder: Path) -> Path:
-    """The sample in a folder of its own, with a certificate that signs itself."""
-    place = folder / "nginx"
-    shutil.copytree(FILES / "nginx", place)
-    for path in place.iterdir():
-        path.write_text(path.read_text().replace("/etc/nginx", str(place)))
-    done = call(
-        *(needed("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-        *("-subj", "/CN=example.org", "-keyout", place / "forex.key", "-out", place / "forex.crt"),
-    )
-    assert done.returncode == 0, done.stderr
-    (place / "forex.htpasswd").write_text("forex:{PLAIN}hunter2\n")
-    main = folder / "nginx.conf"
-    main.write_text(
-        f"error_log stderr; pid {folder}/pid; events {{}}\n"
-        f"http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
-        f"include {place}/forex.conf; }}\n"
-    )
-    return main
