@@ -44,8 +44,6 @@ BIN = Path(sys.executable).parent
 PASSWORD = "hunter2"
 LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=60, warmup_origins=8)
 OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")})
-FAILING = LIGHT.model_copy(update={"members": ("random_walk", "chronos", "drivers"), "min_members": 3})
-"""The Chronos member has no weights here, so there are two, and the engine does not stand behind them."""
 
 HORIZONS = ("7d", "15d", "30d", "90d")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -212,6 +210,16 @@ class Host:
             asked["flow_runs"] = {"state": {"type": {"any_": list(types)}}}
         found: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", asked)
         return found
+
+    def files_of_champion(self, model: str) -> Path:
+        """Folder of the model's files of the version whose forecast is published."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.data / 'mlflow' / 'mlflow.db'}")
+        place = client.get_model_version_download_uri(
+            model, client.get_model_version_by_alias(model, "champion").version
+        )
+        return Path(place.removeprefix("file://"))
 
     def tracked(self, horizon: str) -> list[Any]:
         from mlflow import MlflowClient
@@ -630,25 +638,27 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         wait_for(lambda: len(webhook.received) == 1, 120, "an alert", lambda: host.log("worker"))
         assert host.runs_of("rollback") == []
 
-        failed = host.run("forecast-7d", engine=FAILING)
+        # Another can where the champion's files are gone.
+        shutil.rmtree(host.files_of_champion("usdclp-7d"))
+        failed = host.run("forecast-7d", {"force": True}, engine=OTHER)
         assert host.ended(failed)["type"] == "FAILED"
         wait_for(lambda: len(webhook.received) == 2, 120, "an alert", lambda: host.log("worker"))
         wait_for(lambda: bool(host.runs_of("rollback")), 60, "a rollback", lambda: host.log("server"))
         (rollback,) = host.runs_of("rollback")
         assert rollback["parameters"]["horizon"] == "7d"
         assert rollback["parameters"]["pair"] is None
-        assert "ForecastError" in rollback["parameters"]["reason"]
+        assert "TrackingError" in rollback["parameters"]["reason"]
         assert host.ended(rollback["id"])["type"] == "COMPLETED", host.log("worker")
         told = [body for _, body, _ in webhook.received]
         assert [body["title"] for body in told] == ["forecast-15d: Failed", "forecast-7d: Failed"]
         assert all(body["type"] == "failure" for body in told)
         assert "InputError" in told[0]["message"]
-        assert "ForecastError" in told[1]["message"]
+        assert "TrackingError" in told[1]["message"]
         assert failed in told[1]["message"]
 
         done = host.deploy(FOREX_AUTO_ROLLBACK="false")
         assert "removed" in done.stdout
-        assert len(host.api("POST", "/automations/filter", {})) == 3
+        assert len(host.api("POST", "/automations/filter", {})) == 2
     finally:
         host.close()
 
@@ -679,7 +689,7 @@ def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
         crashed = host.state(killed)
         assert (crashed["type"], crashed["message"]) == (
             "CRASHED",
-            "No heartbeat for 90 s, so the process of this run is gone.",
+            "Not heard of for 90 s, so the process of this run is gone.",
         )
         assert [run["id"] for run in host.runs_of("forecast-7d", "CRASHED")] == [killed]
     finally:
@@ -734,6 +744,7 @@ def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
     """Server, worker and one forecast with all members; shared pages are counted once."""
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
+        wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
         idle = megabytes(host)
         run, peak = host.run("forecast-7d"), dict[str, float]()
         while host.state(run)["type"] not in ENDED:
