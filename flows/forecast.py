@@ -201,6 +201,7 @@ def _forecast(
             key=f"forecast-{bundle.pair.slug}-{horizon}",
             description=f"{horizon} forecast of {bundle.pair}",
         )
+        tracker.end_run()  # under the champion's lock: who waits for that looks for a finished run of the same data
     if tracker.degraded and SPOOLED not in document["warnings"]:  # lost at the very end
         document |= {"warnings": [*document["warnings"], SPOOLED]}
     if not document["warnings"]:

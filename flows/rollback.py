@@ -15,16 +15,21 @@ from prefect.runtime import flow_run
 from flows.forecast import SERVICE, load
 from flows.logs import connect_logging
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.errors import ConfigError
+from forex_core.errors import ConfigError, TrackingError
 from forex_core.report.text import succession_markdown
 from forex_core.tracking import (
     AUDIT,
     Plan,
     Registry,
+    Standing,
     Succession,
+    Version,
     latest_snapshot,
     model_name,
+    named,
     registry_from_settings,
+    to_promote,
+    to_roll_back,
     tracker_from_settings,
 )
 from forex_core.types import Horizon, MarketBundle, Pair
@@ -32,14 +37,16 @@ from forex_core.types import Horizon, MarketBundle, Pair
 Document = dict[str, Any]
 
 BUSY_LIMIT_S = 5.0
-"""A run that settles who is champion is waited for, another change by hand is not."""
+"""How long a run that settles who is champion is waited for."""
 
 
 @task(name="load current data", cache_policy=NO_CACHE)
-def current_data(registry: Registry, settings: Settings, horizon: Horizon, given: bool) -> MarketBundle:
-    """The data that a version is tried on: those given, else those of the pair's latest recorded run."""
+def current_data(
+    registry: Registry, settings: Settings, horizon: Horizon, rate: str | None, given: bool
+) -> MarketBundle:
+    """The data that a version is tried on: those given, else those of the pair's latest recorded run of that rate."""
     pair = Pair.parse(settings.pair)
-    bundle = load(settings, None) if given else latest_snapshot(registry, pair, horizon)
+    bundle = load(settings, None) if given else latest_snapshot(registry, pair, horizon, rate)
     logger.info("{} is tried on {} rows up to {}", pair, len(bundle), bundle.origin)
     return bundle
 
@@ -67,14 +74,27 @@ def carried_out(succession: Succession, plan: Plan, reason: str, settings: Setti
     return done
 
 
+@task(name="show", cache_policy=NO_CACHE)
+def shown(document: Document) -> None:
+    """What was done, or would be, on Prefect's page."""
+    model = document["model"]
+    create_markdown_artifact(
+        markdown=succession_markdown(document),
+        key=f"champion-{model}",
+        description=f"Champion of {model}: {document['action']}{' (dry run)' if document['dry_run'] else ''}",
+    )
+
+
 def _change(
     horizon: str,
     pair: str | None,
     source: SourceName | None,
     paths: list[Path] | None,
     find: Callable[[Succession], Plan],
+    about: Callable[[Registry, Standing], Version | None],
     reason: str,
     dry_run: bool,
+    champion: int | None,
 ) -> Document:
     """What both flows do: under the model's lock from the first look to the last write."""
     connect_logging()
@@ -85,17 +105,24 @@ def _change(
         )
     currencies = Pair.parse(settings.pair)
     registry, model = registry_from_settings(settings), model_name(currencies, ahead)
+    seen = champion or registry.standing(model).champion_number
     with registry.lock(model, BUSY_LIMIT_S):
-        bundle = current_data(registry, settings, ahead, source is not None or bool(paths))
+        standing = registry.standing(model)
+        if (found := standing.champion_number) != seen:
+            raise TrackingError(
+                f"the champion of {model} is version {found}, and was version {seen} when this was asked for: it was "
+                "changed meanwhile, and nothing more was; look at 'forex models history' before you try again"
+            )
+        asked = about(registry, standing)
+        rate = asked.rate if asked else None
+        bundle = current_data(registry, settings, ahead, rate, source is not None or bool(paths))
         succession = Succession(registry, model, ahead, bundle, settings.members_cache)
         plan = planned(lambda: find(succession))
         document = plan.document if dry_run else carried_out(succession, plan, reason, settings)
     document |= {"dry_run": dry_run, "pair": str(currencies), "horizon": str(ahead)}
-    create_markdown_artifact(
-        markdown=succession_markdown(document),
-        key=f"champion-{model}",
-        description=f"Champion of {model}: {plan.action}{' (dry run)' if dry_run else ''}",
-    )
+    told = shown(document, return_state=True)
+    if told.is_failed():  # which makes nothing undone
+        logger.warning("Prefect's page does not show the {} of {}: {}", plan.action, model, told.message)
     return document
 
 
@@ -115,6 +142,7 @@ def rollback(
     reason: str = "",
     source: SourceName | None = None,
     paths: list[Path] | None = None,
+    champion: int | None = None,
 ) -> Document:
     """Roll back, or undo the last rollback.
 
@@ -129,12 +157,16 @@ def rollback(
         reason: why; it is recorded.
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
+        champion: version that is champion as far as you know, and refused otherwise; by default the one of when this
+            begins, so that of two at once the second is refused.
     """
 
-    def find(succession: Succession) -> Plan:
-        return succession.undo() if undo else succession.rollback(to, metric, mode)
+    find = to_roll_back(to, metric, mode, undo)
 
-    return _change(horizon, pair, source, paths, find, reason, dry_run)
+    def about(_: Registry, standing: Standing) -> Version | None:
+        return standing.champion  # another rate's model is no way back
+
+    return _change(horizon, pair, source, paths, find, about, reason, dry_run, champion)
 
 
 @flow(
@@ -151,6 +183,7 @@ def promote(
     reason: str = "",
     source: SourceName | None = None,
     paths: list[Path] | None = None,
+    champion: int | None = None,
 ) -> Document:
     """Promote a version, by default the challenger; the champion is not pinned afterwards.
 
@@ -163,9 +196,15 @@ def promote(
         reason: why; it is recorded.
         source: where the data come from that the version is tried on; by default the latest recorded run.
         paths: files of source csv.
+        champion: version that is champion as far as you know, and refused otherwise; by default the one of when this
+            begins, so that of two at once the second is refused.
     """
 
-    def find(succession: Succession) -> Plan:
-        return succession.unpin() if unpin else succession.promote(to)
+    find = to_promote(to, unpin)
 
-    return _change(horizon, pair, source, paths, find, reason, dry_run)
+    def about(registry: Registry, standing: Standing) -> Version | None:
+        if to is not None:
+            return named(registry, standing.model, to)
+        return (None if unpin else standing.challenger) or standing.champion
+
+    return _change(horizon, pair, source, paths, find, about, reason, dry_run, champion)

@@ -59,6 +59,11 @@ _MARKETS: dict[str, tuple[str, str]] = {
 }
 
 
+def is_currency(code: str) -> bool:
+    """Whether a code is of a currency whose market is known here."""
+    return code in _MARKETS
+
+
 def desk_zone(pair: Pair) -> ZoneInfo:
     """Time zone of the pair's desk: where its quote currency is traded, UTC where that is not known."""
     return ZoneInfo(_MARKETS[pair.quote][1]) if pair.quote in _MARKETS else _UTC
@@ -107,6 +112,21 @@ def is_business_day(pair: Pair, day: date) -> bool:
     return day.weekday() < 5 and not any(day in _holidays(c, day.year) for c in (pair.base, pair.quote))
 
 
+def next_business_days(currency: str, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """The first business day after each of `days` in the market of a currency.
+
+    >>> next_business_days("USD", pd.DatetimeIndex(["2026-10-09"]))[0].date()   # before Columbus Day
+    datetime.date(2026, 10, 13)
+    """
+    if len(days) == 0:
+        return days
+    calendar = _business_calendar((currency,), days.min().year, days.max().year + 1)
+    following = np.busday_offset(
+        days.to_numpy().astype("datetime64[D]"), 1, roll="preceding", busdaycal=calendar
+    )
+    return pd.DatetimeIndex(following)
+
+
 def target_dates(pair: Pair, origin: date, horizon: Horizon) -> tuple[tuple[int, date], ...]:
     """The (step, date) of each business day in (origin, origin + horizon].
 
@@ -129,16 +149,17 @@ def business_day_numbers(pair: Pair, days: pd.DatetimeIndex) -> npt.NDArray[np.i
     Grids of origins are anchored to these numbers. Holidays move them across the days of the week, which a
     count of weekdays would not: an every-fifth-weekday grid scores Thursdays for ever.
     """
-    closed = [
-        day
-        for year in range(_EPOCH.year, days[-1].year + 1)
-        for currency in (pair.base, pair.quote)
-        for day in _holidays(currency, year)
-    ]
-    calendar = np.busdaycalendar(holidays=np.array(sorted(set(closed)), dtype="datetime64[D]"))
+    calendar = _business_calendar((pair.base, pair.quote), _EPOCH.year, days[-1].year)
     asked = days.to_numpy().astype("datetime64[D]")
     numbers = np.busday_count(np.datetime64(_EPOCH), asked, busdaycal=calendar)
     return np.where(np.is_busday(asked, busdaycal=calendar), numbers, -1).astype(np.int64)
+
+
+def _business_calendar(currencies: tuple[str, ...], first_year: int, last_year: int) -> np.busdaycalendar:
+    """Weekdays of some years, both included, but for the holidays of each of the currencies."""
+    years = range(first_year, last_year + 1)
+    closed = {day for year in years for currency in currencies for day in _holidays(currency, year)}
+    return np.busdaycalendar(holidays=np.array(sorted(closed), dtype="datetime64[D]"))
 
 
 @lru_cache(maxsize=1024)

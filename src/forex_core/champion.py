@@ -18,7 +18,7 @@ import pandas as pd
 from loguru import logger
 
 from forex_core.engine import Engine
-from forex_core.errors import ForecastError
+from forex_core.errors import DataQualityError, ForecastError
 from forex_core.evaluation import Comparison, Judged, compare_crps
 from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.paths import Paths, outcomes_of
@@ -90,7 +90,7 @@ class Decision:
     new recipe that won) make it champion; 'kept' (a new recipe that did not win), 'undecided' (too early to tell),
     'unsound', 'pinned' (the champion is held in place), 'apart' (it is of another rate of the pair) leave it a
     challenger; 'past' (it is older than the champion's), 'failed' (there is no new state) and 'withheld' (it could not
-    be registered) leave everything as it is.
+    be made champion) leave everything as it is.
     `comparison` is of new to old where the two were compared.
     """
 
@@ -137,12 +137,12 @@ class Choice:
         return self.champion if self.published is self.new else self.new
 
     def withheld(self) -> Choice:
-        """The champion's, since the new state could not be registered; its own where there is no champion."""
+        """The champion's, since the new state could not be made champion; its own where there is none."""
         if self.champion is None:
             return self
         spoke_for_it = self.decision.reason[0].lower() + self.decision.reason[1:]
         reason = (
-            "The new state could not be registered, so the champion stays. Else it would have become champion: "
+            "The new state could not be made champion, so the one of before is published. Else it would have been: "
             f"{spoke_for_it}"
         )
         return replace(self, decision=replace(self.decision, outcome="withheld", reason=reason))
@@ -158,20 +158,26 @@ def choose(
     """What is published of `bundle` at `horizon`.
 
     Raises:
-        DataQualityError: too short a history.
+        DataQualityError: too short a history, for the champion as well where it may stand in.
         ForecastError: too few members answered, the champion could not answer, or what would be published is unsound.
     """
-    engine.check(bundle, horizon)
     old = reigning.specification if reigning else None
     same = old is not None and old.recipe == engine.recipe
     try:
+        engine.check(bundle, horizon)
         paths = engine.paths_behind(bundle)
         new = paths.run(horizon)
-    except ForecastError as error:
+    except (DataQualityError, ForecastError) as error:
         apart = old is not None and not old.is_of(bundle)
         if reigning is None or old is None or same or apart or old.state.trained_until > bundle.origin:
             raise
-        champion = _champions(reigning, bundle, cache_folder).run(horizon, old.state)
+        try:
+            theirs = _champions(reigning, bundle, cache_folder)
+        except ForecastError as second:
+            raise error from second
+        if too_few(theirs, horizon):
+            raise
+        champion = theirs.run(horizon, old.state)
         _refuse_unsound(champion.forecast, bundle)
         return Choice(Decision("failed", f"Today's recipe made no forecast: {error}."), None, champion)
     if reigning is None or old is None:
@@ -209,6 +215,15 @@ def _champions(reigning: Reigning, bundle: MarketBundle, cache_folder: Path | No
     except ForecastError as error:
         model = f"{bundle.pair.slug}-{reigning.specification.horizon}"
         raise ForecastError(f"the champion, version {reigning.version} of {model}, fails: {error}") from error
+
+
+def too_few(paths: Paths, horizon: Horizon) -> str | None:
+    """How many origins a pass can be scored on and how many its recipe takes, where that is less; else None."""
+    scored = int(paths.scored(horizon, paths.scored_grid()).sum())
+    needed = int(str(paths.rules.settings["min_scored_origins"]))
+    if scored >= needed:
+        return None
+    return f"{scored} origins with a known {horizon} outcome in the data up to {paths.bundle.origin}, expected {needed}"
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,7 @@ class Engine:
         """
         config = self.config
         grid = self._grid(bundle, len(bundle))
-        after_warmup = grid[min(config.warmup_origins, len(grid) // 4) :]
-        if (after_warmup + horizon.evaluation_steps < len(bundle)).sum() < config.min_scored_origins:
+        if self._scorable(bundle, grid, horizon.evaluation_steps) < config.min_scored_origins:
             # A quarter of the grid warms up, and holidays take a few days in a hundred out of it.
             scored_rows = config.min_scored_origins * config.grid_every + horizon.evaluation_steps
             needed = config.min_history_rows + int(1.45 * scored_rows)
@@ -431,7 +430,27 @@ class Engine:
 
     def rows_behind(self, bundle: MarketBundle) -> npt.NDArray[np.int64]:
         """Rows that a forecast of today asks its members for: the grid behind it and today."""
-        return np.union1d(self._recent_grid(bundle, len(bundle)), [len(bundle) - 1])
+        grid = self._recent_grid(bundle, len(bundle))
+        return np.union1d(self._unseen(bundle, grid, grid), [len(bundle) - 1])
+
+    def _scorable(self, bundle: MarketBundle, grid: npt.NDArray[np.int64], steps: int) -> int:
+        """How many origins of a grid come after its warm-up and have a path of `steps` that has ended."""
+        after_warmup = grid[min(self.config.warmup_origins, len(grid) // 4) :]
+        return int((after_warmup + steps < len(bundle)).sum())
+
+    def _unseen(
+        self, bundle: MarketBundle, rows: npt.NDArray[np.int64], scored: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Those of `rows` that no member's weights have seen: nobody is compared on the others, or learns from them.
+
+        Where a member's would leave too few of `scored` for the longest path, its are not heeded: it has no answer at
+        what it has seen, and is left out.
+        """
+        for cut_off in sorted(m.trained_until for m in self.members if m.trained_until):
+            rest = scored[bundle.dates[scored] > pd.Timestamp(cut_off)]
+            if self._scorable(bundle, rest, PATH_STEPS) >= self.config.min_scored_origins:
+                rows = rows[bundle.dates[rows] > pd.Timestamp(cut_off)]
+        return rows
 
     def _grid(self, bundle: MarketBundle, end: int) -> npt.NDArray[np.int64]:
         """Grid rows before row `end`."""
@@ -477,7 +496,7 @@ class Engine:
         every: int,
     ) -> tuple[Evaluation, ...]:
         """Scores and verdict at the rows `wanted`, after learning on the rows `grid`."""
-        paths = self.paths(bundle, np.union1d(grid, wanted))
+        paths = self.paths(bundle, self._unseen(bundle, np.union1d(grid, wanted), wanted))
         among = np.isin(paths.rows, wanted)
         evaluations = []
         for horizon in horizons:

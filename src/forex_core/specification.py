@@ -45,6 +45,8 @@ from forex_core.types import (
 )
 
 FORMAT = 1
+ANSWER_LIMIT_S = 1800.0
+"""How long the code that a model carries may take; a cold pass takes minutes. Who waits holds the champion's lock."""
 _DRIVER = "driver."
 _RATE: TypeAdapter[RateKind | None] = TypeAdapter(RateKind | None)
 _PROGRAM = (
@@ -343,7 +345,15 @@ def _ask(
         arguments = [code, document, snapshot, asked, answer, cache_folder or ""]
         # -B: a model's files stay as they were logged.
         command = [sys.executable, "-P", "-B", "-c", _PROGRAM, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=ANSWER_LIMIT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ForecastError(
+                f"the code that recipe {specification.recipe[:12]} carries has not answered in {ANSWER_LIMIT_S:g} s "
+                "and was ended; see what it waits for, or go back to another version ('forex rollback')"
+            ) from error
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
             raise ForecastError(

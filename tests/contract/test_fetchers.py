@@ -511,7 +511,7 @@ class TestMindicador:
         found = self.fetch(server, tmp_path, date(2024, 1, 1), TO, "ipc")
         assert list(found.values) == [0.3]
         assert found.dropped == {NOT_RELEASED: 1}
-        assert list(found.available_at) == [pd.Timestamp("2024-06-09T13:00:00Z")]
+        assert list(found.available_at) == [pd.Timestamp("2024-06-10T13:00:00Z")]  # the 9th is a Sunday
 
     def test_no_value(self, server: Server, tmp_path: Path) -> None:
         server.play(good(mindicador([*ROWS, ("2024-06-25", None), ("2024-06-24", float("nan"))])))

@@ -258,6 +258,14 @@ class TestRedirects:
         assert [one.path for one in server.asked] == ["/", "/there", "/at-last"]
         assert server.asked[1].params == {"a": "1"}
 
+    def test_to_another_server_are_followed_where_there_is_no_key(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        with serving() as other:
+            other.play(good("{}"))
+            server.play(redirect(other.url))
+            assert quick_client(tmp_path).get(server.url).url == other.url
+
     def test_to_an_address_that_is_not_plain_ascii(self, server: Server, tmp_path: Path) -> None:
         server.play(redirect("/a\xf1o nuevo"), good("{}"))
         assert quick_client(tmp_path).get(server.url).json() == {}
@@ -299,11 +307,90 @@ class TestRedirects:
             assert not other.asked
         assert "s3cret" not in str(failed.value)
 
+    def test_a_password_of_the_address_stays_with_its_server(self, server: Server, tmp_path: Path) -> None:
+        at = server.url.replace("http://", "http://ana:s3cret@")
+        with serving() as other:
+            other.play(good("{}"))
+            server.play(redirect(other.url + "/steal"))
+            with pytest.raises(SourceError, match="another server"):
+                quick_client(tmp_path).get(at)
+            assert not other.asked
+        sent = "Basic YW5hOnMzY3JldA=="
+        server.play(redirect(f"{server.url}/v2"), good(f'{{"echo": "{sent}"}}', ETag='"v"'))
+        assert quick_client(tmp_path).get(at).url == f"{server.url}/v2"
+        assert [one.headers["Authorization"] for one in server.asked] == [sent] * 3
+        assert not stored(tmp_path), "an answer that repeats a key"
+        server.play(status(403, f"wrong: {sent}, s3cret"))
+        with pytest.raises(SourceError, match=r"wrong: Basic \*\*\*, \*\*\*"):
+            quick_client(tmp_path).get(at)
+
     def test_the_key_goes_along_on_its_server(self, server: Server, tmp_path: Path) -> None:
         server.play(redirect("/v2?a=1&api_key=s3cret-key"), good("{}"))
         answer = quick_client(tmp_path).get(server.url, secret_params={"api_key": SecretStr("s3cret-key")})
         assert server.asked[1].params == {"a": "1", "api_key": "s3cret-key"}
         assert answer.url == f"{server.url}/v2?a=1"
+
+    @pytest.fixture
+    def proxied(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+        """The server as the way to the internet; this machine is asked without it."""
+        monkeypatch.setenv("http_proxy", server.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "127.0.0.1")
+        return server
+
+    def test_the_internet_leads_to_no_address_of_this_network(self, proxied: Server, tmp_path: Path) -> None:
+        with serving() as inside:
+            inside.play(good("KEYS-OF-THIS-MACHINE"))
+            proxied.play(
+                redirect("http://mirror.example.org/"), redirect(inside.url + "/latest/meta-data/iam")
+            )
+            with pytest.raises(
+                SourceError, match=r"sends requests there, to the address 127\.0\.0\.1"
+            ) as failed:
+                quick_client(tmp_path).get("http://feed.example.org/")
+            assert "KEYS" not in str(failed.value)
+            assert not inside.asked
+        assert len(proxied.asked) == 2
+
+    def test_nor_does_it_where_a_connection_is_open(self, proxied: Server, tmp_path: Path) -> None:
+        with serving() as inside, quick_client(tmp_path) as client:
+            inside.play(good("{}"))
+            client.get(inside.url)
+            proxied.play(redirect(inside.url))
+            with pytest.raises(SourceError, match="of this network"):
+                client.get("http://feed.example.org/")
+            assert len(inside.asked) == 1
+
+    @pytest.mark.parametrize(
+        "inside",
+        ["169.254.169.254", "10.0.0.8", "[::1]", "[::ffff:192.168.0.1]", "localhost", "[fd00:ec2::254]"],
+    )
+    def test_nor_by_the_proxy(
+        self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+    ) -> None:
+        monkeypatch.setenv("http_proxy", server.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        server.play(redirect(f"http://{inside}/latest/meta-data/iam"))
+        with pytest.raises(SourceError, match="of this network"):
+            quick_client(tmp_path).get("http://feed.example.org/")
+        assert len(server.asked) == 1
+
+    @pytest.mark.parametrize("expect", ["json", "xml", "zip"])
+    @pytest.mark.parametrize("code", [200, 404])
+    def test_what_another_server_says_is_not_told(
+        self, server: Server, tmp_path: Path, expect: str, code: int
+    ) -> None:
+        with serving() as other:
+            other.play(status(code, "KEYS of another"))
+            server.play(redirect(other.url))
+            with pytest.raises(SourceError, match=f"expected {expect}") as failed:
+                quick_client(tmp_path).get(server.url, expect=expect)  # type: ignore[arg-type]
+            assert other.asked
+            other.play(good("<keys>KEYS of another</keys>"))
+            with pytest.raises(SourceError, match="no RSS or Atom feed") as untold:
+                RssNews(quick_client(tmp_path), (server.url,)).fetch_news()
+        assert "KEYS" not in f"{failed.value}{untold.value}"
 
 
 class TestCache:
@@ -533,6 +620,17 @@ class TestSecrets:
         assert "t0ken" not in str(failed.value)
         assert "/path?***&id=DFF" in str(failed.value)
 
+    @pytest.mark.parametrize("said", [{"body": "for t0ken-12"}, {"ETag": '"t0ken-12"'}])
+    def test_of_an_address_that_a_server_repeats_are_not_kept(
+        self, server: Server, tmp_path: Path, said: dict[str, str]
+    ) -> None:
+        server.play(good(json.dumps(said.get("body", "")), ETag=said.get("ETag", '"v"')))
+        with quick_client(tmp_path) as client:
+            client.get(server.url + "/path?token=t0ken-12")
+            assert not stored(tmp_path)
+            client.get(server.url + "/path?token=an0ther")
+            assert stored(tmp_path)
+
     def test_through_a_proxy(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", server.url)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -633,6 +731,32 @@ class TestPace:
         for one in threads:
             one.join()
         assert sorted(waited) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+
+    def test_a_client_keeps_to_it_redirects_and_retries_among_it(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        waited: list[float] = []
+        client = HttpClient(
+            tmp_path, user_agent="x", min_interval_s=7.0, sleep=waited.append, clock=lambda: 0.0,
+            retries=Retries(attempts=2, first_wait_s=0.0),
+        )  # fmt: skip
+        server.play(redirect("/there"), status(500), good("{}"))
+        client.get(server.url)
+        client.get(server.url)
+        assert [seconds for seconds in waited if seconds] == [7.0, 14.0, 21.0]
+
+
+def test_waits_are_drawn_so_that_many_clients_do_not_come_back_at_once(
+    server: Server, tmp_path: Path
+) -> None:
+    waited: list[float] = []
+    client = quick_client(tmp_path, waited=waited, attempts=2)
+    for _ in range(60):
+        server.play(status(503), good("{}"))
+        client.get(server.url)
+    assert len(waited) == 60
+    assert 1.0 <= min(waited) < 1.3
+    assert 1.7 < max(waited) <= 2.0
 
 
 def test_what_no_header_can_hold(server: Server, tmp_path: Path) -> None:

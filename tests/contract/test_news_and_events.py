@@ -261,10 +261,14 @@ class TestFeeds:
         with pytest.raises(SourceError, match=told):
             rss_of(server, tmp_path).fetch_news()
 
-    def test_entities_that_multiply_are_not_followed(self, server: Server, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+    def test_entities_that_multiply_are_not_followed(
+        self, server: Server, tmp_path: Path, encoding: str
+    ) -> None:
         levels = "".join(f'<!ENTITY e{k} "{f"&e{k - 1};" * 10}">' for k in range(1, 10))
         feed = rss([("BOMB", "https://example.org/x", ITEMS[0][2])]).replace("BOMB", "&e9;")
-        server.play(good(feed.replace("?>", f'?><!DOCTYPE rss [<!ENTITY e0 "ha">{levels}]>')))
+        bomb = feed.replace("?>", f'?><!DOCTYPE rss [<!ENTITY e0 "ha">{levels}]>')
+        server.play(good(bomb.replace("utf-8", encoding).encode(encoding)))
         with pytest.raises(SourceError, match="declares entities"):
             rss_of(server, tmp_path).fetch_news()
 

@@ -199,8 +199,11 @@ def test_without_a_network_a_stale_store_fails_and_names_the_offline_commands(wo
     refresh(settings_of(world))
     with pytest.raises(SourceUnavailable) as failed:
         bundle_of(offline(world, max_age_business_days=0))
-    for words in ("usdclp_close", "is stale", "forex data import FILE", "--source store", "--source ecb"):
+    for words in ("usdclp_close", "is stale", "forex data import FILE", "--source store", "--source csv"):
         assert words in str(failed.value)
+    assert "--source ecb" not in str(failed.value), "it has no peso of Chile"
+    with pytest.raises(SourceUnavailable, match="or the embedded rates with --source ecb"):
+        bundle_of(offline(world).model_copy(update={"pair": "USDMXN"}))
 
 
 def test_without_a_network_and_a_store_the_reason_is_the_network(world: World) -> None:
@@ -235,6 +238,26 @@ def test_auto_is_live_or_embedded_and_never_both(world: World, monkeypatch: pyte
         bundle_of(needy)
 
 
+def test_auto_does_not_fall_back_where_good_live_data_lack_a_required_driver(world: World) -> None:
+    """The pair is one that the embedded rates hold, and what is required one that they have and the live data lack."""
+    pesos = chart(DAYS, CLOSES["usdclp_close"], "usdclp_close", symbol="MXN=X", currency="MXN")
+
+    def behave(handler: Handler) -> None:
+        (yahoo(good(pesos)) if "MXN=X" in handler.asked.path else world.behave)(handler)
+
+    world.server.play(behave)
+    asked = settings_of(world, "auto", drivers=("copper",), required=("dollar_index",))
+    with pytest.raises(DataQualityError, match="required series 'dollar_index' is missing"):
+        bundle_of(asked.model_copy(update={"pair": "USDMXN"}))
+
+
+def test_no_feed_is_asked_where_no_headline_is_shown(world: World) -> None:
+    refresh(settings_of(world, news_days=0))
+    assert world.asked("feed") == 0
+    refresh(settings_of(world))
+    assert world.asked("feed") == 1
+
+
 def test_optional_series_that_are_missing_are_said_and_required_ones_refused(world: World) -> None:
     world.down.add("mindicador")
     bundle = bundle_of(settings_of(world))
@@ -247,8 +270,10 @@ def test_optional_series_that_are_missing_are_said_and_required_ones_refused(wor
 @pytest.mark.parametrize(
     ("name", "last", "now", "due"),
     [
-        ("usdclp_close", "2024-06-27", "2024-06-28 20:59", False),
-        ("usdclp_close", "2024-06-27", "2024-06-28 21:01", True),
+        ("usdclp_close", "2024-06-27", "2024-06-28 22:59", False),
+        ("usdclp_close", "2024-06-27", "2024-06-28 23:01", True),
+        ("copper", "2024-06-27", "2024-06-28 20:59", False),
+        ("copper", "2024-06-27", "2024-06-28 21:01", True),
         ("usdclp_close", "2024-06-28", "2024-06-30 12:00", False),
         ("fed_rate", "2024-06-27", "2024-07-01 20:14", False),
         ("fed_rate", "2024-06-27", "2024-07-01 20:16", True),
@@ -262,6 +287,16 @@ def test_a_series_is_due_when_a_later_value_is_released(
 ) -> None:
     held = date.fromisoformat(last) if last else None
     assert is_due(entry(name), held, pd.Timestamp(now, tz="UTC")) is due
+
+
+def test_a_series_that_nobody_gives_is_missed_where_it_is_named_and_only_there(world: World) -> None:
+    def missed(**data: Any) -> list[str]:
+        bundle = bundle_of(settings_of(world, "store", **data))
+        return [repair.series for repair in bundle.repairs if repair.kind == "missing"]
+
+    refresh(settings_of(world))
+    assert "chile_rate" not in missed(drivers=None)
+    assert missed(drivers=("copper", "chile_rate")) == ["chile_rate"]
 
 
 Forex = Callable[..., Any]

@@ -139,6 +139,27 @@ def test_a_source_without_a_later_day_is_not_the_last_to_be_asked(store: Observa
     assert done.recorded.total == Counts(unchanged=done.recorded.total.unchanged)
 
 
+def test_a_history_that_a_lower_source_gave_is_fetched_from_the_first_one_when_it_is_back(
+    store: ObservationStore,
+) -> None:
+    yahoo, fred = Source(YAHOO), Source(FRED, DAYS[100:], [1.0] * 100)
+    (done,) = refresher(store, fred).refresh(["sp500"])
+    assert (done.source, done.failed) == (FRED, False)
+    assert len(store.values("sp500", NOW)) == 100
+    refresher(store, yahoo, fred).refresh(["sp500"])
+    assert yahoo.asked == [("sp500", START)]
+    assert len(store.values("sp500", NOW)) == len(DAYS)
+    refresher(store, yahoo, fred).refresh(["sp500"])
+    assert yahoo.asked[1:] == [("sp500", DAYS[-1].date() - timedelta(days=10))]
+
+
+def test_a_lower_source_is_asked_from_where_those_before_it_end(store: ObservationStore) -> None:
+    yahoo, fred = Source(YAHOO, DAYS[:-5], [1.0] * 195), Source(FRED, values=[1.0] * 200)
+    refresher(store, yahoo).refresh(["vix"])
+    refresher(store, yahoo, fred).refresh(["vix"])
+    assert fred.asked == [("vix", DAYS[-6].date() - timedelta(days=10))]
+
+
 def test_when_a_source_was_taken_in_is_its_own(store: ObservationStore) -> None:
     at = [NOW - pd.Timedelta(days=days) for days in (3, 1)]
     store.record(observed("usdclp_close", YAHOO, DAYS[:-1], [900.0] * 199), now=at[0])

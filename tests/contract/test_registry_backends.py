@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from forex_core.champion import Choice, Decision
 from forex_core.cli import app
 from forex_core.config import ChronosConfig, EngineConfig, load_settings
 from forex_core.data.snapshot import write_snapshot
@@ -706,6 +707,25 @@ def test_a_rollback_leaves_damaged_files_alone(backend: Backend, shelf: Shelf) -
 
 
 # --- as a run goes
+
+
+def test_what_was_decided_on_another_champion_is_not_written(backend: Backend, shelf: Shelf) -> None:
+    """As when another machine rolls back meanwhile, whose lock a server does not know."""
+    earlier, champion = backend.crown(backend.version("a")), backend.crown(backend.version("b"))
+    made = backend.version("b")
+    with Candidacy(backend.registry, USDCLP, WEEK) as candidacy:
+        other = backend.fresh()
+        other.enthrone(other.version(NAME, earlier.number), Pin("ana", "now", "bands", champion.number))
+        rolled_back = state(backend.fresh())
+        for outcome, settled in (("refreshed", "withheld"), ("kept", "kept")):
+            choice = Choice(Decision(outcome, "Why."), shelf.run, shelf.run)  # type: ignore[arg-type]
+            assert candidacy.settle(choice, made, shelf.market.origin).decision.outcome == settled
+        assert len(candidacy.warnings) == 2
+        assert (
+            "the champion of usdclp-7d changed since this was decided: it is version 1, pinned, and was version 2, not "
+            "pinned"
+        ) in candidacy.warnings[0]
+    assert state(backend.fresh()) == rolled_back
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forex_core.data.bundle import load_bundle
+from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
 from forex_core.data.prints import Counts
+from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.store import ObservationStore
 from forex_core.errors import SourceError
-from forex_core.types import Event, Headline
+from forex_core.types import Event, Headline, MarketBundle, Pair
 
 NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
 DAY = pd.Timedelta(days=1)
@@ -97,6 +103,69 @@ def test_another_value_is_a_revision_from_now_on(store: ObservationStore) -> Non
     assert (second.recorded_at, second.source, second.batch > first.batch) == (NOW + DAY, "best", True)
 
 
+def test_another_value_is_known_from_now_on_whatever_was_stated_of_the_first(store: ObservationStore) -> None:
+    store.record(
+        seen({"2026-01-05": 1.0, "2026-01-06": 1.0}, at="2026-01-05 15:00"), now=NOW, rank=rank, explicit=True
+    )
+    store.record(seen({"2026-01-05": 1.5, "2026-01-06": 1.5}), now=NOW + DAY, rank=rank)  # declared: 22:00
+    assert set(known(store, NOW + DAY - pd.Timedelta(1, "us")).values()) == {1.0}
+    assert set(known(store, NOW + DAY).values()) == {1.5}
+    store.record(
+        seen({"2026-01-05": 2.0}, at="2026-04-01"), now=NOW + DAY, rank=rank, explicit=True
+    )  # to come
+    store.record(seen({"2026-01-05": 2.5}), now=NOW + 2 * DAY, rank=rank)
+    (*_, last) = store.history("copper", pd.Timestamp("2026-01-05").date())
+    assert (last.value, last.available_at) == (2.5, pd.Timestamp("2026-04-01 00:00:00.000001", tz="UTC"))
+
+
+def test_a_day_between_others_that_comes_late_is_known_from_now_on(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-07": 1.0, "2026-01-09": 1.0}), rank=rank, now=NOW)
+    week = seen({f"2026-01-{day:02}": 1.0 for day in range(6, 11)}, source="second")
+    recorded = store.record(week, rank=rank, now=NOW + DAY)
+    assert recorded.total == Counts(new=3, unchanged=2, filled=1)
+    since = {day: p for day in range(6, 11) for p in store.history("copper", date(2026, 1, day))}
+    declared = {day: pd.Timestamp(f"2026-01-{day:02} 22:00", tz="UTC") for day in since}
+    assert {day: p.available_at for day, p in since.items()} == declared | {8: NOW + DAY}
+    assert store.record(week, rank=rank, now=NOW + 2 * DAY).total == Counts(unchanged=5), "it is asked again"
+    assert store.record(seen({"2026-01-08": 2.0}), rank=rank, now=NOW + 3 * DAY).total.revisions == 1
+
+
+def test_a_day_between_others_whose_instant_is_stated_is_known_since_then(store: ObservationStore) -> None:
+    store.record(seen({"2026-01-07": 1.0, "2026-01-09": 1.0}), rank=rank, now=NOW)
+    assert store.record(seen({"2026-01-08": 1.0}), rank=rank, now=NOW, explicit=True).total == Counts(new=1)
+    assert "2026-01-08" in known(store, pd.Timestamp("2026-01-08 22:00", tz="UTC"))
+
+
+def test_what_one_call_brings_leaves_no_holes_among_itself(store: ObservationStore) -> None:
+    ends, middle = seen({"2026-01-07": 1.0, "2026-01-09": 1.0}), seen({"2026-01-08": 1.0}, source="second")
+    assert store.record([ends, middle], rank=rank, now=NOW).total == Counts(new=3)
+    assert len(known(store, pd.Timestamp("2026-01-09 22:00", tz="UTC"))) == 3
+
+
+def test_a_hole_that_is_filled_changes_no_bundle_of_the_past(store: ObservationStore) -> None:
+    days = pd.bdate_range("2024-01-02", "2024-06-28")
+    walk = np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.005, len(days))))
+
+    def fetched(chosen: Any, now: str) -> None:
+        for name in ("usdclp_close", "vix"):
+            at = entry(name).definition.release.instants(days)[chosen]
+            one = Observations(name, "yahoo", days[chosen], 900 * walk[chosen], at)
+            store.record(one, now=pd.Timestamp(now, tz="UTC"))
+
+    def bundle(as_of: date) -> MarketBundle:
+        return load_bundle(StoredProvider(store, drivers=("vix",)), Pair("USD", "CLP"), as_of)
+
+    hole = np.isin(np.arange(len(days)), (60, 61, 100))
+    fetched(~hole, "2024-06-29")
+    origins = [day.date() for day in days[[59, 60, 61, 62, 99, 100, 101, -1]]]
+    before = [bundle(day).fingerprint for day in origins]
+    fetched(hole, "2024-08-01 12:00")
+    assert [bundle(day).fingerprint for day in origins] == before
+    later = bundle(date(2024, 8, 1))
+    assert np.isnan(later.truth[hole.nonzero()[0]]).sum() == 0
+    assert (later.spot[60:62] == later.spot[59]).all(), "rows of the past keep what they knew"
+
+
 def test_a_source_that_returns_to_its_first_value_is_followed(store: ObservationStore) -> None:
     for k, value in enumerate((1.0, 1.5, 1.0, 1.0)):
         store.record(seen({"2026-01-05": value}), rank=rank, now=NOW + k * DAY)
@@ -147,9 +216,20 @@ def test_two_values_of_one_day_and_instant_are_an_error(store: ObservationStore)
         np.array([1.0, 2.0]),
         pd.DatetimeIndex(["2026-01-05 22:00"] * 2, tz="UTC"),
     )
-    with pytest.raises(SourceError, match="gives two values, 1 and 2"):
-        store.record(twice, rank=rank, now=NOW)
+    for explicit in (False, True):
+        with pytest.raises(SourceError, match="gives two values, 1 and 2"):
+            store.record(twice, rank=rank, now=NOW, explicit=explicit)
     assert store.names() == ()
+
+
+def test_two_values_of_one_day_whose_instants_are_declared_are_an_error(store: ObservationStore) -> None:
+    known_at = pd.DatetimeIndex(["2026-01-05 22:00", "2026-01-07 22:00"], tz="UTC")
+    twice = Observations(
+        "copper", "best", pd.DatetimeIndex(["2026-01-05"] * 2), np.array([1.0, 2.0]), known_at
+    )
+    with pytest.raises(SourceError, match=r"gives two values, 1 and 2.*state a later instant"):
+        store.record(twice, rank=rank, now=NOW)
+    assert store.record(twice, rank=rank, now=NOW, explicit=True).total == Counts(new=1, revisions=1)
 
 
 def test_what_a_source_remembers_otherwise_of_the_past_is_counted_and_not_written(
@@ -163,7 +243,8 @@ def test_what_a_source_remembers_otherwise_of_the_past_is_counted_and_not_writte
         np.array([0.9, 1.0, 1.1]),
         pd.DatetimeIndex(["2026-01-05 22:00", "2026-01-07", "2026-01-09"], tz="UTC"),
     )
-    assert store.record(vintages, rank=rank, now=NOW).total == Counts(unchanged=1, conflicts=1, revisions=1)
+    recorded = store.record(vintages, rank=rank, now=NOW, explicit=True, restates=True)
+    assert recorded.total == Counts(unchanged=1, conflicts=1, revisions=1)
     assert known(store, pd.Timestamp("2026-01-10", tz="UTC")) == {"2026-01-05": 1.1}
 
 
@@ -284,12 +365,21 @@ def test_events_are_told_as_they_were_known(store: ObservationStore) -> None:
 def test_reading_seeks_and_scans_no_table(store: ObservationStore) -> None:
     store.record(seen({f"2026-01-{day:02}": 1.0 for day in range(1, 21)}), now=NOW)
     plan = store.explain("copper", NOW, 15)
-    assert "Seq Scan" not in plan
-    assert "SCAN o" not in plan.replace("SCAN observations", "SCAN o")
-    assert "PRIMARY KEY (series=? AND revision=? AND date=? AND available_at<?)" in plan or (
-        "Filter: (revision" not in plan
-        and "(series = 'copper'::text) AND (revision = 1) AND (date = days.day) AND (available_at <" in plan
-    )
+    if store.address.startswith("sqlite"):
+        steps = [step for step in plan.splitlines() if "VIRTUAL TABLE" not in step]
+        assert steps == [
+            "SEARCH o USING PRIMARY KEY (series=? AND revision=? AND date>? AND date<?)",
+            "SEARCH p USING PRIMARY KEY (series=? AND length=? AND since>? AND since<?)",
+        ]
+    else:
+        assert re.findall(r"(\w+) Scan (?:using \w+ )?on (\w+)", plan) == [
+            ("Function", "unnest"),
+            ("Index", "observations"),
+            ("Function", "unnest"),
+            ("Index", "periods"),
+        ]
+        found = re.findall(r"Index Cond: \(\(series = 'copper'::text\) AND \((\w+) = ", plan)
+        assert found == ["revision", "length"]
 
 
 # --- The store beside a model that is a list
@@ -307,7 +397,10 @@ class Naive:
 
     def record(self, one: Observations, mode: str, now: pd.Timestamp) -> None:
         given = sorted(zip(one.dates, one.available_at, one.values, strict=True))
+        had = sorted(day for day, rows in self.rows.items() if rows)
         for k, (day, at, value) in enumerate(given):
+            if mode == "declared" and had and had[0] < str(day.date()) < had[-1]:
+                at = max(at, now)
             prints = self.rows.setdefault(str(day.date()), [])
             is_last = k + 1 == len(given) or given[k + 1][0] != day
             self._take(prints, at, float(value), one.source, mode, is_last, now)
@@ -330,13 +423,11 @@ class Naive:
         latest = prints[-1]
         before = [p for p in prints if p[0] <= at]
         current = before[-1] if before else None
-        is_today = is_last and mode != "explicit" and at <= latest[0]
-        compared = latest if is_today or (mode == "declared" and is_last) else current
-        replaced = latest if is_today or mode == "declared" else (current or prints[0])
+        is_today = mode == "declared" or (mode == "restates" and is_last and at <= latest[0])
+        compared = latest if is_today else current
+        replaced = latest if is_today else (current or prints[0])
         if compared and compared[1] == value:
             is_better = rank("", source) < rank("", replaced[2])
-            if mode == "declared":
-                is_better &= is_last
             if is_better and (at > compared[0] or compared is latest):
                 prints.append((max(at, compared[0] + tick), value, source, False))
             return
@@ -344,9 +435,6 @@ class Naive:
             return
         if is_today:
             prints.append((max(now, latest[0] + tick), value, source, True))
-        elif mode == "declared":
-            if at > latest[0]:
-                prints.append((at, value, source, True))
         elif current and current[0] == at:
             if mode == "explicit":
                 raise SourceError("taken")
@@ -387,12 +475,14 @@ START = pd.Timestamp("2026-01-05", tz="UTC")
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, window=st.integers(0, 4))
 def test_what_is_read_is_what_a_list_would_say(
-    store: ObservationStore, steps: list[Any], window: int
+    store: ObservationStore, url: str, steps: list[Any], window: int
 ) -> None:
     series = f"s{uuid.uuid4().hex}"  # one store for all examples, a series for each
     naive, now = Naive(), START + 5 * DAY
     for prints, source, mode, wait in steps:
         now += wait * DAY
+        if mode == "declared":  # one value a day
+            prints = list({p[0]: p for p in prints}.values())
         days = pd.DatetimeIndex([START.tz_localize(None) + p[0] * DAY for p in prints]).as_unit("us")
         known_at = pd.DatetimeIndex([START + p[1] * DAY / 2 + p[0] * DAY for p in prints], tz="UTC")
         one = Observations(
@@ -408,14 +498,21 @@ def test_what_is_read_is_what_a_list_would_say(
         naive = copied
         naive.rows = {day: rows for day, rows in naive.rows.items() if rows}
         store.record(one, explicit=mode != "declared", restates=mode == "restates", now=now, rank=rank)
-    summary = store.summary(now + 30 * DAY).get(series)
-    rows = summary.days + summary.revisions if summary else 0
-    assert rows == sum(row[3] for rows in naive.rows.values() for row in rows)
     for half_days in range(0, 30, 7):
         as_of = START + half_days * DAY / 2
         assert told(store.read((series,), as_of, {series: window})[series]) == naive.read(as_of, window)
         latest = {day: (day, *rest) for day, *rest in naive.read(as_of, 0)}
         assert told(store.values(series, as_of)) == list(latest.values())
+        summary = store.summary(as_of).get(series)
+        visible = naive.read(as_of, 99)
+        assert (summary is None) == (not visible)
+        if summary:
+            assert summary.sources == Counter(source for *_, source in visible)
+            assert (summary.first_date, summary.last_date) == tuple(
+                date.fromisoformat(one) for one in (min(latest), max(latest))
+            )
+            assert (summary.days, summary.revisions) == (len(latest), len(visible) - len(latest))
+    whole(url)
 
 
 # --- Many at once
@@ -450,7 +547,7 @@ def writer(url: str, who: int, seconds: float) -> subprocess.Popen[str]:
 
 
 def whole(url: str) -> None:
-    """No batch is half there, and nothing is there twice."""
+    """No batch is half there, nothing is there twice, and the periods are those of the observations."""
     counted = execute(
         url,
         "SELECT b.id, b.rows, count(o.series) FROM batches b LEFT JOIN observations o ON o.batch = b.id "
@@ -459,6 +556,15 @@ def whole(url: str) -> None:
     assert counted == []
     again = "SELECT series, date, available_at FROM observations GROUP BY 1, 2, 3 HAVING count(*) > 1"
     assert execute(url, again) == []
+    last = "lead(available_at) OVER (PARTITION BY series, date ORDER BY available_at)"
+    revisions = (
+        "SELECT series, date, available_at, until, value, source FROM (SELECT revision, series, date, available_at, "
+        f"coalesce({last}, '9999-12-31T00:00:00.000000Z') AS until, value, source FROM observations "
+        "WHERE revision > -2) AS prints WHERE revision > 0"
+    )
+    lasting = "SELECT series, date, since, until, value, source FROM periods"
+    assert execute(url, f"{revisions} EXCEPT {lasting}") == []
+    assert execute(url, f"{lasting} EXCEPT {revisions}") == []
     if url.startswith("sqlite"):
         assert execute(url, "PRAGMA integrity_check") == [("ok",)]
 
@@ -514,7 +620,7 @@ def test_a_first_start_of_many_at_once_makes_one_store(url: str) -> None:
     for process in processes:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-    assert execute(url, "SELECT part, version FROM schema_versions") == [("observations", 1)]
+    assert execute(url, "SELECT part, version FROM schema_versions") == [("observations", 2)]
     whole(url)
 
 

@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import sqlite3
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,13 +24,15 @@ from forex_core.tracking import (
     NoopTracker,
     Record,
     Tracker,
+    copies,
     copy_database,
     open_store,
     writing,
 )
 from forex_core.tracking import mlflow_tracker as room
 from forex_core.tracking.process import PROCESS_TAG
-from forex_core.tracking.values import Batch
+from forex_core.tracking.store import release
+from forex_core.tracking.values import Batch, Point
 from forex_core.tracking.writing import send
 
 if TYPE_CHECKING:
@@ -187,6 +190,19 @@ class TestLifeCycle:
         assert run.data.tags["error_type"] == type(error).__name__
         assert run.data.tags["error_message"] == " ".join(str(error).split())
         assert run.data.tags["status"] == "failed"
+
+    @pytest.mark.parametrize(
+        ("code", "status"), [(0, "FINISHED"), (None, "FINISHED"), (1, "KILLED"), ("reason", "KILLED")]
+    )
+    def test_ends_by_an_exit_as_its_code_says(
+        self, mlflow_tracker: Callable[..., MLflowTracker], store: Store, code: Any, status: str
+    ) -> None:
+        tracker = mlflow_tracker()
+        with pytest.raises(SystemExit), tracker:
+            sys.exit(code)
+        run = store.run(tracker.run_id)
+        assert run.info.status == status
+        assert ("error_type" in run.data.tags) == (status == "KILLED")
 
     def test_starts_later_when_told_so_and_holds_the_reason_of_a_failure_before(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
@@ -445,15 +461,18 @@ class TestMetrics:
         with mlflow_tracker() as tracker:
             tracker.log_metrics({"fine": 1.0, "nan": float("nan"), "up": np.inf})
             tracker.log_metrics({"down": -np.inf, "huge": 10**400}, step=2)
+            for step in range(1, 1001):
+                tracker.log_metrics({"loss": np.nan if step % 2 else np.inf}, step=step)
         run = store.run(tracker.run_id)
         assert run.data.metrics == {"fine": 1.0}
         assert json.loads(run.data.tags["metrics_not_finite"]) == {
             "nan": "nan",
             "up": "inf",
-            "down at step 2": "-inf",
-            "huge at step 2": "inf",
+            "down": "-inf at step 2",
+            "huge": "inf at step 2",
+            "loss": "nan 500 times, at steps 1 to 999; inf 500 times, at steps 2 to 1000",
         }
-        assert len(told) == 4
+        assert len(told) == 6, "each kind of each metric once"
 
     def test_of_the_largest_and_smallest_size_survive(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
@@ -533,6 +552,14 @@ class TestTags:
             "False",
         )
 
+    def test_of_the_experiment_are_set_when_it_is_made(
+        self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
+    ) -> None:
+        with mlflow_tracker(experiment_tags={"horizon": "7d"}) as tracker:
+            pass
+        made = store.client.get_experiment(store.run(tracker.run_id).info.experiment_id)
+        assert made.tags["horizon"] == "7d"
+
     def test_find_the_newest_finished_run_that_has_them_all(
         self, mlflow_tracker: Callable[..., MLflowTracker]
     ) -> None:
@@ -544,6 +571,15 @@ class TestTags:
             ids.append(tracker.run_id)
         assert tracker.find_run({"a": "it's", "b": "2"}) == ids[1]
         assert tracker.find_run({"a": "it's", "b": "3"}) is None
+
+    def test_find_a_run_of_an_experiment_that_another_process_made_since(
+        self, mlflow_tracker: Callable[..., MLflowTracker]
+    ) -> None:
+        early = mlflow_tracker()
+        assert early.find_run({"a": "1"}) is None
+        with mlflow_tracker(tags={"a": "1"}) as other:
+            pass
+        assert early.find_run({"a": "1"}) == other.run_id
 
     def test_are_looked_for_without_making_an_experiment(
         self, mlflow_tracker: Callable[..., MLflowTracker], store: Store
@@ -601,6 +637,30 @@ class TestArtifacts:
         assert store.files(tracker.run_id) == set()
         assert store.run(tracker.run_id).info.status == "FINISHED"
         assert tracker.degraded is None
+
+    def test_of_a_folder_are_attached_but_for_those_that_cannot_be(
+        self,
+        mlflow_tracker: Callable[..., MLflowTracker],
+        store: Store,
+        told: list[str],
+        tmp_path: Path,
+    ) -> None:
+        folder = tmp_path / "made"
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner" / "good.txt").write_text("good")
+        (folder / "link.txt").symlink_to(folder / "inner" / "good.txt")
+        (folder / "broken").symlink_to(tmp_path / "gone")
+        os.mkfifo(folder / "inner" / "pipe")
+        with mlflow_tracker() as tracker:
+            tracker.log_artifacts_dir(folder, "all")
+            tracker.log_artifact(folder / "inner" / "pipe")
+            (folder / "MLmodel").write_text("flavors: {}")
+            assert tracker.log_model(folder, "model") is None
+        assert store.files(tracker.run_id) == {"all/inner/good.txt", "all/link.txt"}
+        assert store.text(tracker.run_id, "all/link.txt") == "good"
+        assert ["broken" in message for message in told] == [True, False, False, True, False, False]
+        assert ["pipe" in message for message in told] == [False, True, True, False, True, False]
+        assert "model not logged" in told[-1]
 
     def test_over_the_limit_are_told_and_logged(
         self,
@@ -722,6 +782,27 @@ class TestModels:
         finally:
             mlflow.set_tracking_uri(None)
 
+    def test_that_could_not_be_attached_are_marked_as_failed_and_told(
+        self,
+        mlflow_tracker: Callable[..., MLflowTracker],
+        store: Store,
+        told: list[str],
+        tmp_path: Path,
+        artifacts: Path,
+    ) -> None:
+        in_the_way = artifacts / "trackers" / "models"
+        in_the_way.parent.mkdir(parents=True)
+        in_the_way.write_text("a file where the folder should be")
+        with mlflow_tracker() as tracker:
+            (tmp_path / "saved").mkdir()
+            (tmp_path / "saved" / "MLmodel").write_text("flavors: {}\n")
+            assert tracker.log_model(tmp_path / "saved", "model") is None
+        run = store.run(tracker.run_id)
+        (model,) = store.client.search_logged_models([run.info.experiment_id])
+        assert (str(model.status), run.info.status) == ("FAILED", "FINISHED")
+        assert len(told) == 1
+        assert "model model not logged" in told[0]
+
 
 @pytest.mark.parametrize("artifact_files", [0, 5])
 def test_a_run_costs_at_most_five_calls_of_the_client(
@@ -826,6 +907,28 @@ def test_rows_written_in_one_transaction_are_those_that_mlflow_writes(
     }
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_latest_of_a_batch_is_the_one_that_mlflow_takes(
+    mlflow_tracker: Callable[..., MLflowTracker], uri: str, store: Store, tmp_path: Path, order: int
+) -> None:
+    """By step, of one step by time, of one time by value, in whichever order they come."""
+    points = [
+        Point("by_step", 1.0, 300, 2),
+        Point("by_step", 9.0, 400, 1),
+        Point("by_time", 1.0, 500, 1),
+        Point("by_time", 9.0, 400, 1),
+        Point("by_value", 1.0, 300, 1),
+        Point("by_value", 9.0, 300, 1),
+        Point("by_value", 5.0, 300, 1),
+    ]
+    batch = Batch(metrics=points[::order])
+    own, theirs = mlflow_tracker(run_name="same"), mlflow_tracker(run_name="same")
+    writing.write(store.client, uri, own.start_run(), batch, writing.Written())
+    send(store.client, theirs.start_run(), batch)
+    assert store.run(own.run_id).data.metrics == {"by_step": 1.0, "by_time": 1.0, "by_value": 9.0}
+    assert rows_of(uri, own.run_id, tmp_path) == rows_of(uri, theirs.run_id, tmp_path)
+
+
 def test_what_another_process_wrote_to_the_run_is_merged(
     mlflow_tracker: Callable[..., MLflowTracker], store: Store
 ) -> None:
@@ -836,3 +939,23 @@ def test_what_another_process_wrote_to_the_run_is_merged(
         tracker.log(Record(metrics={"m": 2.0}, tags={"t": "ours"}))
     run = store.run(tracker.run_id)
     assert (run.data.metrics, run.data.tags["t"]) == ({"m": 1.0}, "ours"), "the later step counts"
+
+
+def test_nothing_is_written_of_a_run_that_the_store_does_not_have(
+    mlflow_tracker: Callable[..., MLflowTracker], uri: str, tmp_path: Path
+) -> None:
+    tracker = mlflow_tracker()
+    tracker.start_run()
+    with copies._writing(uri) as (execute, mark):
+        for table in ("tags", "runs"):
+            execute(f"DELETE FROM {table} WHERE run_uuid = {mark}", (str(tracker.run_id),))
+    release(uri)  # a new connection, which no session of MLflow has used
+    with pytest.raises(TrackingError):
+        tracker.log(Record({"p": "1"}, {"m": 1.0}, tags={"t": "x"}))
+    rows = copy_database(uri, tmp_path / "after.db").tables
+    assert {table: rows[table] for table in ("params", "metrics", "latest_metrics", "tags")} == {
+        "params": 0,
+        "metrics": 0,
+        "latest_metrics": 0,
+        "tags": 0,
+    }

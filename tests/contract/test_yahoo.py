@@ -21,8 +21,9 @@ import pytest
 from yfinance.data import YfData
 
 from forex_core.data.http import Pace, Retries
+from forex_core.data.providers.labelling import FUTURE, NO_VALUE, NOT_POSITIVE
 from forex_core.data.providers.yahoo import YahooFetcher
-from forex_core.data.series import MARKET_CLOSE
+from forex_core.data.series import MARKET_CLOSE, SPOT_CLOSE
 from forex_core.errors import SourceError, SourceUnavailable
 from tests.contract.bad_days import (
     NOW,
@@ -58,6 +59,9 @@ SERIES: dict[str, tuple[str, str, str, tuple[int, int]]] = {
     "sp500": ("^GSPC", NEW_YORK, "USD", (9, 30)),
     "vix": ("^VIX", CHICAGO, "USD", (8, 30)),
 }
+
+
+RELEASED = {LONDON: SPOT_CLOSE, NEW_YORK: MARKET_CLOSE, CHICAGO: MARKET_CLOSE}
 
 
 def stamp(day: str, zone: str, hour: int = 0, minute: int = 0) -> int:
@@ -169,7 +173,7 @@ def test_unadjusted_closes_by_the_day_of_the_exchange(server: Server, series: st
     assert days_of(found) == LAST_WEEK
     assert list(found.values) == CLOSES
     assert found.dates.tz is None
-    assert list(found.available_at) == list(MARKET_CLOSE.instants(pd.DatetimeIndex(LAST_WEEK)))
+    assert list(found.available_at) == list(RELEASED[zone].instants(pd.DatetimeIndex(LAST_WEEK)))
     assert not found.dropped
     [asked] = charts_asked(server)
     assert unquote(server.asked[-1].path).endswith(f"query2.finance.yahoo.com/v8/finance/chart/{code}")
@@ -236,6 +240,20 @@ def test_a_quote_is_no_close(server: Server, series: str, now: str, last: str) -
     assert sum(found.dropped.values()) == 5 - len(found)
 
 
+@pytest.mark.parametrize("now", ["2024-01-10T22:30:00Z", "2024-01-10T23:59:59Z", "2024-01-11T00:00:00Z"])
+def test_a_close_is_known_no_earlier_than_it_is_given(server: Server, now: str) -> None:
+    """Midnight in London comes after eight in Tokyo in winter: a price that may still move is of no origin before."""
+    days = ["2024-01-09", "2024-01-10"]
+    server.play(yahoo(good(chart(days, CLOSES[:2]))))
+    at = pd.Timestamp(now)
+    found = fetcher(server, now=at).fetch("usdclp_close", date(2024, 1, 8), date(2024, 1, 11))
+    assert (days_of(found)[-1] == "2024-01-10") == (at == pd.Timestamp("2024-01-11T00:00:00Z"))
+    assert (
+        found.available_at
+        == [pd.Timestamp(day) + pd.Timedelta("24h") for day in found.dates.tz_localize("UTC")]
+    ).all()
+
+
 def test_the_quote_beside_the_day_that_it_belongs_to(server: Server) -> None:
     """While a market is open Yahoo gives its day twice: as a row, and as a quote with the time of the last trade."""
     days = [*LAST_WEEK[:-1], "2024-06-28"]
@@ -250,11 +268,11 @@ def test_the_quote_beside_the_day_that_it_belongs_to(server: Server) -> None:
 @pytest.mark.parametrize(
     ("series", "cell", "reason"),
     [
-        ("usdclp_close", None, "no close"),
-        ("usdclp_close", 0.0, "price of zero"),
-        ("usdclp_close", -3.0, "price below zero"),
-        ("oil", None, "no close"),
-        ("oil", 0.0, "price of zero"),
+        ("usdclp_close", None, NO_VALUE),
+        ("usdclp_close", 0.0, NOT_POSITIVE),
+        ("usdclp_close", -3.0, NOT_POSITIVE),
+        ("oil", None, NO_VALUE),
+        ("oil", 0.0, NOT_POSITIVE),
     ],
 )
 def test_what_is_no_price_is_left_out_and_counted(
@@ -281,7 +299,7 @@ def test_rows_of_other_days(server: Server) -> None:
     server.play(yahoo(good(chart(days, CLOSES[:4]))))
     found = fetcher(server).fetch("usdclp_close", START, date(2024, 7, 8))
     assert days_of(found) == ["2024-06-28"]
-    assert found.dropped == {"outside the days asked for": 1, "weekend": 1, "not yet released": 1}
+    assert found.dropped == {"weekend": 1, FUTURE: 1}
 
 
 def without(path: Sequence[str | int], renamed: str | None = None) -> dict[str, Any]:

@@ -109,6 +109,13 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert not (tmp_path / "data" / "mlflow").exists(), "a run was recorded"
 
 
+@pytest.mark.parametrize("source", ["store", "live", "auto"])
+def test_files_beside_a_source_that_reads_none_are_refused(entry: Forex, source: str) -> None:
+    done = entry("forecast", "7d", "--pair", "USDCLP", "--path", "market.csv", "--source", source)
+    assert done.returncode == 2
+    assert f"--source {source} reads no files" in done.stderr
+
+
 def test_unknown_setting_names_the_nearest(forex: Forex, tmp_path: Path) -> None:
     done = forex("evaluate", "7d", FOREX_DATADIR="x")
     assert done.returncode == 2

@@ -20,9 +20,9 @@ from forex_core.config import load_settings
 from forex_core.data.bundle import load_bundle
 from forex_core.data.loading import bundle_of
 from forex_core.data.providers.csv_files import CsvProvider
-from forex_core.errors import ForexError, InputError
+from forex_core.errors import DataQualityError, ForexError, InputError
 from forex_core.testing import synthetic_table
-from forex_core.types import Pair
+from forex_core.types import MarketBundle, Pair
 
 USDCLP = Pair("USD", "CLP")
 Forex = Callable[..., Any]
@@ -74,10 +74,27 @@ class TestImport:
 
     def test_a_file_without_the_pair_is_refused_where_the_pair_is_given(self, tmp_path: Path) -> None:
         path = tmp_path / "rates.csv"
-        path.write_text("Date,vix\n2024-01-02,13.2\n2024-01-03,14.0\n")
+        path.write_text("Date,lithium\n2024-01-02,13.2\n2024-01-03,14.0\n")
         assert "no column for USDCLP" in refused("import", path, "--pair", "USDCLP")
         (row,) = data("import", path)["series"]
-        assert (row["series"], row["new"]) == ("vix", 2)
+        assert (row["series"], row["new"]) == ("lithium", 2)
+
+    @pytest.mark.parametrize("pair", [(), ("--pair", "EURUSD")])
+    def test_a_file_of_another_pair_is_refused_with_the_option_that_takes_it(
+        self, market: Path, pair: tuple[str, ...]
+    ) -> None:
+        told = refused("import", market, *pair)
+        assert "USDCLP" in told
+        assert ("--pair USDCLP" in told) == (not pair)
+        assert data("status")["series"] == []
+
+    def test_a_file_of_drivers_alone_is_taken_beside_a_pair(self, tmp_path: Path) -> None:
+        path = tmp_path / "rates.csv"
+        path.write_text("Date,chile_rate,fed_rate\n2024-01-02,8.2,5.3\n2024-01-03,8.2,5.3\n")
+        rows = data("import", path, "--pair", "USDCLP")["series"]
+        assert {row["series"] for row in rows} == {"chile_rate", "fed_rate"}
+        path.write_text("Date,lithium\n2024-01-02,8.2\n")
+        assert "no column for USDCLP" in refused("import", path, "--pair", "USDCLP")
 
     def test_a_correction_is_seen_from_its_day_on_and_nothing_is_overwritten(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
@@ -101,9 +118,10 @@ class TestImport:
         early = last - pd.offsets.BDay(3)
         data("import", market, "--pair", "USDCLP", "--available-at", early.date())
         rows = data("show", "usdclp_close", "--from", (early - pd.offsets.BDay(1)).date())["values"]
-        known = [pd.Timestamp(row["known_at"]).tz_convert("America/New_York") for row in rows]
+        known = [pd.Timestamp(row["known_at"]).tz_convert("Europe/London") for row in rows]
         assert known[0] == known[1], "both by what was said"
-        assert [f"{at:%Y-%m-%d %H}" for at in known[2:]] == [f"{row['date']} 17" for row in rows[2:]]
+        midnights = [pd.Timestamp(row["date"], tz="Europe/London") + pd.offsets.Day(1) for row in rows[2:]]
+        assert known[2:] == midnights
 
     def test_a_rate_is_not_known_before_its_day_nor_an_average_before_its_month_is_over(
         self, tmp_path: Path
@@ -157,6 +175,20 @@ class TestImport:
         assert rows["copper"]["new"] == 2
         assert "several rows of one day" in text("import", path, "--pair", "USDCLP")
 
+    def test_a_day_between_others_that_comes_late_is_said(self, tmp_path: Path) -> None:
+        path = tmp_path / "vix.csv"
+        path.write_text("Date,vix\n2024-01-02,13.2\n2024-01-04,14.0\n")
+        data("import", path)
+        path.write_text("Date,vix\n2024-01-02,13.2\n2024-01-03,13.6\n2024-01-04,14.0\n2024-01-05,14.1\n")
+        told = " ".join(text("import", path).split())
+        assert "vix: 1 of the new days lie between days that the store had" in told
+        known = data("show", "vix", "--from", "2024-01-03")["values"]
+        assert [one["known_at"][:10] for one in known] == [
+            pd.Timestamp.now(tz="UTC").date().isoformat(),
+            "2024-01-04",
+            "2024-01-05",
+        ]
+
 
 class TestLooking:
     def test_status_tells_age_gaps_revisions_and_repairs(self, market: Path) -> None:
@@ -173,6 +205,25 @@ class TestLooking:
         shown = text("status")
         assert "stale" in shown
         assert "usdclp_close: 1 refuted" in shown
+
+    @pytest.mark.parametrize("days_old", [5, 12])
+    def test_a_rate_is_fresh_where_a_forecast_would_be_made_of_it(
+        self, tmp_path: Path, days_old: int
+    ) -> None:
+        today = pd.Timestamp.now(tz="UTC").tz_localize(None).normalize()
+        days = pd.bdate_range(end=today - pd.Timedelta(days=days_old), periods=700)
+        table = synthetic_table(700, drivers=("Copper",)).assign(Date=days.strftime("%Y-%m-%d"))
+        table.to_csv(tmp_path / "recent.csv", index=False)
+        data("import", tmp_path / "recent.csv", "--pair", "USDCLP")
+        rows = {row["series"]: row for row in data("status")["series"]}
+        assert rows["copper"]["is_fresh"], "fifteen days, as its definition has it"
+        try:
+            bundle_of(load_settings(pair="USDCLP", source="store"))
+            is_forecast = True
+        except DataQualityError:
+            is_forecast = False
+        assert rows["usdclp_close"]["is_fresh"] is is_forecast
+        assert days_old == 5 or not is_forecast
 
     def test_the_pair_says_at_which_desk(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
@@ -199,6 +250,8 @@ class TestLooking:
         assert rows["usdclp_close"]["sources"] == ["yahoo"]
         assert rows["usdclp_observed"]["sources"] == ["bcch", "mindicador"]
         assert rows["vix"]["sources"] == ["yahoo", "fred"]
+        assert not any(name.startswith("usdclp_reference") for name in rows), "the bank has no peso of Chile"
+        assert "usdmxn_reference" in {row["series"] for row in data("sources", "--pair", "USDMXN")["series"]}
         assert "chile_tpm" not in {row["series"] for row in data("sources", "--pair", "EURUSD")["series"]}
 
 
@@ -218,7 +271,17 @@ class TestBundle:
                 file.drivers[:, file.driver_names.index(column)],
             )
         missing = {repair.series for repair in stored.repairs if repair.kind == "missing"}
-        assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_rate", "chile_tpm"}
+        assert missing == {"dxy", "sp500", "vix", "fed_rate", "chile_tpm"}, "and none that files alone give"
+
+    def test_a_column_of_another_pair_is_a_driver_where_it_is_named(self, market: Path) -> None:
+        table = pd.read_csv(market).assign(USDMXN=lambda t: 18 + t["Copper"] / 100)
+        table.to_csv(market, index=False)
+        data("import", market, "--pair", "USDCLP")
+        as_of = date.fromisoformat(table["Date"].iloc[-1])
+        settings = load_settings(pair="USDCLP", source="store")
+        assert set(bundle_of(settings, as_of).driver_names) == {"copper", "oil", "lithium_price"}
+        named = load_settings(pair="USDCLP", source="store", data={"drivers": ("usdmxn",)})
+        assert bundle_of(named, as_of).driver_names == ("usdmxn",)
 
     def test_what_came_later_changes_no_bundle_of_before(self, market: Path) -> None:
         data("import", market, "--pair", "USDCLP")
@@ -242,6 +305,23 @@ class TestBundle:
         settings = load_settings(pair="USDCLP", source="store", data={"required": ("copper", "vix")})
         with pytest.raises(InputError, match="required series 'vix' is missing"):
             bundle_of(settings, as_of)
+
+    def test_a_file_and_the_embedded_rates_are_held_to_it_too_but_not_to_an_age(self, market: Path) -> None:
+        def asked(source: str, pair: str, *required: str) -> MarketBundle:
+            paths = {"paths": (market,)} if source == "csv" else {}
+            return bundle_of(load_settings(pair=pair, source=source, data={"required": required}, **paths))
+
+        assert "copper" in asked("csv", "USDCLP", "copper").driver_names, "a close of years ago"
+        with pytest.raises(DataQualityError, match=r"required series 'vix' is missing; found fresh: copper"):
+            asked("csv", "USDCLP", "copper", "vix")
+        table = pd.read_csv(market)
+        table.loc[600:, "Copper"] = np.nan
+        table.to_csv(market, index=False)
+        with pytest.raises(DataQualityError, match=r"required series 'copper' is stale.*--source"):
+            asked("csv", "USDCLP", "copper")
+        assert "dollar_index" in asked("ecb", "USDMXN", "dollar_index").driver_names
+        with pytest.raises(DataQualityError, match="required series 'copper' is missing"):
+            asked("ecb", "USDMXN", "copper")
 
     def test_an_empty_store_says_how_to_fill_it(self) -> None:
         with pytest.raises(InputError, match="forex data import FILE"):

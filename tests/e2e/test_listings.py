@@ -374,7 +374,16 @@ def test_a_spool_is_replayed_once_and_what_cannot_be_logged_is_said(tmp_path: Pa
     spool = tmp_path / "data" / "spool"
     tags = {"pair": "USDCLP", "horizon": "7d"}
     run = SpooledRun(
-        new_spool_id(), None, "forecaster_7d", {}, None, "late", tags, 1_795_000_000_000, "disk full"
+        spool_id=new_spool_id(),
+        store="mlflow/mlflow.db",
+        run_id=None,
+        experiment="forecaster_7d",
+        experiment_tags={},
+        artifact_root=None,
+        run_name="late",
+        tags=tags,
+        start_time=1_795_000_000_000,
+        reason="disk full",
     )
     entry = SpoolEntry(spool, run)
     entry.end("FINISHED", 1_795_000_060_000)

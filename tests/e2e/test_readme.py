@@ -71,7 +71,7 @@ def run_readme_command(command: list[str], forex: Forex, tmp_path: Path, **own: 
         gone = {"FOREX_DATA__ADDRESSES": json.dumps(dict.fromkeys(SOURCES, "http://nowhere.invalid"))}
         done = forex(*command, **gone, **own, FOREX_DATA__NEWS_DAYS="0")
         assert done.returncode == 1
-        assert "Without a network: 'forex data import FILE' and --source store" in done.stderr
+        assert "Without a network: 'forex data import FILE --pair USDCLP' and --source store" in done.stderr
         return
     done = forex(*command, **own)
     assert done.returncode == 0, done.stderr

@@ -102,6 +102,11 @@ def test_a_rollback_is_told_dry_and_done_and_undone(registry: Registry, command:
     assert "Champion is version 3, not pinned." in said
     assert champion(registry) == (3, False)
 
+    code, said = command("rollback", "7d", "--to", "4")
+    assert code == 0
+    assert "puts the challenger in its place" not in said, "there is no other"
+    assert "'forex promote 7d --pair USDCLP --unpin' keeps it and takes the pin away" in said
+
 
 def test_json_is_one_document(registry: Registry, command: Command) -> None:
     code, said = command("rollback", "7d", "--to", "1", "--json", "--reason", "mañana")
@@ -144,6 +149,19 @@ def test_a_refusal_says_why(registry: Registry, command: Command) -> None:
         found, said = command(*arguments)
         assert (found, reason in said) == (2, True), (arguments, said)
         assert champion(registry) == (3, False)
+
+
+def test_a_forecast_is_the_champions_where_the_recipe_needs_more_history(
+    registry: Registry, command: Command, kept_pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy = CONFIG.model_copy(update={"min_history_rows": 9000})
+    monkeypatch.setenv("FOREX_ENGINE", greedy.model_dump_json())
+    code, said = command("forecast", "7d", "--source", "csv", "--json")
+    published = json.loads(said)["published"]
+    assert (code, published["outcome"], published["version"]) == (0, "failed", 3)
+    assert "a 7d forecast needs" in published["reason"]
+    code, said = command("forecast", "15d", "--source", "csv")
+    assert (code, "a 15d forecast needs" in said) == (2, True), "which has no champion"
 
 
 def test_a_damaged_model_is_exit_code_one(registry: Registry, command: Command) -> None:

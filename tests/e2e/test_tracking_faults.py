@@ -36,6 +36,7 @@ from forex_core.specification import Specification, frame_of
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking import (
     Candidacy,
+    MLflowConfig,
     MLflowTracker,
     Registry,
     open_store,
@@ -303,6 +304,12 @@ def test_run_deleted(
     shows(fault, caught.value, 1)
     shell.cure(fault, RUN_ID=run_id)
     assert json.loads(forex_says("runs", "show", run_id[:8], "--json"))["id"] == run_id
+    with tracker_of(settings) as tracker:
+        open_store(settings.mlflow_uri).delete_run(str(tracker.run_id))
+    shell.cure(fault, RUN_ID=str(tracker.run_id))
+    assert "`forex tracking replay` after this" in FAULTS[fault]
+    forex_says("tracking", "replay")
+    assert open_store(settings.mlflow_uri).get_run(str(tracker.run_id)).info.status == "FINISHED"
 
 
 @covers("Experiment deleted")
@@ -470,6 +477,19 @@ def test_database_replaced(
     (tmp_path / "right.db").replace(database(settings))
     shell.cure(fault)
     assert open_store(settings.mlflow_uri).get_run(str(tracker.run_id)).data.metrics == {"a": 1.0}
+    with (
+        tracker_of(settings) as lost,
+        closing(sqlite3.connect(migrated_sqlite)) as empty,
+        closing(sqlite3.connect(database(settings))) as live,
+    ):
+        empty.backup(live)
+    shows(fault, lost.degraded, 1)
+    shell.cure(fault)
+    found = open_store(settings.mlflow_uri).get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    (run,) = open_store(settings.mlflow_uri).search_runs([found.experiment_id])
+    assert "records_lost" in run.data.tags
+    assert "`records_lost`" in FAULTS[fault]
 
 
 def older_store(path: Path) -> None:
@@ -646,6 +666,59 @@ def test_spool_that_stays(fault: str, settings: Settings, shell: Shell, run_id: 
     assert spooled(settings) == 0
     names = {name for run in client.search_runs([experiment]) for name in run.data.metrics}
     assert names == {"m", "late"}
+
+
+@covers("Files that stay in the spool")
+def test_files_that_stay_in_the_spool(fault: str, settings: Settings, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("here")
+    with tracker_of(settings) as tracker:
+        tracker.log_artifact(tmp_path / "note.txt", "notes")
+        with full_database(settings.mlflow_uri):
+            tracker.log_metrics({f"m{n}": float(n) for n in range(2000)})
+        assert tracker.degraded
+        tracker.log_artifact(tmp_path / "note.txt", "notes/note.txt")
+    with pytest.raises(TrackingError):
+        forex_says("tracking", "replay")
+    ((kept,),) = json.loads(TyperRunner().invoke(app, ["tracking", "replay", "--json"]).stdout).values()
+    shows(fault, kept["reason"])
+    client = open_store(settings.mlflow_uri)
+    run = client.get_run(str(tracker.run_id))
+    assert (run.info.status, len(run.data.metrics)) == ("FINISHED", 2000)
+    (number,) = [path.stem for path in (settings.spool_dir / kept["spool_id"]).glob("[0-9]*.json")]
+    shell.cure(fault, RUN_ID=str(tracker.run_id), ENTRY=kept["spool_id"], **{"0001": number})
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "elsewhere")] == [
+        "elsewhere/note.txt"
+    ]
+    assert json.loads(forex_says("tracking", "replay", "--json")) == {"entries": []}
+
+
+@covers("Entries of another store")
+@pytest.mark.parametrize("block", [0, 1])
+def test_entries_of_another_store(
+    fault: str, block: int, settings: Settings, shell: Shell, tmp_path: Path, migrated_sqlite: Path
+) -> None:
+    own = tmp_path / "own" / "mlflow.db"
+    own.parent.mkdir()
+    shutil.copyfile(migrated_sqlite, own)
+    uri = f"sqlite:///{own}"
+    mine = MLflowConfig(uri)
+    with mine.start_run() as tracker:
+        own.rename(tmp_path / "away.db")
+        tracker.log_metrics({"a": 1.0})
+    (tmp_path / "away.db").rename(own)
+    with pytest.raises(TrackingError, match="1 of 1"):
+        forex_says("tracking", "replay")
+    ((kept,),) = json.loads(TyperRunner().invoke(app, ["tracking", "replay", "--json"]).stdout).values()
+    shows(fault, kept["reason"])
+    command = shell.filled(blocks(FAULTS[fault], "console")[block], {}).strip()
+    assert f"'{command}'" in kept["reason"]
+    shell.cure(fault, block)
+    assert spooled(settings) == 0
+    here = open_store(settings.mlflow_uri).get_experiment_by_name("forex")
+    assert (here is None) == (block == 0)
+    run = open_store(uri).get_run(str(tracker.run_id))
+    assert run.data.metrics == ({"a": 1.0} if block == 0 else {})
+    release(uri)
 
 
 # --- servers and drivers

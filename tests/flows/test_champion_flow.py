@@ -704,6 +704,29 @@ def test_nobody_changes_the_champion_while_a_forecast_is_made(
     assert deployment.registry.version(MODEL, 2).published
 
 
+def test_who_waits_for_a_run_finds_it_finished(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two equal runs at once both publish."""
+    from forex_core.errors import TrackingError
+    from forex_core.tracking import MLflowTracker
+
+    end_run = MLflowTracker.end_run
+    ended: list[str] = []
+
+    def looking(tracker: MLflowTracker, *arguments: Any) -> None:
+        if tracker.active:
+            with pytest.raises(TrackingError, match="is running"), deployment.registry.lock(MODEL, 0):
+                raise AssertionError("the lock is free before the run has ended")
+            ended.append(str(tracker.run_id))
+        end_run(tracker, *arguments)
+
+    monkeypatch.setattr(MLflowTracker, "end_run", looking)
+    published = deployment.publish(LIGHT, DAYS[0])
+    assert ended == [published["run_id"]]
+    assert deployment.flow(LIGHT, DAYS[0])["already_published"]
+
+
 def test_the_same_data_are_published_again_once_the_champion_is_pinned(deployment: Deployment) -> None:
     first = deployment.publish(LIGHT, DAYS[0])
     again = deployment.flow(LIGHT, DAYS[0])
@@ -751,7 +774,7 @@ def test_a_state_that_cannot_be_registered_is_withheld(
     assert document["published"]["outcome"] == "withheld"
     assert document["published"]["version"] == 1
     assert document["published"]["trained_until"] == DAYS[0].isoformat()
-    assert "The new state could not be registered" in document["notices"][0]
+    assert "The new state could not be made champion" in document["notices"][0]
     assert deployment.standing.champion is not None
     assert deployment.standing.champion.number == 1
 
@@ -763,7 +786,7 @@ def test_another_rate_of_the_pair_is_another_model(
     from flows.rollback import promote, rollback
     from forex_core.data.importing import observations_of
     from forex_core.data.store import ObservationStore
-    from forex_core.errors import DataQualityError
+    from forex_core.errors import DataQualityError, InputError
 
     for name, value in deployment.environment(LIGHT).items():
         monkeypatch.setenv(name, value)
@@ -793,8 +816,14 @@ def test_another_rate_of_the_pair_is_another_model(
     assert not deployment.registry.version(MODEL, 3).published, (
         "it was never champion, so nobody goes back to it"
     )
-    with pytest.raises(DataQualityError, match=r"version 2 .* market close .* observed rate"):
-        rollback("7d", to="2", pair="USDCLP", dry_run=True)  # tried on the newest data, which are observed
+    with pytest.raises(InputError, match="no previous version to go back to"):
+        rollback("7d", pair="USDCLP", dry_run=True)
+    with pytest.raises(DataQualityError, match=r"version 3 .* observed rate .* market close"):
+        rollback("7d", to="3", pair="USDCLP", dry_run=True)
+    beside = rollback("7d", to="2", pair="USDCLP", dry_run=True)
+    assert beside["forecast"]["origin"] == DAYS[0].isoformat(), (
+        "tried on the newest data of the champion's rate"
+    )
 
     promote("7d", to="3", pair="USDCLP", reason="the bank pays the observed rate")
     second = observed(DAYS[2])

@@ -60,5 +60,5 @@ def test_a_flow_fetches_publishes_and_goes_on_without_a_network(
 
     configure(monkeypatch, "http://nowhere.invalid", MAX_AGE_BUSINESS_DAYS="0")
     monkeypatch.setattr(load, "retries", 0)
-    with pytest.raises(SourceUnavailable, match="Without a network: 'forex data import FILE'"):
+    with pytest.raises(SourceUnavailable, match="Without a network: 'forex data import FILE --pair"):
         FLOWS[month](pair="USDCLP", source="live")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -73,7 +76,9 @@ def artifact() -> Any:
     return found[-1] if found else None
 
 
-def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(market: Path) -> None:
+def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(
+    market: Path, told: list[str]
+) -> None:
     forecast(market, EARLIER)
     second = forecast(market)
     assert second["published"]["version"] == 2
@@ -83,7 +88,9 @@ def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(m
     assert (tried["from_version"], tried["to_version"]) == (2, 1)
     assert standing().pin is None
     assert "Dry run: nothing was changed." in str(artifact().data)
-    done = rollback(reason="too narrow")
+    with pytest.raises(TrackingError, match="is version 2, and was version 1 when this was asked for"):
+        rollback(champion=1)
+    done = rollback(reason="too narrow", champion=2)
     held = standing()
     assert held.champion is not None
     assert (held.champion.number, str(held.pin)) == (1, f"too narrow ({done['by']}, {done['at']})")
@@ -127,7 +134,13 @@ def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(m
     again = forecast(market)
     assert (again["already_published"], again["run_id"]) == (True, third["run_id"])
 
-    undone = rollback(undo=True)
+    def unreachable(**_: Any) -> None:
+        raise OSError("Prefect is out of reach")  # just for this, while the flow goes on
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.rollback.create_markdown_artifact", unreachable)
+        undone = rollback(undo=True)
+    assert any("Prefect's page does not show the undo of usdclp-7d" in message for message in told)
     assert (undone["from_version"], undone["to_version"], undone["after"]["pin"]) == (1, 2, None)
     again = forecast(market)
     assert (again["already_published"], again["run_id"]) == (True, second["run_id"])
@@ -142,6 +155,68 @@ def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(m
     assert (fourth["published"]["version"], fourth["published"]["outcome"]) == (4, "refreshed")
     assert fourth["quantiles"] == second["quantiles"]
     assert fourth["notices"] == []
+
+
+AT_ONCE = """
+import sys, time
+from pathlib import Path
+from flows.rollback import rollback
+from forex_core.errors import TrackingError
+own, start = map(Path, sys.argv[1:])
+own.touch()
+while not start.exists():
+    time.sleep(0.01)
+try:
+    print(rollback("7d", "USDCLP", champion=3)["to_version"])
+except TrackingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_rollbacks_at_once_one_is_refused(market: Path, tmp_path: Path) -> None:
+    for day in (EARLIER, date(2018, 5, 11), TODAY):
+        forecast(market, day)
+    start, ready = tmp_path / "start", [tmp_path / "one", tmp_path / "other"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", AT_ONCE, str(own), str(start)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for own in ready
+    ]
+    while not all(own.exists() for own in ready):
+        assert all(process.poll() is None for process in both)
+        time.sleep(0.05)
+    start.touch()
+    done, refused = sorted(process.communicate(timeout=200)[0].splitlines()[-1] for process in both)
+    assert done == "2"
+    # As it comes: the first was done while the second waited, or the second had waited long enough.
+    assert refused.startswith(
+        (
+            "the champion of usdclp-7d is version 2, and was version 3 when this was asked for",
+            "another 'change-of-champion-usdclp-7d' is running",
+        )
+    )
+    held = standing()
+    assert held.champion is not None
+    assert (held.champion.number, held.pin is not None) == (2, True)
+    assert not registry().version(NAME, 2).rolled_back
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "reason"),
+    [
+        (rollback, {"to": "1", "undo": True}, "--to and --undo exclude each other"),
+        (rollback, {"to": "1", "metric": "7d_rmse"}, "--to and --metric exclude each other"),
+        (rollback, {"mode": "max"}, "--mode goes with --metric"),
+        (promote, {"to": "1", "unpin": True}, "--to and --unpin exclude each other"),
+    ],
+)
+def test_what_excludes_each_other_is_refused(flow: Any, parameters: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        flow(**parameters)
 
 
 @pytest.mark.slow

@@ -279,25 +279,28 @@ class TestReleaseRules:
         ("last_without", "first_with", "month"),
         [
             ("2021-11-09", "2021-11-10", 10),  # the 10th is a Wednesday
-            ("2021-10-07", "2021-10-08", 9),  # a Sunday: known to Friday's row, which speaks on Monday
+            ("2021-10-11", "2021-10-12", 9),  # a Sunday, and the Monday after it a holiday in Chile
             ("2021-12-09", "2021-12-10", 11),
         ],
     )
     def test_a_monthly_average_is_known_from_the_tenth_of_the_following_month(
         self, rates: MarketBundle, last_without: str, first_with: str, month: int
     ) -> None:
-        """At 9 in Santiago: after the origin that speaks on that day at 8, before the next one."""
+        """At 9 in Santiago on a business day: after the origin that speaks on it at 8, before the next one."""
         assert self.value(rates, "chile_rate", last_without) == 10 * (month - 1)
         assert self.value(rates, "chile_rate", first_with) == 10 * month
         row = at(rates, last_without)
-        nine = pd.Timestamp(rates.dates[row].year, month + 1, 10, 9, tz="America/Santiago")
+        nine = pd.Timestamp(f"{first_with} 09:00", tz="America/Santiago")
         assert rates.instants[row] < nine <= rates.instants[row + 1]
 
     def test_no_row_ever_shows_an_average_that_was_not_out(self, rates: MarketBundle) -> None:
         column = rates.drivers[:, rates.driver_names.index("chile_rate")]
         local = rates.instants.tz_convert("America/Santiago")
+        day_out = np.where(local.month == 10, 12, 10)
         last_out = np.where(
-            (local.day > 10) | ((local.day == 10) & (local.hour >= 9)), local.month - 1, local.month - 2
+            (local.day > day_out) | ((local.day == day_out) & (local.hour >= 9)),
+            local.month - 1,
+            local.month - 2,
         )
         shown = ~np.isnan(column)
         np.testing.assert_array_equal(column[shown], 10.0 * last_out[shown])
@@ -319,6 +322,19 @@ class TestReleaseRules:
         assert np.isfinite(differential).any()
         assert rates.driver_units[names.index("rate_differential")] == "percent per year"
         assert names.count("rate_differential") == 1
+
+    def test_the_differential_is_of_the_rate_in_force_where_there_is_no_average(self, tmp_path: Path) -> None:
+        table = closes(700 + np.arange(40) % 9).assign(fed_rate=5.25, chile_tpm=np.arange(40) / 10)
+        table.to_csv(tmp_path / "market.csv", index=False)
+        table.assign(chile_rate=3.0).to_csv(tmp_path / "both.csv", index=False)
+        bundle = load_bundle(CsvProvider((tmp_path / "market.csv",)), USDCLP)
+        found = dict(zip(bundle.driver_names, bundle.drivers.T, strict=True))
+        assert set(found) == {"fed_rate", "chile_tpm", "rate_differential"}
+        np.testing.assert_array_equal(found["rate_differential"], found["chile_tpm"] - found["fed_rate"])
+        assert found["chile_tpm"][-1] == 3.9, "decided the evening before: known on its day"
+        both = load_bundle(CsvProvider((tmp_path / "both.csv",)), USDCLP)
+        found = dict(zip(both.driver_names, both.drivers.T, strict=True))
+        np.testing.assert_array_equal(found["rate_differential"], found["chile_rate"] - found["fed_rate"])
 
     def test_a_differential_by_itself_is_not_read_either(self, tmp_path: Path) -> None:
         table = closes([700, 701, 702]).assign(rate_differential=3.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -21,13 +22,14 @@ from forex_core.champion import (
     MAX_SIGMAS,
     MIN_ORIGINS,
     TOLERANCE,
+    Decision,
     Reigning,
     choose,
     soundness,
 )
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members, library_versions
-from forex_core.errors import ForecastError, MemberError
+from forex_core.errors import DataQualityError, ForecastError, MemberError
 from forex_core.evaluation import Comparison, Judged, compare_crps
 from forex_core.models.base import Answers, Levels
 from forex_core.models.random_walk import RandomWalk, reference_sigma
@@ -428,6 +430,41 @@ def test_too_few_origins_leave_it_undecided(short: MarketBundle) -> None:
     assert choice.decision.comparison is None
     assert choice.other is new
     assert choice.published.state is old.state
+
+
+def test_a_recipe_that_needs_more_history_leaves_the_champions(
+    short: MarketBundle, modest: Specification
+) -> None:
+    greedy, reigning = engine(min_history_rows=9000), Reigning(4, modest, NOWHERE)
+    choice = choose(greedy, short, WEEK, reigning)
+    assert (choice.decision.outcome, choice.new) == ("failed", None)
+    assert f"{len(short)} rows of history up to {short.origin}; a 7d forecast needs" in choice.decision.reason
+    expected = engine(grid_origins=60).apply(short, WEEK, modest.state)
+    np.testing.assert_array_equal(choice.published.forecast.quantiles, expected.quantiles)
+    stranger = replace(reigning, specification=replace(modest, recipe="of other code"))
+    early = replace(modest.state, trained_until=short.dates[0].date())
+    for found, bundle in (
+        (None, short),  # nobody stands in
+        (stranger, short),  # it cannot be computed
+        (replace(reigning, specification=replace(modest, state=early)), short.until(short.instants[200])),
+    ):
+        with pytest.raises(DataQualityError, match="a 7d forecast needs"):
+            choose(greedy, bundle, WEEK, found)
+
+
+def test_a_contest_takes_its_origins_from_what_no_weights_have_seen(bundle: MarketBundle) -> None:
+    def decision(trained_until: date | None) -> Decision:
+        member = Member()
+        member.trained_until = trained_until
+        config = BASE.model_copy(update=POOR)
+        rival = Engine(config, [*build_members(config, CHRONOS), member])
+        return choose(rival, bundle, WEEK, Reigning(1, old, NOWHERE)).decision
+
+    old = specification(engine(members=("random_walk",)), rows_before(bundle, 8))
+    assert decision(None).comparison is not None
+    found = decision(bundle.dates[-400].date())
+    assert found.outcome == "undecided"
+    assert re.fullmatch(r"\d\d origins are scored for both recipes; a decision takes 104\.", found.reason)
 
 
 def test_there_is_one_decision_a_month(bundle: MarketBundle, good: Specification, tmp_path: Path) -> None:

@@ -365,6 +365,56 @@ def test_a_rare_silence_takes_the_origin_from_all(table: pd.DataFrame) -> None:
     assert found.evaluation.scores["theta"].failed_origins == 0
 
 
+class Tuned(Broken):
+    """Answers what came of every origin that its weights have seen, if it is a `prophet`; of the others as the walk."""
+
+    def __init__(self, trained_until: date, prophet: bool = True) -> None:
+        super().__init__("tuned", trained_until=trained_until)
+        self.prophet = prophet
+
+    def forecast(
+        self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
+    ) -> Answers:
+        answers = super().forecast(bundle, origins, steps, levels)
+        rows = bundle.instants.get_indexer(origins)
+        came = bundle.spot[np.minimum(rows[:, None] + np.arange(1, steps + 1), len(bundle) - 1)]
+        seen = (bundle.dates[rows] <= pd.Timestamp(self.trained_until)) & self.prophet
+        answers.quantiles[seen] *= (came / bundle.spot[rows][:, None])[seen][:, :, None]
+        return answers
+
+
+def test_what_weights_have_seen_is_neither_scored_nor_learned_from() -> None:
+    longer = bundle_of(synthetic_table(1000, seed=5))
+    config = LIGHT.model_copy(update={"grid_origins": 125})
+    cut_off = longer.dates[-350].date()
+    found, honest = (
+        engine(config, [Tuned(cut_off, prophet)]).forecast(longer, WEEK) for prophet in (True, False)
+    )
+    assert found.failures == {}
+    assert found.evaluation.origins[0] > cut_off
+    assert set(found.evaluation.scores) == {ENSEMBLE, *LIGHT.members, "tuned"}
+    assert found.evaluation.scores["tuned"].failed_origins == 0
+    assert (found.evaluation, found.weights, found.verdict) == (
+        honest.evaluation,
+        honest.weights,
+        honest.verdict,
+    )
+    np.testing.assert_array_equal(found.forecast.quantiles, honest.forecast.quantiles)
+    np.testing.assert_array_equal(found.band_factors, honest.band_factors)
+
+
+def test_a_window_of_origins_begins_after_what_weights_have_seen() -> None:
+    longer = bundle_of(synthetic_table(1000, seed=5))
+    cut_off, start = longer.dates[-350].date(), longer.dates[400].date()
+    speaker = engine(extra=[Tuned(cut_off)])
+    whole = speaker.evaluate(longer, WEEK, start)
+    assert whole.origins[0] > cut_off
+    assert "tuned" in whole.scores
+    before = speaker.evaluate(longer, WEEK, start, cut_off)
+    assert (before.origins[0], "tuned" in before.scores) == (start, False), "it would leave none"
+    assert "seen data up to" in before.failures["tuned"]
+
+
 def test_a_mistake_in_a_member_is_not_hidden(bundle: MarketBundle) -> None:
     with pytest.raises(TypeError, match="a bug"):
         engine(extra=[Broken(error=TypeError("a bug"))]).forecast(bundle, WEEK)

@@ -12,13 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forex_core.data.providers.news import (
-    LINK_CHARACTERS,
-    TITLE_CHARACTERS,
-    clean_link,
-    clean_text,
-    instant_of,
-)
+from forex_core.data.providers.news import instant_of
+from forex_core.strangers import LINK_CHARACTERS, TITLE_CHARACTERS, clean_text, plain, web_link
 
 OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
 ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e"
@@ -79,6 +74,14 @@ def test_a_title_is_plain_whatever_it_was(text: str) -> None:
     assert all(c == " " or not c.isspace() for c in title)
     assert title.isprintable()
     assert clean_text(title) == title
+
+
+@given(NASTY)
+@example("2\ufe0f⃣ rates")
+def test_what_reaches_the_store_is_shown_as_it_is(text: str) -> None:
+    title, link = clean_text(text), web_link(text)
+    assert plain(title) == title
+    assert link is None or web_link(link) == link
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N"], max_codepoint=0x24F), min_size=1, max_size=80))
@@ -148,7 +151,7 @@ def test_no_title_takes_long(text: str) -> None:
     ],
 )
 def test_links_of_the_web_stay_as_they_are(link: str) -> None:
-    assert clean_link(f"\n {link} ") == link
+    assert web_link(f"\n {link} ") == link
 
 
 @pytest.mark.parametrize(
@@ -192,12 +195,12 @@ def test_links_of_the_web_stay_as_they_are(link: str) -> None:
     ],
 )
 def test_other_links_are_refused(link: str) -> None:
-    assert clean_link(link) is None
+    assert web_link(link) is None
 
 
 @given(NASTY | NASTY.map(lambda tail: f"https://example.org/{tail}") | st.text())
 def test_whatever_passes_as_a_link_is_one(text: str) -> None:
-    link = clean_link(text)
+    link = web_link(text)
     assert link is None or re.fullmatch(
         r"https?://[^\s<>\"'`\\@/]+([/?#][^\s<>\"'`\\]*)?", link, re.IGNORECASE
     )

@@ -141,6 +141,11 @@ def test_experiments_and_versions_keep_their_words_whole() -> None:
     assert max(map(cell_len, lines)) <= WIDTH
     expected = {"usdclp-30d", "1234", "challenger", "previous", "abcdef01", "fedcba98", "2026-11-21", "yes"}
     assert expected <= words(lines)
+    held = version | {"pin": {"by": "ana", "at": "2026-11-20T16:14:00+00:00", "reason": "hold"}}
+    for aliases, notes in ((["champion"], 1), ([], 0)):
+        lines = whole(listing.models_table({"models": [held | {"aliases": aliases}]}))
+        said = "usdclp-30d v1234 pinned: hold (ana, 2026-11-20 16:14)"
+        assert lines.count(said) == notes, "one of an earlier reign holds nothing"
 
 
 def whole(parts: list[Any]) -> list[str]:
@@ -261,3 +266,77 @@ def test_a_relocation_tells_in_words_what_was_changed_and_where_the_copy_is() ->
     assert not any(name in line for name in names for line in lines)
     every = whole(listing.relocation_table(document | {"changed": dict.fromkeys(names, 1)}))
     assert not any(name in line for name in names for line in every), "each has words"
+
+
+CLEARS = "\x1b[2J"
+"""What a terminal would clear its screen for."""
+
+
+def run_of_strangers(number: int) -> dict[str, Any]:
+    """Whatever a run says of itself, who may log to the store may choose."""
+    texts = ("status", "environment", "pair", "horizon", "origin", "error", "name", "experiment", "as_of")
+    told = dict.fromkeys(texts, CLEARS) | {"window": f"1 origins from {CLEARS} to {CLEARS}"}
+    names = {
+        "tags": {CLEARS: CLEARS, "pinned": CLEARS},
+        "params": {CLEARS: CLEARS},
+        "metrics": {CLEARS: None, f"{CLEARS}b": 1.0},
+        "artifacts": [{"path": CLEARS, "bytes": 1}],
+    }
+    more = {
+        "marks": ["pinned"],
+        "aliases": [CLEARS],
+        "version": 2,
+        "version_aliases": [CLEARS],
+        "ended": None,
+    }
+    return run(number, **told, **names, **more)
+
+
+def parts_of_strangers() -> dict[str, list[Any]]:
+    rows = [run_of_strangers(1), run_of_strangers(2)]
+    asked = {"store": CLEARS, "pair": CLEARS, "horizon": "7d", "status": CLEARS, "mode": "min"}
+    scores = {CLEARS: [{"rmse": 1.0, "mape": 2.0, "weight": 0.5}] * 2}
+    compared = {
+        "runs": rows,
+        "models": scores,
+        "params": {CLEARS: [CLEARS, None]},
+        "remarks": [CLEARS],
+        "challengers": True,
+    }
+    experiment = {
+        **dict.fromkeys(("name", "id", "artifact_location"), CLEARS),
+        **dict.fromkeys(("finished", "failed", "other"), 1),
+        "last_run": None,
+        "deleted": True,
+    }
+    version = {
+        **dict.fromkeys(("name", "status", "run_id", "recipe", "trained_until", "published", "pin"), CLEARS),
+        "version": 1,
+        "aliases": [CLEARS],
+        "created": "2026-11-21T08:00:00+00:00",
+        "rolled_back": {"by": CLEARS, "at": CLEARS, "reason": CLEARS},
+    }
+    texts = ("at", "action", "model", "by", "reason", "how", "backup", "status", "error", "run_id")
+    change = {**dict.fromkeys(texts, CLEARS), "from_version": 1, "to_version": 2}
+    return {
+        "experiments": listing.experiments_table({"experiments": [experiment]}),
+        "runs": listing.runs_table({**asked, "runs": rows}),
+        "one environment": listing.runs_table({**asked, "runs": rows[:1]}),
+        "none": listing.runs_table({**asked, "runs": []}),
+        "best": listing.best_table({**asked, "run": rows[0], "metric": CLEARS, "value": 1.0}),
+        "no best": listing.best_table({**asked, "run": None, "metric": CLEARS, "value": None}),
+        "run": listing.run_tables(rows[0]),
+        "compared": listing.comparison_tables({**asked, **compared}),
+        "versions": listing.models_table({"models": [version]}),
+        "changes": listing.audits_table({"changes": [change]}),
+        "relocation": listing.relocation_table(
+            {"from": CLEARS, "to": CLEARS, "changed": {CLEARS: 1}, "backup": CLEARS}
+        ),
+    }
+
+
+def test_no_text_of_a_stranger_is_obeyed_by_the_terminal() -> None:
+    for name, parts in parts_of_strangers().items():
+        said = "\n".join(whole(parts))
+        assert "[2J" in said, f"{name}: it is shown"
+        assert "\x1b" not in said, name

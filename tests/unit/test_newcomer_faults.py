@@ -15,7 +15,8 @@ import pytest
 from forex_core.champion import Choice, Decision, Reigning, choose
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members
-from forex_core.errors import InputError
+from forex_core.errors import InputError, TrackingError
+from forex_core.evaluation import Comparison
 from forex_core.report.text import succession_markdown
 from forex_core.specification import Specification, frame_of
 from forex_core.tracking import (
@@ -336,6 +337,69 @@ def test_a_challenger_of_the_champions_own_recipe_gives_way(
     assert court.standing.challenger.number == 4, "and so does it to a challenger of another recipe"
 
 
+def test_the_cure_for_a_champion_that_does_not_work_is_what_there_is(
+    court: Court, ours: Learned, theirs: Learned
+) -> None:
+    back = "'forex rollback 7d --pair USDCLP' goes back to another version"
+    assert pinned(court, court.version(ours), None).cure == back
+    candidacy = pinned(court, court.version(ours), court.version(theirs))
+    assert candidacy.cure == f"{back}, 'forex promote 7d --pair USDCLP' puts the challenger in its place"
+
+
+# --- what of a decision is written, and when
+
+LEAD = Comparison(-0.02, 0.005, 120, 120.0)
+
+
+def on_trial(court: Court, ours: Learned, theirs: Learned) -> tuple[Candidacy, Version]:
+    """A champion of another recipe, and the state that has just won against it."""
+    court.crown(court.version(ours))
+    candidacy = court.candidacy
+    candidacy.standing = court.standing
+    return candidacy, court.version(theirs, published=False)
+
+
+def won(ours: Learned, theirs: Learned) -> Choice:
+    return Choice(Decision("promoted", "The challenger is no worse.", LEAD), theirs.run, ours.run)
+
+
+def test_a_contest_is_noted_with_its_outcome(court: Court, ours: Learned, theirs: Learned) -> None:
+    candidacy, made = on_trial(court, ours, theirs)
+    origin = theirs.run.forecast.origin
+    assert candidacy.settle(won(ours, theirs), None, origin).decision.outcome == "withheld"
+    assert court.standing.decided_on is None, "its winner could not be registered, and may win again"
+    lost = Choice(Decision("kept", "It has not shown it.", LEAD), theirs.run, ours.run)
+    assert candidacy.settle(lost, None, origin).decision.outcome == "kept"
+    assert court.standing.decided_on == origin, "a lost one is lost, registered or not"
+    court.registry.note_contest(NAME, date(2001, 1, 1))
+    assert candidacy.settle(won(ours, theirs), made, origin).decision.outcome == "promoted"
+    assert (court.standing.champion_number, court.standing.decided_on) == (2, origin)
+
+
+@pytest.mark.parametrize("wrote", [False, True], ids=["before its write", "after its write"])
+def test_what_is_told_is_what_the_registry_says_where_the_deciding_write_fails(
+    court: Court, ours: Learned, theirs: Learned, monkeypatch: pytest.MonkeyPatch, wrote: bool
+) -> None:
+    """A winner is champion where the alias was written, whatever was said of that; its contest may be held again."""
+    candidacy, made = on_trial(court, ours, theirs)
+    point = court.registry._point
+
+    def failing(*arguments: Any) -> None:
+        if wrote:
+            point(*arguments)
+        raise TrackingError(
+            "the connection was reset"
+        )  # between a write and its answer, which no store does on demand
+
+    monkeypatch.setattr(court.registry, "_point", failing)
+    settled = candidacy.settle(won(ours, theirs), made, theirs.run.forecast.origin)
+    told = candidacy.publication(settled, made)
+    assert candidacy.warnings == ["The registry could not be written: the connection was reset."]
+    assert (settled.decision.outcome, told.version) == (("promoted", 2) if wrote else ("withheld", 1))
+    assert (court.standing.champion_number, court.standing.decided_on) == (told.version, None)
+    assert settled.published is (theirs.run if wrote else ours.run)
+
+
 # --- what a run says of itself
 
 
@@ -366,8 +430,8 @@ def test_why_a_state_is_withheld_is_one_readable_sentence_after_another(ours: Le
         Decision("refreshed", "It is the next state of the same recipe, and sound."), ours.run, ours.run
     )
     assert choice.withheld().decision.reason == (
-        "The new state could not be registered, so the champion stays. Else it would have become champion: it is the "
-        "next state of the same recipe, and sound."
+        "The new state could not be made champion, so the one of before is published. Else it would have been: it is "
+        "the next state of the same recipe, and sound."
     )
 
 

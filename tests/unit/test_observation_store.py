@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
+from forex_core.data import tables
 from forex_core.data.observations import Observations
-from forex_core.data.store import ObservationStore
+from forex_core.data.store import SCHEMA, ObservationStore
 from forex_core.errors import ConfigError, SourceError, SourceUnavailable
 
 NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
@@ -62,13 +64,50 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
     assert row == ("copper", 0, "2000-01-03", "2000-01-03T22:00:00.000000Z", 1.0, "yahoo", 1)
 
 
-def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (SCHEMA + 1, f"newer version .*version {SCHEMA + 1}, this one knows {SCHEMA}.*install the newer"),
+        (1, f"earlier version .*version 1, this one knows {SCHEMA}.*move it away or name another store"),
+    ],
+)
+def test_a_store_of_another_version_is_refused(tmp_path: Path, version: int, words: str) -> None:
     url = f"sqlite:///{tmp_path}/forex.db"
     ObservationStore(url).names()
     with closing(sqlite3.connect(tmp_path / "forex.db")) as connection, connection:
-        connection.execute("UPDATE schema_versions SET version = 2")
-    with pytest.raises(SourceError, match=r"newer version .*version 2, this one knows 1.*install the newer"):
+        connection.execute("UPDATE schema_versions SET version = ?", (version,))
+    with pytest.raises(SourceError, match=words):
         ObservationStore(url).names()
+
+
+def steps(path: Path, as_of: str) -> int:
+    """How much SQLite does to read what was known of copper, in hundreds of its instructions."""
+    count = [0]
+
+    def one_more() -> None:
+        count[0] += 1
+
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        raw.set_progress_handler(one_more, 100)
+        asked = tables.Asked("copper", range(-1, 21), np.datetime64(as_of, "us"))
+        assert len(tables.fetch(connection, tables.KNOWN, asked, ["yahoo"]).days) > 300
+    return count[0]
+
+
+@pytest.mark.parametrize("as_of", ["2030-01-01", "2000-12-01"])
+def test_reading_is_no_more_work_for_fifty_revisions_than_for_one(tmp_path: Path, as_of: str) -> None:
+    taken = {}
+    for revisions in (1, 50):
+        days = np.repeat(np.arange("2000-01-01", "2001-01-01", dtype="M8[D]"), revisions + 1)
+        number = np.tile(np.arange(revisions + 1), len(days) // (revisions + 1))
+        known = pd.DatetimeIndex(days.astype("M8[us]") + number * np.timedelta64(20, "D"))
+        one = Observations("copper", "yahoo", pd.DatetimeIndex(days), 1.0 + number, known.tz_localize("UTC"))
+        path = tmp_path / f"{revisions}.db"
+        ObservationStore(f"sqlite:///{path}").record(one, now=NOW, explicit=True)
+        taken[revisions] = steps(path, as_of)
+    assert taken[50] <= 1.1 * taken[1]
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forex_core.errors import InputError, TrackingError
-from forex_core.tracking import open_store, queries
+from forex_core.tracking import copy_database, open_store, queries
+from forex_core.tracking.store import release
 from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:
@@ -151,6 +152,24 @@ def test_what_is_not_a_finished_finite_score_of_the_pair_is_never_first(any_stor
     assert best(any_store) == low
     assert best(any_store, mode="max") == high
     assert queries.best_run(any_store.client, EXPERIMENT, "7d_rmse").id != low, "any pair"  # type: ignore[union-attr]
+
+
+def test_a_nan_that_an_older_server_takes_for_zero_is_never_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow 3.6 cannot be installed beside ours: its answer is the one without the conditions on metrics."""
+    store.run(float("nan"))
+    assert best(store) is None
+    low = store.run(12.0)
+    store.run(14.0)
+    search = store.client.search_runs
+
+    def older(filter_string: str, **arguments: Any) -> Any:
+        kept = [part for part in filter_string.split(" and ") if not part.startswith("metrics.")]
+        return search(filter_string=" and ".join(kept), **arguments | {"order_by": ["attributes.start_time"]})
+
+    monkeypatch.setattr(store.client, "search_runs", older)
+    assert best(store) == low
 
 
 def test_the_newest_of_equal_runs_is_best(any_store: Store) -> None:
@@ -588,9 +607,55 @@ def test_a_file_that_is_no_database_is_a_tracking_error(tmp_path: Path) -> None:
     assert path.read_text().startswith("these are notes")
 
 
-def test_questions_leave_the_store_as_it_is(store: Store) -> None:
+def test_a_database_of_something_else_is_no_store_and_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE experiments (what)")
+        database.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    with queries.existing_store(f"sqlite:///{path}") as client:
+        assert client is None
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def ask_everything(uri: str, run_id: str) -> None:
+    asked: list[Callable[[MlflowClient], object]] = [
+        queries.experiments,
+        queries.models,
+        lambda c: queries.runs(c, USDCLP, WEEK),
+        lambda c: queries.run(c, run_id[:8]),
+        lambda c: queries.best_run(c, EXPERIMENT, "7d_rmse", loadable=True),
+    ]
+    for ask in asked:
+        with queries.existing_store(uri) as client:
+            assert client is not None
+            assert ask(client)
+
+
+def test_questions_leave_a_copy_as_it_is(store: Store, tmp_path: Path) -> None:
+    """A copy of the database is one file, and may lie where its reader may not write."""
     run_id = store.run(1.0)
     store.version(run_id)
+    store.model(run_id, tmp_path / "model", files=GOOD_FILES)
+    folder = tmp_path / "backups"
+    copy = copy_database(store.uri, folder / "copy.db").path
+    before = copy.read_bytes()
+    copy.chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        ask_everything(f"sqlite:///{copy}", run_id)
+        assert list(folder.iterdir()) == [copy]
+    finally:
+        folder.chmod(0o755)
+        release(f"sqlite:///{copy}")
+    assert copy.read_bytes() == before
+
+
+def test_questions_leave_the_store_as_it_is(store: Store, tmp_path: Path) -> None:
+    run_id = store.run(1.0)
+    store.version(run_id)
+    store.model(run_id, tmp_path / "model", files=GOOD_FILES)
 
     def content() -> list[str]:
         with closing(sqlite3.connect(store.path)) as database:
@@ -600,16 +665,6 @@ def test_questions_leave_the_store_as_it_is(store: Store) -> None:
         return {path for path in store.path.parent.rglob("*") if path.suffix not in (".db-wal", ".db-shm")}
 
     before, there = content(), files()
-    asked: list[Callable[[MlflowClient], object]] = [
-        queries.experiments,
-        queries.models,
-        lambda c: queries.runs(c, USDCLP, WEEK),
-        lambda c: queries.run(c, run_id[:8]),
-        lambda c: queries.best_run(c, EXPERIMENT, "7d_rmse", loadable=True),
-    ]
-    for ask in asked:
-        with queries.existing_store(store.uri) as client:
-            assert client is not None
-            ask(client)
+    ask_everything(store.uri, run_id)
     assert content() == before
     assert files() == there

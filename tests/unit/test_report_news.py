@@ -25,10 +25,11 @@ from forex_core.data.catalogue import LICENCES
 from forex_core.data.snapshot import read_snapshot, write_snapshot
 from forex_core.engine import Engine, build_members
 from forex_core.report.charts import Drawings, charts, draw_charts
-from forex_core.report.document import data_notices, events_ahead, forecast_document, plain, web_link
+from forex_core.report.document import data_notices, events_ahead, forecast_document
 from forex_core.report.drawing import draw
 from forex_core.report.page import render_report
 from forex_core.report.text import forecast_tables, markdown_summary
+from forex_core.strangers import plain, web_link
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking.records import forecast_record
 from forex_core.types import (
@@ -478,7 +479,6 @@ def test_plain_text_is_one_visible_line_of_bounded_length(text: str, limit: int)
         "javascript:alert(1)",
         "JaVaScRiPt:alert(1)",
         "java\nscript:alert(1)",
-        " https://example.org",
         "data:text/html,<script>alert(1)</script>",
         "vbscript:x",
         "//example.org/a",
@@ -626,3 +626,16 @@ def test_the_hover_over_a_mark_names_the_events_of_its_day(
     page.locator(".chart.is-live .live svg").nth(4).wait_for()
     assert hovered(page).splitlines() == ["5 Sep 2017", "09:30 CLP CPI m/m (high)", "11:00 USD ISM (medium)"]
     page.close()
+
+
+def test_a_close_that_is_held_back_is_told_with_the_one_that_is_used() -> None:
+    table = synthetic_table(400)
+    table.loc[399, "Copper"] *= 100
+    assert data_notices(bundle_of(table)) == []
+    table.loc[399, "USDCLP"] *= 100
+    bundle = bundle_of(table)
+    (told,) = data_notices(bundle)
+    assert bundle.spot[-1] == table["USDCLP"][398]
+    assert told.startswith("The forecast starts from the close of ")
+    assert f"{table['USDCLP'][398]:.10g}: of " in told
+    assert f"{table['USDCLP'][399]:.10g}, " in told

@@ -407,6 +407,18 @@ def test_a_state_of_members_that_the_engine_lacks_is_refused(
         replace(specification, state=state).forecast(frame_of(bundle))
 
 
+def test_carried_code_that_hangs_is_ended(
+    specification: Specification, bundle: MarketBundle, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "forex_core").mkdir()
+    (tmp_path / "forex_core" / "__init__.py").touch()
+    (tmp_path / "forex_core" / "specification.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr("forex_core.specification.ANSWER_LIMIT_S", 0.5)
+    stranger = replace(specification, recipe="0" * 64)
+    with pytest.raises(ForecastError, match=r"recipe 000000000000 carries has not answered in 0\.5 s"):
+        paths_of(stranger, tmp_path, bundle, None)
+
+
 # ---- a pass as plain arrays --------------------------------------------------------------------------------
 
 

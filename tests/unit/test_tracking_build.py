@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forex_core.config import load_settings
@@ -15,9 +17,12 @@ from forex_core.tracking import (
     MLflowConfig,
     MLflowTracker,
     NoopTracker,
+    Registry,
     build_tracker_from_config,
     open_store,
+    replay_spool,
 )
+from forex_core.types import Horizon
 
 
 class TestBuild:
@@ -72,6 +77,12 @@ class TestBuild:
             ({"backend": "wandb"}, "'wandb'"),
             ({"enabled": "perhaps"}, "enabled"),
             ({"mlflow": {"tracking_uri": 5}}, "tracking_uri"),
+            ({"mlflow": {"tracking_uri": "nonsense://x"}}, "'nonsense://x'"),
+            ({"mlflow": {"tracking_uri": "/srv/mlflow.db"}}, "expected sqlite:////path/mlflow.db"),
+            ({"mlflow": {"tracking_uri": "file:///srv/mlruns"}}, "file:///srv/mlruns"),
+            ({"mlflow": {"tracking_uri": "s3://bucket"}}, "s3://bucket"),
+            ({"mlflow": {"tracking_uri": "mysql://me:hidden@host/db"}}, "mysql://me:***@host/db"),
+            ({"mlflow": {"tracking_uri": "sqlite:////srv/mlflow.db?timeout=30"}}, "no options"),
             ({"mlflow": "sqlite:///x"}, "mlflow"),
             ({"mlflow": {"experimentname": "x"}}, "experiment_name"),
             ({"mlflow": {"s3_secret_access_key": ["hidden"]}}, "s3_secret_access_key"),
@@ -166,7 +177,9 @@ class TestService:
         experiment = service.setup("forecaster_7d")
         with service.start_run("first", {"pair": "USDCLP"}, "what it is") as run:
             service.log_forecast_metrics("7d", 16.4, 12.0, 1.3, directional_accuracy=0.55)
-            service.log_forecast_metrics(15, 24.5, 18.0, 2.0, step=2)
+            service.log_forecast_metrics(np.int64(15), 24.5, 18.0, 2.0, step=2)
+            service.log_forecast_metrics(30, 31.0, 25.0, 2.5)
+            service.log_forecast_metrics(Horizon(90), 60.0, 45.0, 5.0)
             assert service.start_run().run_id == run.run_id, "a second start adopts the run"
         stored = open_store(sqlite_store).get_run(str(run.run_id))
         assert (stored.info.status, stored.info.run_name) == ("FINISHED", "first")
@@ -179,6 +192,12 @@ class TestService:
             "15d_rmse": 24.5,
             "15d_mae": 18.0,
             "15d_mape": 2.0,
+            "30d_rmse": 31.0,
+            "30d_mae": 25.0,
+            "30d_mape": 2.5,
+            "90d_rmse": 60.0,
+            "90d_mae": 45.0,
+            "90d_mape": 5.0,
         }
         assert stored.data.tags["pair"] == "USDCLP"
         assert stored.data.tags["mlflow.note.content"] == "what it is"
@@ -219,6 +238,21 @@ class TestService:
             pass
         service.log_forecast_metrics("7d", 1.0, 1.0, 1.0)
         assert len(told) == 3
+
+    @pytest.mark.parametrize(("name", "value"), [("ENABLED", "false"), ("BACKEND", "noop")])
+    def test_writes_nothing_where_tracking_is_switched_off(
+        self, monkeypatch: pytest.MonkeyPatch, told: list[str], tmp_path: Path, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv(f"FOREX_TRACKING__{name}", value)
+        service = MLflowConfig(f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}")
+        assert service.setup("mine", tags={"a": "b"}) == "untracked"
+        with service.start_run("first") as run:
+            assert service.start_run() is run
+            service.log_forecast_metrics("7d", 1.0, 1.0, 1.0)
+            assert service.log_model_artifact(object(), "model", registered_model_name="mine") is None
+        assert service.get_best_run("mine") is None
+        assert told == []
+        assert list(tmp_path.iterdir()) == []
 
     def test_takes_a_store_of_its_own(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}"
@@ -261,6 +295,35 @@ class TestServiceModels:
         assert loaded.predict([[2.0]]) == pytest.approx([5.0])
         (version,) = open_store(sqlite_store).search_model_versions("name = 'linear'")
         assert version.run_id == open_store(sqlite_store).get_logged_model(str(address)[8:]).source_run_id
+
+    def test_in_the_spool_are_not_registered_and_it_is_told_how_to(
+        self, service: MLflowConfig, sqlite_store: str, tmp_path: Path, told: list[str]
+    ) -> None:
+        folder = tmp_path / "saved"
+        folder.mkdir()
+        (folder / "MLmodel").write_text("flavors: {}\n")
+        path = Path(sqlite_store.removeprefix("sqlite:///"))
+        path.rename(path.with_name("away"))
+        assert service.log_model_artifact(folder, "linear", registered_model_name="mine") is None
+        service.start_run().end_run()
+        path.with_name("away").rename(path)
+        settings = load_settings()
+        (done,) = replay_spool(settings.spool_dir, sqlite_store)
+        client = open_store(sqlite_store)
+        assert client.search_registered_models() == []
+        call = re.search(r"register_model\('(.+)', '(.+)'\)", told[-1])
+        assert call, told
+        Registry(sqlite_store).register_model(call[1], call[2].replace("RUN_ID", str(done.run_id)))
+        (version,) = client.search_model_versions("name = 'mine'")
+        assert version.run_id == done.run_id
+
+    def test_that_are_not_logged_are_not_registered_which_is_told(
+        self, service: MLflowConfig, tmp_path: Path, told: list[str]
+    ) -> None:
+        (tmp_path / "MLmodel").write_text("flavors: {}\n")
+        (tmp_path / "broken").symlink_to(tmp_path / "gone")
+        assert service.log_model_artifact(tmp_path, "linear", registered_model_name="mine") is None
+        assert "not registered as mine" in told[-1]
 
     def test_as_code_come_back(self, service: MLflowConfig, sqlite_store: str, tmp_path: Path) -> None:
         file = tmp_path / "double.py"

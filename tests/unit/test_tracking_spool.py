@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -117,6 +119,18 @@ def replace_file(uri: str) -> Callable[[], object]:
     return lambda: path.with_name("away").replace(path)
 
 
+def lose_file(uri: str, empty: Path) -> Callable[[], object]:
+    """The database is gone with all that was in it; an empty one takes its place."""
+    for path in database(uri).parent.glob("mlflow.db*"):
+        path.unlink()
+
+    def begin_anew() -> None:
+        shutil.copyfile(empty, database(uri))
+        release(uri)
+
+    return begin_anew
+
+
 def drop_tables(uri: str) -> Callable[[], object]:
     path = database(uri)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -216,6 +230,25 @@ class TestDegrading:
         assert (run.info.status, run.data.tags["error_message"]) == ("FAILED", "broken")
         assert before <= run.info.start_time <= run.info.end_time <= after, "times are the run's own"
 
+    def test_at_the_start_keeps_what_the_run_was_started_with(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, tmp_path: Path
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        root = (tmp_path / "elsewhere").as_uri()
+        tracker = build(sqlite_store, artifact_location=root, experiment_tags={"horizon": "7d"})
+        tracker.start_run("my name", "what it is", {"mine": 1})
+        tracker.end_run()
+        mend()
+        release(sqlite_store)
+        replay_spool(spool, sqlite_store)
+        client = open_store(sqlite_store)
+        (run,) = all_runs(client)
+        assert run.info.run_name == "my name"
+        expected = {"pair": "USDCLP", "mine": "1", "mlflow.note.content": "what it is"}
+        assert {name: run.data.tags.get(name) for name in expected} == expected
+        assert run.info.artifact_uri.startswith(f"{root}/spooled/")
+        assert client.get_experiment(run.info.experiment_id).tags["horizon"] == "7d"
+
     def test_at_the_end_alone_is_enough(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
     ) -> None:
@@ -293,6 +326,104 @@ class TestDegrading:
                 tracker.log_params({"a": 2})
             assert tracker.degraded is None
         assert not spool.exists()
+
+    @pytest.mark.parametrize("wanted", ["a/a.txt", "x" * 300, "../outside"])
+    def test_is_not_for_a_file_that_the_store_has_no_place_for(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        files: Path,
+        told: list[str],
+        wanted: str,
+    ) -> None:
+        with build(sqlite_store) as tracker:
+            tracker.log_artifact(files / "a.txt", "a")
+            tracker.log_artifact(files / "a.txt", wanted)
+            tracker.log_artifacts_dir(files, wanted)
+            tracker.log_metrics({"after": 1.0})
+            assert tracker.degraded is None
+        assert len(told) == 2
+        assert all(str(files) in message for message in told)
+        assert not spool.exists()
+        run = open_store(sqlite_store).get_run(str(tracker.run_id))
+        assert (run.info.status, run.data.metrics) == ("FINISHED", {"after": 1.0})
+
+    def test_keeps_what_can_be_read_of_a_folder(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, files: Path
+    ) -> None:
+        (files / "broken").symlink_to(files / "gone")
+        mend = replace_file(sqlite_store)
+        with build(sqlite_store) as tracker:
+            tracker.log_artifacts_dir(files, "all")
+        mend()
+        release(sqlite_store)
+        (result,) = replay_spool(spool, sqlite_store)
+        found = open_store(sqlite_store).list_artifacts(str(result.run_id), "all")
+        assert [item.path for item in found] == ["all/a.txt", "all/model"]
+
+    def test_is_not_for_what_others_have_lost(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, told: list[str]
+    ) -> None:
+        with build(sqlite_store) as tracker:
+            assert tracker.read_text("0" * 32, "report.json") is None
+            assert told == []
+            tracker.set_version_tag("nobody", 1, "published", "true")
+            assert tracker.degraded is None
+        (message,) = told
+        assert "no version 1 of nobody" in message
+        assert not spool.exists()
+
+    @pytest.mark.parametrize("call", ["log", "end"])
+    def test_for_a_run_that_was_deleted_keeps_what_comes_until_it_is_restored(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        told: list[str],
+        call: str,
+    ) -> None:
+        client = open_store(sqlite_store)
+        with build(sqlite_store) as tracker:
+            run_id = str(tracker.run_id)
+            tracker.log_metrics({"loss": 2.0}, step=1)
+            client.delete_run(run_id)
+            if call == "log":
+                tracker.log_metrics({"loss": 1.0}, step=2)
+        (message,) = told
+        assert f"mlflow runs restore --run-id {run_id}" in message
+        (kept,) = replay_spool(spool, sqlite_store)
+        assert kept.outcome == "kept"
+        assert f"mlflow runs restore --run-id {run_id}" in str(kept.reason)
+        client.restore_run(run_id)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+        (run,) = all_runs(client)
+        assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0 if call == "log" else 2.0})
+
+    def test_for_a_run_of_a_store_that_was_set_back_in_place(
+        self,
+        sqlite_store: str,
+        build: Callable[..., MLflowTracker],
+        spool: Path,
+        migrated_sqlite: Path,
+    ) -> None:
+        """The file stays the same, and so do its connections; without a value of a metric before."""
+        tracker = build(sqlite_store)
+        for _ in range(2):
+            tracker.start_run()
+            tracker.log_metrics({"a": 1.0})
+            with (
+                closing(sqlite3.connect(migrated_sqlite)) as empty,
+                closing(sqlite3.connect(database(sqlite_store))) as live,
+            ):
+                empty.backup(live)
+            tracker.log_metrics({"a": 2.0}, step=1)
+            assert "another database" in str(tracker.degraded)
+            tracker.end_run()
+        tracker.start_run()  # in an experiment that is gone
+        tracker.end_run()
+        assert "another database" in str(tracker.degraded)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"] * 3
 
     @pytest.mark.parametrize("when", ["start", "middle"])
     def test_for_a_folder_that_may_not_be_written(
@@ -399,11 +530,12 @@ class TestDegrading:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         started = time.monotonic()
-        with build(f"http://127.0.0.1:{port}", artifact_location=None) as tracker:
+        uri = f"http://127.0.0.1:{port}"
+        with build(uri, artifact_location=None) as tracker:
             tracker.log_metrics({"a": 1})
         assert tracker.degraded
         assert time.monotonic() - started < 30
-        (result,) = replay_spool(spool, sqlite_store)
+        (result,) = replay_spool(spool, sqlite_store, moved_from=uri)
         assert open_store(sqlite_store).get_run(str(result.run_id)).data.metrics == {"a": 1.0}
 
     @pytest.mark.slow
@@ -607,6 +739,19 @@ class TestReplay:
         (run,) = all_runs(open_store(sqlite_store))
         assert run.data.metrics == {"late": 1.0}
 
+    def test_takes_a_run_that_another_thread_ended(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
+    ) -> None:
+        tracker = build(sqlite_store)
+        mend = replace_file(sqlite_store)
+        tracker.start_run()
+        ending = threading.Thread(target=tracker.end_run)
+        ending.start()
+        ending.join()
+        mend()
+        release(sqlite_store)
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+
     @pytest.mark.parametrize("moment", range(4))
     def test_takes_whole_entries_only_of_a_run_whose_process_was_killed(
         self,
@@ -634,6 +779,8 @@ class TestReplay:
                 tracker.log_metrics({"second": 2})
 
         assert in_child(run) == -signal.SIGKILL
+        killed = time.time() * 1000
+        time.sleep(0.02)
         mend()
         release(sqlite_store)
         results = replay_spool(spool, sqlite_store)
@@ -643,8 +790,24 @@ class TestReplay:
             assert runs == [], "of what has no header nothing is known"
         else:
             assert [run.info.status for run in runs] == ["KILLED"]
+            assert runs[0].info.start_time <= runs[0].info.end_time <= killed
             assert sorted(runs[0].data.metrics) == [[], ["first"], ["first", "second"]][moment - 1]
         assert [path for path in spool.iterdir() if path.is_dir()] == []
+
+    def test_goes_by_the_numbers_of_more_batches_than_four_digits_count(
+        self, sqlite_store: str, spool: Path, build: Callable[..., MLflowTracker]
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        with build(sqlite_store) as tracker:
+            for phase in ("first", "second", "third"):
+                tracker.set_tags({"phase": phase})
+        (entry,) = room._entries(spool)
+        for number, later in ((3, 10001), (2, 10000), (1, 9999)):
+            (entry / f"{number:04d}.json").rename(entry / f"{later}.json")
+        mend()
+        release(sqlite_store)
+        (result,) = replay_spool(spool, sqlite_store)
+        assert open_store(sqlite_store).get_run(str(result.run_id)).data.tags["phase"] == "third"
 
     def test_keeps_and_names_what_still_fails(
         self, sqlite_store: str, spool: Path, spooled: Callable[..., str], told: list[str]
@@ -663,6 +826,92 @@ class TestReplay:
         (result,) = replay_spool(spool, sqlite_store)
         assert (result.spool_id, result.outcome) == (bad, "logged")
         assert len(all_runs(open_store(sqlite_store))) == 2
+
+    @pytest.mark.parametrize(
+        ("damage", "part"),
+        [
+            (lambda entry: (entry / "run.json").mkdir(), "IsADirectoryError"),
+            (lambda entry: (entry / "run.json").write_text("[]"), "holds list, expected an object"),
+            (lambda entry: (entry / "run.json").write_bytes(b"\xff"), "UnicodeDecodeError"),
+            (lambda entry: entry.with_name(f"{entry.name}.lock").mkdir(), "IsADirectoryError"),
+        ],
+    )
+    def test_goes_on_with_the_others_after_an_entry_that_cannot_be_read(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        spooled: Callable[..., str],
+        told: list[str],
+        damage: Callable[[Path], object],
+        part: str,
+    ) -> None:
+        broken = spool / "spooled-broken"
+        broken.mkdir(parents=True)
+        damage(broken)
+        good = spooled(begun=False)
+        told.clear()
+        results = {r.spool_id: r for r in replay_spool(spool, sqlite_store)}
+        assert (results[good].outcome, results[broken.name].outcome) == ("logged", "kept")
+        assert part in str(results[broken.name].reason)
+        assert str(broken) in str(results[broken.name].reason)
+        assert len(told) == 1
+
+    def test_of_a_spool_that_cannot_be_read_says_so(self, sqlite_store: str, spool: Path) -> None:
+        spool.write_text("a file")
+        with pytest.raises(TrackingError, match=r"spool .* cannot be read .*NotADirectoryError"):
+            replay_spool(spool, sqlite_store)
+
+    @pytest.mark.parametrize("backwards", [True, False])
+    def test_takes_the_oldest_first(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], backwards: bool
+    ) -> None:
+        ids = [spooled(begun=False) for _ in range(3)]
+        for age, entry in enumerate(reversed(ids) if backwards else ids):
+            os.utime(spool / entry / "run.json", (age, age))
+        expected = ids[::-1] if backwards else ids
+        assert [r.spool_id for r in replay_spool(spool, sqlite_store)] == expected
+
+    def test_keeps_an_entry_of_another_version(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
+    ) -> None:
+        header = spool / spooled(begun=False) / "run.json"
+        document = json.loads(header.read_text())
+        for other in (room.VERSION - 1, room.VERSION + 1):
+            header.write_text(json.dumps(document | {"version": other}))
+            (result,) = replay_spool(spool, sqlite_store)
+            assert result.outcome == "kept"
+            assert f"version {other}, this program reads version {room.VERSION}" in str(result.reason)
+        assert all_runs(open_store(sqlite_store)) == []
+        header.write_text(json.dumps(document))
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+
+    def test_of_a_model_that_could_not_be_attached_completes_it(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        build: Callable[..., MLflowTracker],
+        files: Path,
+        artifacts: Path,
+    ) -> None:
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        mend = replace_file(sqlite_store)
+        tracker.log_model(files / "model", "model")
+        tracker.end_run()
+        mend()
+        release(sqlite_store)
+        in_the_way = artifacts / "spooled" / "models"
+        in_the_way.parent.mkdir(parents=True, exist_ok=True)
+        in_the_way.write_text("a file where the folder should be")
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["kept"]
+        client = open_store(sqlite_store)
+        (run,) = all_runs(client)
+        (model,) = client.search_logged_models([run.info.experiment_id])
+        assert str(model.status) == "FAILED"
+        in_the_way.unlink()
+        assert [r.outcome for r in replay_spool(spool, sqlite_store)] == ["logged"]
+        (model,) = client.search_logged_models([run.info.experiment_id])
+        assert str(model.status) == "READY"
 
     def test_on_a_store_that_is_still_unreachable_changes_nothing(
         self, sqlite_store: str, spool: Path, spooled: Callable[..., str]
@@ -683,10 +932,178 @@ class TestReplay:
         artifacts: Path,
     ) -> None:
         run_id = spooled(begun=True)
-        (result,) = replay_spool(spool, postgres_store, artifact_root=artifacts.as_uri())
+        root = artifacts.as_uri()
+        (result,) = replay_spool(spool, postgres_store, artifact_root=root, moved_from=sqlite_store)
         assert result.outcome == "logged"
         assert result.run_id != run_id
         check_everything(open_store(postgres_store), str(result.run_id), artifacts)
+
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_logs_a_run_but_for_the_files_that_cannot_be_attached(
+        self,
+        sqlite_store: str,
+        spool: Path,
+        build: Callable[..., MLflowTracker],
+        files: Path,
+        told: list[str],
+        ended: bool,
+    ) -> None:
+        client = open_store(sqlite_store)
+        tracker = build(sqlite_store)
+        tracker.start_run()
+        folder = Path(client.get_run(str(tracker.run_id)).info.artifact_uri.removeprefix("file://"))
+        mend = replace_file(sqlite_store)
+
+        def work() -> None:
+            tracker.set_tags({"phase": "spooled"})
+            tracker.log_artifact(files / "a.txt", "a")
+            tracker.log_artifact(files / "a.txt", "a/a.txt")
+            tracker.log_artifacts_dir(files, "x" * 300)
+            tracker.log_artifacts_dir(files, "../outside")
+            assert tracker.log_model(files / "model", "model") is None
+            tracker.log_metrics({"after": 1.0})
+            if ended:
+                tracker.end_run()
+
+        assert in_child(work) == 0
+        mend()
+        release(sqlite_store)
+        told.clear()
+        (result,) = replay_spool(spool, sqlite_store)
+        assert (result.run_id, result.outcome) == (tracker.run_id, "kept")
+        assert "NotADirectoryError" in str(result.reason)
+        assert "File name too long" in str(result.reason)
+        assert told == [f"spooled run {result.spool_id} stays in {spool}: {result.reason}"]
+        run = client.get_run(str(tracker.run_id))
+        assert run.data.metrics == {"after": 1.0}
+        assert run.info.status == ("FINISHED" if ended else "KILLED")
+        assert len(client.search_logged_models([run.info.experiment_id])) == 1
+        (entry,) = room._entries(spool)
+        assert {path.name for path in entry.iterdir()} == {
+            *("run.json", "end.json"),
+            *("0003", "0003.json", "0004", "0004.json"),
+        }
+        client.set_tag(run.info.run_id, "phase", "corrected by hand")
+        (folder / "a" / "a.txt").unlink()
+        (again,) = replay_spool(spool, sqlite_store)
+        assert again.outcome == "kept"
+        assert "NotADirectoryError" not in str(again.reason)
+        assert (folder / "a" / "a.txt" / "a.txt").read_text() == "a"
+        after = client.get_run(run.info.run_id)
+        assert after.data.tags["phase"] == "corrected by hand"
+        assert after.info.end_time == run.info.end_time
+        assert {path.name for path in entry.iterdir()} == {"run.json", "end.json", "0004", "0004.json"}
+
+    def test_makes_no_second_run_where_its_own_was_deleted(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], tmp_path: Path
+    ) -> None:
+        spooled(begun=False)
+        shutil.copytree(spool, tmp_path / "kept")
+        (result,) = replay_spool(spool, sqlite_store)
+        open_store(sqlite_store).delete_run(str(result.run_id))
+        shutil.copytree(tmp_path / "kept", spool, dirs_exist_ok=True)
+        (again,) = replay_spool(spool, sqlite_store)
+        assert again.outcome == "kept"
+        assert f"{result.run_id} was deleted" in str(again.reason)
+        assert all_runs(open_store(sqlite_store)) == []
+
+    def test_leaves_what_belongs_to_another_store_and_tells_how_it_gets_there(
+        self,
+        sqlite_store: str,
+        migrated_sqlite: Path,
+        spool: Path,
+        spooled: Callable[..., str],
+        tmp_path: Path,
+        artifacts: Path,
+        told: list[str],
+    ) -> None:
+        run_id = spooled(begun=True)
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+        shutil.copyfile(migrated_sqlite, tmp_path / "other.db")
+        told.clear()
+        (result,) = replay_spool(spool, other)
+        assert (result.outcome, result.run_id) == ("kept", None)
+        there = f"FOREX_TRACKING_URI={sqlite_store} FOREX_ARTIFACT_URI={artifacts.as_uri()}"
+        assert f"{there} forex tracking replay" in str(result.reason)
+        assert f"forex tracking replay --from {sqlite_store}" in str(result.reason)
+        assert len(told) == 1
+        assert all_runs(open_store(other)) == []
+        release(other)
+        assert [r.run_id for r in replay_spool(spool, sqlite_store)] == [run_id]
+
+    def test_goes_along_when_the_folder_of_spool_and_store_is_moved(
+        self, sqlite_store: str, spool: Path, spooled: Callable[..., str], tmp_path: Path
+    ) -> None:
+        run_id = spooled(begun=True)
+        new = tmp_path / "new"
+        new.mkdir()
+        for name in ("data", "spool"):
+            (tmp_path / name).rename(new / name)
+        uri = f"sqlite:///{new / 'data' / 'mlflow' / 'mlflow.db'}"
+        assert [r.run_id for r in replay_spool(new / "spool", uri)] == [run_id]
+        release(uri)
+
+    def test_writes_no_password_down(
+        self, build: Callable[..., MLflowTracker], spool: Path, postgres_store: str, postgres_server: Any
+    ) -> None:
+        uri = postgres_store.replace("forex@", "forex:very-hidden@")
+        tracker = build(uri)
+        postgres_server.stop()
+        try:
+            with tracker:
+                pass
+        finally:
+            postgres_server.start()
+        (entry,) = room._entries(spool)
+        assert "very-hidden" not in (entry / "run.json").read_text()
+        assert [r.outcome for r in replay_spool(spool, uri)] == ["logged"]
+        release(uri)
+
+    @pytest.mark.parametrize("adopted", [True, False])
+    def test_into_a_store_that_lost_the_run_makes_it_with_its_name_and_tags_and_says_what_is_gone(
+        self,
+        sqlite_store: str,
+        migrated_sqlite: Path,
+        spool: Path,
+        build: Callable[..., MLflowTracker],
+        told: list[str],
+        adopted: bool,
+    ) -> None:
+        tracker = build(sqlite_store)
+        if adopted:
+            tracker.start_run()
+        tracker.start_run("my name", "what it is", {"mine": 1})
+        tracker.log_params({"before": 1})
+        tracker.set_tags({"later": "2"})
+        begin_anew = lose_file(sqlite_store, migrated_sqlite)
+        tracker.log_metrics({"after": 1.0})
+        tracker.end_run()
+        begin_anew()
+        told.clear()
+        (result,) = replay_spool(spool, sqlite_store)
+        assert result.outcome == "logged"
+        (run,) = all_runs(open_store(sqlite_store))
+        assert run.info.run_name == "my name"
+        expected = {"pair": "USDCLP", "mine": "1", "later": "2", "mlflow.note.content": "what it is"}
+        assert {name: run.data.tags.get(name) for name in expected} == expected
+        assert (run.data.params, run.data.metrics) == ({}, {"after": 1.0})
+        assert str(tracker.run_id) in run.data.tags["records_lost"]
+        assert result.reason == run.data.tags["records_lost"]
+        assert len(told) == 1
+        assert run.data.tags["records_lost"] in told[0]
+
+    def test_keeps_the_name_that_the_store_gave(
+        self, sqlite_store: str, migrated_sqlite: Path, spool: Path, artifacts: Path
+    ) -> None:
+        tracker = MLflowTracker(sqlite_store, "spooled", artifact_location=artifacts.as_uri(), spool=spool)
+        tracker.start_run()
+        name = open_store(sqlite_store).get_run(str(tracker.run_id)).info.run_name
+        begin_anew = lose_file(sqlite_store, migrated_sqlite)
+        tracker.end_run()
+        begin_anew()
+        replay_spool(spool, sqlite_store)
+        (run,) = all_runs(open_store(sqlite_store))
+        assert run.info.run_name == name
 
     def test_of_no_spool_is_nothing(self, sqlite_store: str, spool: Path) -> None:
         assert replay_spool(spool, sqlite_store) == []

@@ -162,6 +162,28 @@ class TestOpening:
             assert part in message
         assert not isinstance(caught.value, TrackingUnavailable), "spooling would not cure it"
 
+    def test_refuses_the_default_experiment_elsewhere_when_it_is_to_be_used(
+        self, fresh: str, tmp_path: Path
+    ) -> None:
+        old, data = tmp_path / "old", tmp_path / "data"
+        open_store(fresh, artifact_root=old.as_uri())
+        (tmp_path / "a.txt").write_text("a")
+        options = {"artifact_location": (data / "mlruns").as_uri(), "below": data, "spool": data / "spool"}
+        with pytest.raises(
+            TrackingError, match=rf"experiment Default of .* keeps its files at file://{old}/0"
+        ):
+            MLflowTracker(fresh, "Default", **options).start_run()  # type: ignore[arg-type]
+        with MLflowTracker(fresh, "another", **options) as tracker:  # type: ignore[arg-type]
+            tracker.log_artifact(tmp_path / "a.txt")
+        assert tracker.degraded is None
+        assert not old.exists()
+        (data / "mlruns" / "0").mkdir()
+        relocate(fresh, str(old), str(data / "mlruns"), copies=tmp_path / "copies")
+        with MLflowTracker(fresh, "Default", **options) as tracker:  # type: ignore[arg-type]
+            tracker.log_artifact(tmp_path / "a.txt")
+        assert list((data / "mlruns" / "0").rglob("a.txt"))
+        assert not old.exists()
+
     def test_spools_nothing_for_a_refused_store(self, uri: str, tmp_path: Path) -> None:
         log_run(uri, tmp_path / "old" / "mlruns")
         tracker = MLflowTracker(uri, "some", below=tmp_path / "data", spool=tmp_path / "spool")
@@ -203,13 +225,43 @@ class TestOpening:
         with pytest.raises(TrackingError, match="mlflow db upgrade"):
             open_store(uri).get_experiment("0")
 
-    def test_a_dead_postgresql_is_noticed_in_seconds_and_its_password_is_not_told(self) -> None:
+    @pytest.mark.parametrize(
+        ("address", "shown"),
+        [
+            ("me:hidden%40word@127.0.0.1:1/none", "me:***@127.0.0.1:1/none"),
+            ("me@work:hid[den/word@127.0.0.1:1/none", "me@work:***@127.0.0.1:1/none"),
+            ("127.0.0.1:1/none?user=me&password=hidden+word", "127.0.0.1:1/none?user=me&password=***"),
+            ("me@127.0.0.1:1/none?sslpassword=hidden&user=a", "me@127.0.0.1:1/none?sslpassword=***&user=a"),
+        ],
+    )
+    def test_a_dead_postgresql_is_noticed_in_seconds_and_its_password_is_not_told(
+        self, address: str, shown: str
+    ) -> None:
         started = time.monotonic()
         with pytest.raises(TrackingUnavailable) as caught:
-            open_store("postgresql://me:hidden%40word@127.0.0.1:1/none")
+            open_store(f"postgresql://{address}")
         assert time.monotonic() - started < 10
-        assert "hidden" not in str(caught.value)
-        assert "me:***@127.0.0.1" in str(caught.value)
+        assert f"postgresql://{shown} " in str(caught.value)
+        assert "hid" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "uri", ["sqlite:////srv/a:b@c/mlflow.db", "http://127.0.0.1:5000", "postgresql://me@db:5432/runs"]
+    )
+    def test_an_address_without_a_password_is_told_as_it_is(self, uri: str) -> None:
+        assert room.without_password(uri) == uri
+
+    def test_files_whose_library_is_not_installed_are_spooled(
+        self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "boto3", None)
+        (tmp_path / "a.txt").write_text("a")
+        tracker = MLflowTracker(uri, "some", artifact_location="s3://bucket/x", spool=tmp_path / "spool")
+        with tracker:
+            tracker.log_artifact(tmp_path / "a.txt")
+        assert tracker.degraded is not None
+        assert "boto3" in tracker.degraded
+        assert "that what it needs is installed" in tracker.degraded
+        assert [path.read_text() for path in (tmp_path / "spool").rglob("a.txt")] == ["a"]
 
     def test_a_missing_driver_is_named_with_its_cure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "psycopg", None)
@@ -225,9 +277,22 @@ class TestOpening:
         release(uri)
         assert "psycopg2" not in sys.modules
 
-    def test_a_store_that_mlflow_does_not_have_is_an_error_of_ours(self, tmp_path: Path) -> None:
-        with pytest.raises(TrackingError):
-            log_run(f"nonsense://{tmp_path}", tmp_path)
+    @pytest.mark.parametrize(
+        "uri", ["nonsense://x", "mysql://host/db", "/x/mlflow.db", "file:///x", "s3://b", ""]
+    )
+    def test_an_address_of_no_store_is_refused_with_those_there_are(self, uri: str, tmp_path: Path) -> None:
+        with pytest.raises(
+            TrackingError, match=r"expected sqlite:////path/mlflow\.db, postgresql://"
+        ) as caught:
+            log_run(uri, tmp_path)
+        assert not isinstance(caught.value, TrackingUnavailable)
+
+    def test_an_address_with_options_makes_no_file_of_their_name(self, tmp_path: Path) -> None:
+        uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}?timeout=30"
+        for use in (lambda: log_run(uri, tmp_path), lambda: room.open_existing(uri)):
+            with pytest.raises(TrackingError, match="takes no options here"):
+                use()
+        assert list(tmp_path.iterdir()) == []
 
 
 HOLD_LOCK = """
@@ -407,6 +472,22 @@ class TestRelocation:
             for table in copy.tables:
                 rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
                 assert "old%20" not in str(rows), table
+
+    def test_takes_along_a_run_that_begins_while_the_database_is_copied(
+        self, uri: str, tmp_path: Path, moved: tuple[str, str]
+    ) -> None:
+        client = open_store(uri)
+        begun = []
+
+        def begin(_: Path) -> None:
+            begun.append(client.create_run(client.get_run(moved[0]).info.experiment_id).info)
+
+        new = tmp_path / "new" / "place"
+        counts = relocate(uri, str(tmp_path / "old ñ"), str(new), copies=tmp_path / "copies", on_copy=begin)
+        assert counts["runs.artifact_uri"] == 2
+        assert "old%20" in begun[0].artifact_uri
+        place = client.get_run(begun[0].run_id).info.artifact_uri
+        assert place.startswith(new.as_uri())
 
     def test_back_again_restores_every_row(self, uri: str, tmp_path: Path, moved: tuple[str, str]) -> None:
         before = copy_database(uri, tmp_path / "before.db")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
@@ -28,7 +30,14 @@ NAMES = st.text(st.characters(), max_size=20) | st.sampled_from(
     ["a/b", "a//b", "/a", "..", ".", "", "a" * 249 + "é", "b" * 300, "b" * 301, "%", "#", "_"]
 )
 VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.dates()
+    | st.binary()
+    | st.sampled_from([np.float64, np.ndarray, dict, BaseModel, np.dtype("f8"), Decimal("sNaN")]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
@@ -66,7 +75,9 @@ def test_any_tags_and_metrics_are_taken_and_stay_apart(tags: dict[str, Any], met
     assert len({point.key for point in batch.metrics}) == len(finite)
     assert len(batch.tags.keys() - {NOT_FINITE_TAG}) == len(tags.keys() - {NOT_FINITE_TAG})
     again = preparation.batch(tags=tags, metrics=metrics)
-    assert again.tags == batch.tags
+    assert again.tags.keys() == batch.tags.keys()
+    differing = {key for key, text in batch.tags.items() if again.tags[key] != text}
+    assert differing <= {NOT_FINITE_TAG}, "which counts"
     assert [p.key for p in again.metrics] == [p.key for p in batch.metrics], "the same name is the same key"
 
 
@@ -117,6 +128,26 @@ def test_texts_are_cut_at_the_limit_and_not_before(kind: str, limit: int) -> Non
     assert batch.texts == {f"cut/{kind}/long.txt": "x" * (limit + 1)}
 
 
+LONG_NAMES = NAMES | st.sampled_from(
+    ["a_b", "a:b", "k" * 149 + "x", "k" * 160 + "y", "k" * 160 + "z", "ñ" * 200]
+)
+
+
+@given(st.lists(LONG_NAMES, unique=True, min_size=2, max_size=6))
+@example(["a/b", "a_b"])
+@example(["k" * 160 + "y", "k" * 160 + "z"])
+@example(["日" * 200, "ñ" * 200])
+def test_every_text_that_is_cut_has_a_file_of_its_own(names: list[str]) -> None:
+    whole = {name: f"{number}" * (MAX_PARAM + 1) for number, name in enumerate(names)}
+    batch = Preparation().batch(whole)
+    assert sorted(batch.texts.values()) == sorted(whole.values())
+    for path, text in batch.texts.items():
+        assert [kept for kept in batch.params.values() if kept.endswith(f" in {path}]")] == [
+            kept for kept in batch.params.values() if kept[0] == text[0]
+        ]
+        assert len(path.rpartition("/")[2].encode()) <= 255
+
+
 def test_keys_are_cut_at_the_limit_and_not_before() -> None:
     names = ["k" * MAX_KEY, "k" * (MAX_KEY + 1), "k" * (MAX_KEY + 2)]
     batch = Preparation().batch({name: n for n, name in enumerate(names)})
@@ -133,6 +164,63 @@ class Inner(BaseModel):
 class Outer:
     inner: Inner
     name: str = "outer"
+
+
+def test_a_class_is_a_text_like_another() -> None:
+    kinds = {"numpy": np.float64, "array": np.ndarray, "pydantic": Inner, "record": Outer}
+    batch = Preparation().batch(kinds | {"several": [np.float32, Inner]}, tags=kinds)
+    assert batch.params["numpy"] == batch.tags["numpy"] == "<class 'numpy.float64'>"
+    assert batch.params["pydantic"] == str(Inner)
+    assert batch.params["several"] == f'["{np.float32}", "{Inner}"]'
+
+
+def test_numbers_that_no_float_holds_are_said_and_the_others_logged() -> None:
+    preparation = Preparation()
+    large = 10**5000
+    odd = {"up": large, "down": -large, "signal": Decimal("sNaN"), "several": [large]}
+    batch = preparation.batch({"large": large, "inner": [large]}, metrics={**odd, "fine": 1.0})
+    assert [(point.key, point.value) for point in batch.metrics] == [("fine", 1.0)]
+    assert batch.params.keys() == {"large", "inner"}
+    told = preparation.take_notes()
+    for name, said in {"up": "inf", "down": "-inf", "signal": "nan", "several": "expected a number"}.items():
+        assert any(f"metric {name} " in note and said in note for note in told)
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (None, 0),
+        (7, 7),
+        (np.int64(7), 7),
+        (7.0, 7),
+        (-3, -3),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, None),
+        (-(2**63) - 1, None),
+        (2.5, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("7", None),
+        ([1, 2], None),
+        (np.array([1, 2]), None),
+        (True, None),
+    ],
+)
+def test_a_step_is_a_whole_number_that_databases_hold(step: Any, kept: int | None) -> None:
+    preparation = Preparation()
+    batch = preparation.batch({"param": 1}, metrics={"m": 1.0}, step=step)
+    assert [point.step for point in batch.metrics] == ([] if kept is None else [kept])
+    assert batch.params == {"param": "1"}
+    assert ["metric m left out" in note for note in preparation.take_notes()] == [True] * (kept is None)
+
+
+def test_the_cost_of_what_is_not_finite_does_not_grow_with_the_steps() -> None:
+    preparation = Preparation()
+    batches = [preparation.batch(metrics={"loss": float("nan")}, step=step) for step in range(5000)]
+    assert all(not batch.texts for batch in batches)
+    assert max(len(batch.tags[NOT_FINITE_TAG]) for batch in batches) < 100
+    assert len(preparation.take_notes()) == 1
 
 
 def test_records_and_models_are_nested_and_keep_their_secrets() -> None:

@@ -110,6 +110,10 @@ def main() -> None:
 
 
 def settings_from(pair: str | None, source: str | None, path: list[Path] | None) -> Settings:
+    if path and source not in (None, "csv"):
+        raise InputError(
+            f"--source {source} reads no files, found --path {path[0]}; expected --source csv, or none, beside files"
+        )
     implied = source or ("csv" if path else None)
     # A source that is asked for and reads no files leaves the files of the settings aside.
     paths = path or ([] if source and source != "csv" else None)

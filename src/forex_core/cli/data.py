@@ -82,7 +82,7 @@ def import_files(
     """Put the values of files into the store, all of them or none.
 
     A value that the store has already adds nothing; another value for the same day is a revision, known from
-    --available-at, or from now on. Nothing is overwritten.
+    --available-at, or from now on, and so is a day between days that it has. Nothing is overwritten.
     """
     from forex_core.data.importing import end_of_day, observations_of
     from forex_core.data.loading import store_of
@@ -172,6 +172,7 @@ def fetch(
             "name": one.name,
             "source": one.source,
             "is_due": one.is_due,
+            "feeds": [feed.source for feed in entry(one.name).feeds],
             **(_counted(one.recorded.total) if one.recorded else {}),
             "is_later": one.is_later,
             "dropped": dict(one.dropped),
@@ -241,7 +242,7 @@ def status(
     settings = settings_from(pair, None, None)
     at = _instant(settings, as_of)
     store = store_of(settings)
-    found = status_of(store, at)
+    found = status_of(store, at, settings.data.max_age_business_days)
     since = at - pd.Timedelta(days=settings.data.news_days)
     document = {
         "store": store.address,

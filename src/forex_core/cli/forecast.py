@@ -24,7 +24,7 @@ from forex_core.cli.app import (
     progress_bar,
     settings_from,
 )
-from forex_core.errors import TrackingError
+from forex_core.errors import DataQualityError, TrackingError
 from forex_core.types import Horizon
 
 EXAMPLES = """
@@ -81,12 +81,17 @@ def forecast(
     from forex_core.data.loading import bundle_of
     from forex_core.engine import build_engine
     from forex_core.report.text import forecast_tables
+    from forex_core.tracking import has_champion
 
     engine = build_engine(settings)
     bundle = None if settings.is_fetched else bundle_of(settings, day)
     if bundle is not None:
         # What is wrong with the input is said before a run is started and recorded.
-        engine.check(bundle, ahead)
+        try:
+            engine.check(bundle, ahead)
+        except DataQualityError:  # of this recipe; a champion of another may need less
+            if not has_champion(settings, bundle.pair, ahead):
+                raise
         logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
     if output:
         prepare_folder(output)

@@ -20,8 +20,7 @@ from forex_core.cli.app import (
     settings_from,
 )
 from forex_core.config import SourceName
-from forex_core.errors import InputError
-from forex_core.types import Horizon
+from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -112,15 +111,9 @@ def rollback(
     next forecast is published by it. With --to, --metric or --undo the version is yours to choose; else it is the best
     previous one.
     """
-    if mode not in ("min", "max"):
-        raise InputError(f"--mode '{mode}' is unknown; expected min or max")
-    if mode == "max" and metric is None:
-        raise InputError("--mode goes with --metric; name the metric to rank by, such as --metric 7d_rmse")
-    chosen = [
-        name for name, given in (("--to", to is not None), ("--metric", metric), ("--undo", undo)) if given
-    ]
-    if len(chosen) > 1:
-        raise InputError(f"{' and '.join(chosen)} exclude each other; give one of them")
+    from forex_core.tracking import to_roll_back
+
+    to_roll_back(to, metric, mode, undo)  # what excludes each other is refused before a server is started
 
     def run(options: dict[str, Any]) -> Any:
         from flows.rollback import rollback as flow
@@ -149,8 +142,9 @@ def promote(
     The version is tried on current data first, as by `forex rollback`, and logged like it. With --unpin, or where there
     is no challenger, the champion stays, unpinned: the next sound state of its recipe replaces it.
     """
-    if unpin and to is not None:
-        raise InputError("--to and --unpin exclude each other; give one of them")
+    from forex_core.tracking import to_promote
+
+    to_promote(to, unpin)
 
     def run(options: dict[str, Any]) -> Any:
         from flows.rollback import promote as flow
@@ -174,6 +168,7 @@ def _run(
     from flows import prepare_manual_run
     from forex_core.report.folder import prepare_folder
     from forex_core.report.text import succession_tables
+    from forex_core.tracking import model_name, registry_from_settings
 
     configure_logging(verbose)
     ahead = Horizon.parse(horizon)
@@ -181,6 +176,10 @@ def _run(
     given: SourceName | None = settings.source if source or path else None
     prepare_folder(settings.root)
     server = prepare_manual_run(settings.root, verbose=verbose)
+    champion = None
+    if settings.tracking.is_on:  # before the server is waited for: of two commands at once both see the same
+        registry, model = registry_from_settings(settings), model_name(Pair.parse(settings.pair), ahead)
+        champion = registry.standing(model).champion_number
     with progress_bar(f"{settings.pair} {ahead}"):
         server.wait()
         document = flow(
@@ -191,6 +190,7 @@ def _run(
                 "reason": reason,
                 "source": given,
                 "paths": list(settings.paths) if given else None,
+                "champion": champion,
             }
         )
     print_document(document, as_json, lambda told: [*succession_tables(told), *way_back(told)])

@@ -27,12 +27,25 @@ tracking = typer.Typer(help="Upkeep of the tracking store.", no_args_is_help=Tru
 
     forex tracking replay
     forex tracking replay --json
+    forex tracking replay --from sqlite:////srv/old/mlflow.db
 """
 )
-def replay(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+def replay(
+    moved_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="OLD",
+            help="Address that the store had before; what was meant for it is logged too.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
     """Log what the store could not take when it was out of reach, once each.
 
-    May be run at any time and as often as one likes; what was logged already is not logged again.
+    May be run at any time and as often as one likes; what was logged already is not logged again. What belongs to
+    another store stays, and is told.
     """
     from forex_core.report.listing import replay_table
     from forex_core.tracking.build import connect
@@ -41,7 +54,13 @@ def replay(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     configure_logging(verbose)
     settings = settings_from(None, None, None)
     connect(settings)
-    done = replay_spool(settings.spool_dir, settings.mlflow_uri, settings.mlflow_artifacts, settings.root)
+    done = replay_spool(
+        settings.spool_dir,
+        settings.mlflow_uri,
+        settings.mlflow_artifacts,
+        settings.root,
+        moved_from=moved_from,
+    )
     print_document({"entries": [asdict(one) for one in done]}, as_json, replay_table)
     kept = [one.spool_id for one in done if one.outcome == "kept"]
     if kept:

@@ -81,7 +81,7 @@ def load_bundle(
         ),
     )
     if limits is not None:
-        _refuse_incomplete(bundle, data.spot.name, accepted.dates[-1], limits)
+        _refuse_incomplete(bundle, data.spot.name, accepted.dates[-1].date(), limits)
     return bundle
 
 
@@ -91,12 +91,13 @@ class Limits:
 
     Attributes:
         required: drivers that must have a usable value on the last row.
-        max_age_business_days: how many of the pair's business days may be without a close at the as-of.
+        max_age_business_days: how many of the pair's business days may be without a close at the as-of; None for any
+            number, where data are as old as somebody's file.
         cure: what to do when it is not so, for the error.
     """
 
     required: tuple[str, ...] = ()
-    max_age_business_days: int = 5
+    max_age_business_days: int | None = None
     cure: str = ""
 
 
@@ -200,9 +201,10 @@ def _drivers(
             note = f"the last value is of {last}, {(today - last).days} days before the as-of date"
             repairs.append(Repair(series.name, "stale", last, None, note))
     by_lower = {name.lower(): name for name in columns}
-    for name, (minuend, subtrahend) in DERIVED.items():
-        if minuend in by_lower and subtrahend in by_lower:
-            columns[name] = columns[by_lower[minuend]] - columns[by_lower[subtrahend]]
+    for name, ways in DERIVED.items():
+        way = next((way for way in ways if by_lower.keys() >= set(way)), None)
+        if way is not None:
+            columns[name] = columns[by_lower[way[0]]] - columns[by_lower[way[1]]]
             units[name] = PERCENT_PER_YEAR
     table = np.column_stack(list(columns.values())) if columns else np.empty((len(days), 0))
     return tuple(columns), tuple(units[name] for name in columns), table, repairs
@@ -225,15 +227,19 @@ def _late(pair: Pair, days: pd.DatetimeIndex, rows: int) -> list[Repair]:
     return [Repair(str(pair), "late", days[0].date(), None, note, rows)] if rows else []
 
 
-def _refuse_incomplete(bundle: MarketBundle, spot: str, last: pd.Timestamp, limits: Limits) -> None:
-    days = pd.bdate_range(last, bundle.as_of.tz_localize(None).normalize())
-    spoken = days[np.asarray(origin_instants(bundle.pair, days) <= bundle.as_of)]
-    age = sum(is_business_day(bundle.pair, day.date()) for day in spoken if day > last)
-    if age > limits.max_age_business_days:
+def business_days_without_close(pair: Pair, last: date, as_of: pd.Timestamp) -> int:
+    """The pair's business days after its last close whose origin has spoken by an instant."""
+    days = pd.bdate_range(last, as_of.tz_convert("UTC").tz_localize(None).normalize())
+    spoken = days[np.asarray(origin_instants(pair, days) <= as_of)]
+    return sum(is_business_day(pair, day.date()) for day in spoken if day.date() > last)
+
+
+def _refuse_incomplete(bundle: MarketBundle, spot: str, last: date, limits: Limits) -> None:
+    age = business_days_without_close(bundle.pair, last, bundle.as_of)
+    if limits.max_age_business_days is not None and age > limits.max_age_business_days:
         raise DataQualityError(
-            f"series '{spot}' is stale: its last close is of {last.date()}, {age} business days before "
-            f"{spoken[-1].date()}; expected at most {limits.max_age_business_days} (setting "
-            f"data.max_age_business_days). {limits.cure}"
+            f"series '{spot}' is stale: its last close is of {last}, and {age} business days since then have "
+            f"none; expected at most {limits.max_age_business_days} (setting data.max_age_business_days). {limits.cure}"
         )
     fresh = [
         name for name, value in zip(bundle.driver_names, bundle.drivers[-1], strict=True) if value == value

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from forex_core.calendars import is_currency
 from forex_core.data.series import (
     COPPER_CASH,
-    DECIDED_RATE,
     DEFINITIONS,
     ECB_FIXING,
     INFLATION,
@@ -22,15 +22,52 @@ from forex_core.data.series import (
     OBSERVED_RATE,
     PRICE,
     RATE,
+    SPOT_CLOSE,
     WEEKLY_H10,
     Definition,
 )
-from forex_core.types import PERCENT_PER_YEAR, Pair, RateKind
+from forex_core.types import Pair, RateKind
 
 YAHOO, FRED, BCCH, MINDICADOR, ECB = "yahoo", "fred", "bcch", "mindicador", "ecb"
 IMPORT = "import"
 """A source, before all others: what a person has put in by hand."""
 
+
+ECB_CURRENCIES = frozenset(
+    [
+        "AUD",
+        "BRL",
+        "CAD",
+        "CHF",
+        "CNY",
+        "CZK",
+        "DKK",
+        "EUR",
+        "GBP",
+        "HKD",
+        "HUF",
+        "IDR",
+        "ILS",
+        "INR",
+        "ISK",
+        "JPY",
+        "KRW",
+        "MXN",
+        "MYR",
+        "NOK",
+        "NZD",
+        "PHP",
+        "PLN",
+        "RON",
+        "SEK",
+        "SGD",
+        "THB",
+        "TRY",
+        "USD",
+        "ZAR",
+    ]
+)
+"""Those that the bank gives a reference rate for today."""
 
 NEEDS: Mapping[str, str] = {
     BCCH: "FOREX_DATA__BCCH_USER and FOREX_DATA__BCCH_PASSWORD",
@@ -73,8 +110,13 @@ class Entry:
 
     @property
     def is_imported(self) -> bool:
-        """Whether the register does not know it: a column of somebody's file."""
-        return self.name not in ENTRIES and not self.feeds and not _PAIRED.fullmatch(self.name)
+        """Whether the register does not know it: a column of somebody's file, but for that of another pair.
+
+        >>> [entry(name).is_imported for name in ("lithium", "nickel", "usdmxn")]
+        [True, True, False]
+        """
+        known = self.name in ENTRIES or self.feeds or _PAIRED.fullmatch(self.name)
+        return not (known or is_pair_name(self.name))
 
     def rank(self, source: str) -> int:
         """Place of a source in the order, 0 the best; an import comes before all, an unknown one after all."""
@@ -105,9 +147,6 @@ ENTRIES: Mapping[str, Entry] = dict(
             "chile_tpm",
             Feed(BCCH, "F022.TPM.TIN.D001.NO.Z.D"),
             Feed(MINDICADOR, "tpm"),
-            definition=Definition(
-                PERCENT_PER_YEAR, RATE, DECIDED_RATE, 15, "Chilean policy rate in force that day"
-            ),
             currency="CLP",
         ),
         _entry(
@@ -152,6 +191,14 @@ _OBSERVED: Mapping[str, tuple[Feed, ...]] = {
 """Pairs of which a central bank publishes an observed rate."""
 
 
+def is_pair_name(name: str) -> bool:
+    """
+    >>> is_pair_name("USDMXN"), is_pair_name("copper")
+    (True, False)
+    """
+    return len(name) == 6 and all(is_currency(code.upper()) for code in (name[:3], name[3:]))
+
+
 def spot_name(pair: Pair, kind: RateKind) -> str:
     """
     >>> spot_name(Pair("USD", "CLP"), "close")
@@ -174,8 +221,8 @@ def entry(name: str) -> Entry:
     pair = Pair(spot[1].upper(), spot[2].upper())
     if spot[3] == "close":
         ticker = f"{'' if pair.base == 'USD' else pair.base}{pair.quote}=X"
-        meaning = "spot market, close"
-        return Entry(name, Definition(pair.unit, PRICE, MARKET_CLOSE, 15, meaning), (Feed(YAHOO, ticker),))
+        meaning = "spot market, the last price of the day in London"
+        return Entry(name, Definition(pair.unit, PRICE, SPOT_CLOSE, 15, meaning), (Feed(YAHOO, ticker),))
     if spot[3] == "observed":
         meaning = "average of the day before's trades, as the central bank publishes it for that day"
         definition = Definition(pair.unit, PRICE, OBSERVED_RATE, 15, meaning)
@@ -185,7 +232,8 @@ def entry(name: str) -> Entry:
         "dollar_index": ("index points", "dollar against the currencies of the ICE index but the pair's own"),
         "commodity_fx": ("USD per unit", "dollar price of commodity currencies but the pair's own"),
     }[spot[3]]
-    return Entry(name, Definition(unit, PRICE, ECB_FIXING, 15, meaning), (Feed(ECB, spot[3]),))
+    feeds = (Feed(ECB, spot[3]),) if {pair.base, pair.quote} <= ECB_CURRENCIES else ()
+    return Entry(name, Definition(unit, PRICE, ECB_FIXING, 15, meaning), feeds)
 
 
 def spot_pair(name: str) -> Pair | None:
@@ -210,6 +258,6 @@ def drivers_of(pair: Pair, kind: RateKind) -> tuple[str, ...]:
 def registered(pair: Pair) -> tuple[Entry, ...]:
     """The rates of a pair that somebody gives, and every other series of the register that tells of it."""
     rates = (entry(spot_name(pair, kind)) for kind in get_args(RateKind))
-    factors = (entry(name) for name in drivers_of(pair, "reference"))
+    factors = (one for one in map(entry, drivers_of(pair, "reference")) if one.feeds)
     others = (one for one in ENTRIES.values() if one.currency in (None, pair.base, pair.quote))
     return (*(rate for rate in rates if rate.feeds), *factors, *others)

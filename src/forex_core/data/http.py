@@ -1,16 +1,15 @@
 """The one HTTP client of all fetchers: bounded in time and size, polite to servers, silent about keys.
 
-    HttpClient.get ── retries (tenacity) ── one request ── adapter (requests) ── connection (urllib3)
-                                                 │
-                                    answers kept on disk (CacheControl's files)
+    HttpClient.get ── retries (tenacity) ── redirects ── one request ── wire (requests, urllib3)
+                                                              │
+                                                 answers kept on disk (CacheControl's files)
 
 Every request is sent: a server that lets its answer be reused for an hour would hide a correction. What is kept on
 disk is asked for again with `If-None-Match` and `If-Modified-Since`, and a 304 costs no body. Of CacheControl the
 files alone are used: its adapter forgets an answer that has a date and no tag, keeps one before anybody has looked at
 it, and leaves a temporary file open wherever a body is cut.
 
-A secret is added to the request line and the headers where they go into the socket, below everything that logs,
-caches or raises. The address that all the rest sees has none.
+What goes into the socket, keys among it, is the affair of `forex_core.data.wire`.
 """
 
 from __future__ import annotations
@@ -24,13 +23,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
-from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import pandas as pd
 import requests
@@ -39,13 +37,12 @@ import urllib3
 from cachecontrol.caches import FileCache
 from loguru import logger
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, InvalidHeader, InvalidSchema, InvalidURL, MissingSchema
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from forex_core import __version__
+from forex_core.data.wire import Adapter, Exchange, Inward, Secrets, exchanging, shown
 from forex_core.errors import SourceError, SourceUnavailable
+from forex_core.strangers import printable
 
 Expect = Literal["json", "csv", "xml", "zip", "text"]
 
@@ -63,7 +60,6 @@ _MOVED = frozenset({301, 302, 303, 307, 308})
 _LONGEST_CHAIN = 5
 _YEAR_S = 366 * 86400.0
 _CHUNK_BYTES = 65_536
-_SHORTEST_KEY = 4
 _KEPT_DAYS = 30
 """Entries of the cache that nothing has touched for longer are thrown away."""
 
@@ -99,12 +95,14 @@ class Answer:
         url: from where it came at last, without secrets.
         status: 200, or another that the caller accepts.
         from_cache: the body is the one kept on disk; the server was asked and said that nothing has changed.
+        moved: another server gave it than the one that was asked; nothing of it is shown.
     """
 
     content: bytes
     url: str
     status: int
     from_cache: bool = False
+    moved: bool = False
     charset: str | None = field(default=None, repr=False)
 
     @property
@@ -122,6 +120,14 @@ class Answer:
     @cached_property
     def _document(self) -> Any:
         return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Where a request is redirected to, and whether by a server of the internet."""
+
+    to: str
+    is_public: bool
 
 
 def user_agent(contact: str = "") -> str:
@@ -219,7 +225,7 @@ class HttpClient:
         self._pace = Pace(min_interval_s, sleep, clock)
         self._entries = _Entries(cache_dir)
         self._entries.prune()
-        self._adapter = _Adapter()
+        self._adapter = Adapter()
         self._environment = requests.Session()
 
     def __enter__(self) -> HttpClient:
@@ -254,7 +260,7 @@ class HttpClient:
             SourceUnavailable: no connection, no whole answer in time, busy or broken, after all attempts.
             SourceError: refused, not found, too large, a page where data were expected, redirected astray.
         """
-        secrets = _Secrets(dict(secret_params or {}), dict(secret_headers or {}), url)
+        secrets = Secrets(dict(secret_params or {}), dict(secret_headers or {}), url)
         named = {
             "User-Agent": self._user_agent,
             "Accept": _ACCEPT[expect],
@@ -280,16 +286,16 @@ class HttpClient:
             ) from again.__cause__
 
     def _follow(
-        self, request: requests.PreparedRequest, secrets: _Secrets, expect: Expect, accept: tuple[int, ...]
+        self, request: requests.PreparedRequest, secrets: Secrets, expect: Expect, accept: tuple[int, ...]
     ) -> Answer:
         """One attempt, redirects included."""
-        at = request
+        at, outward = request, False
         for _ in range(_LONGEST_CHAIN + 1):
-            found = self._send(at, secrets, expect, accept)
+            found = self._send(at, secrets, expect, accept, outward)
             if isinstance(found, Answer):
                 return found
-            at = request.copy()
-            at.url = found
+            at, outward = request.copy(), outward or found.is_public
+            at.url = found.to
         raise SourceError(
             secrets.hide(
                 f"{shown(cast(str, request.url))}: more than {_LONGEST_CHAIN} redirects, the last to "
@@ -298,79 +304,93 @@ class HttpClient:
         )
 
     def _send(
-        self, request: requests.PreparedRequest, secrets: _Secrets, expect: Expect, accept: tuple[int, ...]
-    ) -> Answer | str:
-        """One request: its answer, or the address to which it is redirected."""
+        self,
+        request: requests.PreparedRequest,
+        secrets: Secrets,
+        expect: Expect,
+        accept: tuple[int, ...],
+        outward: bool,
+    ) -> Answer | _Moved:
+        """One request: its answer, or where it is redirected to; `outward` where the internet sent it on."""
         url = cast(str, request.url)
-        self._pace.wait(urlsplit(url).netloc)
-        exchange = _Exchange(secrets)
-        outer = _EXCHANGE.set(exchange)
-        watch = threading.Timer(self._timeouts.whole, exchange.cut)
-        watch.daemon = True
-        watch.start()
+        asked = urlsplit(url)
+        self._pace.wait(asked.netloc)
+        with exchanging(secrets, asked.hostname or "", self._timeouts.whole, outward=outward) as exchange:
+            try:
+                return self._exchanged(request, exchange, expect, accept)
+            except Inward as peer:
+                raise SourceError(
+                    secrets.hide(
+                        f"{shown(url)}: a server of the internet sends requests there, to the address {peer} of this "
+                        "network, which is not asked. Correct the address of this source"
+                    )
+                ) from None
+            except _UNUSABLE as error:
+                raise SourceError(
+                    secrets.hide(
+                        f"{shown(url)} cannot be asked for ({error}); correct the address or the proxy"
+                    )
+                ) from None
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                if exchange.expired:
+                    raise Again(f"no whole answer within {self._timeouts.whole:g} s") from error
+                cause = _root(error)
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    raise SourceError(
+                        secrets.hide(
+                            f"{shown(url)}: its certificate is not trusted ({cause.verify_message}). Check the clock "
+                            "of this machine, and name the file of your own authority in REQUESTS_CA_BUNDLE"
+                        )
+                    ) from error
+                told = _told(error, cause, self._timeouts)
+                if isinstance(
+                    cause, socket.gaierror
+                ):  # no network as a rule: a second attempt finds no other name
+                    raise SourceUnavailable(
+                        secrets.hide(f"{shown(url)}: {told}; check the network and the address of the source")
+                    ) from error
+                raise Again(told) from error
+            except OSError as error:  # no file of certificates at REQUESTS_CA_BUNDLE
+                raise SourceError(secrets.hide(f"{shown(url)} cannot be asked for: {error}")) from error
+
+    def _exchanged(
+        self, request: requests.PreparedRequest, exchange: Exchange, expect: Expect, accept: tuple[int, ...]
+    ) -> Answer | _Moved:
+        url, secrets = cast(str, request.url), exchange.secrets
         kept = self._entries.load(request)
         at = request.copy()
         at.headers.update(kept.validators if kept else {})
-        try:
-            settings = self._environment.merge_environment_settings(url, {}, True, None, None)
-            with self._adapter.send(
-                at,
-                stream=True,
-                timeout=(self._timeouts.connect, self._timeouts.read),
-                verify=settings["verify"],
-                cert=settings["cert"],
-                proxies=settings["proxies"],
-            ) as response:
-                if response.status_code in _MOVED and "Location" in response.headers:
-                    return _redirected(url, response, secrets)
-                unchanged = kept is not None and response.status_code == 304
-                if response.status_code not in accept and not unchanged:
-                    self._refuse(response, url, secrets, expect)
-                entry = kept if kept and unchanged else self._entry(response, url, secrets, expect)
-            if exchange.expired:  # a body that ends where its connection does looks whole
-                raise Again(f"no whole answer within {self._timeouts.whole:g} s")
-            answer = Answer(
-                content=entry.body,
-                url=secrets.hide(shown(url)),
-                status=200 if unchanged else response.status_code,
-                from_cache=unchanged,
-                charset=entry.charset,
-            )
-            self._check(answer, secrets, request, expect)
-            if not unchanged and response.status_code == 200 and entry.may_be_kept(response, secrets):
-                self._entries.store(request, entry)
-            return answer
-        except _UNUSABLE as error:
-            raise SourceError(
-                secrets.hide(f"{shown(url)} cannot be asked for ({error}); correct the address or the proxy")
-            ) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            if exchange.expired:
-                raise Again(f"no whole answer within {self._timeouts.whole:g} s") from error
-            cause = _root(error)
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                raise SourceError(
-                    secrets.hide(
-                        f"{shown(url)}: its certificate is not trusted ({cause.verify_message}). Check the clock "
-                        "of this machine, and name the file of your own authority in REQUESTS_CA_BUNDLE"
-                    )
-                ) from error
-            told = _told(error, cause, self._timeouts)
-            if isinstance(
-                cause, socket.gaierror
-            ):  # no network as a rule: a second attempt finds no other name
-                raise SourceUnavailable(
-                    secrets.hide(f"{shown(url)}: {told}; check the network and the address of the source")
-                ) from error
-            raise Again(told) from error
-        except OSError as error:  # no file of certificates at REQUESTS_CA_BUNDLE
-            raise SourceError(secrets.hide(f"{shown(url)} cannot be asked for: {error}")) from error
-        finally:
-            watch.cancel()
-            exchange.sock = None
-            _EXCHANGE.reset(outer)
+        settings = self._environment.merge_environment_settings(url, {}, True, None, None)
+        with self._adapter.send(
+            at,
+            stream=True,
+            timeout=(self._timeouts.connect, self._timeouts.read),
+            verify=settings["verify"],
+            cert=settings["cert"],
+            proxies=settings["proxies"],
+        ) as response:
+            if response.status_code in _MOVED and "Location" in response.headers:
+                return _Moved(_redirected(url, response, secrets), exchange.is_public)
+            unchanged = kept is not None and response.status_code == 304
+            if response.status_code not in accept and not unchanged:
+                self._refuse(response, url, secrets, expect)
+            entry = kept if kept and unchanged else self._entry(response, url, secrets, expect)
+        if exchange.expired:  # a body that ends where its connection does looks whole
+            raise Again(f"no whole answer within {self._timeouts.whole:g} s")
+        answer = Answer(
+            content=entry.body,
+            url=secrets.hide(shown(url)),
+            status=200 if unchanged else response.status_code,
+            from_cache=unchanged,
+            moved=_is_elsewhere(url, secrets.address),
+            charset=entry.charset,
+        )
+        self._check(answer, secrets, request, expect)
+        if not unchanged and response.status_code == 200 and entry.may_be_kept(response, secrets):
+            self._entries.store(request, entry)
+        return answer
 
-    def _entry(self, response: requests.Response, url: str, secrets: _Secrets, expect: Expect) -> _Entry:
+    def _entry(self, response: requests.Response, url: str, secrets: Secrets, expect: Expect) -> _Entry:
         stated = response.headers.get("Content-Length", "")
         body = bytearray()
         if not (stated.isdecimal() and float(stated) > self._max_bytes):
@@ -397,7 +417,7 @@ class HttpClient:
             )
         )
 
-    def _refuse(self, response: requests.Response, url: str, secrets: _Secrets, expect: Expect) -> NoReturn:
+    def _refuse(self, response: requests.Response, url: str, secrets: Secrets, expect: Expect) -> NoReturn:
         """Say what is wrong with a status that is not accepted."""
         status = response.status_code
         told = f"HTTP {status} {response.reason or ''}".rstrip()
@@ -415,7 +435,8 @@ class HttpClient:
             start += chunk
             if len(start) >= 1024:
                 break
-        said = "" if not start or _HTML.match(start) else f", '{_snippet(bytes(start))}'"
+        told_nothing = not start or _HTML.match(start) or _is_elsewhere(url, secrets.address)
+        said = "" if told_nothing else f", '{_snippet(bytes(start))}'"
         advice = {
             401: "check the key of this source",
             403: "check the key of this source, and whether it may be used from here",
@@ -424,7 +445,7 @@ class HttpClient:
         raise SourceError(secrets.hide(f"{shown(url)}: {told}{said}; expected {expect}; {advice}"))
 
     def _check(
-        self, answer: Answer, secrets: _Secrets, request: requests.PreparedRequest, expect: Expect
+        self, answer: Answer, secrets: Secrets, request: requests.PreparedRequest, expect: Expect
     ) -> None:
         """Hold a body against what was expected."""
         fault, may_pass = _fault(answer, expect)
@@ -444,136 +465,6 @@ class HttpClient:
 
 
 @dataclass(frozen=True)
-class _Secrets:
-    """Keys of one request. They are read where they go into the socket, and where a text is cleared of them.
-
-    Attributes:
-        address: where the request was to go, as the settings say it; what stands behind its question mark is no key
-            of ours to add, and is shown no more than one.
-    """
-
-    params: Mapping[str, SecretStr]
-    headers: Mapping[str, SecretStr]
-    address: str
-
-    def __bool__(self) -> bool:
-        return bool(self.params or self.headers)
-
-    def hide(self, text: str) -> str:
-        """The text with every form of every secret, and of the query of the settings' address, made asterisks."""
-        for form in sorted({*self._forms(), *self._query_forms()}, key=len, reverse=True):
-            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
-        return text
-
-    def within(self, content: bytes) -> bool:
-        """Whether any form of a secret occurs there."""
-        lowered = content.lower()
-        return any(form.encode().lower() in lowered for form in self._forms())
-
-    def target(self, path: str) -> str:
-        """What stands in the request line: the path, with the secret parameters after the others."""
-        if not self.params:
-            return path
-        added = urlencode({name: value.get_secret_value() for name, value in self.params.items()})
-        return f"{path}{'&' if '?' in path else '?'}{added}"
-
-    def _query_forms(self) -> set[str]:
-        """The query as a whole, and those of its values that are long enough for a key."""
-        try:
-            query = urlsplit(self.address).query
-        except ValueError:
-            return set()
-        values = {value for _, value in parse_qsl(query) if len(value) >= _SHORTEST_KEY}
-        forms = {query, requests.utils.requote_uri(query), *values, *(quote(v, safe="") for v in values)}
-        return forms - {""}
-
-    def _forms(self) -> list[str]:
-        plain = {one.get_secret_value() for one in (*self.params.values(), *self.headers.values())}
-        plain |= {value.split()[-1] for value in plain if value.strip()}  # "Bearer KEY"
-        forms = {
-            form
-            for one in plain
-            for form in (one, quote(one, safe=""), quote_plus(one), json.dumps(one)[1:-1])
-        }
-        return sorted(forms - {""}, key=len, reverse=True)
-
-
-@dataclass
-class _Exchange:
-    """One request under way, for those parts of it that the libraries call."""
-
-    secrets: _Secrets
-    sock: socket.socket | None = None
-    expired: bool = False
-
-    def cut(self) -> None:
-        """Time is up: end the connection, whatever it waits for. A server that drips never runs into a read timeout."""
-        self.expired = True
-        if self.sock is not None:
-            with suppress(OSError):  # it is closed already
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-
-
-_EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
-
-
-class _Wire:
-    """What a connection adds: the secrets, at the last moment, and its socket to the exchange that uses it."""
-
-    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        secrets = _EXCHANGE.get().secrets
-        parent = cast(HTTPConnection, super())
-        parent.putrequest(method, secrets.target(url), *args, **kwargs)
-        for name, value in secrets.headers.items():
-            parent.putheader(name, value.get_secret_value())
-
-    def getresponse(self) -> Any:
-        exchange = _EXCHANGE.get()
-        exchange.sock = cast(
-            HTTPConnection, self
-        ).sock  # the connection may part with it, and the body come later
-        if exchange.expired:
-            exchange.cut()
-        return cast(HTTPConnection, super()).getresponse()
-
-
-class _Plain(_Wire, HTTPConnection):
-    pass
-
-
-class _Encrypted(_Wire, HTTPSConnection):
-    pass
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _EncryptedPool(HTTPSConnectionPool):
-    ConnectionCls = _Encrypted
-
-
-_POOLS = {"http": _PlainPool, "https": _EncryptedPool}
-
-
-class _Adapter(HTTPAdapter):
-    """Requests' adapter over connections of ours."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not isinstance(
-            manager, urllib3.ProxyManager
-        ):  # its connections are not ours and would know no key
-            raise InvalidSchema("a SOCKS proxy; expected a proxy of http or https")
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
-
-
-@dataclass(frozen=True)
 class _Entry:
     """An answer as it is kept on disk: decompressed, with what to show the server when it is asked again."""
 
@@ -581,11 +472,14 @@ class _Entry:
     charset: str | None
     body: bytes
 
-    def may_be_kept(self, response: requests.Response, secrets: _Secrets) -> bool:
+    def may_be_kept(self, response: requests.Response, secrets: Secrets) -> bool:
         """Whether it can be asked for conditionally, the server allows it, and no key is repeated in it."""
         headers = response.headers
         allowed = "no-store" not in headers.get("Cache-Control", "").lower() and headers.get("Vary") != "*"
-        repeated = secrets.within(self.body) or secrets.within("".join(self.validators.values()).encode())
+        repeated = any(
+            secrets.within(said, query=True)
+            for said in (self.body, "".join(self.validators.values()).encode())
+        )
         return bool(self.validators) and allowed and not repeated
 
 
@@ -633,10 +527,11 @@ def _key(request: requests.PreparedRequest) -> str:
     return json.dumps([request.url, sorted(request.headers.items())])
 
 
-def _redirected(url: str, response: requests.Response, secrets: _Secrets) -> str:
+def _redirected(url: str, response: requests.Response, secrets: Secrets) -> str:
     start = urlsplit(url)
     try:
         target = urlsplit(requests.utils.requote_uri(urljoin(url, response.headers["Location"])))
+        is_elsewhere = _is_elsewhere(url, target.geturl())
     except (ValueError, InvalidURL):
         raise SourceError(
             secrets.hide(
@@ -649,7 +544,7 @@ def _redirected(url: str, response: requests.Response, secrets: _Secrets) -> str
     fault = None
     if target.scheme not in ("http", "https") or (start.scheme, target.scheme) == ("https", "http"):
         fault = "expected http or https, and no way back from https"
-    elif secrets and (target.scheme, target.netloc) != (start.scheme, start.netloc):
+    elif secrets and is_elsewhere:
         fault = "another server, to which the key is not sent"
     elif secrets.within(clean.encode()):
         fault = "where the key stands in the path"
@@ -658,9 +553,19 @@ def _redirected(url: str, response: requests.Response, secrets: _Secrets) -> str
     return clean
 
 
+def _is_elsewhere(url: str, other: str) -> bool:
+    """Whether two addresses differ in scheme, host or port, stated or implied, whoever is to log in there."""
+    one, two = (
+        (parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme))
+        for parts in map(urlsplit, (url, other))
+    )
+    return one != two
+
+
 def _fault(answer: Answer, expect: Expect) -> tuple[str | None, bool]:
     """What is wrong with a body, None if nothing, and whether it may be the transfer's doing."""
     start = answer.content[:1024]
+    begins = "of another server" if answer.moved else f"that starts '{_snippet(start)}'"
     if not start.strip():
         return "an empty body", True
     if _HTML.match(start):
@@ -671,43 +576,19 @@ def _fault(answer: Answer, expect: Expect) -> tuple[str | None, bool]:
         except (ValueError, RecursionError):
             if start.lstrip()[:1] in (b"{", b"["):
                 return "JSON that breaks off or is not well formed", True
-            return f"text that starts '{_snippet(start)}'", False
+            return f"text {begins}", False
     if expect == "xml" and not start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return f"text that starts '{_snippet(start)}'", False
+        return f"text {begins}", False
     if expect == "zip":
         if not start.startswith(b"PK"):
-            return f"a body that starts '{_snippet(start)}'", False
+            return f"a body {begins}", False
         if b"PK\x05\x06" not in answer.content[-65_557:]:
             return "an archive that breaks off", True
     return None, False
 
 
-def printable(said: object, longest: int = 120) -> str:
-    """The start of what a server said, on one line and without what a terminal would obey.
-
-    >>> printable("a\\n\\x1b[31mb")
-    'a \ufffd[31mb'
-    """
-    text = re.sub(r"\s+", " ", str(said)).strip()
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:longest])
-
-
 def _snippet(content: bytes) -> str:
     return printable(content.decode("utf-8", errors="replace"))
-
-
-def shown(url: str, *, query: bool = True) -> str:
-    """An address without the user and the password that may stand in it, and without its query where that is not ours.
-
-    >>> shown("https://ana:s3cret@example.org/feed?token=t0ken", query=False)
-    'https://example.org/feed'
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "an address that is none"
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
-    return urlunsplit(bare if query else bare._replace(query=""))
 
 
 def _retry_after(stated: str | None, now: pd.Timestamp) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from forex_core.calendars import desk_zone
-from forex_core.data.catalogue import IMPORT, entry, spot_name
+from forex_core.data.catalogue import IMPORT, entry, is_pair_name, spot_name
 from forex_core.data.observations import Observations
 from forex_core.data.providers.csv_files import no_column, read_files
 from forex_core.data.series import PRICE, Release, Series
@@ -34,7 +34,7 @@ def observations_of(
     Args:
         rate: which rate of the pair its column is.
         columns: column to series or pair, in any case.
-        needs_pair: refuse files without a column of the pair.
+        needs_pair: refuse files without a column of the pair, unless all that they hold is in the register.
         available_at: since when all of it is known: a price no earlier than by its release rule, a rate no earlier
             than its day begins at the pair's desk, or the month of a monthly one is over. None for the release rule of
             each series, day by day.
@@ -43,8 +43,8 @@ def observations_of(
         InputError: a file cannot be read or is not what it should be.
     """
     read, _, ignored = read_files(paths, pair, columns or {})
-    if needs_pair and str(pair) not in read:
-        raise no_column(pair, paths, read)
+    if str(pair) not in read:
+        _refuse_strangers(paths, pair, read, needs_pair)
     at = now if now is not None else pd.Timestamp.now(tz="UTC")
     column_of: dict[str, str] = {}
     for column in read:
@@ -63,6 +63,20 @@ def observations_of(
             f"nothing in {', '.join(map(str, paths))} is known yet or a number{text}; expected past days with values"
         )
     return found
+
+
+def _refuse_strangers(
+    paths: Sequence[Path], pair: Pair, columns: Mapping[str, Series], needs_pair: bool
+) -> None:
+    """Of files without the pair's column: columns that are another pair's rate, or that nobody knows beside a pair."""
+    pairs = [column for column in columns if is_pair_name(column)]
+    if not needs_pair and pairs:
+        raise InputError(
+            f"{', '.join(map(str, paths))} holds the rate {pairs[0]}, and no {pair}; say whose rate it is with "
+            f"--pair {pairs[0].upper()}, since as a column beside {pair} it would be a series of no meaning"
+        )
+    if needs_pair and (pairs or any(entry(_name(column, pair, "close")).is_imported for column in columns)):
+        raise no_column(pair, paths, columns)
 
 
 def end_of_day(pair: Pair, day: date, now: pd.Timestamp | None = None) -> pd.Timestamp:

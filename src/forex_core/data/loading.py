@@ -18,20 +18,26 @@ from loguru import logger
 
 from forex_core.config import Settings
 from forex_core.data.bundle import Limits, load_bundle
-from forex_core.data.catalogue import BCCH, ECB, FRED, MINDICADOR, YAHOO, drivers_of, entry, spot_name
+from forex_core.data.catalogue import (
+    BCCH,
+    ECB,
+    ECB_CURRENCIES,
+    FRED,
+    MINDICADOR,
+    YAHOO,
+    drivers_of,
+    entry,
+    spot_name,
+)
 from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher
 from forex_core.data.providers import provider
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Progress, Refreshed, Refresher
 from forex_core.data.store import ObservationStore
-from forex_core.errors import InputError, SourceError, SourceUnavailable
+from forex_core.errors import DataQualityError, InputError, SourceError, SourceUnavailable
 from forex_core.types import HORIZONS, MarketBundle, Pair, Repair
 
 NEWS, CALENDAR = "news", "calendar"
-OFFLINE = (
-    "Without a network: 'forex data import FILE' and --source store, your files with --source csv --path FILE, "
-    "or the embedded rates with --source ecb"
-)
 
 
 def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
@@ -51,7 +57,8 @@ def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
             return _live(settings, pair, as_of)
         except _NoLiveData as error:
             return _embedded(settings, pair, as_of, error)
-    return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of)
+    complete = Limits(settings.data.required, cure=_cure(settings, pair))
+    return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of, complete)
 
 
 def stored_bundle(
@@ -166,26 +173,35 @@ def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:
         unreached = [one for one in tried if one.failed and one.name == spot]
         if not unreached:
             raise
-        told = f"no fresh data of {pair}: {unreached[0].why}. And the store: {error}"
-        raise _NoLiveData(told if OFFLINE in told else f"{told}. {OFFLINE}") from error
+        told, advice = f"no fresh data of {pair}: {unreached[0].why}. And the store: {error}", _offline(pair)
+        raise _NoLiveData(told if advice in told else f"{told}. {advice}") from error
 
 
 def _embedded(settings: Settings, pair: Pair, as_of: date | None, error: SourceUnavailable) -> MarketBundle:
     """The embedded rates alone, saying why; the first error where they lack the pair or a required driver."""
     try:
-        bundle = load_bundle(provider("ecb"), pair, as_of)
-    except SourceError:
+        bundle = load_bundle(provider("ecb"), pair, as_of, Limits(settings.data.required))
+    except (SourceError, DataQualityError):
         raise error from None
-    if set(settings.data.required) - set(bundle.driver_names):
-        raise error
     logger.warning("no live data, the embedded reference rates are used: {}", error)
     note = f"no live data, so these are the embedded reference rates: {error}"
     return replace(bundle, repairs=(*bundle.repairs, Repair(str(pair), "offline", None, None, note)))
 
 
 def _cure(settings: Settings, pair: Pair) -> str:
+    if settings.source in ("ecb", "csv"):
+        return "Take it out of that setting, or choose a source that has it (--source)"
     if settings.source == "store":
         return (
             f"Run 'forex data fetch --pair {pair}', import newer data, or give the --as-of of an earlier day"
         )
-    return OFFLINE
+    return _offline(pair)
+
+
+def _offline(pair: Pair) -> str:
+    """What to do without a network; the embedded rates are no way out for a currency that they lack."""
+    embedded = {pair.base, pair.quote} <= ECB_CURRENCIES
+    return (
+        f"Without a network: 'forex data import FILE --pair {pair}' and --source store, or your files with "
+        "--source csv --path FILE" + (", or the embedded rates with --source ecb" if embedded else "")
+    )

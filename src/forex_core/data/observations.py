@@ -19,7 +19,7 @@ class Observations:
     Attributes:
         series: its name in the catalogue, such as `usdclp_close`.
         source: who gave them, such as `yahoo`.
-        dates: [n] naive days, increasing unless `available_at` tells several prints of one day apart.
+        dates: [n] naive days, increasing unless stated instants tell several prints of one day apart.
         values: [n] in the unit of the series' definition; finite.
         available_at: [n] UTC.
         dropped: what the source gave besides and was not taken, with the reason and how often.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from loguru import logger
 
-from forex_core.data.catalogue import NEEDS, Entry, entry
+from forex_core.data.catalogue import NEEDS, Entry, Feed, entry
 from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher, Observations
 from forex_core.data.prints import Counts
 from forex_core.data.series import PRICE
@@ -62,7 +62,8 @@ class Refresher:
     """Asks the sources of each series in their declared order, and records what they give until one has a later day.
 
     A series without all of its history is asked from `history_from`, once: what was asked for is remembered, not what
-    came of it.
+    came of it. For each source that is what it and those before it were asked for: a history that one behind it gave
+    may be shorter than its own.
 
     A source that cannot be reached is not asked again by the same refresher, so that a lost network costs one wait
     for each source and not one for each series.
@@ -101,14 +102,15 @@ class Refresher:
         now = pd.Timestamp.now(tz="UTC")
         if not series.feeds:
             return Refreshed(series.name, is_due=False)
-        covered = self._covered(series)
+        able = [feed for feed in series.feeds if feed.source in self._fetchers]
         expects_later = is_due(series, last, now)
-        if not (force or since or expects_later or covered is None):
+        if not (force or since or expects_later or self._covered(series, able[:1]) is None):
             return Refreshed(series.name, is_due=False)
-        start = since or (self._from if covered is None else covered - timedelta(days=OVERLAP_DAYS))
         failures: dict[str, str] = {}
         given, total = None, Counts()
-        for feed in series.feeds:
+        for k, feed in enumerate(series.feeds, start=1):
+            covered = self._covered(series, series.feeds[:k])
+            start = since or (self._from if covered is None else covered - timedelta(days=OVERLAP_DAYS))
             try:
                 seen, recorded = self._asked(series, feed.source, start, now.date(), last)
             except _InVain as error:
@@ -150,12 +152,12 @@ class Refresher:
         except SourceError as error:  # of this series: the others are recorded all the same
             raise _InVain(str(error)) from error
 
-    def _covered(self, series: Entry) -> date | None:
-        """The last day up to which its sources were asked without a gap since `history_from`; None where they were not.
+    def _covered(self, series: Entry, feeds: Sequence[Feed]) -> date | None:
+        """The last day up to which sources were asked without a gap since `history_from`; None where they were not.
 
         The batches of what was fetched tell the days asked for and the last one given, as `2010-01-01/2024-06-28`.
         """
-        origins = self._store.origins(series.name, [feed.source for feed in series.feeds])
+        origins = self._store.origins(series.name, [feed.source for feed in feeds])
         spans = (
             tuple(map(date.fromisoformat, found.groups())) for found in map(_SPAN.fullmatch, origins) if found
         )

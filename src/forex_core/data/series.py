@@ -9,10 +9,15 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from forex_core.calendars import next_business_days
 from forex_core.types import PERCENT_PER_YEAR, Array, Source
 
 PRICE = "price"
 RATE = "rate"
+
+
+_Days = Callable[[pd.DatetimeIndex], pd.DatetimeIndex]
+"""For each of some days another one, or an instant."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,11 @@ class Release:
     """
 
     rule: str
-    instants: Callable[[pd.DatetimeIndex], pd.DatetimeIndex]
+    instants: _Days
     period: Literal["day", "month"] = "day"
 
 
-def _at(hour: int, minute: int, zone: str) -> Callable[[pd.DatetimeIndex], pd.DatetimeIndex]:
+def _at(hour: int, minute: int, zone: str) -> _Days:
     def instants(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
         local = days + pd.Timedelta(hours=hour, minutes=minute)
         return local.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").tz_convert("UTC")
@@ -36,36 +41,42 @@ def _at(hour: int, minute: int, zone: str) -> Callable[[pd.DatetimeIndex], pd.Da
     return instants
 
 
-def _next_business_day(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    following = np.busday_offset(days.to_numpy().astype("datetime64[D]"), 1, roll="preceding")
-    return _at(16, 15, "America/New_York")(pd.DatetimeIndex(following))
+def _next_business_day(currency: str, clock: _Days, after: _Days = lambda days: days) -> _Days:
+    """On the first business day of a currency's market after another day: offices that are closed publish nothing."""
+    return lambda days: clock(next_business_days(currency, after(days)))
 
 
-def _in_next_month(day: int) -> Callable[[pd.DatetimeIndex], pd.DatetimeIndex]:
-    def instants(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+def _before_day_of_next_month(day: int) -> _Days:
+    def before(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
         month = days.to_numpy().astype("datetime64[M]") + np.timedelta64(1, "M")
-        dated = month.astype("datetime64[D]") + np.timedelta64(day - 1, "D")
-        return _at(9, 0, "America/Santiago")(pd.DatetimeIndex(dated))
+        return pd.DatetimeIndex(month.astype("datetime64[D]") + np.timedelta64(day - 2, "D"))
 
-    return instants
-
-
-def _following_tuesday(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    return _at(16, 15, "America/New_York")(days + pd.to_timedelta(8 - days.day_of_week, unit="D"))
+    return before
 
 
-def _following_weekday_noon(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    following = np.busday_offset(days.to_numpy().astype("datetime64[D]"), 1, roll="preceding")
-    return _at(12, 0, "America/Santiago")(pd.DatetimeIndex(following))
+def _monday_of_next_week(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    return days + pd.to_timedelta(7 - days.day_of_week, unit="D")
 
 
 MARKET_CLOSE = Release(
     "the same day at 17:00 in New York, after the last of the closes", _at(17, 0, "America/New_York")
 )
+SPOT_CLOSE = Release("the same day at its end in London, at midnight", _at(24, 0, "Europe/London"))
 ECB_FIXING = Release("the same day at 16:15 in Frankfurt", _at(16, 15, "Europe/Berlin"))
-NEXT_BUSINESS_DAY = Release("the next business day at 16:15 in New York", _next_business_day)
-MONTHLY_AVERAGE = Release("the 10th of the following month (a monthly average)", _in_next_month(10), "month")
-INFLATION = Release("the 9th of the following month", _in_next_month(9), "month")
+NEXT_BUSINESS_DAY = Release(
+    "the next business day at 16:15 in New York",
+    _next_business_day("USD", _at(16, 15, "America/New_York")),
+)
+MONTHLY_AVERAGE = Release(
+    "the 10th of the following month, or Chile's next business day (a monthly average)",
+    _next_business_day("CLP", _at(9, 0, "America/Santiago"), _before_day_of_next_month(10)),
+    "month",
+)
+INFLATION = Release(
+    "the 9th of the following month, or Chile's next business day",
+    _next_business_day("CLP", _at(9, 0, "America/Santiago"), _before_day_of_next_month(9)),
+    "month",
+)
 OBSERVED_RATE = Release(
     "the same day at 18:00 in Santiago; published the evening before, and held back so that no row shows a later day's",
     _at(18, 0, "America/Santiago"),
@@ -73,8 +84,14 @@ OBSERVED_RATE = Release(
 DECIDED_RATE = Release(
     "the same day at 18:00 in Santiago; decided the evening before", _at(18, 0, "America/Santiago")
 )
-COPPER_CASH = Release("the next weekday at 12:00 in Santiago", _following_weekday_noon)
-WEEKLY_H10 = Release("the Tuesday of the following week at 16:15 in New York", _following_tuesday)
+COPPER_CASH = Release(
+    "the next business day at 12:00 in Santiago",
+    _next_business_day("CLP", _at(12, 0, "America/Santiago")),
+)
+WEEKLY_H10 = Release(
+    "the Tuesday of the following week at 16:15 in New York, or the next business day",
+    _next_business_day("USD", _at(16, 15, "America/New_York"), _monday_of_next_week),
+)
 
 
 @dataclass(frozen=True)
@@ -100,11 +117,19 @@ DEFINITIONS: dict[str, Definition] = {
     "chile_rate": Definition(
         PERCENT_PER_YEAR, RATE, MONTHLY_AVERAGE, 75, "Chilean policy rate, monthly average"
     ),
+    "chile_tpm": Definition(
+        PERCENT_PER_YEAR, RATE, DECIDED_RATE, 15, "Chilean policy rate in force that day"
+    ),
 }
 """Series that are recognised by name, in lower case. Any other numeric column is a market price at the close."""
 
-DERIVED: dict[str, tuple[str, str]] = {"rate_differential": ("chile_rate", "fed_rate")}
-"""Series that are never read but recomputed, as the first less the second, from what was known of each."""
+DERIVED: dict[str, tuple[tuple[str, str], ...]] = {
+    "rate_differential": (("chile_rate", "fed_rate"), ("chile_tpm", "fed_rate")),
+}
+"""Series that are never read but recomputed, as one less another, from what was known of each.
+
+Of several ways the first counts of which both are there, for all rows.
+"""
 
 
 def definition_of(name: str) -> Definition:

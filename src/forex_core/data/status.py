@@ -8,6 +8,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
+from forex_core.data.bundle import business_days_without_close
 from forex_core.data.catalogue import entry, spot_pair
 from forex_core.data.quality import gate
 from forex_core.data.refresh import is_due
@@ -23,7 +24,7 @@ class SeriesStatus:
     Attributes:
         sources: rows by source.
         age_days: calendar days from the last value to the as-of.
-        is_fresh: whether that is within the definition's limit.
+        is_fresh: whether that is within the definition's limit; a pair's rate, whether a forecast may be made of it.
         is_due: whether a later value has been released, by the release rule.
         gaps: weekdays between the first and the last without a price, holidays among them; 0 for rates.
         repairs: by kind, what the quality gate does to it.
@@ -46,8 +47,10 @@ class SeriesStatus:
     recorded_at: pd.Timestamp | None
 
 
-def status_of(store: ObservationStore, as_of: pd.Timestamp) -> tuple[SeriesStatus, ...]:
-    """Every series that the store held at `as_of`, by name."""
+def status_of(
+    store: ObservationStore, as_of: pd.Timestamp, max_age_business_days: int
+) -> tuple[SeriesStatus, ...]:
+    """Every series that the store held at `as_of`, by name; a pair's rate may lack that many of its business days."""
     held = store.summary(as_of)
     prints = store.read(tuple(held), as_of, {name: entry(name).definition.max_age_days for name in held})
     today = as_of.date()
@@ -57,7 +60,11 @@ def status_of(store: ObservationStore, as_of: pd.Timestamp) -> tuple[SeriesStatu
         series = Series(name, known.dates, known.values, definition, known.known_at)
         weekdays = int(np.busday_count(summary.first_date, summary.last_date)) + 1
         trading = int((known.dates[known.is_first].day_of_week < 5).sum())
-        age = (today - summary.last_date).days
+        age, pair = (today - summary.last_date).days, spot_pair(name)
+        is_fresh = age <= definition.max_age_days
+        if pair:
+            missed = business_days_without_close(pair, summary.last_date, as_of)
+            is_fresh = missed <= max_age_business_days
         found.append(
             SeriesStatus(
                 series=name,
@@ -68,7 +75,7 @@ def status_of(store: ObservationStore, as_of: pd.Timestamp) -> tuple[SeriesStatu
                 last_date=summary.last_date,
                 days=summary.days,
                 age_days=age,
-                is_fresh=age <= definition.max_age_days,
+                is_fresh=is_fresh,
                 is_due=is_due(entry(name), summary.last_date, as_of),
                 gaps=max(weekdays - trading, 0) if definition.kind == PRICE else 0,
                 revisions=summary.revisions,

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,29 @@ from filelock import FileLock, Timeout
 from forex_core.data import tables
 from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
-from forex_core.data.prints import Counts, Mode, Rows, borders, decide, wanted
+from forex_core.data.prints import (
+    CONFIRMS,
+    EARLIER,
+    FIRST,
+    LAST_CODE,
+    Counts,
+    Days,
+    Mode,
+    Rows,
+    Span,
+    borders,
+    decide,
+    periods,
+    wanted,
+)
 from forex_core.errors import ConfigError, ForexError, SourceError, SourceUnavailable
+from forex_core.strangers import title_key
 from forex_core.types import Array, Event, Headline, Mask
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables."""
 BUSY_S = 60
 """How long a writer waits for others; an import of a million rows takes some ten seconds."""
@@ -39,7 +54,9 @@ CONNECT_TIMEOUT_S = 5
 FIRST_START_LIMIT_S = 180
 _PART = "observations"
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"forex-forecast observations").digest()[:8], "big", signed=True)
-_EVER = (date.min, date.max)
+_FIRSTS = (EARLIER, FIRST)
+_Scheduled = tuple[pd.Timestamp, str, str]
+"""What tells an event from others of its calendar: instant, title and currency."""
 
 Rank = Callable[[str, str], int]
 """Series and source to the source's place in the order, 0 the best."""
@@ -125,7 +142,7 @@ class ObservationStore:
 
     Raises, from every method:
         SourceUnavailable: the database is locked, unreachable or out of space; trying again may help.
-        SourceError: it is none of ours, is damaged or cannot be written, or was made by a newer version.
+        SourceError: it is none of ours, is damaged or cannot be written, or was made by another version.
     """
 
     def __init__(self, url: str, below: Path | None = None) -> None:
@@ -163,41 +180,44 @@ class ObservationStore:
     ) -> Recorded:
         """Take in what sources said, all of it or nothing.
 
-        An instant that is declared rather than stated (`explicit` false) counts for days that the store does not know
-        and for values later than all it has. The last print given of a day is what the source says of it today: where
-        that is another value, it is a revision that became known now. No such row comes before one that is there.
+        An instant that is declared rather than stated (`explicit` false) counts for days before the first and after
+        the last that the store had of the series when called. A day between these became known now, and so did
+        another value for a day that it had, after what is there.
 
         Args:
             origin: where they are from, such as a file or an address.
             now: when they became known here; by default the time at which the store is free to be written.
             rank: place of a source in the order of a series; values of a worse one never replace those of a better.
             explicit: the instants are stated, and kept as they are.
-            restates: with `explicit`, the last print given of a day is what the source says of it today, as above:
-                where the store has another value since that instant or later, this is a revision that became known
-                now. An earlier print that the store remembers otherwise at its very instant is not written.
+            restates: with `explicit`, the last print given of a day is what the source says of it today: where the
+                store has another value since that instant or later, this is a revision that became known now. An
+                earlier print that the store remembers otherwise at its very instant is not written.
 
         Raises:
-            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`.
+            SourceError: two values of one series, day and instant; one may be in the store, unless `restates`. Or two
+                values of one day whose instants are declared.
         """
         given = [observations] if isinstance(observations, Observations) else list(observations)
         counts: dict[str, Counts] = {}
+        spans: dict[str, Span | None] = {}
         with self._writing() as connection:
             at = _now(now)
             for one in given:
                 incoming = Rows.of(one)
+                if one.series not in spans:
+                    spans[one.series] = _span(connection, one.series)
                 names = _sources(connection, one.source)
-                held = Rows.empty()
-                if len(incoming.days):
-                    bounds = {"start": incoming.days[0], "end": incoming.days[-1]}
-                    held = tables.fetch(
-                        connection, tables.HELD, {"series": one.series, **bounds}, names
-                    ).sorted()
+                firsts, revisions, others = _held(connection, one.series, incoming.days, names)
+                held = Rows.joined(firsts, revisions, others).sorted()
                 ranks = np.array([rank(one.series, name) for name in names])
                 mode = Mode(explicit, explicit and restates)
-                *decided, counted = decide(one, incoming, held, ranks, mode, tables.utc(at))
+                made, codes, counted = decide(
+                    one, incoming, held, ranks, mode, spans[one.series], tables.utc(at)
+                )
                 batch = _batch(connection, one.source, one.series, at, counted.rows, origin)
-                for revision, rows in zip((-1, 0, 1, 2), decided, strict=True):
-                    tables.insert(connection, one.series, revision, one.source, batch, rows)
+                tables.insert(connection, one.series, codes, one.source, batch, made)
+                ended, begun = periods(firsts, revisions, made, codes)
+                tables.exchange(connection, one.series, ended, begun, names)
                 counts[one.series] = counts.get(one.series, Counts()) + counted
         return Recorded(counts)
 
@@ -209,22 +229,31 @@ class ObservationStore:
         origin: str = "",
         now: pd.Timestamp | None = None,
     ) -> int:
-        """Keep the headlines that are not there yet, told apart by their links; how many those are."""
-        rows = {
-            headline.link or _hash(headline.source, headline.title, str(headline.published)): headline
-            for headline in headlines
-        }
+        """Keep what is said otherwise than before under a link, or without one for the first time; how many that is."""
+        given = {_told_under(headline): headline for headline in headlines}
+        h = tables.headlines.c
         with self._writing() as connection:
             at = _now(now)
-            known = _known(connection, sa.select(tables.headlines.c.key), tables.headlines.c.key, list(rows))
-            new = {key: headline for key, headline in rows.items() if (key,) not in known}
+            known = _standing_news(
+                _known(
+                    connection,
+                    sa.select(h.published, h.title, h.source, h.link, h.recorded_at, h.batch),
+                    h.link,
+                    [*{headline.link for headline in given.values()}],
+                )
+            )
+            new = [
+                headline
+                for under, headline in given.items()
+                if under not in known or _said(known[under]) != _said(headline)
+            ]
             batch = _batch(connection, source, tables.NEWS, at, len(new), origin)
             if new:
                 connection.execute(
                     tables.headlines.insert(),
                     [
                         {
-                            "key": key,
+                            "key": _hash(*_said(headline), headline.link, str(headline.published), str(at)),
                             "published": headline.published,
                             "title": headline.title,
                             "source": headline.source,
@@ -232,7 +261,7 @@ class ObservationStore:
                             "recorded_at": at,
                             "batch": batch,
                         }
-                        for key, headline in new.items()
+                        for headline in new
                     ],
                 )
         return len(new)
@@ -240,34 +269,43 @@ class ObservationStore:
     def record_events(
         self, events: Iterable[Event], *, source: str = "", origin: str = "", now: pd.Timestamp | None = None
     ) -> int:
-        """Keep the events that are not there yet, told apart by instant, title and currency; how many those are."""
-        rows = {
-            (event.when.tz_convert("UTC").as_unit("us"), event.title, event.currency): event
-            for event in events
-        }
-        key = (tables.events.c.when, tables.events.c.title, tables.events.c.currency)
+        """Keep what a calendar says of its weeks, where that differs from what it said before; how many are new.
+
+        A week of which it names an event is told as a whole: an event that it named earlier, and now no more, was moved
+        or called off. A week runs from Sunday to Saturday in New York.
+        """
+        given: dict[date, dict[_Scheduled, Event]] = {}
+        for event in events:
+            when = event.when.tz_convert("UTC").as_unit("us")
+            given.setdefault(_week(when), {})[when, event.title, event.currency] = replace(event, when=when)
         with self._writing() as connection:
             at = _now(now)
-            whens = sorted({when for when, _, _ in rows})
-            known = _known(connection, sa.select(*key), tables.events.c.when, whens)
-            new = [one for one in rows if one not in known]
-            batch = _batch(connection, source, tables.EVENTS, at, len(new), origin)
-            if new:
+            whens = [when for week in given.values() for when, _, _ in week]
+            known = _standing_events(connection, min(whens), max(whens)) if whens else {}
+            before = {week: set(known.get((source, week), ())) for week in given}
+            written = [
+                event
+                for week, told in given.items()
+                if set(told.values()) != before[week]
+                for event in told.values()
+            ]
+            batch = _batch(connection, source, tables.EVENTS, at, len(written), origin)
+            if written:
                 connection.execute(
                     tables.events.insert(),
                     [
                         {
-                            "when": when,
-                            "title": title,
-                            "currency": currency,
-                            "impact": rows[when, title, currency].impact,
+                            "when": event.when,
+                            "title": event.title,
+                            "currency": event.currency,
+                            "impact": event.impact,
                             "recorded_at": at,
                             "batch": batch,
                         }
-                        for when, title, currency in new
+                        for event in written
                     ],
                 )
-        return len(new)
+        return sum(event not in before[_week(event.when)] for event in written)
 
     # --- Reading
 
@@ -277,14 +315,14 @@ class ObservationStore:
         """What was known of some series at an instant.
 
         Of each day: its first print, every print available by the end of the `window_days[series]`-th day after it,
-        and its latest. The time taken does not grow with the number of later revisions.
+        and its latest. The time taken does not grow with the number of other revisions.
         """
         found = {}
         with self._reading() as connection:
             names = _sources(connection)
             for name in series:
                 asked = _asked(name, as_of, window_days[name])
-                rows = tables.fetch(connection, tables.PRINTS, asked, names).sorted().distinct()
+                rows = tables.fetch(connection, tables.KNOWN, asked, names).sorted().distinct()
                 rows = rows.taken(wanted(rows, window_days[name]))
                 found[name] = _prints(name, rows, names, _recorded_by_source(connection, name, as_of))
         return found
@@ -293,18 +331,23 @@ class ObservationStore:
         """The database's plan of what `read` asks for one series."""
         with self._reading() as connection:
             return tables.plan(
-                connection, tables.PRINTS, _asked(series, as_of, window_days), _sources(connection)
+                connection, tables.KNOWN, _asked(series, as_of, window_days), _sources(connection)
             )
 
     def values(
         self, series: str, as_of: pd.Timestamp, start: date | None = None, end: date | None = None
     ) -> Prints:
         """The latest print at an instant of each day from `start` to `end`, both included."""
-        first, last = _EVER
         with self._reading() as connection:
             names = _sources(connection)
-            asked = _asked(series, as_of, 0) | {"start": start or first, "end": end or last}
-            rows = tables.fetch(connection, tables.LATEST, asked, names).sorted()
+            asked = tables.Asked(
+                series,
+                _FIRSTS,
+                _before(as_of),
+                np.datetime64(start or date.min, "D"),
+                np.datetime64(end or date.max, "D"),
+            )
+            rows = tables.fetch(connection, tables.KNOWN, asked, names).sorted()
             rows = rows.taken(borders(rows.days)[1:])
             return _prints(series, rows, names, _recorded_by_source(connection, series, as_of))
 
@@ -316,45 +359,45 @@ class ObservationStore:
             rows = connection.execute(
                 sa.select(o.value, o.available_at, o.source, o.batch, b.recorded_at, b.origin)
                 .join_from(tables.observations, tables.batches, o.batch == b.id)
-                .where(o.series == series, o.revision.in_((-1, 0, 1)), o.date == on)
+                .where(o.series == series, o.revision > CONFIRMS, o.date == on)
                 .order_by(o.available_at)
             )
             return tuple(Print(day, *row) for row in rows)
 
     def summary(self, as_of: pd.Timestamp) -> dict[str, Summary]:
         """What was known of every series at an instant, by name."""
-        o = tables.observations.c
-        seen = sa.and_(o.available_at <= as_of, o.revision < 2)
-        sources: dict[str, dict[str, int]] = {}
+        o, b = tables.observations.c, tables.batches.c
+        rows = sa.func.count()
+        firsts = rows.filter(o.revision == FIRST)
+        parts: dict[str, dict[str, tuple[date, date, int, int]]] = {}
         with self._reading() as connection:
-            for series, source, count in connection.execute(
-                sa.select(o.series, o.source, sa.func.count()).where(seen).group_by(o.series, o.source)
-            ):
-                sources.setdefault(series, {})[source] = int(count)
-            totals = connection.execute(
-                sa.select(
-                    o.series,
-                    sa.func.min(o.date),
-                    sa.func.max(o.date),
-                    sa.func.count(o.date.distinct()),
-                    sa.func.count(),
-                )
-                .where(seen)
-                .group_by(o.series)
-                .order_by(o.series)
-            ).fetchall()
-            return {
-                series: Summary(
+            given = sa.select(b.what, b.source).distinct().where(b.what.not_in((tables.NEWS, tables.EVENTS)))
+            # Each by itself: the rows of a series lie side by side, and all of them would have to be sorted by source.
+            for series, source in connection.execute(given.order_by(b.what, b.source)).fetchall():
+                part = connection.execute(
+                    sa.select(sa.func.min(o.date), sa.func.max(o.date), firsts, rows).where(
+                        o.series == series,
+                        o.source == source,
+                        o.available_at <= as_of,
+                        o.revision > CONFIRMS,
+                    )
+                ).one()
+                if part[-1]:
+                    parts.setdefault(series, {})[source] = _day(part[0]), _day(part[1]), part[2], part[3]
+            found = {}
+            for series in sorted(parts):
+                begins, ends, days, counts = zip(*parts[series].values(), strict=True)
+                known = sum(days) + _days_known_by_earlier(connection, series, as_of)
+                found[series] = Summary(
                     series,
-                    _day(first),
-                    _day(last),
-                    int(days),
-                    int(rows) - int(days),
-                    sources[series],
+                    min(begins),
+                    max(ends),
+                    known,
+                    sum(counts) - known,
+                    dict(zip(parts[series], counts, strict=True)),
                     _recorded_at(connection, series, as_of),
                 )
-                for series, first, last, days, rows in totals
-            }
+            return found
 
     def names(self) -> tuple[str, ...]:
         """The series that the store holds, sorted."""
@@ -368,7 +411,7 @@ class ObservationStore:
         with self._reading() as connection:
             for name in series:
                 last = connection.scalar(
-                    sa.select(sa.func.max(o.date)).where(o.series == name, o.revision == 0)
+                    sa.select(sa.func.max(o.date)).where(o.series == name, o.revision == FIRST)
                 )
                 if last is not None:
                     found[name] = _day(last)
@@ -388,31 +431,36 @@ class ObservationStore:
         o = tables.observations.c
         with self._reading() as connection:
             found: pd.Timestamp | None = connection.scalar(
-                sa.select(sa.func.min(o.available_at, type_=tables.Instant)).where(o.series == series)
+                sa.select(sa.func.min(o.available_at, type_=tables.Instant)).where(
+                    o.series == series, o.revision.in_(_FIRSTS)
+                )
             )
             return found
 
     def news(self, as_of: pd.Timestamp, since: pd.Timestamp) -> tuple[Headline, ...]:
-        """What was published from `since` on, and published and recorded by `as_of`; the newest first."""
+        """What was published from `since` on, and published and recorded by `as_of`; the newest first.
+
+        Of a link what was recorded of it last. A title that several tell on one day is told once, as by the first.
+        """
         h = tables.headlines.c
         with self._reading() as connection:
             rows = connection.execute(
-                sa.select(h.published, h.title, h.source, h.link)
-                .where(h.published >= since, h.published <= as_of, h.recorded_at <= as_of)
-                .order_by(h.published.desc(), h.key)
+                sa.select(h.published, h.title, h.source, h.link, h.recorded_at, h.batch).where(
+                    h.published >= since, h.published <= as_of, h.recorded_at <= as_of
+                )
             )
-            return tuple(Headline(*row) for row in rows)
+            once: dict[tuple[str, date], Headline] = {}
+            for headline in _standing_news(rows).values():
+                day = headline.published.tz_convert("UTC").date()
+                once.setdefault((title_key(headline.title), day), headline)
+            return tuple(sorted(once.values(), key=lambda one: (-one.published.value, one.title, one.link)))
 
     def events(self, as_of: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp) -> tuple[Event, ...]:
-        """The events from `start` to `end`, both included, that were recorded by `as_of`; the earliest first."""
-        e = tables.events.c
+        """The events from `start` to `end`, both included, as calendars had them at `as_of`; the earliest first."""
         with self._reading() as connection:
-            rows = connection.execute(
-                sa.select(e.when, e.title, e.currency, e.impact)
-                .where(e.when >= start, e.when <= end, e.recorded_at <= as_of)
-                .order_by(e.when, e.title, e.currency)
-            )
-            return tuple(Event(*row) for row in rows)
+            known = _standing_events(connection, start, end, as_of)
+            found = {(e.when, e.title, e.currency): e for week in known.values() for e in week}
+            return tuple(found[key] for key in sorted(found) if start <= key[0] <= end)
 
     # --- Transactions
 
@@ -457,6 +505,12 @@ class ObservationStore:
                 raise SourceError(
                     f"the store {self.address} was made by a newer version of this program (its tables are of version "
                     f"{found}, this one knows {SCHEMA}); install the newer one, or name another store"
+                )
+            if found < SCHEMA:
+                raise SourceError(
+                    f"the store {self.address} was made by an earlier version of this program (its tables are of "
+                    f"version {found}, this one knows {SCHEMA}) and is not converted; move it away or name another "
+                    "store, then fetch and import again"
                 )
             self._engine_made = engine
         return self._engine_made
@@ -635,20 +689,84 @@ def _hash(*parts: str) -> str:
 # --- Questions
 
 
-def _asked(series: str, as_of: pd.Timestamp, window_days: int) -> dict[str, object]:
-    first, last = _EVER
-    before = as_of.tz_convert("UTC").floor("us") + pd.Timedelta(1, "us")
-    return {"series": series, "before": before, "window": window_days + 1, "start": first, "end": last}
+def _asked(series: str, as_of: pd.Timestamp, window_days: int) -> tables.Asked:
+    """What `read` asks: the first prints, those of so many days, and whatever lasts."""
+    codes = range(EARLIER, 1 + min(1 + window_days, LAST_CODE))
+    return tables.Asked(series, codes, _before(as_of))
+
+
+def _before(as_of: pd.Timestamp) -> np.datetime64:
+    """The first instant of which nothing is known yet."""
+    return tables.utc(as_of.tz_convert("UTC").floor("us")) + np.timedelta64(1, "us")
+
+
+def _held(connection: Connection, series: str, days: Days, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
+    """What is held of the days from the first to the last of those given: first prints, revisions, confirmations."""
+    if len(days) == 0:
+        return Rows.empty(), Rows.empty(), Rows.empty()
+    first, revised, confirmed = (
+        tables.fetch(
+            connection,
+            (tables.BY_CODE,),
+            tables.Asked(series, codes, start=days[0], end=days[-1]),
+            names,
+        )
+        for codes in (_FIRSTS, range(FIRST + 1, LAST_CODE + 1), (CONFIRMS,))
+    )
+    return first, revised, confirmed
 
 
 def _known(
     connection: Connection, query: sa.Select[Any], column: sa.Column[Any], keys: Sequence[object]
-) -> set[tuple[Any, ...]]:
+) -> Iterator[sa.Row[Any]]:
     """Rows of a query whose `column` is among `keys`, asked in portions that any database takes."""
-    found: set[tuple[Any, ...]] = set()
     for k in range(0, len(keys), 500):
-        found |= {tuple(row) for row in connection.execute(query.where(column.in_(keys[k : k + 500])))}
-    return found
+        yield from connection.execute(query.where(column.in_(keys[k : k + 500])))
+
+
+def _told_under(headline: Headline) -> str:
+    """What tells a headline from others: its link, else all of it."""
+    return headline.link or _hash(*_said(headline), str(headline.published.tz_convert("UTC")))
+
+
+def _said(headline: Headline) -> tuple[str, str]:
+    return headline.title, headline.source
+
+
+def _standing_news(rows: Iterable[sa.Row[Any]]) -> dict[str, Headline]:
+    """Of rows of the table what stands under each link, in the order in which the links became known."""
+    standing: dict[str, Headline] = {}
+    for row in sorted(rows, key=lambda row: (row.recorded_at, row.batch, row.published, row.title)):
+        headline = Headline(row.published, row.title, row.source, row.link)
+        standing[_told_under(headline)] = headline
+    return standing
+
+
+def _standing_events(
+    connection: Connection, start: pd.Timestamp, end: pd.Timestamp, as_of: pd.Timestamp | None = None
+) -> dict[tuple[str, date], tuple[Event, ...]]:
+    """What each calendar said last, by `as_of` if it is given, of each of its weeks from `start` to `end`."""
+    e, b, week = tables.events.c, tables.batches.c, pd.Timedelta(days=7)
+    asked = (
+        sa.select(e.when, e.title, e.currency, e.impact, e.recorded_at, e.batch, b.source)
+        .join_from(tables.events, tables.batches, e.batch == b.id)
+        .where(e.when >= start - week, e.when <= end + week)
+    )
+    if as_of is not None:
+        asked = asked.where(e.recorded_at <= as_of)
+    standing: dict[tuple[str, date], tuple[object, list[Event]]] = {}
+    for row in connection.execute(asked.order_by(e.recorded_at, e.batch)):
+        key = row.source, _week(row.when)
+        if key not in standing or standing[key][0] != row.batch:
+            standing[key] = row.batch, []
+        standing[key][1].append(Event(row.when, row.title, row.currency, row.impact))
+    return {key: tuple(events) for key, (_, events) in standing.items()}
+
+
+def _week(when: pd.Timestamp) -> date:
+    """The Sunday with which the week of an instant begins in New York."""
+    local = when.tz_convert("America/New_York")
+    return (local.tz_localize(None).normalize() - pd.Timedelta(days=(local.day_of_week + 1) % 7)).date()
 
 
 def _batch(
@@ -679,6 +797,32 @@ def _recorded_by_source(connection: Connection, what: str, as_of: pd.Timestamp) 
     )
     known = latest.where(b.recorded_at <= as_of)
     return {source: at for query in (first, known) for source, at in connection.execute(query)}
+
+
+def _days_known_by_earlier(connection: Connection, series: str, as_of: pd.Timestamp) -> int:
+    """Days of which only such a print was known as is said to have been there before the one that came first."""
+    o, first = tables.observations.c, sa.alias(tables.observations)
+    came = sa.exists().where(
+        first.c.series == series,
+        first.c.revision == FIRST,
+        first.c.date == o.date,
+        first.c.available_at <= as_of,
+    )
+    days = sa.select(sa.func.count(o.date.distinct())).where(
+        o.series == series, o.revision == EARLIER, o.available_at <= as_of, ~came
+    )
+    return int(connection.scalar(days) or 0)
+
+
+def _span(connection: Connection, series: str) -> Span | None:
+    """The first and the last day that are held of a series."""
+    o = tables.observations.c
+    of_it = sa.and_(o.series == series, o.revision == FIRST)
+    # One by one, for each is a seek.
+    first, last = (
+        connection.scalar(sa.select(function(o.date)).where(of_it)) for function in (sa.func.min, sa.func.max)
+    )
+    return None if first is None else (np.datetime64(first, "D"), np.datetime64(last, "D"))
 
 
 def _sources(connection: Connection, first: str | None = None) -> list[str]:

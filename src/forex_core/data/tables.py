@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import numpy.typing as npt
 import pandas as pd
 import sqlalchemy as sa
 
-from forex_core.data.prints import Rows
+from forex_core.data.prints import FOREVER, Integers, Periods, Rows
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 SQLITE, POSTGRES = "sqlite", "postgresql"
+_LONG_AGO = np.datetime64("0001-01-01", "us")
+_LENGTHS = 60
+"""Lengths in bits that periods from there to `FOREVER` may have, 0 for no end among them."""
 
 
 class Instant(sa.types.TypeDecorator[pd.Timestamp]):
@@ -62,10 +66,8 @@ observations = sa.Table(
     "observations",
     metadata,
     sa.Column("series", sa.Text, primary_key=True),
-    # 0 for the row with which the store learned of a day, -1 where one is said later to have been known before all of
-    # that day, 1 for any other. 2 where a better source gives the value that stands: not a print, and read by writers
-    # alone, so that no worse source replaces it. It stands before the day in the key so that what was known first lies
-    # side by side, however often it was revised.
+    # The code of `prints`. It stands before the day in the key, so that what was known first lies side by side however
+    # often it was revised, and so does what was known so many days later.
     sa.Column("revision", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("date", sa.Date().with_variant(sa.Text, SQLITE), primary_key=True),
     sa.Column("available_at", Instant, primary_key=True),
@@ -74,14 +76,30 @@ observations = sa.Table(
     sa.Column("batch", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+# For how long each revision was the latest print of its day: follows from `observations`, kept so that what was known
+# at an instant is found without a search of each day. What was the latest then began no longer ago than it lasted, so
+# that of each length, in bits of microseconds, only what began within the last so many has to be looked at; and that
+# lies side by side. What has not ended has the length 0.
+periods = sa.Table(
+    "periods",
+    metadata,
+    sa.Column("series", sa.Text, primary_key=True),
+    sa.Column("length", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("since", Instant, primary_key=True),
+    sa.Column("date", sa.Date().with_variant(sa.Text, SQLITE), primary_key=True),
+    sa.Column("until", Instant, nullable=False),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
 headlines = sa.Table(
     "headlines",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),  # the link, or a hash of the rest where there is none
+    sa.Column("key", sa.Text, primary_key=True),  # a hash of all but the batch
     sa.Column("published", Instant, nullable=False, index=True),
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
-    sa.Column("link", sa.Text, nullable=False),
+    sa.Column("link", sa.Text, nullable=False, index=True),
     sa.Column("recorded_at", Instant, nullable=False),
     sa.Column("batch", sa.BigInteger, nullable=False),
 )
@@ -91,9 +109,9 @@ events = sa.Table(
     sa.Column("when", Instant, primary_key=True),
     sa.Column("title", sa.Text, primary_key=True),
     sa.Column("currency", sa.Text, primary_key=True),
+    sa.Column("batch", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("impact", sa.Text, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
-    sa.Column("batch", sa.BigInteger, nullable=False),
 )
 _KEPT = (batches, observations, headlines, events)
 _REFUSAL = "rows of {} are never changed or removed: record what was revised as a new row"
@@ -120,56 +138,44 @@ def guards(dialect: str) -> Iterator[str]:
                 )
 
 
-# --- Statements in both dialects: {name} stands for a parameter, {{expression}} for what the dialect puts there
+# --- Statements in both dialects: {name} stands for a parameter, {{name}} for what the dialect puts there
 
-# One query for each revision: PostgreSQL would rather read all of a series than seek for two of them.
-_FIRST = tuple(
-    f"""SELECT {{{{columns}}}} FROM observations AS o WHERE o.series = {{series}} AND o.revision = {revision}
-  AND o.date BETWEEN {{start}} AND {{end}} AND o.available_at < {{before}}"""
-    for revision in (-1, 0)
-)
-
-_REVISED = """WITH RECURSIVE days(day) AS (
-  SELECT * FROM (SELECT date FROM observations WHERE series = {series} AND revision = 1
-    AND date >= {start} ORDER BY date LIMIT 1) AS earliest
-  UNION ALL
-  SELECT (SELECT n.date FROM observations AS n WHERE n.series = {series} AND n.revision = 1
-    AND n.date > days.day AND n.date <= {end} ORDER BY n.date LIMIT 1)
-  FROM days WHERE days.day IS NOT NULL)
-"""
-"""Days with a later print, by a loose scan of the key: one seek for each, however many prints it has."""
-
-HELD = (
-    """SELECT {{columns}} FROM observations AS o WHERE o.series = {series} AND o.revision IN (-1, 0, 1, 2)
-  AND o.date BETWEEN {start} AND {end}""",
-)
-PRINTS = (*_FIRST, f"{_REVISED} {{{{early}}}} UNION ALL {{{{last}}}}")
-LATEST = (*_FIRST, _REVISED + "{{last}}")
-_SQLITE_COLUMNS = "o.date, substr(o.available_at, 1, 26), o.value, o.source"
-_POSTGRES_COLUMNS = "o.date, o.available_at, o.value, array_position({names}::text[], o.source)::int4"
+BY_CODE = "SELECT {{columns}} FROM {{coded}}"
+"""Observations of some codes, a stretch of the key for each."""
+LASTING = "SELECT {{columns}} FROM {{lasting}}"
+"""Revisions that were the latest of their day at an instant."""
+KNOWN = (BY_CODE, LASTING)
 _DIALECT: Mapping[str, Mapping[str, str]] = {
     SQLITE: {
-        "columns": _SQLITE_COLUMNS,
-        "early": f"""SELECT {_SQLITE_COLUMNS} FROM days CROSS JOIN observations AS o
-  WHERE o.series = {{series}} AND o.revision = 1 AND o.date = days.day
-  AND o.available_at < min({{before}}, date(days.day, {{window}}))""",
-        "last": f"""SELECT {_SQLITE_COLUMNS} FROM days CROSS JOIN observations AS o
-  WHERE o.series = {{series}} AND o.revision = 1 AND o.date = days.day AND o.available_at = (
-    SELECT l.available_at FROM observations AS l WHERE l.series = {{series}} AND l.revision = 1
-    AND l.date = days.day AND l.available_at < {{before}} ORDER BY l.available_at DESC LIMIT 1)""",
+        "columns": "o.date, substr(o.at, 1, 26), o.value, o.source",
+        "coded": """(SELECT o.date, o.available_at AS at, o.value, o.source
+  FROM json_each({codes}) AS c CROSS JOIN observations AS o
+  WHERE o.series = {series} AND o.revision = c.value
+  AND o.date BETWEEN {start} AND {end} AND o.available_at < {before}) AS o""",
+        "lasting": """(SELECT p.date, p.since AS at, p.value, p.source
+  FROM json_each({begins}) AS b CROSS JOIN periods AS p
+  WHERE p.series = {series} AND p.length = b.key AND p.since >= b.value AND p.since < {before}
+  AND p.until >= {before} AND p.date BETWEEN {start} AND {end}) AS o""",
     },
-    # Here subqueries that the planner cannot dissolve, for before it knows a table it may join by reading all of it.
+    # Subqueries that the planner cannot dissolve, for before it knows a table it may join by reading all of it.
     POSTGRES: {
-        "columns": _POSTGRES_COLUMNS,
-        "early": f"""SELECT {_POSTGRES_COLUMNS} FROM days CROSS JOIN LATERAL (
-    SELECT date, available_at, value, source FROM observations
-    WHERE series = {{series}} AND revision = 1 AND date = days.day
-    AND available_at < least({{before}}, (days.day + {{window}})::timestamp AT TIME ZONE 'UTC') OFFSET 0) AS o""",
-        "last": f"""SELECT {_POSTGRES_COLUMNS} FROM days CROSS JOIN LATERAL (
-    SELECT date, available_at, value, source FROM observations
-    WHERE series = {{series}} AND revision = 1 AND date = days.day AND available_at < {{before}}
-    ORDER BY available_at DESC LIMIT 1) AS o""",
+        "columns": """string_agg(date_send(o.date) || timestamptz_send(o.at) || float8send(o.value)
+  || int4send(array_position({names}::text[], o.source)), ''::bytea)""",
+        "coded": """unnest({codes}::int2[]) AS c(code) CROSS JOIN LATERAL (
+  SELECT date, available_at AS at, value, source FROM observations
+  WHERE series = {series} AND revision = c.code
+  AND date BETWEEN {start} AND {end} AND available_at < {before} OFFSET 0) AS o""",
+        "lasting": """unnest({begins}::timestamptz[]) WITH ORDINALITY AS b(begin, place) CROSS JOIN LATERAL (
+  SELECT date, since AS at, value, source FROM periods
+  WHERE series = {series} AND length = b.place - 1 AND since >= b.begin AND since < {before}
+  AND until >= {before} AND date BETWEEN {start} AND {end} OFFSET 0) AS o""",
     },
+}
+_ENDED: Mapping[str, str] = {
+    SQLITE: "DELETE FROM periods WHERE series = ? AND length = ? AND since = ? AND date = ?",
+    POSTGRES: """DELETE FROM periods AS p
+  USING unnest(%s::int2[], %s::timestamptz[], %s::date[]) AS e(length, since, day)
+  WHERE p.series = %s AND p.length = e.length AND p.since = e.since AND p.date = e.day""",
 }
 NAMES = """WITH RECURSIVE names(name) AS (
   SELECT min(series) FROM observations
@@ -182,80 +188,79 @@ SELECT name FROM names WHERE name IS NOT NULL"""
 # --- Rows in and out
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Which observations: of some codes of a series, of the days from `start` to `end`, known before an instant."""
+
+    series: str
+    codes: Iterable[int]
+    before: np.datetime64 = FOREVER
+    start: np.datetime64 = _LONG_AGO
+    end: np.datetime64 = FOREVER
+
+    def bound(self, names: Sequence[str], dialect: str) -> dict[str, object]:
+        """The parameters of a statement as the driver takes them."""
+        begins = np.maximum(self.before - (np.int64(1) << np.arange(_LENGTHS)), _LONG_AGO)
+        begins[0] = _LONG_AGO
+        lists: dict[str, Any] = {"codes": list(self.codes), "begins": _instants(begins)}
+        if dialect == SQLITE:
+            lists = {name: json.dumps(values) for name, values in lists.items()}
+        else:
+            lists["names"] = list(names)
+        (before,) = _instants(np.array([self.before]))
+        return lists | {
+            "series": self.series,
+            "before": before,
+            "start": str(self.start.astype("M8[D]")),
+            "end": str(self.end.astype("M8[D]")),
+        }
+
+
 def _statement(template: str, dialect: str) -> str:
     parameter = ":{}" if dialect == SQLITE else "%({})s"
-    names = ("series", "start", "end", "before", "window", "names")
+    names = ("series", "start", "end", "before", "codes", "begins", "names")
     parameters = {name: parameter.format(name) for name in names}
     phrases = {name: text.format(**parameters) for name, text in _DIALECT[dialect].items()}
-    return template.replace("{{", "{").replace("}}", "}").format(**parameters, **phrases)
+    return template.replace("{{", "{").replace("}}", "}").format(**phrases)
 
 
-def _bound(asked: Mapping[str, Any], names: Sequence[str], dialect: str) -> dict[str, object]:
-    """Parameters as the driver takes them."""
-    bound: dict[str, object] = {"names": list(names)} if dialect == POSTGRES else {}
-    for name, value in asked.items():
-        if isinstance(value, pd.Timestamp):
-            bound[name] = text_of(value) if dialect == SQLITE else value.to_pydatetime()
-        elif isinstance(value, (date, np.datetime64)):
-            bound[name] = str(value)
-        elif name == "window" and dialect == SQLITE:
-            bound[name] = f"+{value} days"
-        else:
-            bound[name] = value
-    return bound
-
-
-_COPIED = np.dtype(
-    [
-        ("fields", ">i2"),
-        *(
-            (f"{kind}{name}", code)
-            for name, of in (("day", "i4"), ("at", "i8"), ("value", "f8"), ("source", "i4"))
-            for kind, code in (("length_", ">i4"), ("", f">{of}"))
-        ),
-    ]
-)
-"""A row of PostgreSQL's binary COPY (https://www.postgresql.org/docs/current/sql-copy.html), big-endian."""
+_PACKED = np.dtype([("day", ">i4"), ("at", ">i8"), ("value", ">f8"), ("source", ">i4")])
+"""A row as PostgreSQL packs it: its driver would take four microseconds for each that it handed over by itself."""
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
+"""Around rows of its binary COPY (https://www.postgresql.org/docs/current/sql-copy.html), big-endian."""
+_FETCHED = 500
+"""Rows at a time: fewer than Python looks for garbage after, which would go through all of its memory."""
 _EPOCH = np.datetime64("2000-01-01", "D")
 """PostgreSQL counts days and microseconds from here."""
 
 
-def fetch(
-    connection: Connection,
-    templates: Sequence[str],
-    asked: Mapping[str, object],
-    names: Sequence[str],
-) -> Rows:
-    """The rows of queries of day, instant, value and source, one after the other."""
+def fetch(connection: Connection, templates: Sequence[str], asked: Asked, names: Sequence[str]) -> Rows:
+    """Rows that queries find, one query after the other; each source is its place in `names`."""
     dialect = connection.dialect.name
-    bound = _bound(asked, names, dialect)
+    bound = asked.bound(names, dialect)
     statements = [_statement(template, dialect) for template in templates]
-    raw: Any = connection.connection.driver_connection
+    raw = _driver(connection)
     if dialect == SQLITE:
-        rows = [row for statement in statements for row in raw.execute(statement, bound).fetchall()]
-        if not rows:
-            return Rows.empty()
-        days, instants, values, sources = zip(*rows, strict=True)
+        columns: tuple[list[Any], ...] = ([], [], [], [])
+        for statement in statements:
+            cursor = raw.execute(statement, bound)
+            while rows := cursor.fetchmany(_FETCHED):
+                for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
+                    column.extend(cells)
+        days, instants, values, sources = columns
         codes = {name: k for k, name in enumerate(names)}
         return Rows(
             np.array(days, dtype="M8[D]"),
             np.array(instants, dtype="M8[us]"),
             np.array(values, dtype=np.float64),
-            np.fromiter((codes[source] for source in sources), dtype=np.int64, count=len(sources)),
+            np.array([codes[source] for source in sources], dtype=np.int64),
         )
-    from psycopg import ClientCursor
-
-    found: npt.NDArray[np.void] = np.zeros(0, dtype=_COPIED)
-    with ClientCursor(raw) as cursor:
-        for statement in statements:
-            with cursor.copy(
-                f"COPY ({cursor.mogrify(statement, bound)}) TO STDOUT (FORMAT BINARY)"
-            ) as copied:
-                data = b"".join(copied)
-            more = np.frombuffer(data[len(_COPY_HEADER) : -len(_COPY_TRAILER)], dtype=_COPIED)
-            found = np.concatenate([found, more])
+    packed = b"".join(
+        raw.execute(statement, bound, prepare=False, binary=True).fetchone()[0] or b""
+        for statement in statements
+    )
+    found = np.frombuffer(packed, dtype=_PACKED)
     return Rows(
         _EPOCH + found["day"].astype(np.int64),
         _EPOCH.astype("M8[us]") + found["at"].astype(np.int64),
@@ -264,58 +269,95 @@ def fetch(
     )
 
 
-def insert(connection: Connection, series: str, revision: int, source: str, batch: int, rows: Rows) -> None:
-    n = len(rows.days)
+def insert(connection: Connection, series: str, codes: Integers, source: str, batch: int, rows: Rows) -> None:
+    """Write observations of one source."""
+    order = np.lexsort((rows.instants, rows.days, codes))
+    rows = rows.taken(order)
+    columns = (series, codes[order].astype(np.int16), rows.days, rows.instants, rows.values, source)
+    _insert(connection, observations.name, (*columns, np.full(len(order), batch)))
+
+
+def exchange(
+    connection: Connection, series: str, ended: Periods, begun: Periods, names: Sequence[str]
+) -> None:
+    """Take out periods that are no more, and put in those that are new."""
+    gone = [ended.lengths.tolist(), _instants(ended.rows.instants), _days(ended.rows.days)]
+    if len(ended.until) and connection.dialect.name == SQLITE:
+        keys = zip([series] * len(ended.until), *gone, strict=True)
+        _driver(connection).executemany(_ENDED[SQLITE], keys)
+    elif len(ended.until):
+        _driver(connection).execute(_ENDED[POSTGRES], (*gone, series))
+    order = np.lexsort((begun.rows.days, begun.rows.instants, begun.lengths))
+    for source in np.unique(begun.rows.sources):
+        at = order[begun.rows.sources[order] == source]
+        rows = begun.rows.taken(at)
+        key = (series, begun.lengths[at].astype(np.int16), rows.instants, rows.days)
+        _insert(connection, periods.name, (*key, begun.until[at], rows.values, names[source]))
+
+
+def _insert(connection: Connection, table: str, columns: Sequence[str | npt.NDArray[Any]]) -> None:
+    """Rows of a table; a text stands in all of them."""
+    n = max(len(column) for column in columns if not isinstance(column, str))
     if n == 0:
         return
-    raw: Any = connection.connection.driver_connection
+    raw = _driver(connection)
     if connection.dialect.name == SQLITE:
-        days = np.datetime_as_string(rows.days).tolist()
-        instants = np.datetime_as_string(rows.instants, unit="us", timezone="UTC").tolist()
-        columns = (
-            [series] * n,
-            [revision] * n,
-            days,
-            instants,
-            rows.values.tolist(),
-            [source] * n,
-            [batch] * n,
-        )
-        raw.executemany("INSERT INTO observations VALUES (?, ?, ?, ?, ?, ?, ?)", zip(*columns, strict=True))
+        places = ", ".join("?" * len(columns))
+        cells = ([one] * n if isinstance(one, str) else _cells(one) for one in columns)
+        raw.executemany(f"INSERT INTO {table} VALUES ({places})", zip(*cells, strict=True))
         return
-    columns_of: dict[str, tuple[str, Any]] = {
-        "series": (f"S{len(series.encode())}", series.encode()),
-        "revision": (">i2", revision),
-        "day": (">i4", (rows.days - _EPOCH).astype(np.int64)),
-        "at": (">i8", (rows.instants - _EPOCH.astype("M8[us]")).astype(np.int64)),
-        "value": (">f8", rows.values),
-        "source": (f"S{len(source.encode())}", source.encode()),
-        "batch": (">i8", batch),
-    }
+    fields = [_field(one) for one in columns]
     layout: list[tuple[str, str]] = [("fields", ">i2")]
-    for name, (code, _) in columns_of.items():
-        layout += [(f"length_{name}", ">i4"), (name, code)]
+    for k, field in enumerate(fields):
+        layout += [(f"length_{k}", ">i4"), (f"field_{k}", field.dtype.newbyteorder(">").str)]
     made = np.zeros(n, dtype=np.dtype(layout))
-    made["fields"] = len(columns_of)
-    for name, (_, values) in columns_of.items():
-        made[f"length_{name}"] = made.dtype[name].itemsize
-        made[name] = values
-    with raw.cursor() as cursor, cursor.copy("COPY observations FROM STDIN (FORMAT BINARY)") as copy:
+    made["fields"] = len(fields)
+    for k, field in enumerate(fields):
+        made[f"length_{k}"] = field.dtype.itemsize
+        made[f"field_{k}"] = field
+    with raw.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
         copy.write(_COPY_HEADER + made.tobytes() + _COPY_TRAILER)
 
 
-def plan(
-    connection: Connection, templates: Sequence[str], asked: Mapping[str, object], names: Sequence[str]
-) -> str:
+def _field(column: str | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As PostgreSQL's binary COPY has it."""
+    if isinstance(column, str):
+        return np.array(column.encode())
+    if column.dtype == "M8[D]":
+        return (column - _EPOCH).astype(np.int32)
+    return (column - _EPOCH).astype(np.int64) if column.dtype == "M8[us]" else column
+
+
+def _cells(column: npt.NDArray[Any]) -> list[Any]:
+    """As SQLite has it."""
+    kind = column.dtype
+    return _days(column) if kind == "M8[D]" else _instants(column) if kind == "M8[us]" else column.tolist()
+
+
+def _days(days: npt.NDArray[np.datetime64]) -> list[str]:
+    return list(np.datetime_as_string(days).tolist())
+
+
+def _instants(instants: npt.NDArray[np.datetime64]) -> list[str]:
+    return list(np.datetime_as_string(instants, unit="us", timezone="UTC").tolist())
+
+
+def _driver(connection: Connection) -> Any:
+    """The driver's own connection, in the same transaction."""
+    return connection.connection.driver_connection
+
+
+def plan(connection: Connection, templates: Sequence[str], asked: Asked, names: Sequence[str]) -> str:
+    """How the database would find the rows of some queries."""
     dialect = connection.dialect.name
-    bound = _bound(asked, names, dialect)
-    lines: list[str] = []
-    for template in templates:
-        explained = ("EXPLAIN QUERY PLAN " if dialect == SQLITE else "EXPLAIN ") + _statement(
-            template, dialect
+    explain = "EXPLAIN QUERY PLAN " if dialect == SQLITE else "EXPLAIN "
+    return "\n".join(
+        str(row[-1])
+        for template in templates
+        for row in connection.exec_driver_sql(
+            explain + _statement(template, dialect), asked.bound(names, dialect)
         )
-        lines += [str(row[-1]) for row in connection.exec_driver_sql(explained, bound)]
-    return "\n".join(lines)
+    )
 
 
 def utc(instant: pd.Timestamp) -> np.datetime64:

@@ -18,6 +18,8 @@ ERROR_DECAY = 0.975
 
 @dataclass(frozen=True)
 class _Damped:
+    """`level` and `trend` before the first row of the window, the level as its distance from that row's log price."""
+
     level: float
     trend: float
     alpha: float
@@ -46,7 +48,8 @@ class DampedTrend(Refitted[_Damped]):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # convergence notes: the estimate is checked below
             try:
-                model = ETSModel(path * 100, error="add", trend="add", damped_trend=True)
+                # From the first row on: the search then takes the same steps whatever unit the price is in.
+                model = ETSModel((path - path[0]) * 100, error="add", trend="add", damped_trend=True)
                 p = dict(zip(model.param_names, model.fit(disp=False, maxiter=100).params, strict=True))
             except (np.linalg.LinAlgError, ValueError) as error:
                 raise MemberError(f"no ETS estimate at row {anchor}: {error}") from error
@@ -67,7 +70,7 @@ class DampedTrend(Refitted[_Damped]):
         start = max(0, anchor + 1 - self.window)
         path = inputs["log_price"][start : int(rows.max()) + 1]
         base = float(path[0])
-        level, trend = fitted.level - base, fitted.trend
+        level, trend = fitted.level, fitted.trend
         levels, trends, errors = np.empty(len(path)), np.empty(len(path)), np.empty(len(path))
         for t, value in enumerate((path - base).tolist()):
             expected = level + fitted.phi * trend

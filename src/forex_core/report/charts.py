@@ -18,8 +18,9 @@ import altair as alt
 import numpy as np
 
 from forex_core.calendars import desk_zone
-from forex_core.report.document import day_words, events_ahead, plain, price_decimals
+from forex_core.report.document import day_words, events_ahead, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
+from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
 Row = dict[str, Any]

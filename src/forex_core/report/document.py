@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from forex_core.calendars import desk_zone
+from forex_core.strangers import plain, web_link
 from forex_core.types import (
     Evaluation,
     Event,
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from forex_core.panel import Panel, PanelScores, Ratio, Summary
 
 Document = dict[str, Any]
-
-TITLE_CHARACTERS = 300
-"""Room that a title of strangers gets."""
 
 EVENTS_LISTED, NEWS_LISTED = 100, 40
 """At most so many are told in full, the next events and the newest headlines; all are counted."""
@@ -63,9 +59,6 @@ _MODEL_FIELDS = (
 
 _BESIDE = frozenset({"news", "events"})
 """What is fetched beside the series, and does not make a forecast older when it cannot be."""
-
-_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Characters without a shape that Unicode counts among letters and signs."""
 
 
 def price_decimals(price: float) -> int:
@@ -210,7 +203,7 @@ def publication_notices(publication: Publication | None) -> list[str]:
 
 def data_notices(bundle: MarketBundle) -> list[str]:
     """What a reader should know of the data: that newer ones could not be had, and which the models go without."""
-    return [*_offline(bundle), *_missing(bundle)]
+    return [*_held(bundle), *_offline(bundle), *_missing(bundle)]
 
 
 def affected_series(bundle: MarketBundle, kind: str) -> list[str]:
@@ -247,35 +240,6 @@ def news_document(bundle: MarketBundle) -> Document:
     """How many headlines were known, and the newest `NEWS_LISTED`; `link` is None where it leads to no web page."""
     newest = sorted(bundle.news, key=lambda h: h.published, reverse=True)
     return {"count": len(newest), "items": [_headline(h) for h in newest[:NEWS_LISTED]]}
-
-
-def plain(text: str, limit: int = TITLE_CHARACTERS) -> str:
-    """Text of strangers on one line: nothing that turns the direction of writing or is not seen, cut where it is long.
-
-    Markup is left as it is, for whoever shows it to escape.
-
-    >>> plain("Peso\\u202e falls\\u200b <b>2 %</b>\\n today"), plain("Copper falls", 8)
-    ('Peso falls <b>2 %</b> today', 'Copper…')
-    """
-    seen = (" " if c.isspace() else c for c in text[: 8 * limit] if c.isspace() or _is_seen(c))
-    line = " ".join("".join(seen).split())
-    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
-
-
-def web_link(link: str) -> str | None:
-    """An http or https address as it stands; None for another scheme, a user name or a character that is hidden.
-
-    >>> web_link("https://example.org/a?b=1"), web_link("javascript:alert(1)")
-    ('https://example.org/a?b=1', None)
-    """
-    if len(link) > 2000 or any(c.isspace() or not _is_seen(c) or c in "<>\"'`\\" for c in link):
-        return None
-    try:
-        parts = urlsplit(link)
-    except ValueError:
-        return None
-    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-    return link if is_web else None
 
 
 def replay_record(run: ForecastRun) -> Document:
@@ -344,13 +308,28 @@ def _repairs(bundle: MarketBundle) -> list[Document]:
     return [asdict(r) | {"day": r.day.isoformat() if r.day else None} for r in bundle.repairs]
 
 
+def _held(bundle: MarketBundle) -> list[str]:
+    """That the newest prints of the rate are not believed, and which close is used in their place."""
+    closes = np.flatnonzero(np.isfinite(bundle.truth))
+    if len(closes) == 0:
+        return []
+    last, slug = bundle.dates[closes[-1]].date(), bundle.pair.slug
+    return [
+        f"The forecast starts from the close of {day_words(last)}, {bundle.truth[closes[-1]]:.10g}: of "
+        f"{day_words(r.day)} there is {r.found:.10g}, {plain(r.note)}."
+        for r in bundle.repairs
+        if r.kind == "held" and r.series.lower() in (slug, f"{slug}_{bundle.rate}")
+        if r.day is not None and r.day > last and r.found is not None
+    ]
+
+
 def _offline(bundle: MarketBundle) -> list[str]:
     reasons = {r.series: r.note for r in reversed(bundle.repairs) if r.kind == "offline"}
     names = affected_series(bundle, "offline")
     if not names:
         return []
     series = [name for name in names if name not in _BESIDE]
-    reason = plain(reasons[(series or names)[0]], 240).rstrip(".")
+    reason = plain(reasons[(series or names)[0]], 600).rstrip(".")
     # A note about the pair itself, and not about one of its series, says all of it.
     what = reason if series == [str(bundle.pair)] else f"could not fetch {_listed(names)} ({reason})"
     closes = np.flatnonzero(np.isfinite(bundle.truth))
@@ -388,10 +367,6 @@ def _headline(headline: Headline) -> Document:
         "source": plain(headline.source, 80),
         "link": web_link(headline.link),
     }
-
-
-def _is_seen(character: str) -> bool:
-    return unicodedata.category(character)[0] != "C" and character not in _BLANKS
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from forex_core.report.document import Document
-from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
+from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line, prose
 from forex_core.report.text import error_size, number
 
 Rows = list[list[Any]]
@@ -93,7 +93,7 @@ _LOCATIONS = {
 def experiments_table(document: Document) -> list[RenderableType]:
     rows = document["experiments"]
     if not rows:
-        return [Text(f"No experiments yet in {document['store']}; forex forecast 7d makes the first.")]
+        return [prose(f"No experiments yet in {document['store']}; forex forecast 7d makes the first.")]
     table = new_table("Experiments")
     add_columns(table, "Experiment", "Id", right=("Finished", "Failed", "Other"))
     add_columns(table, "Last run (UTC)")
@@ -111,7 +111,7 @@ def experiments_table(document: Document) -> list[RenderableType]:
         for row in rows
         if row["deleted"]
     ]
-    return [table, *(Text(one_line(note)) for note in notes), Text(), files]
+    return [table, *(prose(note) for note in notes), Text(), files]
 
 
 def experiments_rows(document: Document) -> Rows:
@@ -125,7 +125,7 @@ def runs_table(document: Document) -> list[RenderableType]:
         return _runs(f"Newest runs, {_market(rows)}", rows)
     market = f"{document['pair'] or 'any pair'} {document['horizon']}"
     status = f" with the status {document['status']}" if document["status"] else ""
-    return [Text(f"No runs of {market}{status} yet in {document['store']}.")]
+    return [prose(f"No runs of {market}{status} yet in {document['store']}.")]
 
 
 def runs_rows(document: Document) -> Rows:
@@ -140,12 +140,12 @@ def best_table(document: Document) -> list[RenderableType]:
         said = (
             f"No finished run of {market} has {document['metric']} as a finite number in {document['store']}."
         )
-        return [Text(said)]
+        return [prose(said)]
     return [
         *_runs(f"{market}, {asked}", [row]),
-        Text(f"{document['metric']} = {document['value']:.6g}, scored over {row['window']}."),
-        Text("It ranks what was logged: scores of different weeks do not compare."),
-        Text(f"Run: {row['id']}"),
+        prose(f"{document['metric']} = {document['value']:.6g}, scored over {row['window']}."),
+        prose("It ranks what was logged: scores of different weeks do not compare."),
+        prose(f"Run: {row['id']}"),
     ]
 
 
@@ -195,7 +195,7 @@ def run_tables(document: Document) -> list[RenderableType]:
             parts += [Text(), table]
     missing = [name for name, value in document["metrics"].items() if value is None]
     if missing:
-        parts.append(Text(f"Not a finite number: {', '.join(map(one_line, missing))}"))
+        parts.append(prose(f"Not a finite number: {', '.join(missing)}"))
     return parts
 
 
@@ -231,25 +231,25 @@ def comparison_tables(document: Document) -> list[RenderableType]:
         parts += [Text(), scores]
     if document["models"]:
         if any(any(entries) for model, entries in document["models"].items() if model not in shown):
-            parts.append(Text("What challengers scored is left out; --challengers shows it."))
-        parts += [Text(), *(_params(document) if document["params"] else [Text("No param differs.")])]
-    remarks = [Text(one_line(remark)) for remark in document["remarks"]]
+            parts.append(prose("What challengers scored is left out; --challengers shows it."))
+        parts += [Text(), *(_params(document) if document["params"] else [prose("No param differs.")])]
+    remarks = [prose(remark) for remark in document["remarks"]]
     if len(runs) < 2:
-        remarks.append(Text(f"Read from {document['store']}."))
+        remarks.append(prose(f"Read from {document['store']}."))
     return [*parts, *([Text()] if parts and remarks else []), *remarks]
 
 
 def _params(document: Document) -> list[RenderableType]:
     """The runs that have a value on a line, the value below: so neither is taken for another when it wraps."""
     ids = [row["id"][:8] for row in document["runs"]]
-    parts: list[RenderableType] = [Text("Params that differ", style="bold")]
+    parts: list[RenderableType] = [prose("Params that differ", style="bold")]
     for name, values in document["params"].items():
-        parts.append(Padding(Text(one_line(name)), (0, 0)))
+        parts.append(Padding(prose(name), (0, 0)))
         told = [value or "–" for value in values]
         for value in dict.fromkeys(told):
             having = [one for one, own in zip(ids, told, strict=True) if own == value]
-            parts.append(Padding(Text(" ".join(having)), (0, 0, 0, 2)))
-            parts.append(Padding(Text(one_line(value), overflow="fold"), (0, 0, 0, 4)))
+            parts.append(Padding(prose(" ".join(having)), (0, 0, 0, 2)))
+            parts.append(Padding(prose(value, overflow="fold"), (0, 0, 0, 4)))
     return parts
 
 
@@ -272,7 +272,7 @@ def models_table(document: Document) -> list[RenderableType]:
     if not rows:
         pair = document["pair"]
         none = f"No registered models of {pair}" if pair else "No registered models yet"
-        return [Text(f"{none} in {document['store']}; forex forecast makes the first.")]
+        return [prose(f"{none} in {document['store']}; forex forecast makes the first.")]
     table = new_table("Registered models")
     add_columns(table, "Model", right=("Version",))
     table.add_column("Aliases")
@@ -283,13 +283,14 @@ def models_table(document: Document) -> list[RenderableType]:
         dates = [(row[name] or "–")[:10] for name in ("trained_until", "created")]
         published = "yes" if row["published"] else "–"
         add_row(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
-        said = {"pinned": row["pin"], "rolled back": row["rolled_back"]}
+        pin = row["pin"] if "champion" in row["aliases"] else None  # of an earlier reign, kept for an undo
+        said = {"pinned": pin, "rolled back": row["rolled_back"]}
         notes += [
             f"{row['name']} v{row['version']} {name}: {_reason(tag)}" for name, tag in said.items() if tag
         ]
         if row["status"] != "READY":
             notes.append(f"{row['name']} v{row['version']} is {row['status']}")
-    return [table, *(Text(one_line(note)) for note in notes)]
+    return [table, *(prose(note) for note in notes)]
 
 
 def models_rows(document: Document) -> Rows:
@@ -301,7 +302,7 @@ def audits_table(document: Document) -> list[RenderableType]:
     rows = document["changes"]
     if not rows:
         of = f" of {document['pair']}" if document["pair"] else ""
-        return [Text(f"No champion{of} was changed by hand in {document['store']}.")]
+        return [prose(f"No champion{of} was changed by hand in {document['store']}.")]
     table = new_table("Changes of champion by hand")
     add_columns(table, "When (UTC)", "Action", "Model", right=("From", "To"))
     add_columns(table, "Status", "Audit run")
@@ -315,7 +316,7 @@ def audits_table(document: Document) -> list[RenderableType]:
         notes.append(f"{short} by {row['by'] or 'nobody named'}: {in_short(why)}")
         if row["error"]:
             notes.append(f"{short} {in_short(row['error'])}")
-    return [table, *(Text(one_line(note)) for note in notes)]
+    return [table, *(prose(note) for note in notes)]
 
 
 def audits_rows(document: Document) -> Rows:
@@ -328,7 +329,7 @@ def audits_rows(document: Document) -> Rows:
 def replay_table(document: Document) -> list[RenderableType]:
     """What became of each spooled run."""
     if not document["entries"]:
-        return [Text("Nothing is spooled.")]
+        return [prose("Nothing is spooled.")]
     table = new_table("Spooled runs")
     add_columns(table, "Outcome", "Run")
     table.add_column("Entry", overflow="fold")
@@ -347,8 +348,8 @@ def relocation_table(document: Document) -> list[RenderableType]:
             add_row(table, _LOCATIONS.get(name, name), str(count))
     return [
         table,
-        Text(f"From {document['from']} to {document['to']}."),
-        Text(f"The database as it was: {document['backup']}"),
+        prose(f"From {document['from']} to {document['to']}."),
+        prose(f"The database as it was: {document['backup']}"),
     ]
 
 
@@ -383,7 +384,7 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
         notes.insert(0, "* champion")
     if len(environments) > 1:
         notes += [f"{name}: {' '.join(ids)}" for name, ids in environments.items()]
-    return [table, *(Text(one_line(note)) for note in notes)]
+    return [table, *(prose(note) for note in notes)]
 
 
 def _market(rows: Sequence[Document]) -> str:

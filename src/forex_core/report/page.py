@@ -35,11 +35,11 @@ from forex_core.report.document import (
     day_words,
     events_document,
     news_document,
-    plain,
     price_decimals,
     publication_notices,
     readable,
 )
+from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, RATE_NAMES, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3

@@ -42,8 +42,9 @@ def imported_table(document: Document) -> list[RenderableType]:
         for reason, count in {**row["dropped"], **_refused(row)}.items()
         if reason != "empty"
     ]
+    late = [_filled(row["series"], row["filled"]) for row in document["series"] if row["filled"]]
     doubts = [_doubt(row["series"]) for row in document["series"] if row["contradicts"]]
-    return [table, *(Text(one_line(line)) for line in (*left, *doubts))]
+    return [table, *(Text(one_line(line)) for line in (*left, *late, *doubts))]
 
 
 def fetched_table(document: Document) -> list[RenderableType]:
@@ -51,7 +52,7 @@ def fetched_table(document: Document) -> list[RenderableType]:
     add_columns(table, "Series", "From", right=("New", "Revised"))
     add_columns(table, "Note")
     for row in document["series"]:
-        source = row["source"] or ("–" if row["is_due"] else "up to date")
+        source = row["source"] or ("–" if row["is_due"] else "up to date" if row["feeds"] else "files alone")
         counts = [f"{row[name]:,}" if row["source"] else "" for name in _COUNTS[:2]]
         add_row(table, row["name"], source, *counts, _note(row))
     told: dict[str, str] = {}
@@ -63,6 +64,7 @@ def fetched_table(document: Document) -> list[RenderableType]:
         lines += [
             f"{row['name']}: {count:,} not written ({reason})" for reason, count in _refused(row).items()
         ]
+        lines += [_filled(row["name"], row["filled"])] if row["filled"] else []
         lines += [_doubt(row["name"])] if row["contradicts"] else []
     return [table, *(Text(one_line(line)) for line in lines)]
 
@@ -87,7 +89,11 @@ def _doubt(series: str) -> str:
 def status_table(document: Document) -> list[RenderableType]:
     rows = document["series"]
     if not rows:
-        return [Text("The store is empty; fill it with 'forex data fetch' or 'forex data import FILE'.")]
+        return [
+            Text(
+                "The store is empty; fill it with 'forex data fetch' or 'forex data import FILE', each with --pair."
+            )
+        ]
     table = new_table(f"Store at {minute(document['as_of'])} UTC")
     add_columns(table, "Series", "Last day", right=("Age",))
     add_columns(table, "State", right=("Days", "Gaps", "Revised", "Repairs"))
@@ -153,6 +159,10 @@ def sources_rows(document: Document) -> list[list[Any]]:
         [*names, "sources"],
         *([*(row[name] for name in names), " ".join(row["sources"])] for row in document["series"]),
     ]
+
+
+def _filled(series: str, days: int) -> str:
+    return f"{series}: {days:,} of the new days lie between days that the store had, and count as known from now on"
 
 
 def _refused(row: Document) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.text import Text
 
 def new_table(title: str) -> Table:
     return Table(
-        title=Text(title),
+        title=prose(title),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -22,13 +23,18 @@ def new_table(title: str) -> Table:
 
 def add_columns(table: Table, *names: str, right: Sequence[str] = ()) -> None:
     for name in names:
-        table.add_column(Text(name), no_wrap=True)
+        table.add_column(prose(name), no_wrap=True)
     for name in right:
-        table.add_column(Text(name), no_wrap=True, justify="right")
+        table.add_column(prose(name), no_wrap=True, justify="right")
 
 
 def add_row(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(one_line(cell)) for cell in cells))
+    table.add_row(*map(prose, cells))
+
+
+def prose(text: str, **looks: Any) -> Text:
+    """A text of others, or with one in it, as rich's `Text` with these looks."""
+    return Text(one_line(text), **looks)
 
 
 def one_line(text: str) -> str:

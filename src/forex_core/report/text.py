@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forex_core.report.document import Document, in_short, plain, price_decimals, readable
+from forex_core.report.document import Document, in_short, price_decimals, readable
+from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE
 
 _RATIOS = (
@@ -205,9 +206,10 @@ def _succession(document: Document) -> list[str]:
     lines.append(f"Audit run {document['audit_run']}; copy of the database: {document['backup'] or 'none'}.")
     if document["action"] == "rollback":
         of = f"{document['horizon']} --pair {document['pair']}"
+        on_trial = after["challenger"] not in (None, after["champion"])
         lines += [  # one each, so that a terminal breaks none of them
             f"'forex rollback {of} --undo' reverses this.",
-            f"'forex promote {of}' puts the challenger in its place.",
+            *([f"'forex promote {of}' puts the challenger in its place."] if on_trial else []),
             f"'forex promote {of} --unpin' keeps it and takes the pin away.",
         ]
     return lines
@@ -255,11 +257,15 @@ def _remarks(document: Document) -> list[RenderableType]:
         Text(_RATIOS),
         *(Text(f"Left out: {name} ({in_short(reason)})") for name, reason in document["failures"].items()),
         *(
-            Text(plain(f"Data: {r['series']} {r['kind']}: {r['note']}", 1000))
+            Text(plain(f"Data: {r['series']} {r['kind']}{_on(r['day'])}: {r['note']}", 1000))
             for r in document["repairs"]
             if r["kind"] in told
         ),
     ]
+
+
+def _on(day: str | None) -> str:
+    return f" on {day}" if day else ""
 
 
 def _table(title: str) -> Table:

@@ -2,7 +2,7 @@
 
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
-from forex_core.tracking.candidacy import Candidacy, prepare_store
+from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
 from forex_core.tracking.copies import DatabaseCopy, copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
@@ -14,7 +14,15 @@ from forex_core.tracking.registry import (
     model_name,
     registry_from_settings,
 )
-from forex_core.tracking.rollback import AUDIT, Plan, Succession, latest_snapshot
+from forex_core.tracking.rollback import (
+    AUDIT,
+    Plan,
+    Succession,
+    latest_snapshot,
+    named,
+    to_promote,
+    to_roll_back,
+)
 from forex_core.tracking.service import MLflowConfig
 from forex_core.tracking.spool import Replayed, replay_spool, short_id
 from forex_core.tracking.store import open_store, store_lock
@@ -39,8 +47,10 @@ __all__ = [
     "build_tracker_from_config",
     "copy_database",
     "forecast_record",
+    "has_champion",
     "latest_snapshot",
     "model_name",
+    "named",
     "open_store",
     "prepare_store",
     "registry_from_settings",
@@ -49,5 +59,7 @@ __all__ = [
     "short_id",
     "store_lock",
     "sweep",
+    "to_promote",
+    "to_roll_back",
     "tracker_from_settings",
 ]

@@ -9,20 +9,28 @@ from typing import Any, Literal, Protocol, Self
 
 from forex_core.tracking.records import Record
 
+UNTRACKED = "untracked"
+"""Id of a run that no store has."""
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker(Protocol):
     """One run at a time in one experiment.
 
-    As a context manager it starts a run on entering and ends it on exit: FINISHED, or FAILED with the error's type
-    and message as tags when an exception passes through (KILLED for an interrupt). The exception is never swallowed.
+    As a context manager it starts a run on entering and ends it on exit: FINISHED, also by sys.exit(0), or FAILED with
+    the error's type and message as tags when an exception passes through (KILLED for an interrupt and for another
+    sys.exit). The exception is never swallowed.
     What is logged while no run is active is left out with a warning; no call starts a run by the way.
     """
 
     @property
     def run_id(self) -> str | None:
         """Id of the current run, or of the last one."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """Whether a run has been started and not ended."""
         ...
 
     @property
@@ -68,7 +76,7 @@ class Tracker(Protocol):
         ...
 
     def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
-        """Attach every file below `folder`."""
+        """Attach every file below `folder`; those that cannot be read are warned of."""
         ...
 
     def log_model(self, folder: Path | str, name: str) -> str | None:
@@ -102,6 +110,7 @@ class NoopTracker:
     """The same interface, nothing written."""
 
     run_id: str | None = None
+    active: bool = False
     degraded: str | None = None
 
     def get_run_id(self) -> str | None:
@@ -113,7 +122,7 @@ class NoopTracker:
         description: str | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> str:
-        self.run_id = "untracked"
+        self.run_id, self.active = UNTRACKED, True
         return self.run_id
 
     def log(self, record: Record) -> None:
@@ -144,7 +153,7 @@ class NoopTracker:
         pass
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
-        pass
+        self.active = False
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
         return None
@@ -159,4 +168,4 @@ class NoopTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self.end_run()

@@ -11,10 +11,10 @@ from typing import Any
 from loguru import logger
 
 from forex_core.config import Settings, load_settings
-from forex_core.errors import ConfigError
+from forex_core.errors import ConfigError, TrackingError
 from forex_core.tracking.base import NoopTracker, Tracker
 from forex_core.tracking.mlflow_tracker import MLflowTracker
-from forex_core.tracking.store import S3_NAMES, mlflow_missing, use_s3
+from forex_core.tracking.store import S3_NAMES, mlflow_missing, refuse_unknown_address, use_s3
 
 
 def build_tracker_from_config(config: Mapping[str, Any] | str | Path | Settings) -> Tracker:
@@ -22,8 +22,8 @@ def build_tracker_from_config(config: Mapping[str, Any] | str | Path | Settings)
 
     Keys are `enabled`, `backend` ("mlflow" or "noop") and `mlflow.{tracking_uri, artifact_uri, experiment_name,
     auto_start_run, run_name, s3_…}`; a TOML file has them under [tracking], a dictionary at its top or there as well.
-    What it leaves out comes from the settings. A configuration that cannot be used gives the tracker that does
-    nothing, with a warning that says why.
+    What it leaves out comes from the settings. A configuration that cannot be used, an address that no store has
+    among it, gives the tracker that does nothing, with a warning that says why.
 
     Raises:
         TrackingError: when backend mlflow is asked for and MLflow is not installed.
@@ -31,7 +31,8 @@ def build_tracker_from_config(config: Mapping[str, Any] | str | Path | Settings)
     """
     try:
         settings = config if isinstance(config, Settings) else load_settings(tracking=_table(config))
-    except ConfigError as error:
+        refuse_unknown_address(settings.mlflow_uri)
+    except (ConfigError, TrackingError) as error:
         logger.warning("nothing will be tracked, the configuration cannot be used: {}", error)
         return NoopTracker()
     return tracker_from_settings(settings)

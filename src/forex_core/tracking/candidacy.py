@@ -18,6 +18,7 @@ from forex_core.errors import ForecastError, TrackingError, TrackingUnavailable
 from forex_core.specification import Specification, frame_of
 from forex_core.tracking.base import Tracker
 from forex_core.tracking.packaging import MODEL, import_mlflow, save_model
+from forex_core.tracking.queries import existing_store
 from forex_core.tracking.registry import (
     Registry,
     Standing,
@@ -103,10 +104,11 @@ class Candidacy:
     @property
     def cure(self) -> str:
         """What helps against a champion that does not work."""
-        return (
-            f"'forex rollback {self.horizon} --pair {self.pair}' goes back to another version, 'forex promote "
-            f"{self.horizon} --pair {self.pair}' puts the challenger in its place"
-        )
+        of = f"{self.horizon} --pair {self.pair}"
+        back = f"'forex rollback {of}' goes back to another version"
+        if self.standing.challenger in (None, self.standing.champion):
+            return back
+        return f"{back}, 'forex promote {of}' puts the challenger in its place"
 
     def register(
         self, tracker: Tracker, new: ForecastRun, bundle: MarketBundle, settings: Settings
@@ -161,8 +163,8 @@ class Candidacy:
         """
         decision = choice.decision
         try:
-            if decision.comparison is not None:
-                self.registry.note_contest(self.model, origin)
+            if made is not None and decision.outcome != "past":
+                self.registry.confirm(self.standing)
             if made is not None and decision.succeeds:
                 self.registry.succeed(self.standing, made)
             elif made is not None and decision.outcome != "past":
@@ -175,6 +177,9 @@ class Candidacy:
                         f"challenger; 'forex promote --to {made.number}' names the former."
                     )
                     choice = replace(choice, decision=replace(decision, reason=reason))
+            # A contest that was won is over when its winner is champion; till then it may be held again.
+            if decision.comparison is not None and (made is not None or not decision.succeeds):
+                self.registry.note_contest(self.model, origin)
         except TrackingError as error:
             self.warnings.append(f"The registry could not be written: {error}.")
             if not (decision.succeeds and self._is_champion(made)):
@@ -229,6 +234,19 @@ class Candidacy:
         except TrackingError:
             return False
         return version is not None and champion is not None and champion.number == version.number
+
+
+def has_champion(settings: Settings, pair: Pair, horizon: Horizon) -> bool:
+    """Whether a deployment has a champion, which may stand in for today's recipe; no store is made to find out.
+
+    Raises:
+        TrackingError: the store cannot be opened or read.
+    """
+    if not settings.tracking.is_on:
+        return False
+    registry = registry_from_settings(settings)
+    with existing_store(registry.uri) as client:
+        return client is not None and registry.standing(model_name(pair, horizon)).champion is not None
 
 
 def prepare_store(settings: Settings) -> None:

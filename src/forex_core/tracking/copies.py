@@ -201,7 +201,7 @@ def relocate(
 
     The files are moved or copied by the user beforehand: `new` must hold what the store refers to. The database is
     copied first (`copy_database`), beside an SQLite store or into `copies`; `on_copy` is told where, before anything
-    is changed.
+    is changed. What others add while it is copied is rewritten as well.
 
     Returns:
         Rows changed by 'table.column', for every column that holds locations.
@@ -216,19 +216,12 @@ def relocate(
     moved = _mover(old, new)
     with translated(uri), store_lock(uri, "relocate"):
         with _writing(uri) as (execute, _):
-            rows = [
-                (table, column, str(value), moved(str(value)))
-                for table, column, condition in LOCATIONS
-                for (value,) in execute(
-                    f"SELECT DISTINCT {column} FROM {table} WHERE {condition or '1 = 1'}", ()
-                )
-                if value
-            ]
-        changes = [(table, column, was, to) for table, column, was, to in rows if to is not None]
+            places = _places(execute)
+        changes = _changes(places, moved)
         if not changes:
             raise TrackingError(
                 f"no location in {without_password(uri)} lies at or below {old}; experiments are at "
-                f"{', '.join(sorted({was for table, _, was, _ in rows if table == 'experiments'})) or 'none'}"
+                f"{', '.join(sorted({was for table, _, was in places if table == 'experiments'})) or 'none'}"
             )
         _refuse_missing_files(old, new, changes)
         path = sqlite_path(uri)
@@ -239,12 +232,29 @@ def relocate(
             on_copy(copy.path)
         counts = {f"{table}.{column}": 0 for table, column, _ in LOCATIONS}
         with _writing(uri) as (execute, mark):
-            for table, column, was, to in changes:
+            for table, column, was, to in _changes(_places(execute), moved):
                 condition = next(c for t, c2, c in LOCATIONS if (t, c2) == (table, column))
                 statement = f"UPDATE {table} SET {column} = {mark} WHERE {column} = {mark}"
                 done = execute(statement + (f" AND {condition}" if condition else ""), (to, was))
                 counts[f"{table}.{column}"] += done.rowcount
     return counts
+
+
+def _places(execute: Callable[[str, tuple[Any, ...]], Any]) -> list[tuple[str, str, str]]:
+    """Table, column and value of each location that the database holds."""
+    return [
+        (table, column, str(value))
+        for table, column, condition in LOCATIONS
+        for (value,) in execute(f"SELECT DISTINCT {column} FROM {table} WHERE {condition or '1 = 1'}", ())
+        if value
+    ]
+
+
+def _changes(
+    places: Iterable[tuple[str, str, str]], moved: Callable[[str], str | None]
+) -> list[tuple[str, str, str, str]]:
+    """The locations that move, with what they become."""
+    return [(table, column, was, to) for table, column, was in places if (to := moved(was)) is not None]
 
 
 @contextmanager

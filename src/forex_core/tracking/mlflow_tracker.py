@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
@@ -21,19 +23,23 @@ from forex_core.tracking.spool import (
     SpooledRun,
     SpoolEntry,
     new_spool_id,
+    store_name,
 )
 from forex_core.tracking.store import (
     ExperimentRow,
     experiment_id,
     file_identity,
     find_experiment,
+    is_unreachable,
     open_with_experiments,
     sqlite_path,
+    store_errors,
     told,
     translated,
+    without_password,
 )
 from forex_core.tracking.values import Batch, Preparation, short
-from forex_core.tracking.writing import Written, log_model, write
+from forex_core.tracking.writing import Written, attaching, check_place, log_model, tag_version, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,7 +88,7 @@ class MLflowTracker:
         start_on_enter: bool = True,
     ) -> None:
         self._uri = tracking_uri
-        self._name = experiment_name
+        self._experiment_name = experiment_name
         self._run_name = run_name
         self._artifacts = artifact_location
         self._experiment_tags = dict(experiment_tags or {})
@@ -107,6 +113,8 @@ class MLflowTracker:
         self._entry: SpoolEntry | None = None
         self._preparation = Preparation()
         self._params: dict[str, str] = {}
+        self._name: str | None = None
+        self._known_tags: dict[str, str] = {}
         self._written = Written()
         self._location = ""
         self._begun = 0
@@ -117,13 +125,12 @@ class MLflowTracker:
         return self._run_id
 
     @property
-    def degraded(self) -> str | None:
-        return self._degraded
+    def active(self) -> bool:
+        return self._active
 
     @property
-    def active(self) -> bool:
-        """Whether a run has been started and not ended."""
-        return self._active
+    def degraded(self) -> str | None:
+        return self._degraded
 
     def get_run_id(self) -> str | None:
         return self._run_id
@@ -146,7 +153,8 @@ class MLflowTracker:
         first = self._prepared(
             lambda: self._preparation.batch(tags={**process_tag(), **self._tags, **(tags or {}), **described})
         )
-        name = run_name or self._run_name
+        self._name = run_name or self._run_name
+        self._known_tags = dict(first.tags)
 
         def create() -> str:
             client = self._client()
@@ -154,11 +162,12 @@ class MLflowTracker:
                 client,
                 self._experiments,
                 self._uri,
-                self._name,
+                self._experiment_name,
                 artifact_root=self._artifacts,
                 tags=self._experiment_tags,
             )
-            created = client.create_run(self._experiment, self._begun, dict(first.tags), name)
+            created = client.create_run(self._experiment, self._begun, dict(first.tags), self._name)
+            self._name = str(created.info.run_name)
             self._location = str(created.info.artifact_uri)
             return str(created.info.run_id)
 
@@ -169,7 +178,7 @@ class MLflowTracker:
             except TrackingUnavailable as error:
                 self._degrade(error)
         if self._degraded is not None:
-            self._open_spool(first.tags, name)
+            self._open_spool()
         self._written.add(first)
         self._active = self._started_in_context = True
         self._attach(first)
@@ -229,11 +238,12 @@ class MLflowTracker:
             return
         if file.is_dir():
             self.log_artifacts_dir(file, "/".join(part for part in (artifact_path, file.name) if part))
-        elif self._can_be_read([file]):
+        elif _readable([file]):
             self._upload(
                 f"artifact {file}",
                 lambda _: self._repository().log_artifact(str(file), artifact_path),
                 lambda entry: entry.add_file(file, artifact_path),
+                artifact_path,
             )
 
     def log_artifacts_dir(self, folder: Path | str, artifact_path: str | None = None) -> None:
@@ -242,11 +252,13 @@ class MLflowTracker:
             return
         if not folder.is_dir():
             logger.warning("artifacts not logged: there is no folder {}", folder)
-        elif self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
+            return
+        with _only_readable(folder) as whole:
             self._upload(
                 f"artifacts of {folder}",
-                lambda _: self._repository().log_artifacts(str(folder), artifact_path),
-                lambda entry: entry.add_folder(folder, artifact_path),
+                lambda _: self._repository().log_artifacts(str(whole), artifact_path),
+                lambda entry: entry.add_folder(whole, artifact_path),
+                artifact_path,
             )
 
     def log_model(self, folder: Path | str, name: str) -> str | None:
@@ -260,7 +272,9 @@ class MLflowTracker:
                 folder,
             )
             return None
-        if not self._can_be_read(sorted(f for f in folder.rglob("*") if not f.is_dir())):
+        files = _files_below(folder)
+        if _readable(files) != files:
+            logger.warning("model {} not logged: it takes all the files in {}", name, folder)
             return None
         mark = uuid.uuid4().hex  # a replay completes what was begun here, and begins no second one
         return self._upload(
@@ -272,15 +286,10 @@ class MLflowTracker:
     def set_version_tag(self, model: str, version: int, tag: str, value: str) -> None:
         if not self._is_active(f"tag {tag} of version {version} of {model}"):
             return
-        if self._entry is None:
-            try:
-                self._reached(lambda: self._client().set_model_version_tag(model, str(version), tag, value))
-            except TrackingUnavailable as error:
-                self._degrade(error)
-                self._open_spool({}, None)
-        if self._entry is not None:
-            entry = self._entry
-            self._spooled(lambda: entry.add_version_tag(model, version, tag, value))
+        self._put(
+            lambda _: tag_version(self._client(), model, version, tag, value),
+            lambda entry: entry.add_version_tag(model, version, tag, value),
+        )
 
     def end_run(self, status: RunStatus = "FINISHED") -> None:
         if status not in get_args(RunStatus):
@@ -289,16 +298,11 @@ class MLflowTracker:
             )
         if not (self._active and self._run_id):
             return
-        run_id, now = self._run_id, _now_ms()
-        if self._entry is None:
-            try:
-                self._reached(lambda: self._client().set_terminated(run_id, status, now))
-            except TrackingUnavailable as error:
-                self._degrade(error)
-                self._open_spool({}, None)
-        if self._entry is not None:
-            entry = self._entry
-            self._spooled(lambda: entry.end(status, now))
+        now = _now_ms()
+        self._put(
+            lambda run_id: self._client().set_terminated(run_id, status, now),
+            lambda entry: entry.end(status, now),
+        )
         self._active, self._over = False, True
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
@@ -306,7 +310,7 @@ class MLflowTracker:
 
         def search() -> str | None:
             client = self._client()
-            experiment = find_experiment(client, self._experiments, self._name)
+            experiment = find_experiment(client, self._experiments, self._experiment_name)
             if experiment is None:
                 return None
             found = client.search_runs(
@@ -324,8 +328,16 @@ class MLflowTracker:
     def read_text(self, run_id: str, artifact_path: str) -> str | None:
         def read() -> str | None:
             client = self._client()
+            from mlflow.exceptions import MlflowException
+
             parent = artifact_path.rpartition("/")[0] or None
-            if all(item.path != artifact_path for item in client.list_artifacts(run_id, parent)):
+            try:
+                found = client.list_artifacts(run_id, parent)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+            if all(item.path != artifact_path for item in found):
                 return None
             with tempfile.TemporaryDirectory() as folder:
                 return Path(client.download_artifacts(run_id, artifact_path, folder)).read_text("utf-8")
@@ -341,7 +353,7 @@ class MLflowTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
             self.end_run()
             return
         try:
@@ -377,40 +389,76 @@ class MLflowTracker:
         return get_artifact_repository(self._location, tracking_uri=self._client().tracking_uri)
 
     def _reached(self, call: Callable[[], T]) -> T:
-        """Do something in the store.
+        """Do something for the run in the store.
 
         Raises:
-            TrackingUnavailable: when it cannot be reached.
+            TrackingUnavailable: when the store cannot be reached, or does not have the run any more.
+            TrackingError: when it refuses this at any time.
         """
         with translated(self._uri):
-            return call()
+            try:
+                return call()
+            except store_errors() as error:
+                lost = None if is_unreachable(error) else self._lost(error)
+                if lost is None:
+                    raise
+                raise TrackingUnavailable(lost) from error
+
+    def _lost(self, error: Exception) -> str | None:
+        """Why the store has no place for the run, though it can be reached; None when it has."""
+        store = without_password(self._uri)
+        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            return f"{store} does not have the run any more, it is another database by now ({told(error)})"
+        if self._run_id and self._client().get_run(self._run_id).info.lifecycle_stage != "active":
+            return (
+                f"run {self._run_id} was deleted in {store}; bring it back with "
+                f"'mlflow runs restore --run-id {self._run_id}'"
+            )
+        return None
+
+    def _put(self, store: Callable[[str], T], keep: Callable[[SpoolEntry], None]) -> T | None:
+        """Bring something of the active run into the store or, from the first failure on, into the spool.
+
+        Raises:
+            TrackingUnavailable: when the store cannot be reached, and there is no spool.
+            TrackingError: when the store refuses, or the spool cannot be written either.
+        """
+        run_id = self._run_id
+        assert run_id is not None
+        if self._entry is None:
+            try:
+                return self._reached(lambda: store(run_id))
+            except TrackingUnavailable as error:
+                self._degrade(error)
+                self._open_spool()
+        entry = self._entry
+        assert entry is not None
+        self._spooled(lambda: keep(entry))
+        return None
 
     def _asked(self, question: Callable[[], T | None]) -> T | None:
         """An answer of the store, None when it is unreachable and there is a spool to go on with."""
         if self._degraded is not None:
             return None
         try:
-            return self._reached(question)
+            with translated(self._uri):
+                return question()
         except TrackingUnavailable as error:
             self._degrade(error)
             if self._active:
-                self._open_spool({}, None)
+                self._open_spool()
             return None
 
     def _log(self, prepare: Callable[[], Batch]) -> None:
         batch = self._prepared(prepare)
-        run_id = self._run_id
-        assert run_id is not None
-        if self._entry is None and batch:
-            try:
-                self._reached(lambda: write(self._client(), self._uri, run_id, batch, self._written))
-            except TrackingUnavailable as error:
-                self._degrade(error)
-                self._open_spool({}, None)
-        if self._entry is not None and batch:
-            entry = self._entry
-            self._spooled(lambda: entry.add_batch(batch))
+        if batch:
+            self._put(
+                lambda run_id: write(self._client(), self._uri, run_id, batch, self._written),
+                lambda entry: entry.add_batch(batch),
+            )
         self._params.update(batch.params)
+        self._known_tags |= batch.tags
+        self._name = self._known_tags.pop(RUN_NAME_TAG, self._name)
         self._attach(batch)
 
     def _prepared(self, prepare: Callable[[], Batch]) -> Batch:
@@ -444,35 +492,25 @@ class MLflowTracker:
                 file.write_text(text, encoding="utf-8")
             self.log_artifacts_dir(folder)
 
-    def _upload(self, what: str, store: Callable[[str], T], keep: Callable[[SpoolEntry], None]) -> T | None:
+    def _upload(
+        self,
+        what: str,
+        store: Callable[[str], T],
+        keep: Callable[[SpoolEntry], None],
+        artifact_path: str | None = None,
+    ) -> T | None:
         """Attach files; whatever goes wrong is told and ends there."""
-        run_id = self._run_id
-        assert run_id is not None
+
+        def attach(run_id: str) -> T:
+            with attaching():
+                return store(run_id)
+
         try:
-            if self._entry is None:
-                try:
-                    return self._reached(lambda: store(run_id))
-                except TrackingUnavailable as error:
-                    self._degrade(error)
-                    self._open_spool({}, None)
-            entry = self._entry
-            assert entry is not None
-            self._spooled(lambda: keep(entry))
+            check_place(artifact_path)
+            return self._put(attach, keep)
         except TrackingError as error:
             logger.warning("{} not logged: {}", what, error)
         return None
-
-    def _can_be_read(self, files: list[Path]) -> bool:
-        for file in files:
-            try:
-                with file.open("rb"):
-                    size = file.stat().st_size
-            except OSError as error:
-                logger.warning("artifact not logged: {}", told(error))
-                return False
-            if size > LARGE_ARTIFACT_BYTES:
-                logger.warning("artifact {} is large, {:.0f} MB; it is logged all the same", file, size / 1e6)
-        return True
 
     def _is_active(self, what: str) -> bool:
         if not (self._active and self._run_id):
@@ -497,17 +535,18 @@ class MLflowTracker:
             error,
         )
 
-    def _open_spool(self, tags: Mapping[str, str], run_name: str | None) -> None:
+    def _open_spool(self) -> None:
         assert self._spool is not None
         spool, spool_id = self._spool, new_spool_id()
         run = SpooledRun(
             spool_id=spool_id,
+            store=store_name(self._uri, spool),
             run_id=self._run_id,
-            experiment=self._name,
+            experiment=self._experiment_name,
             experiment_tags=self._experiment_tags,
             artifact_root=self._artifacts,
-            run_name=run_name or self._run_name,
-            tags=tags or self._tags,
+            run_name=self._name,
+            tags=self._known_tags,
             start_time=self._begun,
             reason=self._degraded or "",
         )
@@ -523,6 +562,51 @@ class MLflowTracker:
                 f"the store is unreachable ({self._degraded}) and the spool {self._spool} cannot be written either "
                 f"({told(error)}); make room there or let it be written"
             ) from error
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """What is in a folder and is none itself; links to folders are not followed, as by MLflow."""
+
+    def unreadable(error: OSError) -> None:
+        logger.warning("artifacts not logged: {}", told(error))
+
+    walked = os.walk(folder, onerror=unreadable)
+    return sorted(Path(place, name) for place, _, names in walked for name in names)
+
+
+def _readable(files: list[Path]) -> list[Path]:
+    """Those that can be attached; each of the others is told."""
+    found = []
+    for file in files:
+        try:
+            if file.exists() and not file.is_file():  # to open a pipe is to wait for its writer
+                logger.warning("artifact not logged: {} is no regular file", file)
+                continue
+            with file.open("rb"):
+                size = file.stat().st_size
+        except OSError as error:
+            logger.warning("artifact not logged: {}", told(error))
+            continue
+        if size > LARGE_ARTIFACT_BYTES:
+            logger.warning("artifact {} is large, {:.0f} MB; it is logged all the same", file, size / 1e6)
+        found.append(file)
+    return found
+
+
+@contextmanager
+def _only_readable(folder: Path) -> Iterator[Path]:
+    """The folder or, where some of its files cannot be attached, one with links to the others."""
+    files = _files_below(folder)
+    readable = _readable(files)
+    if readable == files:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as links:
+        for file in readable:
+            link = Path(links, file.relative_to(folder))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.absolute())
+        yield Path(links)
 
 
 def _draw(figure: Any, file: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from forex_core.errors import InputError, TrackingError
 from forex_core.tracking.store import (
     POSTGRES,
-    open_store,
+    open_existing,
     postgres,
     sqlite_path,
     translated,
@@ -173,7 +173,7 @@ class ModelRow:
 class AuditRow:
     """A change of champion by hand, as its audit run tells it; None where it does not.
 
-    `action` is rollback, undo, promote or unpin. A run that is not FINISHED changed nothing.
+    `action` is rollback, undo, promote or unpin. A FAILED or KILLED run changed nothing.
     """
 
     run_id: str
@@ -192,23 +192,13 @@ class AuditRow:
 
 @contextmanager
 def existing_store(uri: str) -> Iterator[MlflowClient | None]:
-    """A client of the store at `uri`, or None where a database has no file or no tables yet; nothing is made.
+    """A client of the store at `uri`, or None where a database has no tables of MLflow yet; it stays as it is.
 
     Raises:
         TrackingError: when the store cannot be opened or read, also within the context.
     """
     with translated(uri):
-        yield open_store(uri) if _is_made(uri) else None
-
-
-def _is_made(uri: str) -> bool:
-    path = sqlite_path(uri)
-    if path is not None:
-        return path.exists() and path.stat().st_size > 0
-    if uri.startswith(POSTGRES):
-        with postgres(uri) as database:
-            return database.execute("SELECT to_regclass('experiments')").fetchone() != (None,)
-    return True  # a server makes its own
+        yield open_existing(uri)
 
 
 def experiments(client: MlflowClient) -> list[ExperimentSummary]:
@@ -300,14 +290,20 @@ def _audit(run: Run) -> AuditRow:
     )
 
 
-def runs_by_data(client: MlflowClient, pair: Pair, horizon: Horizon) -> Iterator[str]:
-    """Ids of the finished runs of a pair and horizon, those over the newest data first, of these the newest."""
+def runs_by_data(
+    client: MlflowClient, pair: Pair, horizon: Horizon, rate: str | None = None
+) -> Iterator[str]:
+    """Ids of the finished runs of a pair and horizon, those over the newest data first, of these the newest.
+
+    With `rate` of those over that rate of the pair, and of those that do not say of which they are.
+    """
     experiment = _experiment_id(client, f"forecaster_{horizon}")
     if experiment is not None:
         conditions = [*_of_pair(pair), "attributes.status = 'FINISHED'"]
         order = ["params.origin DESC", "attributes.start_time DESC"]
         for found in _search(client, [experiment], conditions, order, page=_CANDIDATES):
-            yield found.info.run_id
+            if rate is None or found.data.tags.get("rate", rate) == rate:
+                yield found.info.run_id
 
 
 def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
@@ -380,7 +376,7 @@ def best_run(
     order = [f"metrics.`{name}` {'ASC' if mode == 'min' else 'DESC'}", "attributes.start_time DESC"]
     standing = _Standing(client)
     for candidate in _search(client, [experiment], conditions, order, page=_CANDIDATES):
-        if _finite(candidate.data.metrics.get(name)) is None:
+        if _finite(candidate.data.metrics.get(name)) is None:  # a server of MLflow 3.6 compares a NaN as 0
             continue
         if not loadable or (standing.is_of_own(candidate) and has_loadable_model(client, candidate)):
             return _row(candidate, experiment_name, standing)

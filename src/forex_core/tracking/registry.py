@@ -1,8 +1,9 @@
 """Registered models: their versions, who is champion, and how that changes.
 
 One model for each pair and horizon, such as `usdclp-7d`; its versions are states that runs have learned. Aliases say
-which of them is `champion`, `challenger` and `previous`, the last champion of another recipe (of the same, where there
-is no other). A version that is champion and carries the tag `pin` is held in place.
+which of them is `champion`, `challenger` and `previous`, the last champion of another recipe than its successor's (of
+the same, where there is no other), where a rollback leaves it. A version that is champion and carries the tag `pin` is
+held in place.
 
 Whatever changes the champion has one deciding write, the alias `champion`. Before it the version to come is told in one
 tag, `succession`, how it comes to be champion, which means nothing while the alias is elsewhere; what is written after
@@ -53,6 +54,8 @@ STAGES: Mapping[str, str | None] = {
 
 READY_LIMIT_S = 300
 LOCK_LIMIT_S = 60.0
+MAX_COVERED = 4
+"""How many pins of earlier reigns a pin carries, so that its tag has an end: undos walk back no further."""
 FILES_TAG = "sha256"
 """Tag of a version: what its files were when it was registered."""
 _FILES = ("MLmodel", "*.py", "artifacts/**/*", "code/**/*.py")
@@ -66,8 +69,8 @@ Stage = Literal["None", "Staging", "Production", "Archived"]
 class Pin:
     """Why a champion is held in place: `replaced` is the version that it was put in the place of, if any.
 
-    What the version carried before and an undo puts back: `covers` is the pin of an earlier reign, `mark` the note that
-    it had been rolled back from.
+    What the version carried before and an undo puts back: `covers` is the pin of an earlier reign, which has its own,
+    `MAX_COVERED` deep; `mark` the note that it had been rolled back from.
     """
 
     by: str
@@ -84,14 +87,16 @@ class Pin:
 
 @dataclass(frozen=True)
 class Change:
-    """How a version comes to be champion in the place of `replaced`.
+    """How a version comes to be champion in the place of `replaced`, or stays it, unpinned ('release').
 
-    `pin` is its own where it is enthroned, and the one that goes where it is restored.
+    `pin` is its own where it is enthroned, and the one that goes where it is restored. `audit_run` is the run that
+    tells of a change by hand, and ends with it.
     """
 
-    kind: Literal["succeed", "enthrone", "restore"]
+    kind: Literal["succeed", "enthrone", "restore", "release"]
     replaced: int | None
     pin: Pin | None = None
+    audit_run: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -100,7 +105,7 @@ class Change:
     def from_json(cls, text: str) -> Change:
         document = json.loads(text)
         pin = document["pin"]
-        return cls(document["kind"], document["replaced"], Pin(**pin) if pin else None)
+        return cls(**document | {"pin": Pin(**pin) if pin else None})
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,11 @@ class Standing:
     challenger: Version | None = None
     previous: Version | None = None
     decided_on: date | None = None
+
+    @property
+    def champion_number(self) -> int | None:
+        """None without a champion."""
+        return self.champion.number if self.champion else None
 
     @property
     def pin(self) -> Pin | None:
@@ -283,7 +293,7 @@ class Registry:
     def transition_model_stage(self, model_name: str, version: int | str, stage: Stage | None) -> Version:
         """Give a version the alias of a stage of MLflow's old vocabulary.
 
-        Production is `champion`, unpinned, and what becomes of the champion before is as in a promotion; Staging is
+        Production is `champion`, as in a promotion; who is champion already stays as it is, pinned or not. Staging is
         `challenger`. Archived and None take the version's aliases away, and Archived leaves the tag `stage` behind.
         The champion stays champion until another version is.
 
@@ -507,10 +517,24 @@ class Registry:
             self._finish(model)
             yield
 
-    def succeed(self, standing: Standing, version: Version) -> None:
+    def confirm(self, standing: Standing) -> None:
+        """Refuse to write what was decided on a standing whose champion or pin are others by now.
+
+        The lock says nothing of other machines where the store is a server, and PostgreSQL's ends with its connection.
+
+        Raises:
+            TrackingError: they are.
+        """
+        found = self.standing(standing.model)
+        if (found.champion_number, found.pin) != (standing.champion_number, standing.pin):
+            raise TrackingError(
+                f"the champion of {standing.model} changed since this was decided: it is {_seat(found)}, and was "
+                f"{_seat(standing)}; start again from there"
+            )
+
+    def succeed(self, standing: Standing, version: Version, audit_run: str | None = None) -> None:
         """Make a version champion, unpinned; `standing` is what it was decided on."""
-        before = standing.champion
-        self._move(version, Change("succeed", before.number if before else None))
+        self._move(version, Change("succeed", standing.champion_number, audit_run=audit_run))
 
     def challenge(self, version: Version) -> None:
         """Make a version the challenger."""
@@ -538,21 +562,27 @@ class Registry:
 
     def enthrone(self, version: Version, pin: Pin) -> None:
         """Put a version in the champion's place and hold it there."""
-        earlier = version.tags.get("pin")
-        carried = replace(
-            pin, covers=json.loads(earlier) if earlier else None, mark=version.tags.get("rolled_back")
-        )
-        self._move(version, Change("enthrone", pin.replaced, carried))
+        earlier = json.loads(version.tags.get("pin", "null"))
+        carried = replace(pin, covers=_cut(earlier, MAX_COVERED), mark=version.tags.get("rolled_back"))
+        self._move(version, Change("enthrone", pin.replaced, carried, pin.audit_run))
 
-    def restore(self, standing: Standing, former: Version) -> None:
+    def restore(self, standing: Standing, former: Version, audit_run: str | None = None) -> None:
         """Undo `enthrone`: `former` is champion again, as it was, and what was written for the rollback is gone."""
         pinned = standing.champion
         if pinned is None or pinned.pin is None:
             raise TrackingError(f"{standing.model} has no pinned champion, so there is nothing to undo")
-        self._move(former, Change("restore", pinned.number, pinned.pin))
+        self._move(former, Change("restore", pinned.number, pinned.pin, audit_run))
+
+    def unpin(self, standing: Standing, audit_run: str | None = None) -> None:
+        """Take the champion's pin away: the next run may replace it."""
+        if standing.champion:
+            self._move(standing.champion, Change("release", standing.champion_number, audit_run=audit_run))
 
     def _move(self, version: Version, change: Change) -> None:
-        """Make a version champion: say how, move the alias, which decides it, and write what follows."""
+        """Make a version champion: say how, move the alias, which decides it, and write what follows.
+
+        Of who is champion already the tag alone decides.
+        """
         with translated(self.uri):
             self.client.set_model_version_tag(version.model, str(version.number), _CHANGE, change.to_json())
             self._point(version.model, CHAMPION, version.number)
@@ -570,7 +600,9 @@ class Registry:
             with suppress(InputError):  # deleted since
                 other = self.version(model, int(change.replaced or 0))
         with translated(self.uri):
-            if change.kind == "succeed":
+            if change.kind == "release":
+                self._set_tag(champion, "pin", None)
+            elif change.kind == "succeed":
                 self._set_tag(champion, "pin", None)
                 if other is not None:
                     self._set_tag(other, "pin", None)
@@ -589,19 +621,28 @@ class Registry:
                 self._set_tag(other, "pin", json.dumps(covered) if covered else None)
                 self._set_tag(other, "rolled_back", change.pin.mark)
             self._set_tag(champion, "rolled_back", None)
+            if change.audit_run is not None:
+                self._end_audit(change.audit_run)
             self._set_tag(champion, _CHANGE, None)
 
+    def _end_audit(self, run_id: str) -> None:
+        """The run of a change that was made is FINISHED, whatever became of the process that made it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_terminated(run_id, "FINISHED")
+        except MlflowException as error:
+            if error.error_code not in (
+                "RESOURCE_DOES_NOT_EXIST",
+                "INVALID_PARAMETER_VALUE",
+            ):  # deleted since
+                raise
+
     def _follow(self, standing: Standing, champion: Version, other: Version) -> None:
-        """`previous` is the last champion of another recipe, of the same where there is no other."""
+        """`previous` is the last champion of another recipe than its successor's, else of the same."""
         known = standing.previous
         if other.recipe != champion.recipe or known is None or known.recipe == champion.recipe:
             self._point(standing.model, PREVIOUS, other.number)
-
-    def unpin(self, standing: Standing) -> None:
-        """Take the champion's pin away: the next run may replace it."""
-        if standing.champion:
-            with translated(self.uri):
-                self._set_tag(standing.champion, "pin", None)
 
     def _registered(self, model: str) -> RegisteredModel | None:
         from mlflow.exceptions import MlflowException
@@ -697,6 +738,15 @@ def _digest(folder: Path) -> str:
 
 def _version(made: Any) -> Version:
     return Version(made.name, int(made.version), made.run_id or None, made.source, dict(made.tags))
+
+
+def _cut(pin: Mapping[str, Any] | None, depth: int) -> Mapping[str, Any] | None:
+    """A pin with at most `depth` in all, it and those that it covers."""
+    return {**pin, "covers": _cut(pin["covers"], depth - 1)} if pin and depth else None
+
+
+def _seat(standing: Standing) -> str:
+    return f"version {standing.champion_number}, {'pinned' if standing.pin else 'not pinned'}"
 
 
 def _listed(numbers: list[int]) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from loguru import logger
 
-from forex_core.champion import Candidate, believable, best_previous
+from forex_core.champion import Candidate, believable, best_previous, too_few
 from forex_core.data.snapshot import read_snapshot
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.paths import Paths
@@ -122,7 +122,7 @@ class Succession:
         standing = self._standing()
         assert standing.champion is not None
         if to is not None:
-            target, how = self._named(to), "it was named"
+            target, how = named(self.registry, self.model, to), "it was named"
         elif metric is not None:
             target, how = self._best_by(metric, mode, standing)
         else:
@@ -158,7 +158,7 @@ class Succession:
         """
         standing = self._standing()
         assert standing.champion is not None
-        target = self._named(to) if to is not None else standing.challenger
+        target = named(self.registry, self.model, to) if to is not None else standing.challenger
         if target is None or target.number == standing.champion.number:
             if standing.pin is None:
                 raise InputError(
@@ -204,8 +204,8 @@ class Succession:
         if len(reason) > MAX_REASON:
             raise InputError(f"the reason has {len(reason)} characters; expected {MAX_REASON} at most")
         who, at = by or current_user(), datetime.now(UTC).isoformat(timespec="seconds")
-        if _seats(self.registry.standing(self.model)) != _seats(plan.standing):
-            raise TrackingError(f"the standing of {self.model} changed since this was planned; plan it again")
+        self.registry.confirm(plan.standing)
+        self._end_audits()
         copy = self._copy(plan, backups) if backups and is_database(self.registry.uri) else None
         document = plan.document
         # With its tags at once: a run that is left running has to say what it was to do.
@@ -259,18 +259,18 @@ class Succession:
         return copy
 
     def _apply(self, plan: Plan, pin: Pin) -> None:
+        self.registry.confirm(plan.standing)
         if plan.action == "rollback":
             self.registry.enthrone(plan.target, pin)
         elif plan.action == "undo":
-            self.registry.restore(plan.standing, plan.target)
+            self.registry.restore(plan.standing, plan.target, pin.audit_run)
         elif plan.action == "promote":
-            self.registry.succeed(plan.standing, plan.target)
+            self.registry.succeed(plan.standing, plan.target, pin.audit_run)
         else:
-            self.registry.unpin(plan.standing)
+            self.registry.unpin(plan.standing, pin.audit_run)
 
     def _standing(self) -> Standing:
         standing = self.registry.standing(self.model)
-        self._end_audits(standing)
         if standing.champion is None:
             raise InputError(
                 f"{self.model} has no champion yet; publish a forecast first ('forex forecast {self.horizon} --pair "
@@ -278,41 +278,15 @@ class Succession:
             )
         return standing
 
-    def _end_audits(self, standing: Standing) -> None:
-        """End audit runs that were killed: FINISHED where what they were to do was done, else KILLED."""
-        client, pin = self.registry.client, standing.pin
-        champion = str(standing.champion.number) if standing.champion else None
+    def _end_audits(self) -> None:
+        """End audit runs that were killed before they changed anything: one that did has ended with its change."""
+        client = self.registry.client
         with translated(self.registry.uri):
             experiment = client.get_experiment_by_name(AUDIT)
-            if experiment is None:
-                return
-            condition = f"attributes.status = 'RUNNING' and tags.model = '{self.model}'"
-            for run in client.search_runs([experiment.experiment_id], condition):
-                tags, run_id = run.data.tags, run.info.run_id
-                done = tags.get("to_version") == champion
-                if tags.get("action") == "rollback":
-                    done = pin is not None and pin.audit_run == run_id
-                elif tags.get("action") == "unpin":
-                    done = done and pin is None
-                client.set_tag(run_id, "interrupted", "true")
-                client.set_terminated(run_id, "FINISHED" if done else "KILLED")
-
-    def _named(self, text: str) -> Version:
-        """The version of that number, or the one that a run made."""
-        number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
-        if number is not None and len(text) < queries.MIN_PREFIX:
-            return self.registry.version(self.model, number)
-        versions = self.registry.versions(self.model)
-        found = [v for v in versions if v.number == number]
-        if not found and len(text) >= queries.MIN_PREFIX:
-            found = [v for v in versions if (v.run_id or "").startswith(text.lower())]
-        if len(found) != 1:
-            known = ", ".join(f"{v.number} ({(v.run_id or '')[:8]})" for v in versions[:10])
-            raise InputError(
-                f"'{text}' is {'no' if not found else 'more than one'} version or run of {self.model}; expected one of "
-                f"{known or 'none'}"
-            )
-        return found[0]
+            if experiment is not None:
+                condition = f"attributes.status = 'RUNNING' and tags.model = '{self.model}'"
+                for run in client.search_runs([experiment.experiment_id], condition):
+                    client.set_terminated(run.info.run_id, "KILLED")
 
     def _eligible(self, standing: Standing) -> list[Version]:
         """Versions that were published once and not rolled back from, without the champion, the newest first.
@@ -429,15 +403,12 @@ class Succession:
                 f"{self.bundle.origin}; give newer data (--source, --path)"
             )
         paths = paths_of(specification, code, self.bundle, self._cache)
-        scored = int(paths.scored(self.horizon, paths.scored_grid()).sum())
-        needed = int(str(specification.engine_settings["min_scored_origins"]))
-        if scored < needed:
+        if few := too_few(paths, self.horizon):
             raise DataQualityError(
-                f"{target} of {self.model} has {scored} origins with a known {self.horizon} outcome in the data up to "
-                f"{self.bundle.origin}, expected {needed}; give a longer history (--source, --path)"
+                f"{target} of {self.model} has {few}; give a longer history (--source, --path)"
             )
         run = paths.run(self.horizon, specification.state)
-        lost = [name for name in _counting(specification) if name in run.failures]
+        lost = [name for name in specification.state.weights if name in run.failures]
         faults = [
             *believable(run.forecast, self.bundle),
             *(f"{name} failed: {run.failures[name]}" for name in lost),
@@ -474,8 +445,67 @@ class Succession:
             return None, str(error)
 
 
-def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketBundle:
+def to_roll_back(to: str | None, metric: str | None, mode: str, undo: bool) -> Callable[[Succession], Plan]:
+    """What the options of a rollback ask for, to be found in a succession.
+
+    Raises:
+        InputError: they exclude each other, or `mode` is neither min nor max.
+    """
+    if mode not in ("min", "max"):
+        raise InputError(f"--mode '{mode}' is unknown; expected min or max")
+    if mode == "max" and metric is None:
+        raise InputError("--mode goes with --metric; name the metric to rank by, such as --metric 7d_rmse")
+    _refuse_together({"--to": to is not None, "--metric": metric is not None, "--undo": undo})
+    if undo:
+        return lambda succession: succession.undo()
+    return lambda succession: succession.rollback(to, metric, "max" if mode == "max" else "min")
+
+
+def to_promote(to: str | None, unpin: bool) -> Callable[[Succession], Plan]:
+    """What the options of a promotion ask for.
+
+    Raises:
+        InputError: they exclude each other.
+    """
+    _refuse_together({"--to": to is not None, "--unpin": unpin})
+    return lambda succession: succession.unpin() if unpin else succession.promote(to)
+
+
+def _refuse_together(options: Mapping[str, bool]) -> None:
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
+
+
+def named(registry: Registry, model: str, text: str) -> Version:
+    """The version of that number, or the one that a run made.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+    if number is not None and len(text) < queries.MIN_PREFIX:
+        return registry.version(model, number)
+    versions = registry.versions(model)
+    found = [v for v in versions if v.number == number]
+    if not found and len(text) >= queries.MIN_PREFIX:
+        found = [v for v in versions if (v.run_id or "").startswith(text.lower())]
+    if len(found) != 1:
+        known = ", ".join(f"{v.number} ({(v.run_id or '')[:8]})" for v in versions[:10])
+        raise InputError(
+            f"'{text}' is {'no' if not found else 'more than one'} version or run of {model}; expected one of "
+            f"{known or 'none'}"
+        )
+    return found[0]
+
+
+def latest_snapshot(
+    registry: Registry, pair: Pair, horizon: Horizon, rate: str | None = None
+) -> MarketBundle:
     """The data behind the newest published forecast of a pair and horizon that still has them.
+
+    Args:
+        rate: which rate of the pair they have to be of; None for any.
 
     Raises:
         InputError: there is none.
@@ -483,13 +513,14 @@ def latest_snapshot(registry: Registry, pair: Pair, horizon: Horizon) -> MarketB
     """
     # The newest data, not the newest run: that may be of a past day.
     with translated(registry.uri):
-        for run_id in queries.runs_by_data(registry.client, pair, horizon):
+        for run_id in queries.runs_by_data(registry.client, pair, horizon, rate):
             try:
                 return _snapshot_of(registry, run_id)
             except SourceError as error:
                 logger.warning("the data of run {} cannot be used: {}", run_id, error)
     raise InputError(
-        f"no finished {horizon} run of {pair} holds its data; give them with --source and --path"
+        f"no finished {horizon} run of {pair} holds its data{f' of the {rate} rate' if rate else ''}; give them with "
+        "--source and --path"
     )
 
 
@@ -519,23 +550,16 @@ def _alike(one: Specification, other: Specification) -> bool:
     )
 
 
-def _counting(specification: Specification) -> list[str]:
-    """Members that the forecast of the state hangs on."""
-    return [name for name, weight in specification.state.weights.items() if weight > 0]
-
-
 def _reads_drivers(specification: Specification) -> bool:
-    """Whether the forecast hangs on drivers; taken to be so where only the code that the model carries knows."""
+    """Whether a member does, were its weight 0: the band is the mean of them all.
+
+    Taken to be so where only the code that the model carries knows.
+    """
     engine = specification.engine()
     if engine is None:
         return True
-    counting = _counting(specification)
-    return any("drivers" in member.columns for member in engine.members if member.name in counting)
-
-
-def _seats(standing: Standing) -> Sequence[Any]:
-    document = standing.document()
-    return [document[name] for name in ("champion", "pin")]
+    weighed = specification.state.weights
+    return any("drivers" in member.columns for member in engine.members if member.name in weighed)
 
 
 def current_user() -> str:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from loguru import logger
 
 from forex_core.config import load_settings
 from forex_core.errors import TrackingError
+from forex_core.tracking.base import UNTRACKED, NoopTracker, Tracker
 from forex_core.tracking.build import connect
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.queries import RunRow, best_run
@@ -22,7 +24,7 @@ from forex_core.tracking.store import experiment_id, open_with_experiments, told
 
 
 class MLflowConfig:
-    """One experiment at a time, and its active run.
+    """One experiment at a time, and its active run. With tracking switched off in the settings it writes nothing.
 
     Args:
         tracking_uri: the store; by default the one of the settings.
@@ -37,6 +39,7 @@ class MLflowConfig:
     def __init__(self, tracking_uri: str | None = None, artifact_location: str | None = None) -> None:
         settings = load_settings()
         connect(settings)
+        self._is_on = settings.tracking.is_on
         own = tracking_uri is not None and tracking_uri != settings.mlflow_uri
         self._uri = tracking_uri or settings.mlflow_uri
         self._artifacts = artifact_location or (None if own else settings.mlflow_artifacts)
@@ -44,10 +47,12 @@ class MLflowConfig:
         self._spool = settings.spool_dir
         self._experiment = settings.tracking.mlflow.experiment_name
         self._run_name = settings.tracking.mlflow.run_name
-        self._tracker: MLflowTracker | None = None
+        self._tracker: Tracker | None = None
 
     def setup(self, experiment_name: str, *, tags: Mapping[str, str] | None = None) -> str:
         """Make the experiment the one of the next runs; returns its id. `tags` are set on an old one as well."""
+        if not self._is_on:
+            return UNTRACKED
         with translated(self._uri):
             client, experiments = open_with_experiments(self._uri, self._artifacts, self._below)
             found = experiment_id(
@@ -63,22 +68,27 @@ class MLflowConfig:
         run_name: str | None = None,
         tags: Mapping[str, Any] | None = None,
         description: str | None = None,
-    ) -> MLflowTracker:
+    ) -> Tracker:
         """Start a run; the tracker that is returned has its `run_id` and ends it as a context manager.
 
         A run that is active already is adopted, as by every tracker.
         """
         if self._tracker is None or not self._tracker.active:
-            self._tracker = MLflowTracker(
-                self._uri,
-                self._experiment,
-                run_name=self._run_name,
-                artifact_location=self._artifacts,
-                below=self._below,
-                spool=self._spool,
-            )
+            self._tracker = self._new_tracker()
         self._tracker.start_run(run_name, description, tags)
         return self._tracker
+
+    def _new_tracker(self) -> Tracker:
+        if not self._is_on:
+            return NoopTracker()
+        return MLflowTracker(
+            self._uri,
+            self._experiment,
+            run_name=self._run_name,
+            artifact_location=self._artifacts,
+            below=self._below,
+            spool=self._spool,
+        )
 
     def log_forecast_metrics(
         self,
@@ -90,11 +100,15 @@ class MLflowConfig:
         directional_accuracy: float | None = None,
         step: int | None = None,
     ) -> None:
-        """Log a forecast's errors as `7d_rmse` and so on: RMSE and MAE in quote units, MAPE in percent."""
+        """Log a forecast's errors as `7d_rmse` and so on: RMSE and MAE in quote units, MAPE in percent.
+
+        Args:
+            horizon: a `Horizon`, its name such as 7d, or its whole number of days.
+        """
         if self._tracker is None:
             logger.warning("metrics not logged: no run is active; start one before")
             return
-        days = f"{horizon}d" if isinstance(horizon, int) else str(horizon)
+        days = f"{horizon}d" if isinstance(horizon, Integral) else str(horizon)
         metrics = {f"{days}_rmse": rmse, f"{days}_mae": mae, f"{days}_mape": mape}
         if directional_accuracy is not None:
             metrics[f"{days}_directional_accuracy"] = directional_accuracy
@@ -111,7 +125,7 @@ class MLflowConfig:
             artifact_path: its name.
 
         Returns:
-            Its URI, models:/m-…; None when it could not be logged, which is told.
+            Its URI, models:/m-…; None when it could not be logged, and so not be registered, which is told.
 
         Raises:
             TrackingError: for another kind of model, or one that cannot be saved.
@@ -119,14 +133,32 @@ class MLflowConfig:
         if self._tracker is None or not self._tracker.active:
             logger.warning("model {} not logged: no run is active; start one before", artifact_path)
             return None
+        if not self._is_on:
+            return None
         name = re.sub(r"[^\w\- ]", "_", artifact_path.strip("/"))
         with _saved(model) as folder:
             uri = self._tracker.log_model(folder, name)
-        if uri is not None and registered_model_name:
+        if registered_model_name is None:
+            return uri
+        if uri is not None:
             from forex_core.tracking.registry import Registry
 
             Registry(self._uri, self._artifacts, self._below).register_model(
                 registered_model_name, uri, run_id=self._tracker.run_id
+            )
+        elif self._tracker.degraded:
+            # A replay may be days later: by then it may not be the version that is wanted as the newest.
+            logger.warning(
+                "model {} is in the spool and not registered as {}; after 'forex tracking replay', which gives RUN_ID, "
+                "call Registry(...).register_model({!r}, 'runs:/RUN_ID/{}')",
+                name,
+                registered_model_name,
+                registered_model_name,
+                name,
+            )
+        else:
+            logger.warning(
+                "model {} is not registered as {}, since it is not logged", name, registered_model_name
             )
         return uri
 
@@ -134,6 +166,8 @@ class MLflowConfig:
         self, experiment_name: str, metric: str = "7d_rmse", ascending: bool = True
     ) -> RunRow | None:
         """The finished run with the lowest (or highest) finite value of the metric; None when there is none."""
+        if not self._is_on:
+            return None
         with translated(self._uri):
             client = open_with_experiments(self._uri, self._artifacts, self._below)[0]
             return best_run(client, experiment_name, metric, "min" if ascending else "max")

@@ -10,13 +10,13 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, unquote_plus, urlparse
 
 from filelock import FileLock, Timeout
 from loguru import logger
@@ -56,14 +56,19 @@ _ENVIRONMENT = {
 """What MLflow and its S3 client read, where the user has not chosen: nothing is reported home or drawn."""
 
 
+_PASSWORD = re.compile(r"(^[^:/]+://[^:/]*:)[^@]+(?=@)|([?&](?:ssl)?password=)[^&#]+")
+"""Those of an address, before its host as SQLAlchemy takes it apart and among its options, with what leads to them."""
+
+
 @dataclass(frozen=True)
 class ExperimentRow:
-    """An experiment as the database holds it."""
+    """An experiment as the database holds it; `refusal` says why no run of it may be begun here."""
 
     id: str
     name: str
     location: str
     active: bool
+    refusal: str | None = None
 
 
 def open_store(uri: str, artifact_root: str | None = None, below: Path | str | None = None) -> MlflowClient:
@@ -73,7 +78,7 @@ def open_store(uri: str, artifact_root: str | None = None, below: Path | str | N
         uri: sqlite:////path/mlflow.db, postgresql://user@host/database, or a server's http address.
         artifact_root: URI below which experiments keep their files; used for the Default experiment of a new store.
         below: the data folder. With it or a local `artifact_root`, experiments whose files lie outside both are
-            refused.
+            refused; the Default experiment, which every store has, when it is to be used.
 
     Raises:
         TrackingUnavailable: when the store cannot be reached or written.
@@ -86,23 +91,48 @@ def open_with_experiments(
     uri: str, artifact_root: str | None = None, below: Path | str | None = None
 ) -> tuple[MlflowClient, dict[str, ExperimentRow] | None]:
     """As `open_store`, with the experiments by name; None in their place for a server, which is to be asked."""
-    quiet()
+    made = _client_class()
     with translated(uri):
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise mlflow_missing() from error
+        refuse_unknown_address(uri)
         address = normalised(uri)
         if not is_database(uri):
-            return MlflowClient(address, registry_uri=address), None
+            return made(address, registry_uri=address), None
         if address not in _tuned:
-            _refuse_other_schema(uri)
+            _schema_of_ours(uri)
         rows = _experiments(uri)
         if rows is None:
             rows = _first_start(uri, artifact_root)
-        _refuse_elsewhere(uri, rows, artifact_root, below)
+        rows = _refuse_elsewhere(uri, rows, artifact_root, below)
         _tuned_engine(address)
-        return MlflowClient(address, registry_uri=address), {row.name: row for row in rows}
+        return made(address, registry_uri=address), {row.name: row for row in rows}
+
+
+def open_existing(uri: str) -> MlflowClient | None:
+    """A client of the store at `uri` as it is, for one who only reads: nothing is made, migrated or set to WAL.
+
+    None for a database that is not there or has no tables of MLflow, and for one whose first start is under way.
+
+    Raises:
+        TrackingError: as from `open_store`.
+    """
+    made = _client_class()
+    with translated(uri):
+        refuse_unknown_address(uri)
+        address = normalised(uri)
+        if sqlite_path(uri) is not None or uri.startswith(POSTGRES):
+            if _schema_of_ours(uri) is None:
+                return None
+            _tuned_engine(address)
+        return made(address, registry_uri=address)
+
+
+def _client_class() -> type[MlflowClient]:
+    quiet()
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise mlflow_missing() from error
+    return MlflowClient
 
 
 def experiment_id(
@@ -117,10 +147,10 @@ def experiment_id(
     """Id of the experiment, which is made if need be with its files in a folder of its own below `artifact_root`.
 
     Args:
-        experiments: those known at the opening of the store, completed here; None to ask a server.
+        experiments: those known at the opening of the store, completed here; None for a server.
 
     Raises:
-        TrackingError: when the experiment was deleted.
+        TrackingError: when the experiment was deleted, or keeps its files elsewhere.
     """
     from mlflow.exceptions import MlflowException
 
@@ -132,27 +162,29 @@ def experiment_id(
         try:
             made = str(client.create_experiment(name, location, dict(tags or {})))
         except MlflowException as error:
-            found = find_experiment(client, None, name)  # another process was first
+            found = find_experiment(client, experiments, name)  # another process was first
             if found is None:
                 raise error
         else:
             found = ExperimentRow(made, name, location or "", True)
-        if experiments is not None:
-            experiments[name] = found
+    if experiments is not None:
+        experiments[name] = found
     if not found.active:
         raise TrackingError(
             f"experiment {name} was deleted in {without_password(uri)}; restore it with "
             f"'mlflow experiments restore -x {found.id}'"
         )
+    if found.refusal:
+        raise TrackingError(found.refusal)
     return found.id
 
 
 def find_experiment(
     client: MlflowClient, experiments: Mapping[str, ExperimentRow] | None, name: str
 ) -> ExperimentRow | None:
-    """The experiment of this name, deleted ones included, or None."""
-    if experiments is not None:
-        return experiments.get(name)
+    """The experiment of this name, deleted ones included, or None; the store is asked for one that is not known yet."""
+    if experiments and name in experiments:
+        return experiments[name]
     found = client.get_experiment_by_name(name)
     if found is None:
         return None
@@ -190,6 +222,22 @@ def is_database(uri: str) -> bool:
     return uri.startswith((SQLITE, *POSTGRES))
 
 
+def refuse_unknown_address(uri: str) -> None:
+    """Refuse what cannot be the address of a store, before anything is tried with it.
+
+    Raises:
+        TrackingError: so it is.
+    """
+    options = "?" in uri and uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}file:")
+    if options or not (is_database(uri) or uri.startswith(("http://", "https://"))):
+        raise TrackingError(
+            f"tracking_uri is {without_password(uri)!r}"
+            + (", and an SQLite database takes no options here" if options else "")
+            + "; expected sqlite:////path/mlflow.db, postgresql://user@host/database or http://host:port of an MLflow "
+            "server"
+        )
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The database file of an SQLite address; None for another store or an address with options."""
     place = uri.removeprefix(SQLITE)
@@ -208,11 +256,10 @@ def normalised(uri: str) -> str:
 
 def without_password(uri: str) -> str:
     """
-    >>> without_password("postgresql://me:secret@db/runs")
-    'postgresql://me:***@db/runs'
+    >>> without_password("postgresql://me:secret@db/runs"), without_password("postgresql:///runs?password=secret")
+    ('postgresql://me:***@db/runs', 'postgresql:///runs?password=***')
     """
-    password = urlparse(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", uri)
 
 
 @contextmanager
@@ -220,7 +267,8 @@ def translated(uri: str) -> Iterator[None]:
     """Third-party errors of the store as `TrackingUnavailable` or `TrackingError`, with its address.
 
     Raises:
-        TrackingUnavailable: for connections, locks, missing or damaged or read-only files, full disks.
+        TrackingUnavailable: for connections, locks, missing or damaged or read-only files, full disks, and libraries
+            that are not installed.
         TrackingError: for what the store would refuse at any time.
     """
     try:
@@ -230,7 +278,7 @@ def translated(uri: str) -> Iterator[None]:
         if is_unreachable(error):
             raise TrackingUnavailable(
                 f"the tracking store {without_password(uri)} could not be used ({reason}); "
-                "check that it exists, is writable and is not locked"
+                "check that it exists, is writable and is not locked, and that what it needs is installed"
             ) from error
         raise TrackingError(f"the tracking store {without_password(uri)} refused this: {reason}") from error
 
@@ -238,15 +286,16 @@ def translated(uri: str) -> Iterator[None]:
 def told(error: BaseException, uri: str = "") -> str:
     """An error on one line, without the address's password."""
     text = " ".join(str(error).split())[:500]
-    password = urlparse(uri).password if uri else None
-    for secret in {password, unquote(password or "")} - {None, ""}:
-        text = text.replace(str(secret), "***")
+    for found in _PASSWORD.finditer(uri):
+        secret = found[0].removeprefix(found[1] or found[2])
+        for spelling in (secret, unquote(secret), unquote_plus(secret)):
+            text = text.replace(spelling, "***")
     return f"{type(error).__name__}: {text}"
 
 
 def store_errors() -> tuple[type[Exception], ...]:
     """What a store and its artifact repositories raise, as far as their libraries are loaded."""
-    found: list[type[Exception]] = [sqlite3.Error, OSError, Timeout]
+    found: list[type[Exception]] = [sqlite3.Error, OSError, Timeout, ImportError]
     for module, name in (
         ("mlflow.exceptions", "MlflowException"),
         ("sqlalchemy.exc", "SQLAlchemyError"),
@@ -277,11 +326,9 @@ def is_unreachable(error: BaseException) -> bool:
     code = getattr(error, "error_code", None)
     if code is None:
         return isinstance(error, store_errors())
-    # A run that is gone means another database than the one that it was started in.
     return code in {
         "TEMPORARILY_UNAVAILABLE",
         "INTERNAL_ERROR",
-        "RESOURCE_DOES_NOT_EXIST",
         "REQUEST_LIMIT_EXCEEDED",
         "UNAUTHENTICATED",
         "PERMISSION_DENIED",
@@ -321,7 +368,7 @@ def open_engine(uri: str) -> Engine | None:
 
 
 def _tuned_engine(address: str) -> None:
-    """MLflow's pool of connections, without a wait for the disk at every commit of SQLite.
+    """MLflow's pool of connections, of SQLite without a wait for the disk at every commit and with its references held.
 
     In WAL mode `synchronous = NORMAL` keeps the database whole whatever happens; a loss of power may take the last
     commits with it, a crash of the process may not (https://www.sqlite.org/pragma.html#pragma_synchronous).
@@ -337,6 +384,7 @@ def _tuned_engine(address: str) -> None:
             def _on_connect(connection: Any, _record: object) -> None:
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S}")
+                connection.execute("PRAGMA foreign_keys = ON")  # MLflow does so in its own sessions alone
 
             engine.dispose()
         _tuned[address] = engine
@@ -421,36 +469,47 @@ def default_artifact_root(uri: str, artifact_root: str | None) -> str:
 
 
 def _refuse_elsewhere(
-    uri: str, rows: Iterable[ExperimentRow], artifact_root: str | None, below: Path | str | None
-) -> None:
+    uri: str, rows: Sequence[ExperimentRow], artifact_root: str | None, below: Path | str | None
+) -> list[ExperimentRow]:
+    """The rows, those with files elsewhere marked as refused.
+
+    Raises:
+        TrackingError: when one of them is another than the Default experiment, and not deleted.
+    """
     root = local_path(artifact_root) if artifact_root else None
     allowed = [Path(place) for place in (below, root) if place]
-    if not allowed:
-        return
+    judged = []
     for row in rows:
         place = local_path(row.location)
-        if row.id == DEFAULT_EXPERIMENT or not row.active or place is None:
-            continue
-        if not any(is_within(place, folder) for folder in allowed):
+        if allowed and place is not None and not any(is_within(place, folder) for folder in allowed):
             wanted = " and ".join(str(folder) for folder in allowed)
             old, new = quote(str(place.parent)), quote(str(allowed[-1]))
-            raise TrackingError(
-                f"experiment {row.name} of {without_password(uri)} keeps its files at {row.location}, outside "
+            row = replace(
+                row,
+                refusal=f"experiment {row.name} of {without_password(uri)} keeps its files at {row.location}, outside "
                 f"{wanted}: runs would be written where no backup looks, or to a folder of another machine; move the "
                 f"files and run 'forex tracking relocate --from {old} --to {new}', or name their "
-                "folder as artifact_uri under [tracking.mlflow]"
+                "folder as artifact_uri under [tracking.mlflow]",
             )
+        if row.refusal and row.active and row.id != DEFAULT_EXPERIMENT:
+            raise TrackingError(row.refusal)
+        judged.append(row)
+    return judged
 
 
-def _refuse_other_schema(uri: str) -> None:
-    """MLflow would migrate a store of an older version as soon as it opens it, without a copy."""
+def _schema_of_ours(uri: str) -> str | None:
+    """As `_schema`. MLflow would migrate a store of an older version as soon as it opens it, without a copy.
+
+    Raises:
+        TrackingError: when it is that of another version of MLflow.
+    """
     from mlflow.store.db import utils
     from mlflow.version import VERSION
 
     of_mlflow: Any = utils  # without annotations of its own
     found = _schema(uri)
     if found is None or found == (ours := str(of_mlflow._get_latest_schema_revision())):
-        return
+        return found
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 

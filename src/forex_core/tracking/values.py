@@ -32,9 +32,12 @@ BATCH_BYTES = 900_000
 CUT_FOLDER = "cut"
 """Artifact folder of texts that were too long for a param or a tag."""
 NOT_FINITE_TAG = "metrics_not_finite"
+"""JSON by metric of the values that are not sent, with how many there were and at which steps."""
 
 _ILLEGAL = re.compile(r"[^\w./:\- ]")
 _SUFFIX = 9
+_MAX_FILE_NAME = 150
+_DECIMAL_BITS = 2000
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,28 @@ class Batch:
         return bool(self.params or self.metrics or self.tags)
 
 
+@dataclass(frozen=True)
+class _Unsent:
+    """How often a metric was the same infinity or NaN, and the lowest and highest step of these.
+
+    >>> str(_Unsent(1, 0, 0)), str(_Unsent(1, 2, 2)), str(_Unsent(3, 0, 4))
+    ('', ' at step 2', ' 3 times, at steps 0 to 4')
+    """
+
+    count: int
+    first: int
+    last: int
+
+    def with_step(self, step: int) -> _Unsent:
+        return _Unsent(self.count + 1, min(self.first, step), max(self.last, step))
+
+    def __str__(self) -> str:
+        if self.count == 1 and not self.first:
+            return ""
+        steps = f"step {self.first}" if self.first == self.last else f"steps {self.first} to {self.last}"
+        return f" {self.count} times, at {steps}" if self.count > 1 else f" at {steps}"
+
+
 class Preparation:
     """Makes the entries of one run acceptable. It remembers which legal key stands for which given one.
 
@@ -69,7 +94,7 @@ class Preparation:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._legal: dict[str, dict[str, str]] = {"param": {}, "metric": {}, "tag": {}}
-        self._not_finite: dict[str, str] = {}
+        self._not_finite: dict[str, dict[str, _Unsent]] = {}
 
     def batch(
         self,
@@ -86,7 +111,7 @@ class Preparation:
             params: may be nested; inner names are joined with dots.
             metrics: real numbers; anything else is left out and noted.
             tags: values of any type.
-            step: of all `metrics`; 0 by default.
+            step: of all `metrics`; 0 by default. With one that is no whole number of 64 bits they are left out.
             stepped: values by metric, one a step from 1 on.
 
         Raises:
@@ -100,7 +125,7 @@ class Preparation:
             (key := self._key("param", name)): self._cut("param", key, text, MAX_PARAM, texts)
             for name, text in flat.items()
         }
-        points = self._points(metrics or {}, stepped or {}, step or 0, now)
+        points = self._points(metrics or {}, stepped or {}, 0 if step is None else step, now)
         ready_tags = {}
         plain_tags = {str(name): as_text(value) for name, value in (tags or {}).items()}
         self._reserve("tag", plain_tags)
@@ -108,7 +133,11 @@ class Preparation:
             key = self._key("tag", name)
             ready_tags[key] = self._cut("tag", key, text, MAX_TAG, texts)
         if self._not_finite and any(not math.isfinite(p.value) for p in points):
-            told = json.dumps(self._not_finite)
+            counted = {
+                key: "; ".join(f"{value}{unsent}" for value, unsent in found.items())
+                for key, found in self._not_finite.items()
+            }
+            told = json.dumps(counted)
             ready_tags[NOT_FINITE_TAG] = self._cut("tag", NOT_FINITE_TAG, told, MAX_TAG, texts)
         finite = tuple(p for p in points if math.isfinite(p.value))
         return Batch(ready_params, finite, ready_tags, texts)
@@ -119,7 +148,7 @@ class Preparation:
         return notes
 
     def _points(
-        self, metrics: Mapping[Any, Any], stepped: Mapping[str, Sequence[Any]], step: int, now: int
+        self, metrics: Mapping[Any, Any], stepped: Mapping[str, Sequence[Any]], step: Any, now: int
     ) -> list[Point]:
         self._reserve("metric", [str(name) for name in (*metrics, *stepped)])
         given = [(str(name), value, step) for name, value in metrics.items()]
@@ -127,17 +156,32 @@ class Preparation:
             given += [(str(name), value, number) for number, value in enumerate(values, start=1)]
         points = []
         for name, value, at in given:
-            number = as_number(value)
+            number, whole = as_number(value), _as_step(at)
             if number is None:
                 self.notes.append(f"metric {name} left out: found {_kind(value)}, expected a number")
                 continue
+            if whole is None:
+                self.notes.append(
+                    f"metric {name} left out: found {_kind(at)} as its step, expected a whole number of 64 bits"
+                )
+                continue
             key = self._key("metric", name)
             if not math.isfinite(number):
-                where = f"{key} at step {at}" if at else key
-                self._not_finite[where] = str(number)
-                self.notes.append(f"metric {where} is {number}: not sent, kept in the tag {NOT_FINITE_TAG}")
-            points.append(Point(key, number, now, int(at)))
+                self._leave_out(key, str(number), whole)
+            points.append(Point(key, number, now, whole))
         return points
+
+    def _leave_out(self, key: str, value: str, step: int) -> None:
+        """Count a value in the tag, which stays small however many steps there are; the first one is noted."""
+        found = self._not_finite.setdefault(key, {})
+        if value in found:
+            found[value] = found[value].with_step(step)
+        else:
+            found[value] = _Unsent(1, step, step)
+            self.notes.append(
+                f"metric {key}{' at step ' + str(step) if step else ''} is {value}: not sent; the tag "
+                f"{NOT_FINITE_TAG} counts this one and those that follow"
+            )
 
     def _reserve(self, kind: str, names: Iterable[str]) -> None:
         """Names that need no change keep them, whatever the others of the call turn into."""
@@ -151,8 +195,7 @@ class Preparation:
         if name not in table:
             key = _lawful(name)
             if key in table.values():
-                digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
-                key = f"{key[: MAX_KEY - _SUFFIX]}-{digest}"
+                key = _marked(key, name, MAX_KEY)
             table[name] = key
             self.notes.append(f"{kind} {short(name)!r} is logged as {short(key)!r}, which MLflow takes")
         return table[name]
@@ -204,8 +247,8 @@ def requests(batch: Batch) -> Iterator[Batch]:
 def as_number(value: Any) -> float | None:
     """The value as a float; None for what is no real number, booleans among it.
 
-    >>> as_number(3), as_number(True), as_number("3"), as_number(10**400)
-    (3.0, None, None, inf)
+    >>> as_number(3), as_number(True), as_number("3"), as_number(10**400), as_number(Decimal("sNaN"))
+    (3.0, None, None, inf, nan)
     """
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
@@ -213,7 +256,22 @@ def as_number(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:  # an integer or a fraction past the largest float
-        return -math.inf if str(value).startswith("-") else math.inf
+        return -math.inf if value < 0 else math.inf
+    except ValueError:  # a signalling NaN
+        return math.nan
+
+
+def _as_step(value: Any) -> int | None:
+    """The value as a step of a metric, which databases keep in 64 bits; None for what is none.
+
+    >>> _as_step(3.0), _as_step(2.5), _as_step("3"), _as_step(2**63 - 1), _as_step(2**63)
+    (3, None, None, 9223372036854775807, None)
+    """
+    number = as_number(value)
+    if number is None or not number.is_integer():
+        return None
+    step = int(_plain(value))  # a float does not tell the largest steps apart
+    return step if -(2**63) <= step < 2**63 else None
 
 
 def as_text(value: Any) -> str:
@@ -227,7 +285,7 @@ def as_text(value: Any) -> str:
         return json.dumps(_jsonable(value), ensure_ascii=False)
     if isinstance(value, (date, clock_time)):
         return value.isoformat()
-    return str(value)
+    return hex(value) if _is_long(value) else str(value)
 
 
 def _flat_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
@@ -252,9 +310,11 @@ def _flat_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
 
 def _plain(value: Any) -> Any:
     """Scalars of numpy as Python's, enumerations as their values, dataclasses and pydantic models as mappings."""
+    if isinstance(value, type):  # it has its instances' methods, which cannot be called on it
+        return value
     if isinstance(value, Enum):
         return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return value.model_dump()
@@ -281,7 +341,13 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no word for it
-    return value if value is None or isinstance(value, (str, int, float)) else as_text(value)
+    as_it_is = value is None or (isinstance(value, (str, int, float)) and not _is_long(value))
+    return value if as_it_is else as_text(value)
+
+
+def _is_long(value: Any) -> bool:
+    """Whether it is an integer of more digits than Python writes out in decimals (sys.set_int_max_str_digits)."""
+    return isinstance(value, int) and value.bit_length() > _DECIMAL_BITS
 
 
 def _lawful(name: str) -> str:
@@ -295,18 +361,27 @@ def _lawful(name: str) -> str:
     if normal != key or normal == "." or normal.startswith(("..", "/")):
         key = re.sub(r"/+", "_", key)
         key = "_" if key in ("", ".", "..") else f"_{key}" if key.startswith("..") else key
-    if len(key) > MAX_KEY:
-        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
-        key = f"{key[: MAX_KEY - _SUFFIX]}-{digest}"
-    return key
+    return _marked(key, name, MAX_KEY) if len(key) > MAX_KEY else key
 
 
 def _file_name(key: str) -> str:
-    return re.sub(r"[^\w.\-]", "_", key)[:150]
+    """A file's name that no other key has, within the 255 bytes that file systems give it.
+
+    >>> _file_name("a_b"), _file_name("a/b")
+    ('a_b', 'a_b-c14cddc0')
+    """
+    plain = re.sub(r"[^\w.\-]", "_", key, flags=re.ASCII)
+    return plain if plain == key and len(key) <= _MAX_FILE_NAME else _marked(plain, key, _MAX_FILE_NAME)
+
+
+def _marked(text: str, name: str, limit: int) -> str:
+    """The text, of at most `limit` characters, with what tells `name` from others that are written alike."""
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[: _SUFFIX - 1]
+    return f"{text[: limit - _SUFFIX]}-{digest}"
 
 
 def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {short(str(value))!r}"
+    return f"{type(value).__name__} {short(as_text(value))!r}"
 
 
 def short(text: str, limit: int = 80) -> str:

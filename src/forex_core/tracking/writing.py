@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import errno
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forex_core.tracking.store import open_engine, store_errors
+from loguru import logger
+
+from forex_core.errors import TrackingError
+from forex_core.tracking.store import open_engine, store_errors, told
 from forex_core.tracking.values import Batch, Point, requests
 
 if TYPE_CHECKING:
@@ -18,6 +23,10 @@ KNOWN_TABLES = ("3.17.2",)
 """Versions of MLflow whose tables `write` may fill by itself; with others it goes through the client."""
 ENTRY_TAG = "spool_entry"
 _RUN_NAME_TAG = "mlflow.runName"
+_OF_THE_PLACE = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ELOOP, errno.ENOENT}
+)
+"""Errors of a file or of the place that it is to go to. They last, unlike those of a disk that is full or away."""
 
 
 @dataclass
@@ -119,6 +128,53 @@ def send(client: MlflowClient, run_id: str, batch: Batch) -> None:
             params=[Param(key, value) for key, value in request.params.items()],
             tags=[RunTag(key, value) for key, value in request.tags.items()],
         )
+
+
+def tag_version(client: MlflowClient, model: str, version: int, tag: str, value: str) -> None:
+    """Tag a version of a registered model; one that is not there needs no tag, which is told."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_model_version_tag(model, str(version), tag, value)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        logger.warning("there is no version {} of {} to be tagged {}", version, model, tag)
+
+
+def check_place(artifact_path: str | None) -> None:
+    """Refuse what MLflow refuses as an artifact path, which it does with the code of an internal error.
+
+    Raises:
+        TrackingError: it is no normal relative path.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact import artifact_repo
+
+    of_mlflow: Any = artifact_repo  # without annotations of its own
+    try:
+        of_mlflow.verify_artifact_path(artifact_path)
+    except MlflowException as error:
+        raise TrackingError(
+            f"found artifact path {artifact_path!r}, expected one such as reports/daily"
+        ) from error
+
+
+@contextmanager
+def attaching() -> Iterator[None]:
+    """Tell a file that has no place, for a name too long or a file where a folder should be, from an outage.
+
+    Raises:
+        TrackingError: trying again would not mend it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_PLACE and not isinstance(error, shutil.Error):
+            raise
+        raise TrackingError(
+            f"nothing can be put there ({told(error)}); choose another name or artifact path"
+        ) from error
 
 
 def log_model(

@@ -15,11 +15,12 @@ from datetime import date
 import numpy as np
 
 from forex_core.data.catalogue import ECB
-from forex_core.data.http import HttpClient, printable
+from forex_core.data.http import HttpClient
 from forex_core.data.observations import Observations
 from forex_core.data.providers.ecb import COMMODITY_CURRENCIES, DOLLAR_INDEX_WEIGHTS, factors, panel_of
 from forex_core.data.providers.labelling import code_of, label
 from forex_core.errors import SourceError
+from forex_core.strangers import printable
 from forex_core.types import Pair
 
 URL = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip"

@@ -20,10 +20,12 @@ import pandas as pd
 from pydantic import SecretStr
 
 from forex_core.data.catalogue import FRED
-from forex_core.data.http import HttpClient, printable, shown
+from forex_core.data.http import HttpClient
 from forex_core.data.observations import Observations
 from forex_core.data.providers.labelling import code_of, day_of, field_of, label, number_of
+from forex_core.data.wire import shown
 from forex_core.errors import SourceError
+from forex_core.strangers import printable
 
 URL = "https://api.stlouisfed.org/fred/series/observations"
 TABLE_URL = "https://fred.stlouisfed.org/graph/fredgraph.csv"

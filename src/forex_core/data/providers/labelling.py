@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from forex_core.data.catalogue import Entry, entry
-from forex_core.data.http import printable
 from forex_core.data.observations import Observations
 from forex_core.data.series import PRICE
 from forex_core.errors import SourceError
+from forex_core.strangers import printable
 from forex_core.types import Array
 
 NO_VALUE = "no value"

@@ -15,9 +15,11 @@ from typing import Any
 import pandas as pd
 from loguru import logger
 
-from forex_core.data.http import HttpClient, shown
-from forex_core.data.providers.news import clean_text, instant_of
+from forex_core.data.http import HttpClient
+from forex_core.data.providers.news import instant_of
+from forex_core.data.wire import shown
 from forex_core.errors import SourceError, SourceUnavailable
+from forex_core.strangers import clean_text
 from forex_core.types import Event
 
 CALENDAR = "https://nfs.faireconomy.media/ff_calendar_thisweek.json"

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import date
 
 from forex_core.data.catalogue import MINDICADOR
-from forex_core.data.http import HttpClient, printable, shown
+from forex_core.data.http import HttpClient
 from forex_core.data.observations import Observations
 from forex_core.data.providers.labelling import code_of, day_of, field_of, label, number_of
+from forex_core.data.wire import shown
 from forex_core.errors import SourceError
+from forex_core.strangers import printable
 
 URL = "https://mindicador.cl/api"
 

@@ -10,10 +10,7 @@ been shown to add to these forecasts, so none is worth its upkeep.
 
 from __future__ import annotations
 
-import html
 import io
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +24,10 @@ import pandas as pd
 from loguru import logger
 from pydantic import SecretStr
 
-from forex_core.data.http import HttpClient, shown
+from forex_core.data.http import Answer, HttpClient
+from forex_core.data.wire import shown
 from forex_core.errors import ForexError, SourceError, SourceUnavailable
+from forex_core.strangers import clean_text, title_key, web_link
 from forex_core.types import Headline
 
 FEEDS = (
@@ -42,9 +41,7 @@ FEEDS = (
 NEWS_API = "https://newsapi.org/v2/everything"
 NEWS_QUERY = '"Chilean peso" OR copper OR "Federal Reserve"'
 
-TITLE_CHARACTERS = 300
 SOURCE_CHARACTERS = 80
-LINK_CHARACTERS = 2000
 FEED_BYTES = 2**20
 HEADLINES = 200
 """At most so many are taken at one asking, the newest."""
@@ -52,16 +49,6 @@ HEADLINES = 200
 _EARLIEST = pd.Timestamp("2000-01-01", tz="UTC")
 _AHEAD = pd.Timedelta(minutes=10)
 """How far a server's clock may be ahead of ours."""
-
-_READ_CHARACTERS = 2000
-_ELEMENTS = re.compile(r"<(script|style)\b[^<>]*>.*?(?:</\1[^<>]*>|$)", re.IGNORECASE | re.DOTALL)
-_COMMENTS = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
-_TAGS = re.compile(r"</?[a-zA-Z!?][^<>]*>")
-_NOT_IN_LINKS = frozenset("<>\"'`\\")
-_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
-    chr(c) for c in range(0xFE00, 0xFE10)
-}
-"""Characters without a shape that Unicode does not count among the invisible."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +95,7 @@ class RssNews:
         failures: list[tuple[str, ForexError]] = []
         for url in self.feeds:
             try:
-                drafts += _entries(self.http.get(url, expect="xml").content, url)
+                drafts += _entries(self.http.get(url, expect="xml"), url)
             except (SourceError, SourceUnavailable) as error:
                 failures.append((shown(url, query=False), error))
         if failures and len(failures) == len(self.feeds):
@@ -174,55 +161,6 @@ class NewsApi:
         return _gathered(drafts, self.now())
 
 
-def clean_text(text: str, limit: int = TITLE_CHARACTERS) -> str:
-    """Plain text on one line: no markup, no entities, nothing invisible or that turns the direction of writing.
-
-    Whatever comes to light when something is taken away is looked at again, so that cleaning what is clean changes
-    nothing. Tags are those of HTML; a lone `<` is left as it is.
-
-    >>> clean_text("Peso <b>falls</b> 2&nbsp;% \\u202eas copper &lt;script&gt;steal()&lt;/script&gt;\\n slides")
-    'Peso falls 2 % as copper slides'
-    """
-    text = text[:_READ_CHARACTERS]
-    while (plainer := _plainer(text)) != text:
-        text = plainer
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
-
-
-def _plainer(text: str) -> str:
-    """One pass of `clean_text`."""
-    text = unicodedata.normalize("NFC", "".join(map(_visible, text)))
-    for markup in (_COMMENTS, _ELEMENTS, _TAGS):
-        text = markup.sub(" ", text)
-    return " ".join(html.unescape(text).split())
-
-
-def _visible(character: str) -> str:
-    """The character, a blank for one that parts words, nothing for one that is not seen."""
-    if character.isspace():
-        return " "
-    return "" if character in _UNSEEN or unicodedata.category(character)[0] == "C" else character
-
-
-def clean_link(link: str) -> str | None:
-    """An address of the web as it stands, None for anything else: another scheme, a password, a hidden character.
-
-    >>> clean_link(" https://example.org/a?b=1 "), clean_link("javascript:alert(1)")
-    ('https://example.org/a?b=1', None)
-    """
-    link = link.strip()
-    if len(link) > LINK_CHARACTERS or any(
-        c in _NOT_IN_LINKS or c.isspace() or _visible(c) != c for c in link
-    ):
-        return None
-    try:
-        parts = urlsplit(link)
-        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    return link if is_web and "@" not in parts.netloc else None
-
-
 def instant_of(text: str) -> pd.Timestamp:
     """The instant that a date with its offset from UTC names, as feeds and calendars write it.
 
@@ -254,14 +192,14 @@ class _Draft:
     source: Any
 
 
-def _entries(content: bytes, url: str) -> list[_Draft]:
-    where = shown(url, query=False)
+def _entries(answer: Answer, url: str) -> list[_Draft]:
+    content, where = answer.content, shown(url, query=False)
     if len(content) > FEED_BYTES:
         raise SourceError(
             f"{where} gave {len(content) / 2**20:.1f} MB; expected a feed of at most {FEED_BYTES / 2**20:g} MB, for a "
             "larger one takes too long to read: leave this feed out"
         )
-    if b"<!ENTITY" in content:
+    if b"<!ENTITY" in content.replace(b"\0", b""):  # with two bytes a character too
         raise SourceError(f"{where} declares entities, which can be made to multiply; leave this feed out")
     try:
         # As a stream: bytes that look like a file's name would be opened as one.
@@ -272,9 +210,9 @@ def _entries(content: bytes, url: str) -> list[_Draft]:
             f"{where} cannot be read as a feed ({type(error).__name__}: {error}); leave this feed out if it lasts"
         ) from error
     if not feed.version and not feed.entries:
+        begins = "" if answer.moved else f", it begins with {clean_text(repr(content[:60]))}"
         raise SourceError(
-            f"{where} is no RSS or Atom feed, it begins with {clean_text(repr(content[:60]))}; expected one: correct "
-            "the address, or leave this feed out"
+            f"{where} is no RSS or Atom feed{begins}; expected one: correct the address, or leave this feed out"
         )
     source = feed.feed.get("title") or urlsplit(url).hostname
     return [
@@ -304,7 +242,7 @@ def _gathered(
     titles: set[str] = set()
     once: list[Headline] = []
     for headline in taken:
-        title = re.sub(r"\W+", " ", headline.title.casefold()).strip() or headline.title
+        title = title_key(headline.title)
         if headline.link in links or title in titles:
             dropped["told twice"] += 1
         else:
@@ -321,7 +259,7 @@ def _headline(draft: _Draft, now: pd.Timestamp) -> Headline:
     title = clean_text(draft.title) if isinstance(draft.title, str) else ""
     if not title or title == "[Removed]":  # NewsAPI's word for what was withdrawn
         raise ValueError("no title")
-    link = clean_link(draft.link) if isinstance(draft.link, str) else None
+    link = web_link(draft.link) if isinstance(draft.link, str) else None
     if link is None:
         raise ValueError("no link to a page of the web")
     if not isinstance(draft.published, str) or not draft.published.strip():

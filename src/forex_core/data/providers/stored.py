@@ -27,6 +27,7 @@ class StoredProvider:
     Attributes:
         rate: which rate of the pair is its spot.
         drivers: names of the series beside it; None for those of the register and all imported ones that are in none.
+            Of the register's, one that comes from files alone is not missed where nobody has imported it.
     """
 
     store: ObservationStore
@@ -60,7 +61,7 @@ class StoredProvider:
             missing={
                 name: "the store holds none of it; models go without"
                 for name in wanted
-                if name not in present
+                if name not in present and (self.drivers is not None or entry(name).feeds)
             },
         )
 

@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -37,7 +37,9 @@ from yfinance.scrapers.history import PriceHistory
 from forex_core.data.catalogue import YAHOO, entry, spot_pair
 from forex_core.data.http import Again, Pace, Retries, retrying
 from forex_core.data.observations import Observations
+from forex_core.data.providers.labelling import NO_VALUE, NOT_POSITIVE, label
 from forex_core.errors import SourceError, SourceUnavailable
+from forex_core.strangers import printable
 
 LONDON, NEW_YORK, CHICAGO = "Europe/London", "America/New_York", "America/Chicago"
 
@@ -61,24 +63,18 @@ class Instrument:
     Attributes:
         zones: exchange time zones under which its rows are dated; the day of a row is the same in each of them.
         currency: of its price.
-        can_be_negative: whether a price below zero is one (oil, 20 April 2020).
     """
 
     code: str
     zones: tuple[str, ...]
     currency: str
-    can_be_negative: bool = False
-
-    @property
-    def is_rate(self) -> bool:
-        return self.code.endswith("=X")
 
 
 _INSTRUMENTS = {
     one.code: one
     for one in (
         Instrument("HG=F", (NEW_YORK,), "USD"),
-        Instrument("CL=F", (NEW_YORK,), "USD", can_be_negative=True),
+        Instrument("CL=F", (NEW_YORK,), "USD"),
         Instrument("DX-Y.NYB", (NEW_YORK,), "USD"),
         Instrument("^GSPC", (NEW_YORK,), "USD"),
         Instrument("^VIX", (CHICAGO, NEW_YORK), "USD"),
@@ -90,7 +86,7 @@ def instrument_of(series: str) -> Instrument:
     """What Yahoo gives for a series of the catalogue.
 
     >>> instrument_of("eurusd_close")
-    Instrument(code='EURUSD=X', zones=('Europe/London',), currency='USD', can_be_negative=False)
+    Instrument(code='EURUSD=X', zones=('Europe/London',), currency='USD')
 
     Raises:
         SourceError: it gives nothing for it.
@@ -109,8 +105,7 @@ class YahooFetcher:
     """Daily closes as they were quoted: not adjusted for anything.
 
     A row is of the day that it has in its exchange's time zone: Yahoo stamps a currency pair at midnight in London, a
-    future and an index in New York or Chicago. A pair's day ends at midnight in London; until then its last row is a
-    quote, whatever the release rule says.
+    future and an index in New York or Chicago. Until a day's close is released its row is a quote, and left out.
 
     Attributes:
         server: address of a server that stands in for Yahoo's; it finds the host that was meant as the first part of
@@ -174,33 +169,26 @@ class YahooFetcher:
     def _observed(
         self, series: str, instrument: Instrument, start: date, end: date, rows: pd.DataFrame
     ) -> Observations:
-        days = pd.DatetimeIndex(rows.index).tz_localize(None).normalize()
-        closes = rows["Close"].to_numpy(dtype=np.float64)
-        now = self.now()
-        released = entry(series).definition.release.instants(days)
-        final = np.asarray(released <= now)
-        if instrument.is_rate:
-            over = (days + pd.Timedelta(days=1)).tz_localize(LONDON).tz_convert("UTC")
-            final &= np.asarray(over <= now)
-        taken = np.ones(len(days), dtype=bool)
-        dropped: dict[str, int] = {}
-        for reason, found in (
-            ("outside the days asked for", (days < pd.Timestamp(start)) | (days > pd.Timestamp(end))),
-            ("not yet released", ~final),
-            ("weekend", days.day_of_week >= 5),
-            ("no close", ~np.isfinite(closes)),
-            ("price of zero", closes == 0),
-            ("price below zero", (closes < 0) & (not instrument.can_be_negative)),
-        ):
-            if (taken & found).any():
-                dropped[reason] = int((taken & found).sum())
-            taken &= ~np.asarray(found)
-        empty = sum(dropped.get(reason, 0) for reason in ("no close", "price of zero", "price below zero"))
-        if empty >= _EMPTY_WEEKDAYS and not taken.any():
+        days = pd.DatetimeIndex(rows.index).tz_localize(None)
+        trading = np.asarray(days.day_of_week < 5)
+        found = label(
+            self.name,
+            series,
+            [day.date() for day in days[trading]],
+            rows["Close"].to_numpy(dtype=np.float64)[trading],
+            start,
+            end,
+            now=self.now(),
+            where=f"yahoo, {instrument.code}",
+        )
+        empty = sum(found.dropped.get(reason, 0) for reason in (NO_VALUE, NOT_POSITIVE))
+        if empty >= _EMPTY_WEEKDAYS and not len(found):
             raise SourceError(
                 f"yahoo gave {empty} days of {instrument.code} from {start} to {end} and not one usable close"
             )
-        return Observations(series, self.name, days[taken], closes[taken], released[taken], dropped)
+        if trading.all():
+            return found
+        return replace(found, dropped={"weekend": int((~trading).sum())} | found.dropped)
 
 
 class _NoRows(Exception):  # noqa: N818  an answer, not an error
@@ -411,10 +399,8 @@ def _reason(response: Response) -> str:
 
 
 def _shown(found: object) -> str:
-    """What was found, on one line and short enough for a message."""
-    text = found.decode("utf-8", "replace") if isinstance(found, bytes) else repr(found)
-    text = " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
-    return text if len(text) <= 60 else text[:60] + "…"
+    """What was found, short enough for a message."""
+    return printable(found.decode("utf-8", "replace") if isinstance(found, bytes) else repr(found), 60)
 
 
 def _is_number(value: object) -> bool:
