@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
+from prefect.states import Completed, State
 
 from flows.forecast import SERVICE, load
 from flows.logs import connect_logging
@@ -126,6 +127,18 @@ def _change(
     return document
 
 
+def _held(horizon: str, pair: str | None) -> str | None:
+    """By whom the champion is held in place, if it is."""
+    settings = load_settings(pair=pair)
+    if not settings.tracking.is_on:
+        return None  # told as an error
+    model = model_name(Pair.parse(settings.pair), Horizon.parse(horizon))
+    standing = registry_from_settings(settings).standing(model)
+    if standing.pin is None:
+        return None
+    return f"{standing.champion} is champion of {model} and is held in place: {standing.pin}. It stays there."
+
+
 @flow(
     name="rollback",
     description="Put an earlier model back in the champion's place and hold it there.",
@@ -143,7 +156,8 @@ def rollback(
     source: SourceName | None = None,
     paths: list[Path] | None = None,
     champion: int | None = None,
-) -> Document:
+    unless_pinned: bool = False,
+) -> Document | State[Document]:
     """Roll back, or undo the last rollback.
 
     Args:
@@ -159,8 +173,10 @@ def rollback(
         paths: files of source csv.
         champion: version that is champion as far as you know, and refused otherwise; by default the one of when this
             begins, so that of two at once the second is refused.
+        unless_pinned: leave a champion that is held in place where it is; for an automation, which may ask twice.
     """
-
+    if unless_pinned and (reason_not_to := _held(horizon, pair)):
+        return Completed(name="Skipped", message=reason_not_to)
     find = to_roll_back(to, metric, mode, undo)
 
     def about(_: Registry, standing: Standing) -> Version | None:

@@ -625,7 +625,7 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 
         # No model can help where there are no data.
         host.ended(host.run("forecast-15d", {"as_of": "2001-01-01"}))
-        wait_for(lambda: len(webhook.received) == 1, 120, "an alert", lambda: host.log("worker"))
+        wait_for(lambda: bool(webhook.received), 120, "an alert", lambda: host.log("worker"))
         assert host.runs_of("rollback") == []
 
         # Another can where the champion reads drivers that have gone.
@@ -633,19 +633,25 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         pd.read_csv(tmp_path / "market.csv")[["Date", "USDCLP"]].to_csv(bare, index=False)
         failed = host.run("forecast-7d", {"source": "csv", "paths": [str(bare)]})
         assert host.ended(failed)["type"] == "FAILED"
-        wait_for(lambda: len(webhook.received) == 2, 120, "an alert", lambda: host.log("worker"))
+        wait_for(
+            lambda: "ForecastError" in str(webhook.received), 120, "an alert", lambda: host.log("worker")
+        )
         wait_for(lambda: bool(host.runs_of("rollback")), 60, "a rollback", lambda: host.log("server"))
-        (rollback,) = host.runs_of("rollback")
+        rollback = host.runs_of("rollback")[0]
         assert rollback["parameters"]["horizon"] == "7d"
         assert rollback["parameters"]["pair"] is None
         assert "ForecastError" in rollback["parameters"]["reason"]
-        assert host.ended(rollback["id"])["type"] == "COMPLETED", host.log("worker")
-        told = [body for _, body, _ in webhook.received]
-        assert [body["title"] for body in told] == ["forecast-15d: Failed", "forecast-7d: Failed"]
-        assert all(body["type"] == "failure" for body in told)
-        assert "InputError" in told[0]["message"]
-        assert "ForecastError" in told[1]["message"]
-        assert failed in told[1]["message"]
+        state = host.ended(rollback["id"])
+        assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), host.log("worker")
+        # The server tells at least once, so it may ask for another: the champion of the first is held in place.
+        again = host.ended(host.run("rollback", rollback["parameters"]))
+        assert (again["type"], again["name"]) == ("COMPLETED", "Skipped")
+
+        told = {body["title"]: body for _, body, _ in webhook.received}
+        assert set(told) == {"forecast-15d: Failed", "forecast-7d: Failed"}
+        assert all(body["type"] == "failure" for body in told.values())
+        assert "InputError" in told["forecast-15d: Failed"]["message"]
+        assert failed in told["forecast-7d: Failed"]["message"]
 
         done = host.deploy(FOREX_AUTO_ROLLBACK="false")
         assert "removed" in done.stdout

@@ -94,6 +94,11 @@ def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(
     held = standing()
     assert held.champion is not None
     assert (held.champion.number, str(held.pin)) == (1, f"too narrow ({done['by']}, {done['at']})")
+    from flows.rollback import rollback as flow
+
+    again = flow("7d", "USDCLP", unless_pinned=True, return_state=True)
+    assert (again.name, str(held.pin) in again.message) == ("Skipped", True)
+    assert standing() == held
     page, minute = str(artifact().data), f"{done['at'][:16].replace('T', ' ')} UTC"
     assert "Roll back usdclp-7d: from version 2 to version 1" in page
     assert f"Champion is version 1, pinned (too narrow). By {done['by']} at {minute}." in page
