@@ -348,14 +348,14 @@ class TestDeployed:
 
     @pytest.mark.parametrize("horizon", HORIZONS)
     def test_a_forecast_completes(self, host: Host, horizon: str) -> None:
-        done = host.prefect("deployment", "run", f"forecast-{horizon}/forex", "--watch")
+        done = host.prefect(
+            "deployment", "run", f"forecast-{horizon}/forex", "--param", "force=true", "--watch"
+        )
         assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
-        (run,) = host.tracked(horizon)
+        (flow_run,) = re.findall(r"UUID: (\S+)", done.stdout)
+        (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
         assert run.info.status == "FINISHED"
         assert run.data.tags["environment"] == "production"
-        assert (
-            run.data.tags["prefect_flow_run_id"] == host.runs_of(f"forecast-{horizon}", "COMPLETED")[0]["id"]
-        )
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
         assert host.ended(host.run("forecast-7d"))["name"] == "Completed"
