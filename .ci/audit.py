@@ -85,13 +85,13 @@ def asked() -> Audit | str:
 def licence(found: Distribution) -> str:
     """As the package states it: an expression, classifiers, or the first line of a text."""
     metadata = found.metadata
-    if metadata["License-Expression"]:
-        return str(metadata["License-Expression"])
+    if metadata.get("License-Expression"):
+        return str(metadata.get("License-Expression"))
     named = [
         c.rpartition(" :: ")[2] for c in metadata.get_all("Classifier") or () if c.startswith("License ::")
     ]
     named = [name for name in named if name != "OSI Approved"]
-    stated = str(metadata["License"] or "").strip().splitlines()
+    stated = str(metadata.get("License") or "").strip().splitlines()
     return "; ".join(named) or (stated[0][:60] if stated else UNKNOWN)
 
 

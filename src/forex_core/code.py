@@ -29,6 +29,7 @@ FILES: Mapping[str, tuple[Use, ...]] = {
     "models/**/*.py": ("answers", "recipe", "model"),
     "paths.py": ("recipe", "model"),
     "py.typed": ("model",),
+    "secrecy.py": ("model",),
     "specification.py": ("model",),
     "types.py": ("answers", "recipe", "model"),
 }

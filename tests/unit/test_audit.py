@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -105,3 +106,14 @@ def test_licences_of_what_is_given_out(
 )
 def test_licences_that_bind_others(audit: ModuleType, text: str, refused: bool) -> None:
     assert audit.is_refused(text) is refused
+
+
+@pytest.mark.parametrize("finder", ["importlib.metadata", "importlib_metadata"])
+def test_a_package_that_states_no_licence(audit: ModuleType, tmp_path: Path, finder: str) -> None:
+    """By the standard library and by the package that may have taken its place in the process."""
+    place = tmp_path / "bare-1.0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: bare\nVersion: 1.0\n")
+    distributions = importlib.import_module(finder).distributions
+    (found,) = distributions(path=[str(tmp_path)])
+    assert audit.licence(found) == "unknown"
