@@ -55,9 +55,9 @@ def list_experiments(as_json: JsonOption = False, as_csv: CsvOption = False) -> 
 
     Deleted ones are among them, with how to bring them back.
     """
+    from forex_core.databases import without_password
     from forex_core.report.listing import experiments_rows, experiments_table
     from forex_core.tracking.queries import existing_store, experiments
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     store = _store(settings_from(None, None, None))
@@ -97,9 +97,9 @@ def list_runs(
     RMSE is in units of the quote currency; RMSE/RW below 1 beats the random walk. Changes of champion by hand are
     listed by forex models history.
     """
+    from forex_core.databases import without_password
     from forex_core.report.listing import runs_rows, runs_table
     from forex_core.tracking import queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     ahead, one_pair = Horizon.parse(horizon), Pair.parse(pair) if pair else None
@@ -180,9 +180,9 @@ def best_run(
 
     It ranks what was logged. Scores of different weeks do not compare: look at forex runs compare before acting on it.
     """
+    from forex_core.databases import without_password
     from forex_core.report.listing import best_rows, best_table
     from forex_core.tracking import queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     ahead, settings = Horizon.parse(horizon), settings_from(pair, None, None)
@@ -245,9 +245,9 @@ def compare_runs(
 
     Says when the runs were scored over different windows, as such scores do not compare.
     """
+    from forex_core.databases import without_password
     from forex_core.report.listing import comparison_rows, comparison_tables
     from forex_core.tracking import queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     by_horizon = len(targets) == 1 and targets[0] in map(str, HORIZONS)
@@ -293,9 +293,9 @@ def compare_runs(
 )
 def list_models(pair: EveryPairOption = None, as_json: JsonOption = False, as_csv: CsvOption = False) -> None:
     """List the registered models: every version with its aliases, run, recipe and cut-off, newest first."""
+    from forex_core.databases import without_password
     from forex_core.report.listing import models_rows, models_table
     from forex_core.tracking.queries import existing_store, models
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     store = _store(settings_from(pair, None, None))
@@ -329,9 +329,9 @@ def history(
     Each is an audit run of the experiment operations, which forex runs show tells in full. What runs decided by
     themselves is in forex runs list.
     """
+    from forex_core.databases import without_password
     from forex_core.report.listing import audits_rows, audits_table
     from forex_core.tracking import AUDIT, queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     store = _store(settings_from(pair, None, None))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from loguru import logger
 
+from forex_core.databases import sqlite_path, told
 from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking.base import RunStatus
 from forex_core.tracking.records import Record
@@ -27,8 +28,6 @@ from forex_core.tracking.store import (
     file_identity,
     find_experiment,
     open_with_experiments,
-    sqlite_path,
-    told,
     translated,
 )
 from forex_core.tracking.values import Batch, Preparation, short

@@ -16,15 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forex_core.databases import is_postgres, postgres, sqlite_path, without_password
 from forex_core.errors import InputError, TrackingError
-from forex_core.tracking.store import (
-    POSTGRES,
-    open_store,
-    postgres,
-    sqlite_path,
-    translated,
-    without_password,
-)
+from forex_core.tracking.store import open_store, translated
 from forex_core.types import ENSEMBLE, Horizon, Pair
 
 if TYPE_CHECKING:
@@ -205,7 +199,7 @@ def _is_made(uri: str) -> bool:
     path = sqlite_path(uri)
     if path is not None:
         return path.exists() and path.stat().st_size > 0
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         with postgres(uri) as database:
             return database.execute("SELECT to_regclass('experiments')").fetchone() != (None,)
     return True  # a server makes its own
@@ -685,7 +679,7 @@ def _from_database(uri: str, query: str) -> list[Any] | None:
     if path is not None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
             return database.execute(query).fetchall()
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         with postgres(uri) as database:
             return list(database.execute(query.encode()).fetchall())
     return None

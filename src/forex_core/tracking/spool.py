@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 from loguru import logger
 
+from forex_core.databases import told
 from forex_core.errors import TrackingError
 from forex_core.tracking.store import (
     ExperimentRow,
     experiment_id,
     open_with_experiments,
     store_lock,
-    told,
     translated,
 )
 from forex_core.tracking.values import MAX_TAG, Batch, Point

@@ -21,17 +21,24 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock, Timeout
 from loguru import logger
 
-from forex_core.errors import TrackingError, TrackingUnavailable
+from forex_core.databases import (
+    CONNECT_TIMEOUT_S,
+    SQLITE,
+    is_database,
+    is_postgres,
+    postgres,
+    postgres_url,
+    sqlite_path,
+    told,
+    without_password,
+)
+from forex_core.errors import DatabaseError, TrackingError, TrackingUnavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from psycopg import Connection
     from sqlalchemy.engine import Engine
 
-SQLITE = "sqlite:///"
-POSTGRES = ("postgresql:", "postgresql+", "postgres:")
 FIRST_START_LIMIT_S = 180
-CONNECT_TIMEOUT_S = 5
 BUSY_S = 20
 """How long a locked SQLite database is waited for, by MLflow as well."""
 DEFAULT_EXPERIMENT = "0"
@@ -185,34 +192,14 @@ def mlflow_missing() -> TrackingError:
     )
 
 
-def is_database(uri: str) -> bool:
-    """Whether the store is a database that this process opens by itself, not a server."""
-    return uri.startswith((SQLITE, *POSTGRES))
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The database file of an SQLite address; None for another store or an address with options."""
-    place = uri.removeprefix(SQLITE)
-    return None if place == uri or place.startswith((":", "file:")) or not place else Path(place).absolute()
-
-
 def normalised(uri: str) -> str:
     """The address as MLflow is given it: PostgreSQL by psycopg 3, and not waiting long for a dead server."""
-    if not uri.startswith(POSTGRES):
+    if not is_postgres(uri):
         return uri
-    url = _postgres_url(uri)
+    url = postgres_url(uri)
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
     return str(url.render_as_string(hide_password=False))
-
-
-def without_password(uri: str) -> str:
-    """
-    >>> without_password("postgresql://me:secret@db/runs")
-    'postgresql://me:***@db/runs'
-    """
-    password = urlparse(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
 
 
 @contextmanager
@@ -225,6 +212,8 @@ def translated(uri: str) -> Iterator[None]:
     """
     try:
         yield
+    except DatabaseError as error:
+        raise TrackingError(str(error)) from error
     except store_errors() as error:
         reason = told(error, uri)
         if is_unreachable(error):
@@ -233,15 +222,6 @@ def translated(uri: str) -> Iterator[None]:
                 "check that it exists, is writable and is not locked"
             ) from error
         raise TrackingError(f"the tracking store {without_password(uri)} refused this: {reason}") from error
-
-
-def told(error: BaseException, uri: str = "") -> str:
-    """An error on one line, without the address's password."""
-    text = " ".join(str(error).split())[:500]
-    password = urlparse(uri).password if uri else None
-    for secret in {password, unquote(password or "")} - {None, ""}:
-        text = text.replace(str(secret), "***")
-    return f"{type(error).__name__}: {text}"
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -464,7 +444,7 @@ def _refuse_other_schema(uri: str) -> None:
             "before in its place"
         ) from None
     # MLflow's own command needs the driver in the address.
-    address = _postgres_url(uri).render_as_string() if uri.startswith(POSTGRES) else uri
+    address = postgres_url(uri).render_as_string() if is_postgres(uri) else uri
     raise TrackingError(
         f"{store} was made by an older MLflow (its schema is {found}, MLflow {VERSION} has {ours}); copy the "
         f"database, then run 'mlflow db upgrade {quote(address)}'"
@@ -481,7 +461,7 @@ def _schema(uri: str) -> str | None:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
             if {"experiments", "alembic_version"} <= tables:
                 found = connection.execute(query).fetchone()
-    elif uri.startswith(POSTGRES):
+    elif is_postgres(uri):
         with postgres(uri) as database:
             tables = {"experiments", "alembic_version"}
             if all(database.execute("SELECT to_regclass(%s)", (t,)).fetchone() != (None,) for t in tables):
@@ -512,44 +492,6 @@ def lexical(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-# --- PostgreSQL
-
-
-def _postgres_url(uri: str) -> Any:
-    from sqlalchemy.engine import make_url
-
-    return make_url(uri.replace("postgres:", "postgresql:", 1) if uri.startswith("postgres:") else uri).set(
-        drivername="postgresql+psycopg"
-    )
-
-
-@contextmanager
-def postgres(uri: str, *, autocommit: bool = True) -> Iterator[Connection[tuple[Any, ...]]]:
-    """A connection of one's own.
-
-    Raises:
-        TrackingError: when the driver is not installed.
-    """
-    try:
-        import psycopg
-    except ImportError as error:
-        raise TrackingError(
-            f"{without_password(uri)} needs a driver that is not installed; install it with "
-            "'pip install \"forex-forecast[postgres]\"'"
-        ) from error
-    url = _postgres_url(uri)
-    named = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
-    arguments = {
-        name: value for name, value in (named | {"dbname": url.database}).items() if value is not None
-    }
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, **url.query, **arguments}
-    connection = psycopg.connect(**options, autocommit=autocommit)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
 # --- Locks
 
 
@@ -567,7 +509,7 @@ def store_lock(uri: str, name: str, timeout_s: float = 0.0, folder: Path | None 
         f"another '{name}' is running on {without_password(uri)}; wait for it to end and try again"
         + (f" (waited {timeout_s:g} s)" if timeout_s else "")
     )
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         key = int.from_bytes(
             hashlib.sha256(f"forex-forecast {name}".encode()).digest()[:8], "big", signed=True
         )
