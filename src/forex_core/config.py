@@ -139,6 +139,24 @@ class TrackingConfig(BaseModel):
         return self.enabled and self.backend == "mlflow"
 
 
+class BackupConfig(BaseModel):
+    """Where archives go and how long they are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: str | None = Field(
+        None, description="default: backups below data_dir; or another folder, or s3://bucket/path"
+    )
+    keep_daily: int = Field(7, ge=0, description="the newest archive of each of so many days that have one")
+    keep_weekly: int = Field(4, ge=0, description="the same of weeks")
+    keep_monthly: int = Field(12, ge=0, description="the same of months")
+    s3_endpoint_url: str | None = Field(
+        None, description="default: that of tracking.mlflow; the keys as well"
+    )
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+
 OTHER_NAMES: dict[str, str] = {
     "MLFLOW_TRACKING_URI": "tracking_uri",
     "MLFLOW_ARTIFACT_URI": "artifact_uri",
@@ -200,6 +218,7 @@ class Settings(BaseSettings):
     chronos: ChronosConfig = ChronosConfig()
     data: DataConfig = DataConfig()
     tracking: TrackingConfig = TrackingConfig()
+    backup: BackupConfig = BackupConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -306,7 +325,7 @@ def load_settings(**overrides: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(where, "in the settings")) from error
-        found = "a value that is not shown" if _is_secret(where) else repr(first["input"])
+        found = "a value that is not shown" if is_secret(where) else repr(first["input"])
         raise ConfigError(f"setting '{where}': found {found}; {first['msg']}") from error
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())
@@ -318,7 +337,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError(f"the settings cannot be read: {error}") from error
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Whether a setting of this name is not to be shown."""
     return any(word in name for word in ("secret", "key", "password"))
 
 

@@ -1,6 +1,7 @@
 """Tracking of runs behind one interface. The only place that imports MLflow."""
 
 from forex_core.databases import DatabaseCopy
+from forex_core.tracking.archived import ArchivedStore
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
 from forex_core.tracking.candidacy import Candidacy, prepare_store
@@ -21,6 +22,7 @@ from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
     "AUDIT",
+    "ArchivedStore",
     "Candidacy",
     "DatabaseCopy",
     "MLflowConfig",

@@ -80,7 +80,11 @@ def relocate(
         raise TrackingError(
             f"{without_password(uri)} is a server; relocate its database where the server runs"
         )
-    moved = _mover(old, new)
+    if (local_path(old) is None) != (local_path(new) is None):
+        raise TrackingError(
+            f"found {old} and {new}; expected two folders of this machine, or two remote addresses"
+        )
+    moved = mover(old, new)
     with translated(uri), store_lock(uri, "relocate"):
         with _writing(uri) as (execute, _):
             rows = [
@@ -129,27 +133,34 @@ def _writing(uri: str) -> Iterator[tuple[Callable[[str, tuple[Any, ...]], Any], 
         yield connection.execute, "?"
 
 
-def _mover(old: str, new: str) -> Callable[[str], str | None]:
-    """A function from a location to its new one, or None for one that stays; local ones in any spelling."""
-    before, after = local_path(old), local_path(new)
-    if (before is None) != (after is None):
-        raise TrackingError(
-            f"found {old} and {new}; expected two folders of this machine, or two remote addresses"
-        )
-    if before is None or after is None:
-        start, end = old.rstrip("/"), new.rstrip("/")
-        return lambda at: end + at[len(start) :] if at == start or at.startswith(f"{start}/") else None
-    source, target = lexical(before), lexical(after)
+def below(location: str, root: str) -> str | None:
+    """The path of a location relative to a root, "" for the root itself, None for one elsewhere; any spelling.
+
+    >>> below("file:///srv/a%20b/c", "/srv/a b"), below("s3://bucket/x", "s3://bucket/x/"), below("/srv/c", "/srv/cd")
+    ('c', '', None)
+    """
+    place, folder = local_path(location), local_path(root)
+    if (place is None) != (folder is None):
+        return None
+    if place is None or folder is None:
+        start = root.rstrip("/")
+        return location[len(start) + 1 :] if location == start or location.startswith(f"{start}/") else None
+    place, folder = lexical(place), lexical(folder)
+    return "/".join(place.relative_to(folder).parts) if place.is_relative_to(folder) else None
+
+
+def mover(old: str, new: str) -> Callable[[str], str | None]:
+    """A function from a location to its new one, or None for one that stays; a local one keeps its spelling."""
+    after = local_path(new)
 
     def moved(location: str) -> str | None:
-        place = local_path(location)
-        if place is None:
+        rest = below(location, old)
+        if rest is None:
             return None
-        place = lexical(place)
-        if not place.is_relative_to(source):
-            return None
-        there = target / place.relative_to(source)
-        return there.as_uri() if location.startswith("file:") else str(there)
+        if after is None:
+            return f"{new.rstrip('/')}/{rest}".rstrip("/")
+        there = lexical(after) / rest
+        return there.as_uri() if location.startswith("file:") or local_path(location) is None else str(there)
 
     return moved
 

@@ -422,27 +422,44 @@ def _refuse_elsewhere(
             )
 
 
-def _refuse_other_schema(uri: str) -> None:
-    """MLflow would migrate a store of an older version as soon as it opens it, without a copy."""
+def latest_schema() -> str:
+    """Revision of the tables that the MLflow installed makes."""
+    from mlflow.store.db import utils
+
+    of_mlflow: Any = utils  # without annotations of its own
+    return str(of_mlflow._get_latest_schema_revision())
+
+
+def refuse_newer(found: str, store: str) -> None:
+    """
+    Raises:
+        TrackingError: tables of this revision are unknown to the MLflow installed.
+    """
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
     from mlflow.store.db import utils
     from mlflow.version import VERSION
 
     of_mlflow: Any = utils  # without annotations of its own
-    found = _schema(uri)
-    if found is None or found == (ours := str(of_mlflow._get_latest_schema_revision())):
-        return
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
-    store = f"the tracking store {without_password(uri)}"
     try:
         ScriptDirectory.from_config(of_mlflow._get_alembic_config("")).get_revision(found)
     except CommandError:
         raise TrackingError(
             f"{store} was made by a newer MLflow (its schema {found} is unknown to MLflow {VERSION}, which has "
-            f"{ours}) and 'mlflow db upgrade' cannot take that back; install the newer MLflow, or put the copy from "
-            "before in its place"
+            f"{latest_schema()}) and 'mlflow db upgrade' cannot take that back; install the newer MLflow, or put the "
+            "copy from before in its place"
         ) from None
+
+
+def _refuse_other_schema(uri: str) -> None:
+    """MLflow would migrate a store of an older version as soon as it opens it, without a copy."""
+    from mlflow.version import VERSION
+
+    found = _schema(uri)
+    if found is None or found == (ours := latest_schema()):
+        return
+    store = f"the tracking store {without_password(uri)}"
+    refuse_newer(found, store)
     # MLflow's own command needs the driver in the address.
     address = postgres_url(uri).render_as_string() if is_postgres(uri) else uri
     raise TrackingError(
