@@ -34,6 +34,10 @@ class Backups:
     settings: Settings
     tracking: TrackedStore
 
+    def place(self, at: str | None = None) -> str:
+        """The address of a place; by default that of the settings."""
+        return self._place(at).address
+
     def create(self, to: str | None = None, *, full: bool = False, advance: Advance = silent) -> Created:
         """Make an archive while everything goes on; files that have not changed since the last are not read.
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -151,6 +151,11 @@ class Created:
     missing: tuple[str, ...]
     newly_missing: tuple[str, ...]
     seconds: float
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"missing": [*self.missing], "newly_missing": [*self.newly_missing]}
 
 
 def create(

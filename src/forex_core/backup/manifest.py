@@ -102,6 +102,11 @@ class Header(BaseModel):
     missing: tuple[str, ...]
     secrets: tuple[str, ...]
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """As plain values, for a listing."""
+        return self.model_dump(mode="json", exclude={"project"})
+
 
 def order_of(path: str) -> tuple[int, bytes]:
     """The place of a path in a manifest: parts in their order, then bytes, as S3 lists its keys."""

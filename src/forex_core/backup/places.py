@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SUFFIX = ".jsonl.zst"
 PREFIX = "forex-"
 S3 = "s3://"
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 LOCK_LIMIT_S = 600.0
 """How long one that writes or prunes waits for others."""
 GRACE = timedelta(days=1)

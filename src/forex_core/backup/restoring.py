@@ -15,10 +15,11 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
@@ -66,6 +67,11 @@ class Restored:
     missing: tuple[str, ...]
     secrets: tuple[str, ...]
     seconds: float
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"folder": str(self.folder)}
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from loguru import logger
 
@@ -26,6 +27,12 @@ class Archive:
     header: Header | None
     fault: str | None = None
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        told = self.header.told if self.header else {"created": None}
+        return {"archive": self.address, **told, "fault": self.fault}
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -34,6 +41,11 @@ class Verified:
     archive: str
     header: Header
     objects: int
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"archive": self.archive, **self.header.told, "objects": self.objects}
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,11 @@ class Pruned:
     damaged: dict[str, str]
     objects: int
     bytes: int
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
 
 
 def archives(place: Place) -> list[Archive]:

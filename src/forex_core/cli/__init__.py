@@ -1,6 +1,6 @@
 """`forex`: the command line, a thin shell over the flows and the engine. One module for a group of commands."""
 
-from forex_core.cli import data, evaluate, forecast, listings, replay, succession, tracking
+from forex_core.cli import backup, data, evaluate, forecast, listings, replay, succession, tracking
 from forex_core.cli.app import app, main
 
 __all__ = ["app", "main"]
@@ -16,3 +16,4 @@ app.add_typer(listings.experiments, name="experiments")
 app.add_typer(listings.runs, name="runs")
 app.add_typer(listings.models, name="models")
 app.add_typer(tracking.tracking, name="tracking")
+app.add_typer(backup.backup, name="backup")
