@@ -395,11 +395,9 @@ class _Making:
             self._written.add(one.entry)
             if one.stored is None:
                 self._reused += one.entry.size
-                continue
-            self._new += one.stored.size
-            self._stored += one.stored.written
-            if one.stored.is_new:
-                self._fresh.append(one.stored.sha256)
+            else:
+                self._new += one.stored.size
+                self._stored += one.stored.written
 
     def _read(self, prefix: str, source: Source, item: Item) -> _Taken | None:
         """Keep the content of a file; None for one that cannot be read, or is gone."""
@@ -438,6 +436,8 @@ class _Making:
             return digest.hexdigest(), size, None
         stored = self._place.write(path)
         self._known.add(bytes.fromhex(stored.sha256))
+        if stored.is_new:
+            self._fresh.append(stored.sha256)
         return stored.sha256, stored.size, stored
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -64,6 +65,8 @@ class Entry(BaseModel):
             not name or name in (".", "..") or "\0" in name or len(os.fsencode(name)) > 255 for name in names
         ):
             raise ValueError("the path leads out of the archive")
+        if names[0] == "artifacts" and (len(names) < 2 or not re.fullmatch(r"[0-9]{2}", names[1])):
+            raise ValueError("artifacts are below a number")
         if folder != (self.sha256 is None) or (folder and self.size):
             raise ValueError("a file has content, and an empty folder none")
         return self

@@ -265,7 +265,10 @@ class Folder(Place):
 
     def discard(self, digests: list[str]) -> None:
         for digest in digests:
-            self._at(digest).unlink(missing_ok=True)
+            path = self._at(digest)
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds others
+                path.parent.rmdir()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -36,7 +36,7 @@ from forex_core.backup.places import S3, Place
 from forex_core.backup.sources import BucketSource, FolderSource, Item
 from forex_core.config import Settings
 from forex_core.databases import is_database, is_postgres, load_tables, sqlite_path, without_password
-from forex_core.errors import ArchiveRefused, InputError
+from forex_core.errors import ArchiveRefused, InputError, TrackingError
 
 MARK = ".unfinished"
 """In a folder that is being restored; a lock on it tells that its process lives."""
@@ -167,7 +167,10 @@ def refuse_newer(header: Header, tracking: TrackedStore) -> None:
             f"{found}, this one knows {SCHEMA}); install the newer one"
         )
     if MLFLOW in header.schemas:
-        tracking.refuse(header.schemas[MLFLOW])
+        try:
+            tracking.refuse(header.schemas[MLFLOW])
+        except TrackingError as error:
+            raise ArchiveRefused(f"{error}") from error
 
 
 class _Restoring:
@@ -285,8 +288,8 @@ class _Restoring:
                 self._advance("load", 0, 0)
                 before.append(self._load(uri, self._staged / path, f"before_restore_{stamp.lower()}"))
         self._advance("switch", 0, 0)
-        for left in self._staged.rglob("*.db-*"):
-            left.unlink()
+        for database in (self._staged / self._layout.mlflow, self._staged / self._layout.store):
+            _close(database)
         os.sync()
         if not over or not self._target.exists():
             self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -348,6 +351,15 @@ class _Restoring:
         load_tables(database, uri, aside=schema)
         database.unlink()
         return f"schema {schema} of {without_password(uri)}"
+
+
+def _close(database: Path) -> None:
+    """Bring all of a database into its one file; what is beside it would belong to another in its place."""
+    if database.is_file():
+        with closing(sqlite3.connect(database)) as last:
+            last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for suffix in ("-wal", "-shm"):
+            database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
 
 
 def processes_using(folder: Path) -> list[tuple[int, str]]:

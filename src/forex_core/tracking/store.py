@@ -283,11 +283,11 @@ def file_identity(uri: str) -> tuple[int, int] | None:
 
 def release(uri: str) -> None:
     """Close the pooled connections of this process to a database whose file was replaced or removed."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    engine = SqlAlchemyStore._engine_map.get(normalised(uri))
-    if engine is not None:
-        engine.dispose()
+    for part in ("tracking", "model_registry"):  # MLflow keeps a pool for each
+        module = sys.modules.get(f"mlflow.store.{part}.sqlalchemy_store")
+        engine = module.SqlAlchemyStore._engine_map.get(normalised(uri)) if module else None
+        if engine is not None:
+            engine.dispose()
     _identities.pop(normalised(uri), None)
 
 
