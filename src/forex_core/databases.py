@@ -206,6 +206,16 @@ def _postgres_columns(database: Connection[tuple[Any, ...]], table: str) -> dict
     return {str(name): str(kind) for name, kind in found.fetchall()}
 
 
+def _postgres_written(database: Connection[tuple[Any, ...]], table: str) -> dict[str, bool]:
+    """Columns of a table, and whether they are written, not computed from others."""
+    found = database.execute(
+        "SELECT column_name, is_generated = 'NEVER' FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND table_name = %s",
+        (table,),
+    )
+    return {str(name): bool(written) for name, written in found.fetchall()}
+
+
 def _sqlite_type(kind: str) -> str:
     if kind in ("integer", "bigint", "smallint", "boolean"):
         return "INTEGER"
@@ -294,10 +304,10 @@ def _load_sqlite(source: sqlite3.Connection, path: Path) -> dict[str, int]:
     counts = {}
     with closing(sqlite3.connect(path, timeout=COPY_BUSY_S)) as target, target:
         target.execute("BEGIN IMMEDIATE")
-        there = set(_sqlite_tables(target))
         for table in _sqlite_tables(source):
-            held = target.execute(f"PRAGMA table_info({_identifier(table)})").fetchall()
-            columns = _columns_in(source, table, [str(row[1]) for row in held] if table in there else None)
+            held = target.execute(f"PRAGMA table_xinfo({_identifier(table)})").fetchall()
+            # hidden: 2 and 3 for what is computed from other columns
+            columns = _columns_in(source, table, {str(row[1]): row[6] == 0 for row in held})
             named = ", ".join(map(_identifier, columns))
             if target.execute(f"SELECT EXISTS (SELECT 1 FROM {_identifier(table)})").fetchone() == (1,):
                 target.execute(f"DELETE FROM {_identifier(table)}")
@@ -317,8 +327,10 @@ def _load_postgres(source: sqlite3.Connection, uri: str, aside: str | None) -> d
 
     counts = {}
     with postgres(uri, autocommit=False) as database, database.transaction():
-        there = {table: list(_postgres_columns(database, table)) for table in _postgres_tables(database)}
-        columns = {table: _columns_in(source, table, there.get(table)) for table in _sqlite_tables(source)}
+        columns = {
+            table: _columns_in(source, table, _postgres_written(database, table))
+            for table in _sqlite_tables(source)
+        }
         tables = [sql.Identifier(name) for name in columns]
         if aside is not None:
             database.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(aside)))
@@ -385,13 +397,13 @@ def _references(database: Connection[tuple[Any, ...]], tables: Collection[str]) 
     return [(str(table), str(name), str(definition)) for table, name, definition in found.fetchall()]
 
 
-def _columns_in(source: sqlite3.Connection, table: str, there: Sequence[str] | None) -> list[str]:
-    """The columns of a copied table, all of which have to be `there`."""
+def _columns_in(source: sqlite3.Connection, table: str, there: Mapping[str, bool]) -> list[str]:
+    """The columns of a copied table that are written where it goes; all of them have to be `there`."""
     held = [str(row[1]) for row in source.execute(f"PRAGMA table_info({_identifier(table)})")]
-    unknown = sorted(set(held) - set(there or ()))
-    if there is None or unknown:
+    unknown = sorted(set(held) - set(there))
+    if unknown:
         lacking = f"columns {', '.join(unknown)} of table {table}" if there else f"table {table}"
         raise DatabaseError(
             f"the database lacks {lacking}, which the copy has; bring both to one version of their program"
         )
-    return held
+    return [name for name in held if there[name]]

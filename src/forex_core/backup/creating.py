@@ -211,7 +211,7 @@ class _Making:
         created = datetime.now(UTC)
         last = self._last_archive()
         if last and not full:
-            self._know(last[0])
+            self._know(last[0], last[2])
         try:
             header = self._collect(created)
             self._advance("flush", 0, 0)
@@ -243,26 +243,28 @@ class _Making:
 
     # --- The last archive of the same folder
 
-    def _last_archive(self) -> tuple[str, Header] | None:
-        """Its manifest, read to its end, and its header; None where there is none that can be used."""
+    def _last_archive(self) -> tuple[str, Header, set[bytes]] | None:
+        """Its name, its header, and the objects that it names; None where there is none that can be used."""
         for name in reversed(self._place.names()):
+            opener, named = partial(self._place.open_manifest, name), set[bytes]()
+
+            def note(entry: Entry, named: set[bytes] = named) -> None:
+                if entry.sha256 is not None:
+                    named.add(bytes.fromhex(entry.sha256))
+
             try:
-                header = manifest.header_of(name, partial(self._place.open_manifest, name))
-                if header.data_dir != str(self._settings.root):
-                    continue
-                return name, manifest.checked(name, partial(self._place.open_manifest, name))
+                if manifest.header_of(name, opener).data_dir == str(self._settings.root):
+                    return name, manifest.checked(name, opener, note), named
             except ArchiveRefused as error:
                 logger.warning("{}; every file is read again", error)
         return None
 
-    def _know(self, name: str) -> None:
+    def _know(self, name: str, named: set[bytes]) -> None:
         """Take over what the last archive says of files, and those of its objects that are there."""
-        opener = partial(self._place.open_manifest, name)
-        named = {bytes.fromhex(e.sha256) for e in manifest.entries(name, opener) if e.sha256}
-        for digest, _, _ in self._place.objects():
-            if (found := bytes.fromhex(digest)) in named:
-                self._known.add(found)
-        self._previous = _Previous(manifest.entries(name, opener))
+        self._known = {
+            found for digest, _, _ in self._place.objects() if (found := bytes.fromhex(digest)) in named
+        }
+        self._previous = _Previous(manifest.entries(name, partial(self._place.open_manifest, name)))
 
     # --- What goes in
 

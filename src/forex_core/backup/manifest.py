@@ -35,6 +35,9 @@ the files that it refers to.
 MLFLOW, STORE, SETTINGS = "databases/mlflow.db", "databases/store.db", "settings.json"
 _LINE_LIMIT = 1 << 20
 _CHUNK = 1 << 20
+_NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
+_INSIDE = re.compile(rf"{_NAME}(?:/{_NAME})*/?\Z")
+_NUMBERED = re.compile(r"artifacts/[0-9]{2}/")
 T = TypeVar("T", bound=BaseModel)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -60,12 +63,9 @@ class Entry(BaseModel):
     @model_validator(mode="after")
     def _is_a_place_inside(self) -> Entry:
         folder = self.path.endswith("/")
-        names = (self.path[:-1] if folder else self.path).split("/")
-        if names[0] not in PARTS or any(
-            not name or name in (".", "..") or "\0" in name or len(os.fsencode(name)) > 255 for name in names
-        ):
+        if not _INSIDE.match(self.path) or self.path.partition("/")[0] not in PARTS:
             raise ValueError("the path leads out of the archive")
-        if names[0] == "artifacts" and (len(names) < 2 or not re.fullmatch(r"[0-9]{2}", names[1])):
+        if self.path.startswith("artifacts") and not _NUMBERED.match(self.path):
             raise ValueError("artifacts are below a number")
         if folder != (self.sha256 is None) or (folder and self.size):
             raise ValueError("a file has content, and an empty folder none")
@@ -159,8 +159,11 @@ class ManifestWriter:
         return self._path
 
 
-def checked(name: str, opener: Opener) -> Header:
+def checked(name: str, opener: Opener, seen: Callable[[Entry], None] = lambda entry: None) -> Header:
     """Read a manifest to its end and return its header.
+
+    Args:
+        seen: told of each entry on the way; to be believed once this returns.
 
     Raises:
         ArchiveRefused: it is damaged, incomplete, dangerous, of another program or of a newer format.
@@ -180,6 +183,7 @@ def checked(name: str, opener: Opener) -> Header:
             if last is not None and place <= last:
                 raise ArchiveRefused(f"archive {name} names {entry.path!r} out of order, or twice")
             last, files, total = place, files + 1, total + entry.size
+            seen(entry)
             if files > header.files or total > header.bytes:
                 raise ArchiveRefused(
                     f"archive {name} names more than the {header.files} files of {header.bytes} bytes that it announces"

@@ -251,15 +251,14 @@ class _Restoring:
         return champions
 
     def _observations(self, database: Path) -> int:
-        from forex_core.data.store import ObservationStore
-
+        uri = f"sqlite:///{database}"
         if self._header.databases[STORE] == "postgresql":  # rows without their keys and triggers
             rows = database.with_name(f"{database.name}.rows")
             database.rename(rows)
-            ObservationStore(f"sqlite:///{database}").names()
-            load_tables(rows, f"sqlite:///{database}")
+            _open_store(uri)
+            load_tables(rows, uri)
             rows.unlink()
-        ObservationStore(f"sqlite:///{database}").names()
+        _open_store(uri)
         with closing(sqlite3.connect(database)) as store:
             store.execute("PRAGMA journal_mode = WAL")
             return int(store.execute("SELECT count(*) FROM observations").fetchone()[0])
@@ -280,16 +279,17 @@ class _Restoring:
         if self._layout.artifact_root:
             self._advance("upload", 0, 0)
             self._upload(self._layout.artifact_root)
-        for uri, path in (
-            (self._layout.tracking_uri, self._layout.mlflow),
-            (self._layout.store_url, self._layout.store),
-        ):
-            if uri and (self._staged / path).is_file():
-                self._advance("load", 0, 0)
-                before.append(self._load(uri, self._staged / path, f"before_restore_{stamp.lower()}"))
+        kept_in = f"before_restore_{stamp.lower()}"
+        if self._layout.tracking_uri and database.is_file():
+            self._tracking.prepare(self._layout.tracking_uri, self._settings.mlflow_artifacts)
+            before.append(self._load(database, self._layout.tracking_uri, f"{kept_in}_mlflow"))
+        store = self._staged / self._layout.store
+        if self._layout.store_url and store.is_file():
+            _open_store(self._layout.store_url)
+            before.append(self._load(store, self._layout.store_url, f"{kept_in}_store"))
         self._advance("switch", 0, 0)
-        for database in (self._staged / self._layout.mlflow, self._staged / self._layout.store):
-            _close(database)
+        _close(database)
+        _close(store)
         os.sync()
         if not over or not self._target.exists():
             self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -338,19 +338,19 @@ class _Restoring:
                 pass
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _load(self, uri: str, database: Path, schema: str) -> str:
+    def _load(self, database: Path, uri: str, schema: str) -> str:
         """Rows into PostgreSQL, whose present ones go into a schema of their own in the same transaction."""
-        if uri == self._layout.tracking_uri:
-            self._tracking.prepare(uri, self._settings.mlflow_artifacts)
-            schema = f"{schema}_mlflow"
-        else:
-            from forex_core.data.store import ObservationStore
-
-            ObservationStore(uri).names()
-            schema = f"{schema}_store"
+        self._advance("load", 0, 0)
         load_tables(database, uri, aside=schema)
         database.unlink()
         return f"schema {schema} of {without_password(uri)}"
+
+
+def _open_store(uri: str) -> None:
+    """Open a store of observations as a reader does; its tables are made where there are none."""
+    from forex_core.data.store import ObservationStore  # SQLAlchemy: for a restore alone
+
+    ObservationStore(uri).names()
 
 
 def _close(database: Path) -> None:

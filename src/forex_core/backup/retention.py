@@ -205,16 +205,19 @@ def _to_go(
 def _collect(place: Place, damaged: dict[str, str], advance: Advance) -> tuple[int, int]:
     """Remove objects that no manifest names: how many, of how many bytes."""
     named: set[bytes] = set()
+
+    def note(entry: Entry) -> None:
+        if entry.sha256 is not None:
+            named.add(bytes.fromhex(entry.sha256))
+
     for name in place.names():
-        opener = partial(place.open_manifest, name)
         try:
-            manifest.checked(name, opener)
+            manifest.checked(name, partial(place.open_manifest, name), note)
         except ArchiveRefused as error:
             # What it names cannot be told from what nobody names.
             damaged[name] = str(error)
             logger.warning("{}; no object is removed before it is mended or removed by hand", error)
             return 0, 0
-        named |= {bytes.fromhex(entry.sha256) for entry in manifest.entries(name, opener) if entry.sha256}
     advance("collect", 0, 0)
     loose = [
         (digest, size)
