@@ -454,7 +454,6 @@ def _temporary(folder: Path | None) -> Iterator[Path]:
     descriptor, name = tempfile.mkstemp(dir=folder)
     os.close(descriptor)
     path = Path(name)
-    path.chmod(0o644)
     try:
         yield path
     finally:
