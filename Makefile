@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install forecast test test-slow check format bench bench-panel bench-peers size docs clean
+.PHONY: help install forecast test test-slow drills check format bench bench-panel bench-peers size docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -40,6 +40,9 @@ test: $(DEV)  ## the test suite
 
 test-slow: $(DEV)  ## the tests that take longer
 	$(VENV)/bin/pytest -n 2 -m slow
+
+drills: $(DEV)  ## every kill at a random moment, not the tenth of them that test-slow tries
+	FOREX_DRILLS=1 $(VENV)/bin/pytest -s -m slow tests/drills
 
 check: $(DEV)  ## format, lint, types, import contracts, doctests
 	$(VENV)/bin/ruff format --check .

@@ -17,15 +17,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from forex_core.backup import Backups, manifest
+from forex_core.backup import Backups, Created, manifest
 from forex_core.backup.places import Folder
 from forex_core.config import load_settings
 from forex_core.data.store import ObservationStore
-from forex_core.errors import BackupError
 from forex_core.tracking import ArchivedStore, MLflowTracker, open_store
 from forex_core.tracking.store import release
 
@@ -45,7 +45,7 @@ STAGES = {
 WORK = """
 import os, sys, time
 from pathlib import Path
-from forex_core.backup import Backups, manifest
+from forex_core.backup import Backups, Created, manifest
 from forex_core.backup.places import Folder
 from forex_core.config import load_settings
 from forex_core.tracking.archived import ArchivedStore
@@ -119,9 +119,7 @@ class Scene:
         assert process.returncode == 0
         times = [(name, float(at)) for name, at in said]
         start = times[0][1]
-        return {
-            name: (at - start, after - at) for (name, at), (_, after) in zip(times, times[1:], strict=False)
-        }
+        return {name: (at - start, after - at) for (name, at), (_, after) in pairwise(times)}
 
     def killed(self, what: str, stage: str, delay: float, archive: str = "") -> bool:
         """Kill after `delay` seconds of a stage; whether it was still at work."""
@@ -243,6 +241,63 @@ def test_restore(scene: Scene) -> None:
     told(killed, tried)
 
 
+STEP = """
+import os, signal, sys
+from pathlib import Path
+from forex_core.backup import Backups, restoring
+from forex_core.config import load_settings
+from forex_core.tracking.archived import ArchivedStore
+
+step, archive = sys.argv[1:]
+exchange, rename = restoring._exchange, Path.rename
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def exchanged(one, other):
+    if step == "before the switch":
+        die()
+    exchange(one, other)
+    if step == "after the switch":
+        die()
+
+def renamed(self, other):
+    found = rename(self, other)
+    if step == "after what was there got its name" and ".before-restore-" in str(other):
+        die()
+    return found
+
+restoring._exchange, Path.rename = exchanged, renamed
+Backups(load_settings(), ArchivedStore()).restore(archive)
+"""
+
+
+@pytest.mark.parametrize(
+    "step", ["before the switch", "after the switch", "after what was there got its name"]
+)
+def test_restore_at_each_step_of_the_switch(scene: Scene, step: str) -> None:
+    """Which lasts for less than a moment that is drawn."""
+    draw = random.Random(SEED)
+    scene.fill(2, draw)
+    made = scene.backups.create(str(scene.place))
+    before = tree(scene.data / "mlflow" / "mlruns")
+    scene.fill(1, draw)
+    after = tree(scene.data / "mlflow" / "mlruns")
+    done = subprocess.run([sys.executable, "-c", STEP, step, made.archive], check=False)
+    assert done.returncode == -signal.SIGKILL
+    expected = after if step == "before the switch" else before
+    assert tree(scene.data / "mlflow" / "mlruns") == expected
+    if expected == before:
+        (aside,) = [*scene.folder.glob("data.before-restore-*"), *scene.folder.glob(".data.restoring-*")]
+        assert tree(aside / "mlflow" / "mlruns") == after
+    scene.backups.restore(made.archive)
+    assert tree(scene.data / "mlflow" / "mlruns") == before
+    if expected == before:
+        assert tree(aside / "mlflow" / "mlruns") == after, "the next restore leaves it alone"
+    else:
+        assert list(scene.folder.glob(".data.restoring-*")) == [], "the next restore takes it away"
+
+
 def test_prune(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, number in (("DAILY", "1"), ("WEEKLY", "0"), ("MONTHLY", "0")):
         monkeypatch.setenv(f"FOREX_BACKUP__KEEP_{name}", number)
@@ -324,14 +379,10 @@ def test_hot_archives_beside_two_writers_are_consistent(scene: Scene) -> None:
         subprocess.Popen([sys.executable, "-c", WRITER, uri, root, str(scene.data), str(go)]) for go in gos
     ]
     count = max(8, round(40 * min(1.0, 4 * SHARE)))
-    made = []
+    made: list[Created] = []
     try:
-        while not made or made[-1].counts["runs"] < 4:
+        while len(open_store(uri, root).search_runs(["1"])) < 4:
             time.sleep(0.5)
-            try:
-                made = [scene.backups.create(str(scene.place))]
-            except BackupError as error:
-                assert "nothing to keep" in str(error)
         while len(made) < count:
             made.append(scene.backups.create(str(scene.place)))
     finally:
