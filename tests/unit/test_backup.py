@@ -300,6 +300,35 @@ def files_of(deployment: Deployment) -> list[Path]:
     return [*deployment.objects(), *deployment.manifests()]
 
 
+def test_mlflow_has_the_tables_that_are_copied(migrated_sqlite: Path) -> None:
+    assert set(rows(migrated_sqlite)) == set(ArchivedStore().tables())
+
+
+def test_experiments_of_other_places(tracked: Deployment) -> None:
+    """Within the data folder their files are kept as well; elsewhere that is said."""
+    client = open_store(load_settings().mlflow_uri)
+    inside, outside = tracked.data / "mlflow" / "other", tracked.folder / "outside"
+    for name, place in (("inside", inside), ("outside", outside), ("above", tracked.data)):
+        place.mkdir(exist_ok=True)
+        run = client.create_run(client.create_experiment(name, place.as_uri()))
+        client.log_text(run.info.run_id, name, "text.txt")
+        client.set_terminated(run.info.run_id)
+        if name == "inside":
+            kept = run.info.run_id
+    made = tracked.create()
+    assert sorted(made.missing) == [
+        f"{place.as_uri()}: files of an experiment outside the data folder and the place of artifacts"
+        for place in (tracked.data, outside)
+    ]
+    release(load_settings().mlflow_uri)
+    there = tracked.restored(made)
+    restored = open_store(f"sqlite:///{there / 'mlflow' / 'mlflow.db'}")
+    uri = restored.get_run(kept).info.artifact_uri
+    assert uri.startswith((there / "mlflow" / "mlruns-1").as_uri())
+    assert Path(restored.download_artifacts(kept, "text.txt")).read_text() == "inside"
+    release(f"sqlite:///{there / 'mlflow' / 'mlflow.db'}")
+
+
 def test_what_cannot_be_archived_is_said(deployment: Deployment) -> None:
     deployment.report("a report")
     (deployment.data / "reports" / "link").symlink_to("/etc/hostname")
@@ -382,8 +411,19 @@ def test_over_the_data_folder_what_was_there_is_kept(tracked: Deployment) -> Non
     made = tracked.backups.create()  # in data/backups
     second = tracked.run("second")
     tracked.report("report", b"now")
+    (tracked.data / "cache").mkdir()
+    (tracked.data / "cache" / "kept").touch()
+    tracked.data.chmod(0o750)
+    if os.geteuid() == 0:
+        os.chown(tracked.data, 1234, 1234)
     release(load_settings().mlflow_uri)
     done = tracked.backups.restore("latest")
+    assert stat.S_IMODE(tracked.data.stat().st_mode) == 0o750
+    if os.geteuid() == 0:
+        owners = {
+            path.stat().st_uid for path in tracked.data.rglob("*") if path.name not in ("cache", "kept")
+        }
+        assert owners == {1234}
     (aside,) = (Path(place) for place in done.before)
     assert aside.parent == tracked.folder
     assert aside.name.startswith("data.before-restore-")
@@ -399,6 +439,8 @@ def test_over_the_data_folder_what_was_there_is_kept(tracked: Deployment) -> Non
     assert tracked.backups.verify(made.archive).archive == made.archive, "archives in the folder stay in it"
     assert not (tracked.data / ".unfinished").exists()
     assert tracked.backups.prune().kept == (made.archive,)
+    assert not (aside / "cache").exists()
+    assert (tracked.data / "cache" / "kept").is_file(), "what no archive has goes on"
     tracked.backups.create()
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -80,6 +80,10 @@ def silent(stage: str, done: int, total: int) -> None:
 class TrackedStore(Protocol):
     """What is MLflow's in an archive: the one who knows its database tells of a copy, and makes a store of it."""
 
+    def tables(self) -> Collection[str]:
+        """Names of its tables."""
+        ...
+
     def schema(self, database: Path) -> str:
         """The version of its tables."""
         ...
@@ -89,7 +93,7 @@ class TrackedStore(Protocol):
         ...
 
     def locations(self, database: Path) -> list[str]:
-        """Where its experiments keep their files."""
+        """Where its experiments keep their files, but for a Default one that has no runs."""
         ...
 
     def files(self, database: Path) -> Iterator[tuple[str, str]]:
@@ -123,8 +127,12 @@ class TrackedStore(Protocol):
         """Rewrite stored locations from one root to another; how many."""
         ...
 
-    def check(self, uri: str, artifact_root: str, below: Path) -> Mapping[str, str | None]:
-        """Open a store and load each champion: registered model, and what is wrong with its champion."""
+    def check(self, uri: str, below: Path | None) -> Mapping[str, str | None]:
+        """Open a store and load each champion: registered model, and what is wrong with its champion.
+
+        Raises:
+            TrackingError: experiments keep their files elsewhere than `below`.
+        """
         ...
 
 
@@ -326,12 +334,20 @@ class _Making:
             if path is not None and not path.exists():
                 continue
             with _copying(uri):
-                copy = copy_database(uri, made / name, _wanted(name) if is_postgres(uri) else _any)
+                copy = copy_database(uri, made / name, self._wanted(name) if is_postgres(uri) else _any)
             if table in copy.tables:
                 copies[name] = copy
             else:  # its program has not made its tables yet
                 copy.path.unlink()
         return copies
+
+    def _wanted(self, name: str) -> Callable[[str], bool]:
+        """Which tables of PostgreSQL belong to a database: both of ours may share one, and with others."""
+        if name == MLFLOW:
+            return self._tracking.tables().__contains__
+        from forex_core.data.tables import metadata  # SQLAlchemy: for PostgreSQL alone
+
+        return metadata.tables.__contains__
 
     def _look_into(
         self, copies: Mapping[str, DatabaseCopy]
@@ -347,10 +363,7 @@ class _Making:
         database = copies[MLFLOW].path
         counts |= self._tracking.counts(database)
         schemas[MLFLOW] = self._tracking.schema(database)
-        roots.append(self._settings.mlflow_artifacts)
-        for location in self._tracking.locations(database):
-            if all(self._tracking.below(location, root) is None for root in roots):
-                roots.append(location)
+        roots += self._roots(database)
         for what, place in self._tracking.files(database):
             found = (self._tracking.below(place, root) for root in roots)
             path = next((f"{artifacts_prefix(n)}{p}" for n, p in enumerate(found) if p is not None), None)
@@ -359,6 +372,21 @@ class _Making:
             else:
                 self._required[path] = f"{what}: {place} is not there"
         return roots, counts, schemas
+
+    def _roots(self, database: Path) -> Iterator[str]:
+        """Where artifacts are: the settings' place, and whatever else experiments keep files at in the data folder."""
+        settings, below = self._settings, self._tracking.below
+        found = [settings.mlflow_artifacts]
+        for location in self._tracking.locations(database):
+            if any(below(location, root) is not None for root in found):
+                continue
+            if below(location, str(settings.root)) and all(below(root, location) is None for root in found):
+                found.append(location)
+            else:
+                self._left_out(
+                    location, "files of an experiment outside the data folder and the place of artifacts"
+                )
+        yield from found
 
     def _artifacts(self, root: str) -> Source:
         if root.startswith(S3):
@@ -536,13 +564,6 @@ def database_errors() -> tuple[type[Exception], ...]:
 
 def _any(table: str) -> bool:
     return True
-
-
-def _wanted(name: str) -> Callable[[str], bool]:
-    """Which tables of PostgreSQL belong to a database: the two may share one."""
-    from forex_core.data.tables import metadata
-
-    return metadata.tables.__contains__ if name == STORE else lambda table: table not in metadata.tables
 
 
 def _is_of_no_entry(name: str) -> bool:

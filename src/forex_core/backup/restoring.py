@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -31,7 +32,7 @@ from forex_core.backup.creating import (
     silent,
     tracking_access,
 )
-from forex_core.backup.manifest import MLFLOW, STORE, Entry, Header
+from forex_core.backup.manifest import MLFLOW, PARTS, STORE, Entry, Header
 from forex_core.backup.places import S3, Place
 from forex_core.backup.sources import BucketSource, FolderSource, Item
 from forex_core.config import Settings
@@ -99,6 +100,12 @@ class _Layout:
             return self.root_of(int(number)) / below
         return Path(archived)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What belongs to an archive in the folder itself."""
+        places = (self.mlflow, self.store, self.artifacts)
+        return (*PARTS, *(place.parts[0] for place in places))
+
     def root_of(self, number: int) -> Path:
         """The folder of a root of artifacts; further ones beside the first."""
         return self.artifacts if not number else self.artifacts.with_name(f"{self.artifacts.name}-{number}")
@@ -128,13 +135,17 @@ def restore(
         header = manifest.checked(name, partial(place.open_manifest, name))
         refuse_newer(header, tracking)
         target = _target(settings, to)
-        layout = _Layout() if to else _layout(settings)
+        layout = _Layout() if to else _layout(settings, tracking)
         if to is None:
             _refuse_use(target)
         _refuse_without_room(header, target)
         _sweep(target)
         with _staging(target) as staged:
-            restoring = _Restoring(settings, tracking, place, name, header, layout, staged, target, advance)
+            # Through a link, if the settings name one: so are the locations that MLflow is given from now on.
+            known_as = target if to else settings.root
+            restoring = _Restoring(
+                settings, tracking, place, name, header, layout, staged, target, known_as, advance
+            )
             restoring.write()
             champions = restoring.check()
             before = restoring.put_in_place(over=to is None)
@@ -186,6 +197,7 @@ class _Restoring:
         layout: _Layout,
         staged: Path,
         target: Path,
+        known_as: Path,
         advance: Advance,
     ) -> None:
         self._settings = settings
@@ -196,6 +208,7 @@ class _Restoring:
         self._layout = layout
         self._staged = staged
         self._target = target
+        self._known_as = known_as
         self._advance = advance
 
     def write(self) -> None:
@@ -237,8 +250,9 @@ class _Restoring:
             database = self._staged / self._layout.mlflow
             self._tracking.complete(database)
             self._tracking.move(database, self._moves(self._staged))
-            root = (self._staged / self._layout.artifacts).as_uri()
-            champions = self._tracking.check(f"sqlite:///{database}", root, self._staged)
+            # An experiment of another place, which the archive lacks, is no reason to keep the others back.
+            below = None if self._header.missing else self._staged
+            champions = self._tracking.check(f"sqlite:///{database}", below)
             self._refuse_loss("runs", self._tracking.counts(database)["runs"])
         if STORE in self._header.databases:
             self._refuse_loss("observations", self._observations(self._staged / self._layout.store))
@@ -272,10 +286,10 @@ class _Restoring:
     def put_in_place(self, *, over: bool) -> tuple[str, ...]:
         """The files to where they belong: other back ends first, the data folder last, in one step."""
         before = list[str]()
-        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         database = self._staged / self._layout.mlflow
         if MLFLOW in self._header.databases:
-            self._tracking.move(database, self._moves(self._target, back_from=self._staged))
+            self._tracking.move(database, self._moves(self._known_as, back_from=self._staged))
         if self._layout.artifact_root:
             self._advance("upload", 0, 0)
             self._upload(self._layout.artifact_root)
@@ -290,16 +304,22 @@ class _Restoring:
         self._advance("switch", 0, 0)
         _close(database)
         _close(store)
+        if over and self._target.exists():
+            return (self._exchange(stamp), *before)
         os.sync()
-        if not over or not self._target.exists():
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._staged.rename(self._target)
-            (self._target / MARK).unlink()
-            return tuple(before)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._staged.rename(self._target)
+        (self._target / MARK).unlink()
+        return tuple(before)
+
+    def _exchange(self, stamp: str) -> str:
+        """Put the new folder in the place of the one that is there; where that one is then."""
         aside = self._target.with_name(f"{self._target.name}.before-restore-{stamp}")
         _refuse_use(self._target)
-        _link_archives(self._settings, self._target, self._staged)
+        _link_archives(self._target, self._staged)
+        _as_the_owner(self._target, self._staged)
         (self._target / MARK).unlink(missing_ok=True)
+        os.sync()
         _exchange(self._staged, self._target)
         users = processes_using(self._staged)
         if users:
@@ -307,7 +327,11 @@ class _Restoring:
             raise _in_use(self._target, users)
         self._staged.rename(aside)
         (self._target / MARK).unlink()
-        return (str(aside), *before)
+        # What no archive has, such as caches and Prefect's state, goes on; logs of databases are theirs alone.
+        for other in aside.iterdir():
+            if not other.name.startswith(self._layout.names) and not (self._target / other.name).exists():
+                other.rename(self._target / other.name)
+        return str(aside)
 
     def _moves(self, folder: Path, back_from: Path | None = None) -> list[tuple[str, str]]:
         """From where the artifacts' locations point, to where they will be in `folder` or its store of artifacts."""
@@ -343,6 +367,7 @@ class _Restoring:
         self._advance("load", 0, 0)
         load_tables(database, uri, aside=schema)
         database.unlink()
+        _close(database)
         return f"schema {schema} of {without_password(uri)}"
 
 
@@ -358,8 +383,8 @@ def _close(database: Path) -> None:
     if database.is_file():
         with closing(sqlite3.connect(database)) as last:
             last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        for suffix in ("-wal", "-shm"):
-            database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
+    for suffix in ("-wal", "-shm"):
+        database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
 
 
 def processes_using(folder: Path) -> list[tuple[int, str]]:
@@ -409,7 +434,7 @@ def _target(settings: Settings, to: Path | None) -> Path:
     return target
 
 
-def _layout(settings: Settings) -> _Layout:
+def _layout(settings: Settings, tracking: TrackedStore) -> _Layout:
     """Where the settings want the parts; what is a file has to be below the data folder."""
     if not is_database(settings.mlflow_uri):
         raise InputError(
@@ -419,9 +444,9 @@ def _layout(settings: Settings) -> _Layout:
     root = settings.root
     artifacts = settings.mlflow_artifacts
     remote = artifacts.startswith(S3)
-    if "://" in artifacts and not remote and not artifacts.startswith("file:"):
+    local = tracking.folder(artifacts)
+    if local is None and not remote:
         raise InputError(f"files cannot be restored to {artifacts} from here; restore --to a folder")
-    local = Path(artifacts.removeprefix("file://")) if not remote else None
     places = {
         "mlflow": sqlite_path(settings.mlflow_uri),
         "store": sqlite_path(settings.store_url),
@@ -480,7 +505,7 @@ def _sweep(target: Path) -> None:
                 os.close(lock)
 
 
-def _link_archives(settings: Settings, target: Path, staged: Path) -> None:
+def _link_archives(target: Path, staged: Path) -> None:
     """Archives that are kept inside the data folder stay there: as further names of the same files.
 
     None of them is ever written again, so both folders may have them.
@@ -488,6 +513,15 @@ def _link_archives(settings: Settings, target: Path, staged: Path) -> None:
     backups = target / "backups"
     if backups.is_dir():
         shutil.copytree(backups, staged / "backups", copy_function=os.link, symlinks=True, dirs_exist_ok=True)
+
+
+def _as_the_owner(target: Path, staged: Path) -> None:
+    """Mode and, when restored by root, owner of the folder that is replaced: a service has to write there."""
+    status = target.stat()
+    staged.chmod(stat.S_IMODE(status.st_mode))
+    if os.geteuid() == 0 and (status.st_uid, status.st_gid) != (0, 0):
+        for path in (staged, *staged.rglob("*")):
+            os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from forex_core.errors import TrackingError
 from forex_core.tracking.copies import LOCATIONS, below, mover
 from forex_core.tracking.registry import Registry
 from forex_core.tracking.store import (
+    DEFAULT_EXPERIMENT,
     latest_schema,
     local_path,
     open_store,
@@ -39,6 +41,13 @@ class ArchivedStore:
     A `database` is the copy of one, an SQLite file, as `databases.copy_database` makes it of either back end.
     """
 
+    def tables(self) -> Collection[str]:
+        quiet()
+        from mlflow.store.db.base_sql_model import Base
+
+        importlib.import_module("mlflow.store.db.utils")  # registers the tables of every part
+        return {*Base.metadata.tables, "alembic_version"}
+
     def schema(self, database: Path) -> str:
         with _reading(database) as copy:
             return str((copy.execute("SELECT version_num FROM alembic_version").fetchone() or ("",))[0])
@@ -50,7 +59,11 @@ class ArchivedStore:
 
     def locations(self, database: Path) -> list[str]:
         with _reading(database) as copy:
-            found = copy.execute("SELECT DISTINCT artifact_location FROM experiments ORDER BY 1").fetchall()
+            found = copy.execute(
+                "SELECT DISTINCT artifact_location FROM experiments WHERE experiment_id != ? "
+                "OR EXISTS (SELECT 1 FROM runs WHERE experiment_id = ?) ORDER BY 1",
+                (DEFAULT_EXPERIMENT,) * 2,
+            ).fetchall()
         return [str(location) for (location,) in found if location]
 
     def files(self, database: Path) -> Iterator[tuple[str, str]]:
@@ -127,8 +140,8 @@ class ArchivedStore:
                             ).rowcount
         return count
 
-    def check(self, uri: str, artifact_root: str, below: Path) -> Mapping[str, str | None]:
-        registry = Registry(uri, artifact_root, below)
+    def check(self, uri: str, below: Path | None) -> Mapping[str, str | None]:
+        registry = Registry(uri, below=below)
         found: dict[str, str | None] = {}
         try:
             with translated(uri):
