@@ -1,11 +1,10 @@
-"""Archives: made of a folder that is worked in, verified, restored, pruned; and those that are not to be trusted."""
+"""Archives: made of a folder that is worked in, verified, restored, pruned, on disks and databases that fail."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import random
 import shutil
 import sqlite3
 import stat
@@ -24,100 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forex_core import databases
-from forex_core.backup import Backups, Created, manifest
 from forex_core.backup import creating as making
-from forex_core.backup.manifest import Entry, Header, ManifestWriter
-from forex_core.backup.places import Folder, archive_name
+from forex_core.backup import manifest
+from forex_core.backup.places import Folder
 from forex_core.backup.retention import kept_by
 from forex_core.config import BackupConfig, load_settings
 from forex_core.data.store import ObservationStore
-from forex_core.errors import ArchiveRefused, BackupError, ConfigError, InputError
+from forex_core.errors import ArchiveRefused, BackupError, InputError
 from forex_core.tracking import ArchivedStore, MLflowTracker, Registry, open_store
 from forex_core.tracking.store import release
-
-FLIPS = 200
-SEED = 20261128
-
-
-class Deployment:
-    """A data folder, its archives in a place beside it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        self.place = folder / "archives"
-        (self.data / "reports").mkdir(parents=True, exist_ok=True)
-
-    @property
-    def backups(self) -> Backups:
-        return Backups(load_settings(), ArchivedStore())
-
-    def report(self, name: str, content: bytes = b"a report", *, ago_s: float = 0) -> Path:
-        path = self.data / "reports" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        if ago_s:
-            os.utime(path, (time.time() - ago_s,) * 2)
-        return path
-
-    def run(self, name: str = "a run", files: dict[str, bytes] | None = None) -> str:
-        uri = f"sqlite:///{self.data / 'mlflow' / 'mlflow.db'}"
-        root = (self.data / "mlflow" / "mlruns").as_uri()
-        with MLflowTracker(uri, "forecaster_7d", artifact_location=root) as tracker:
-            tracker.log_params({"name": name})
-            tracker.log_metrics({"7d_rmse": 1.5})
-            for file, content in (files or {"report.html": b"page of " + name.encode()}).items():
-                (self.folder / file).write_bytes(content)
-                tracker.log_artifact(self.folder / file, "reports")
-        return str(tracker.run_id)
-
-    def create(self, **options: Any) -> Created:
-        return self.backups.create(str(self.place), **options)
-
-    def restored(self, made: Created, name: str = "restored") -> Path:
-        return self.backups.restore(made.archive, self.folder / name).folder
-
-    def objects(self) -> list[Path]:
-        return sorted(path for path in (self.place / "objects").rglob("*") if path.is_file())
-
-    def manifests(self) -> list[Path]:
-        return sorted(self.place.glob("*.jsonl.zst"))
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
-    """Without a tracking store."""
-    return Deployment(tmp_path)
-
-
-@pytest.fixture
-def tracked(sqlite_store: str, tmp_path: Path) -> Deployment:
-    """With a migrated tracking store."""
-    return Deployment(tmp_path)
-
-
-def tree(folder: Path) -> dict[str, tuple[bytes | None, int]]:
-    """Content and mode of every file, and every empty folder, below a folder."""
-    found: dict[str, tuple[bytes | None, int]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative, mode = str(path.relative_to(folder)), stat.S_IMODE(path.stat().st_mode)
-        if path.is_file():
-            found[relative] = (path.read_bytes(), mode)
-        elif not any(path.iterdir()):
-            found[relative] = (None, mode)
-    return found
-
-
-def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        tables = [
-            name
-            for (name,) in connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-            )
-        ]
-        return {name: sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr) for name in tables}
-
+from tests.deployments import Deployment, entries_of, object_of, rows, tree
 
 # --- what goes in comes out
 
@@ -243,17 +158,6 @@ def test_a_file_that_changed_a_moment_ago_is_read_again(deployment: Deployment) 
     (entry,) = [e for e in entries_of(made) if e.path == "reports/report"]
     assert entry.state is None
     assert deployment.create().bytes_new == 0, "its content is known all the same"
-
-
-def entries_of(made: Created | str) -> list[Entry]:
-    path = Path(made if isinstance(made, str) else made.archive)
-    return list(manifest.entries(path.name, lambda: path.open("rb")))
-
-
-def object_of(deployment: Deployment, made: Created | str, path: str) -> Path:
-    """Where the content of one of an archive's files is."""
-    (digest,) = (str(entry.sha256) for entry in entries_of(made) if entry.path == path)
-    return deployment.place / "objects" / digest[:2] / digest
 
 
 def test_parts_are_taken_in_the_order_in_which_nothing_is_lost(tracked: Deployment) -> None:
@@ -562,251 +466,6 @@ def test_back_ends_that_cannot_be_replaced_in_one_step(
     monkeypatch.setenv(variable, value)
     with pytest.raises(InputError, match=said):
         deployment.backups.restore(made.archive)
-
-
-# --- archives that are not to be trusted
-
-
-@pytest.fixture
-def whole(deployment: Deployment) -> Created:
-    deployment.report("usdclp/report.html", b"<html>" * 2000)
-    deployment.report("usdclp/snapshot.parquet", os.urandom(5000))
-    deployment.report("large", os.urandom(3_000_000))
-    ObservationStore(load_settings().store_url).names()
-    return deployment.create()
-
-
-@pytest.fixture
-def refused(deployment: Deployment) -> Callable[[str, str], None]:
-    """`refused(archive, said)`: verify or restore say why not, and nothing is written anywhere."""
-
-    def check(archive: str, said: str) -> None:
-        before = tree(deployment.folder)
-        with pytest.raises(ArchiveRefused, match=said):
-            deployment.backups.restore(archive, deployment.folder / "target")
-        assert tree(deployment.folder) == before
-
-    return check
-
-
-def forged(
-    deployment: Deployment,
-    made: Created,
-    *,
-    entries: Callable[[list[Entry]], list[Entry]] = lambda found: found,
-    **changes: Any,
-) -> str:
-    """An archive with a digest that is right and content that is not: of another program, or made to do harm."""
-    path = Path(made.archive)
-    header = manifest.header_of(path.name, lambda: path.open("rb"))
-    scratch = deployment.folder / "forged"
-    with ManifestWriter(scratch) as writer:
-        for entry in entries(entries_of(made)):
-            writer.add(entry)
-        forged_header = Header.model_construct(
-            **header.model_dump() | {"files": writer.files, "bytes": writer.bytes} | changes
-        )
-        writer.finish(forged_header)
-    target = deployment.place / f"{archive_name(datetime.now(UTC))}.jsonl.zst"
-    scratch.replace(target)
-    return str(target)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../outside",
-        "reports/../../outside",
-        "/etc/outside",
-        "reports//x",
-        "reports/./x",
-        "reports/a\0b",
-        "",
-        "elsewhere/x",
-        "reports/" + "x" * 300,
-        "databases/../../x",
-        "artifacts/00/../../../x",
-    ],
-)
-def test_paths_that_lead_out(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None], path: str
-) -> None:
-    def led_out(found: list[Entry]) -> list[Entry]:
-        return [*found[:-1], Entry.model_construct(**found[-1].model_dump() | {"path": path})]
-
-    refused(forged(deployment, whole, entries=led_out), "not to be trusted")
-
-
-@pytest.mark.parametrize(
-    "path", ["artifacts/x/y", "artifacts/", "artifacts/-1/x", "databases/other.db", "spool"]
-)
-def test_paths_that_mean_nothing_stay_inside(deployment: Deployment, whole: Created, path: str) -> None:
-    def other(found: list[Entry]) -> list[Entry]:
-        changed = [Entry.model_construct(**found[-1].model_dump() | {"path": path}), *found[:-1]]
-        return sorted(changed, key=lambda entry: manifest.order_of(entry.path))
-
-    archive = forged(deployment, whole, entries=other)
-    before = tree(deployment.folder)
-    try:
-        deployment.backups.restore(archive, deployment.folder / "target")
-    except ArchiveRefused:
-        pass
-    else:
-        shutil.rmtree(deployment.folder / "target")
-    assert tree(deployment.folder) == before
-
-
-def test_two_files_for_one_place(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
-) -> None:
-    refused(forged(deployment, whole, entries=lambda found: [*found, found[-1]]), "out of order, or twice")
-    refused(forged(deployment, whole, entries=lambda found: found[::-1]), "out of order, or twice")
-
-    def below_a_file(found: list[Entry]) -> list[Entry]:
-        return [*found, found[-1].model_copy(update={"path": f"{found[-1].path}/below"})]
-
-    refused(forged(deployment, whole, entries=below_a_file), "in the way of another file")
-
-
-def test_bombs(deployment: Deployment, whole: Created, refused: Callable[[str, str], None]) -> None:
-    def shorter(found: list[Entry]) -> list[Entry]:
-        return [entry.model_copy(update={"size": entry.size and entry.size - 1}) for entry in found]
-
-    refused(forged(deployment, whole, entries=shorter), "longer than the")
-
-    bomb = deployment.objects()[0]
-    name = bomb.name
-    with bomb.open("wb") as raw, pa.CompressedOutputStream(raw, "zstd") as out:
-        for _ in range(500):
-            out.write(bytes(1 << 20))
-    assert bomb.stat().st_size < 100_000
-    started = time.monotonic()
-    refused(whole.archive, f"object {name} .* is longer than")
-    assert time.monotonic() - started < 30
-
-
-def test_a_manifest_that_is_a_bomb(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
-) -> None:
-    path = Path(whole.archive)
-    with path.open("wb") as raw, pa.CompressedOutputStream(raw, "zstd") as out:
-        for _ in range(500):
-            out.write(b"x" * (1 << 20))
-    refused(whole.archive, "has a line past|its beginning is damaged")
-
-
-def test_sizes_that_no_disk_has(deployment: Deployment, whole: Created) -> None:
-    def huge(found: list[Entry]) -> list[Entry]:
-        return [entry.model_copy(update={"size": 1 << 50}) for entry in found]
-
-    before = tree(deployment.folder)
-    archive = forged(deployment, whole, entries=huge)
-    with pytest.raises(InputError, match="MB free; make room"):
-        deployment.backups.restore(archive, deployment.folder / "target")
-    Path(archive).unlink()
-    assert tree(deployment.folder) == before
-
-
-def test_fewer_or_more_files_than_announced(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
-) -> None:
-    refused(forged(deployment, whole, files=whole.files + 1), "lacks files")
-    refused(forged(deployment, whole, files=whole.files - 1), "names more than")
-    refused(forged(deployment, whole, bytes=whole.bytes + 1), "lacks files")
-    refused(forged(deployment, whole, entries=lambda found: found[:-1], files=whole.files), "lacks files")
-
-
-def test_links_and_special_files_in_the_place(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
-) -> None:
-    first = deployment.objects()[0]
-    kept = first.read_bytes()
-    (deployment.folder / "elsewhere").write_bytes(kept)
-    first.unlink()
-    first.symlink_to(deployment.folder / "elsewhere")
-    with pytest.raises(ArchiveRefused, match="cannot be read"):
-        deployment.backups.verify(whole.archive)
-    first.unlink()
-    os.mkfifo(first)
-    with pytest.raises(ArchiveRefused, match="is not a file"):
-        deployment.backups.verify(whole.archive)
-    first.unlink()
-    refused(whole.archive, f"object {first.name} .*is not there")
-
-
-def test_other_programs_and_newer_versions(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
-) -> None:
-    refused(forged(deployment, whole, project="another"), "archive of 'another'")
-    refused(forged(deployment, whole, format=2, unknown_field=3), "newer version of this program")
-    refused(forged(deployment, whole, schemas={manifest.STORE: "2"}), "newer version of this program")
-    refused(forged(deployment, whole, schemas={manifest.MLFLOW: "f" * 12}), "made by a newer MLflow")
-    with pytest.raises(ArchiveRefused, match="newer version"):
-        deployment.backups.verify(forged(deployment, whole, schemas={manifest.STORE: "99"}))
-
-
-def test_an_archive_of_another_database(tracked: Deployment, refused: Callable[[str, str], None]) -> None:
-    tracked.run()
-    made = tracked.create()
-    counts = dict(made.counts) | {"runs": 7}
-    refused(forged(tracked, made, counts=counts), "has 1 runs and announces 7")
-
-
-def test_flipped_bits(deployment: Deployment, whole: Created) -> None:
-    """At random places of its files; where a flip is refused by neither, not one byte that is restored differs."""
-    print("seed", SEED)
-    draw = random.Random(SEED)
-    expected = tree(deployment.restored(whole, "expected"))
-    files = [deployment.manifests()[0], *deployment.objects()]
-    before = tree(deployment.folder)
-    harmless = 0
-    for _ in range(FLIPS):
-        path = draw.choice(files)
-        content = bytearray(path.read_bytes())
-        kept = bytes(content)
-        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-        path.write_bytes(content)
-        try:
-            deployment.backups.verify(whole.archive)
-        except ArchiveRefused:
-            with pytest.raises(ArchiveRefused):
-                deployment.backups.restore(whole.archive, deployment.folder / "target")
-        else:  # a bit of the compressed form that means nothing
-            harmless += 1
-            assert tree(deployment.restored(whole, "target")) == expected
-            shutil.rmtree(deployment.folder / "target")
-        path.write_bytes(kept)
-    assert harmless <= 2, harmless
-    assert tree(deployment.folder) == before
-
-
-def test_cut_off_anywhere(
-    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
-) -> None:
-    draw = random.Random(SEED)
-    for path in (deployment.manifests()[0], *deployment.objects()[:3]):
-        content = path.read_bytes()
-        for length in [0, 1, len(content) - 1, *(draw.randrange(len(content)) for _ in range(5))]:
-            path.write_bytes(content[:length])
-            refused(whole.archive, r"damaged|cannot be read|is no archive|cut off|has no end|lacks")
-        path.write_bytes(content)
-    assert deployment.backups.verify(whole.archive).objects == len(deployment.objects())
-
-
-@pytest.mark.parametrize("address", ["/tmp/x", "latest.zip", "s3://bucket/x", "forex-.txt", ""])
-def test_what_is_no_address_of_an_archive(deployment: Deployment, address: str) -> None:
-    with pytest.raises(ConfigError, match="not the address of an archive"):
-        deployment.backups.verify(address)
-
-
-def test_what_is_no_place(deployment: Deployment) -> None:
-    for address, said in (("ftp://host/x", "no place for archives"), ("s3://", "names no bucket")):
-        with pytest.raises(ConfigError, match=said):
-            deployment.backups.create(address)
-    with pytest.raises(BackupError, match="there is no archive of"):
-        deployment.backups.verify("latest")
-    with pytest.raises(ArchiveRefused, match="not there"):
-        deployment.backups.verify(str(deployment.place / f"{archive_name(datetime.now(UTC))}.jsonl.zst"))
 
 
 # --- retention
