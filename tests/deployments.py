@@ -1,4 +1,4 @@
-"""A deployment of tests, its archives, and what is in both."""
+"""A deployment of tests, its archives, what is in both; and a tracking store of before."""
 
 from __future__ import annotations
 
@@ -93,3 +93,37 @@ def object_of(deployment: Deployment, made: Created | str, path: str) -> Path:
     """Where the content of one of an archive's files is."""
     (digest,) = (str(entry.sha256) for entry in entries_of(made) if entry.path == path)
     return deployment.place / "objects" / digest[:2] / digest
+
+
+def older_store(path: Path) -> None:
+    """A store as the MLflow before the last change of its tables made it, with a run."""
+    import logging
+
+    import sqlalchemy
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    config = utils._get_alembic_config(f"sqlite:///{path}")
+    head = ScriptDirectory.from_config(config).get_current_head()
+    before = ScriptDirectory.from_config(config).get_revision(str(head)).down_revision
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    command.upgrade(config, str(before))
+    logging.disable(level)
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace) "
+            "VALUES (0, 'Default', ?, 'active', 'default')",
+            ((path.parent / "mlruns" / "0").as_uri(),),
+        )
+        connection.execute(
+            "INSERT INTO runs "
+            "(run_uuid, name, user_id, status, start_time, experiment_id, lifecycle_stage, artifact_uri) "
+            "VALUES (?, 'old', 'me', 'FINISHED', 1, 0, 'active', ?)",
+            ("a" * 32, (path.parent / "mlruns" / "0").as_uri()),
+        )

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SHARE = float(os.environ.get("FOREX_DRILLS", "0.1"))
 SEED = int(os.environ.get("FOREX_DRILLS_SEED", "20261128"))
-MOMENTS = 10
+MOMENTS = {"create": 10, "restore": 17, "prune": 10}
 """In each stage, of all of them."""
 
 STAGES = {
@@ -146,7 +146,7 @@ def moments(
     what: str, lengths: dict[str, tuple[float, float]], draw: random.Random
 ) -> Iterator[tuple[str, float]]:
     """Stages, and seconds after their beginning."""
-    count = max(1, round(MOMENTS * SHARE))
+    count = max(1, round(MOMENTS[what] * SHARE))
     for stage in STAGES[what]:
         for _ in range(count):
             yield stage, draw.random() * lengths[stage][1]

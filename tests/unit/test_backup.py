@@ -32,7 +32,7 @@ from forex_core.data.store import ObservationStore
 from forex_core.errors import ArchiveRefused, BackupError, InputError
 from forex_core.tracking import ArchivedStore, MLflowTracker, Registry, open_store
 from forex_core.tracking.store import release
-from tests.deployments import Deployment, entries_of, object_of, rows, tree
+from tests.deployments import Deployment, entries_of, object_of, older_store, rows, tree
 
 # --- what goes in comes out
 
@@ -702,14 +702,7 @@ def test_a_full_disk_under_the_target(deployment: Deployment, small_disk: Callab
     deployment.backups.verify(made.archive)
 
 
-def test_a_locked_database_is_waited_for_and_then_said(
-    tracked: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracked.run()
-    release(load_settings().mlflow_uri)
-    made = tracked.create()
-    database = tracked.data / "mlflow" / "mlflow.db"
-    code = """
+HOLDER = """
 import sqlite3, sys, time
 holder = sqlite3.connect(sys.argv[1])
 holder.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -719,21 +712,31 @@ print("held", flush=True)
 time.sleep(float(sys.argv[2]))
 """
 
-    def held(seconds: float) -> subprocess.Popen[bytes]:
-        holder = subprocess.Popen(
-            [sys.executable, "-c", code, str(database), str(seconds)], stdout=subprocess.PIPE
-        )
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        return holder
 
-    with held(2) as holder:
+def held(database: Path, seconds: float) -> subprocess.Popen[bytes]:
+    """A process that keeps everybody away from a database."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(database), str(seconds)], stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    return holder
+
+
+def test_a_locked_database_is_waited_for_and_then_said(
+    tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked.run()
+    release(load_settings().mlflow_uri)
+    made = tracked.create()
+    database = tracked.data / "mlflow" / "mlflow.db"
+    with held(database, 2) as holder:
         started = time.monotonic()
         assert tracked.create().counts["runs"] == 1
         assert time.monotonic() - started > 1
         holder.wait()
     monkeypatch.setattr(databases, "COPY_BUSY_S", 0.3)
-    with held(60) as holder:
+    with held(database, 60) as holder:
         with pytest.raises(BackupError, match=r"mlflow.db could not be copied .*database is locked"):
             tracked.create()
         holder.kill()
@@ -800,3 +803,27 @@ def test_a_file_that_goes_while_it_is_read_is_not_in_it(
     made = deployment.create()
     assert [e.path for e in entries_of(made)] == ["settings.json", "reports/stays"]
     assert made.missing == ()
+
+
+@pytest.mark.slow
+def test_a_database_that_is_locked_for_half_a_minute_is_archived(tracked: Deployment) -> None:
+    tracked.run()
+    release(load_settings().mlflow_uri)
+    with held(tracked.data / "mlflow" / "mlflow.db", 30) as holder:
+        started = time.monotonic()
+        made = tracked.create()
+        assert time.monotonic() - started > 28
+        holder.wait()
+    assert tracked.backups.verify(made.archive).header.counts["runs"] == 1
+
+
+@pytest.mark.slow
+def test_an_archive_of_an_older_mlflow_is_brought_to_the_schema_of_now(deployment: Deployment) -> None:
+    path = deployment.data / "mlflow" / "mlflow.db"
+    path.parent.mkdir()
+    older_store(path)
+    made = deployment.create()
+    there = deployment.restored(made)
+    run = open_store(f"sqlite:///{there / 'mlflow' / 'mlflow.db'}", below=there).get_run("a" * 32)
+    assert run.info.artifact_uri.startswith((there / "mlflow" / "mlruns").as_uri())
+    release(f"sqlite:///{there / 'mlflow' / 'mlflow.db'}")

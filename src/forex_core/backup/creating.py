@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Condition
 from typing import Any, Protocol, TypeVar
 
 from loguru import logger
@@ -210,6 +211,8 @@ class _Making:
         self._advance = advance
         self._previous = _Previous(iter(()))
         self._known = set[bytes]()
+        self._storing = set[bytes]()
+        self._changed = Condition()
         self._fresh: list[str] = []
         self._required: dict[str, str] = {}
         self._missing: list[str] = []
@@ -462,13 +465,27 @@ class _Making:
             raise
         except OSError as error:
             raise _Unreadable(error.strerror or str(error)) from error
-        if digest.digest() in self._known:
-            return digest.hexdigest(), size, None
-        stored = self._place.write(path)
-        self._known.add(bytes.fromhex(stored.sha256))
+        with self._turn(digest.digest()):
+            if digest.digest() in self._known:
+                return digest.hexdigest(), size, None
+            stored = self._place.write(path)
+            self._known.add(bytes.fromhex(stored.sha256))
         if stored.is_new:
             self._fresh.append(stored.sha256)
         return stored.sha256, stored.size, stored
+
+    @contextmanager
+    def _turn(self, digest: bytes) -> Iterator[None]:
+        """Nobody else stores this content meanwhile: the models of one recipe share most of their files."""
+        with self._changed:
+            self._changed.wait_for(lambda: digest not in self._storing)
+            self._storing.add(digest)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._storing.remove(digest)
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True)
