@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forex_core import databases
@@ -105,6 +105,49 @@ def test_any_tree_comes_back_and_so_does_the_one_after(
             archives.append((deployment.create(), tree(deployment.data / "reports")))
         for n, (archive, expected) in enumerate(archives):
             assert tree(deployment.restored(archive, f"restored{n}") / "reports") == expected
+    shutil.rmtree(home)
+
+
+text = st.text(
+    st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=30
+)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(text, text, max_size=5),
+    st.dictionaries(text, st.floats(allow_nan=False, allow_infinity=False), max_size=5),
+)
+def test_any_rows_come_back(
+    migrated_sqlite: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    params: dict[str, str],
+    metrics: dict[str, float],
+) -> None:
+    home = tmp_path_factory.mktemp("rows")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOREX_DATA_DIR", str(home / "data"))
+        deployment = Deployment(home)
+        database = deployment.data / "mlflow" / "mlflow.db"
+        database.parent.mkdir()
+        shutil.copyfile(migrated_sqlite, database)
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(
+                "INSERT INTO runs (run_uuid, status, experiment_id, lifecycle_stage) "
+                "VALUES ('r', 'FINISHED', 0, 'active')"
+            )
+            connection.executemany("INSERT INTO params VALUES (?, ?, 'r')", params.items())
+            connection.executemany(
+                "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, 1, 'r', 0, 0)",
+                metrics.items(),
+            )
+        expected = rows(database)
+        there = deployment.restored(deployment.create())
+        found = rows(there / "mlflow" / "mlflow.db")
+        moved = ("experiments",)  # where files are
+        assert {n: t for n, t in found.items() if n not in moved} == {
+            n: t for n, t in expected.items() if n not in moved
+        }
     shutil.rmtree(home)
 
 

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from forex_core.databases import copy_database, load_tables, postgres
 from forex_core.errors import DatabaseError
@@ -107,3 +109,33 @@ def test_what_is_no_database(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="there is no database at"):
         load_tables(copy, f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
+
+
+words = st.none() | st.text(
+    st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20
+)
+numbers = st.none() | st.floats(allow_nan=False)
+COLUMNS = "a TEXT, b DOUBLE PRECISION, c BIGINT"
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(words, numbers, st.none() | st.integers(-(1 << 63), (1 << 63) - 1)), max_size=20))
+def test_any_rows_go_there_and_back(target: str, tmp_path: Path, made: list[tuple[object, ...]]) -> None:
+    copy = tmp_path / "any.db"
+    copy.unlink(missing_ok=True)
+    with closing(sqlite3.connect(copy)) as database, database:
+        database.execute(f"CREATE TABLE anything ({COLUMNS})")
+        database.executemany("INSERT INTO anything VALUES (?, ?, ?)", made)
+        expected = database.execute("SELECT a, b, c FROM anything").fetchall()
+    if target.startswith("postgresql"):
+        with postgres(target) as server:
+            server.execute(f"CREATE TABLE IF NOT EXISTS anything ({COLUMNS})".encode())
+    else:
+        with closing(sqlite3.connect(target.removeprefix("sqlite:///"))) as file, file:
+            file.execute(f"CREATE TABLE IF NOT EXISTS anything ({COLUMNS})")
+    load_tables(copy, target)
+    back = tmp_path / "back.db"
+    back.unlink(missing_ok=True)
+    copy_database(target, back)
+    with closing(sqlite3.connect(back)) as database:
+        assert database.execute("SELECT a, b, c FROM anything").fetchall() == expected
