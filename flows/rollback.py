@@ -75,7 +75,7 @@ def carried_out(succession: Succession, plan: Plan, reason: str, settings: Setti
     return done
 
 
-@task(name="show", cache_policy=NO_CACHE)
+@task(name="show", cache_policy=NO_CACHE, persist_result=False)
 def shown(document: Document) -> None:
     """What was done, or would be, on Prefect's page."""
     model = document["model"]

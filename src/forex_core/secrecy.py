@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, quote, quote_plus, unquote
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
 _PASSWORDS = ("password", "passwd", "pass", "pwd", "token", "secret", "key", "auth")
@@ -36,9 +36,10 @@ def without_password(address: str) -> str:
 
 def spellings(secrets: Iterable[str]) -> frozenset[str]:
     """Secrets as they are, and as an address may write them."""
-    meant = {unquote(text) for text in secrets} | set(secrets)
+    given = frozenset(secrets)
+    meant = {way(text) for text in given for way in (unquote, unquote_plus)}
     ways = (quote, quote_plus, lambda text: quote(text, safe=""))
-    return frozenset(meant | {way(unquote(text)) for text in meant for way in ways}) - {""}
+    return (given | meant | {way(text) for text in meant for way in ways}) - {""}
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

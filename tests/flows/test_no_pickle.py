@@ -5,8 +5,10 @@ The files of a story of runs are looked at in test_champion_flow.py.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,3 +106,19 @@ def test_prefect_keeps_no_result_and_errors_without_a_pickle(market: Path, tmp_p
         with pytest.raises(ValueError, match="by the test"):
             flow(fails, name="fails")()
     assert len(pickles(storage)) == 2, "the results of flows that do not say how"
+
+
+def test_every_flow_and_task_says_that_it_keeps_no_pickle() -> None:
+    from prefect import Flow, Task
+
+    import flows
+
+    modules = [
+        importlib.import_module(f"flows.{found.name}") for found in pkgutil.iter_modules(flows.__path__)
+    ]
+    made = {value for module in modules for value in vars(module).values() if isinstance(value, (Flow, Task))}
+    assert len(made) >= 10
+    assert {value.name for value in made if value.persist_result is not False} == set()
+    assert {
+        value.name for value in made if isinstance(value, Flow) and value.result_serializer != "json"
+    } == set()
