@@ -13,13 +13,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from bounds import Figure, judge
+from servers import postgres_server
 
 LOAD_S = 0.3
 IMPORT_S = 20.0
@@ -108,33 +107,6 @@ def measure(address: Callable[[], str], what: str, scale: float, repeats: int) -
     return figures
 
 
-@contextmanager
-def postgres() -> Any:
-    """Addresses of new databases of a server of its own; None where there is none."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("fixtures", Path(__file__).parents[1] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    fixtures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fixtures)
-    binaries = fixtures.postgres_binaries()
-    if binaries is None:
-        yield None
-        return
-    server = fixtures.PostgresServer(binaries)
-
-    def address() -> str:
-        name = f"bench_{uuid.uuid4().hex}"
-        server.execute(f"CREATE DATABASE {name}")
-        return str(server.uri(name))
-
-    try:
-        yield address
-    finally:
-        server.close()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15, help="loads of each kind; the fastest is judged")
@@ -146,8 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lambda: f"sqlite:///{folder}/{uuid.uuid4().hex}.db", "SQLite", scale, chosen.repeats
         )
     if not chosen.quick:
-        with postgres() as address:
-            if address is not None:
+        with postgres_server() as server:
+            if server is not None:
+
+                def address() -> str:
+                    name = f"bench_{uuid.uuid4().hex}"
+                    server.execute(f"CREATE DATABASE {name}")
+                    return str(server.uri(name))
+
                 figures += measure(address, "PostgreSQL (no fsync)", scale, chosen.repeats)
     return judge("store of observations", figures)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from bounds import Figure, judge
+from servers import postgres_server
 
 RUN_MS = 25.0
 RUN_WITH_FILES_MS = 40.0
@@ -114,31 +115,19 @@ def size_of(database: Path) -> int:
 
 def measure_postgres(runs: int) -> dict[str, float]:
     """The same run on a PostgreSQL of its own; nothing where there is none."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("fixtures", Path(__file__).parents[1] / "conftest.py")
-    if spec is None or spec.loader is None:
-        return {}
-    fixtures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fixtures)
-    binaries = fixtures.postgres_binaries()
-    if binaries is None:
-        return {}
     from forex_core.tracking import MLflowTracker
 
-    server = fixtures.PostgresServer(binaries)
-    try:
+    with postgres_server() as server, tempfile.TemporaryDirectory() as folder:
+        if server is None:
+            return {}
         server.execute("CREATE DATABASE bench")
-        with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder).as_uri()
+        root = Path(folder).as_uri()
 
-            def bare() -> None:
-                run_once(lambda: MLflowTracker(server.uri("bench"), "bench", artifact_location=root), None)
+        def bare() -> None:
+            run_once(lambda: MLflowTracker(server.uri("bench"), "bench", artifact_location=root), None)
 
-            seconds_of(bare, 5)
-            return {"PostgreSQL: run (no fsync)": 1000 * median(seconds_of(bare, runs))}
-    finally:
-        server.close()
+        seconds_of(bare, 5)
+        return {"PostgreSQL: run (no fsync)": 1000 * median(seconds_of(bare, runs))}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The benchmarks as modules; as scripts they find each other beside them."""
     monkeypatch.syspath_prepend(BENCH)
     loaded = {}
-    for name in ("bounds", "engine_speed", "command_speed"):
+    for name in ("bounds", "servers", "engine_speed", "command_speed"):
         spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -83,3 +83,12 @@ def test_the_engines_bounds_can_be_missed(bench: dict[str, ModuleType]) -> None:
     ]
     assert len(missed(bench, origins={str(n): (n**1.5, n**1.5) for n in origins})) == 1
     assert len(missed(bench, daily={str(n): (1 + n / 20, 1 + n / 20) for n in range(1, 31)})) == 1
+
+
+def test_the_server_of_a_benchmark_starts(bench: dict[str, ModuleType]) -> None:
+    """The benches that measure PostgreSQL are run by hand; here, that what they begin with still works."""
+    with bench["servers"].postgres_server() as server:
+        if server is None:
+            pytest.skip("there is no PostgreSQL here; install the package postgresql")
+        server.execute("CREATE DATABASE bench")
+        assert server.uri("bench").startswith("postgresql://")
