@@ -191,8 +191,8 @@ def choose(
         _refuse_unsound(new.forecast, bundle)
         reason = (
             f"The champion is of the {RATE_NAMES[old.rate]} of {bundle.pair}, the data are of its "
-            f"{RATE_NAMES[bundle.rate]}: it is not asked. 'forex promote {horizon} --pair {bundle.pair}' puts a model "
-            "of the latter in its place"
+            f"{RATE_NAMES[bundle.rate]}: it is not asked. 'forex promote {horizon} --pair {bundle.pair} --to VERSION' "
+            "puts one of the latter in its place"
         )
         return Choice(Decision("apart", f"{reason}."), new)
     same_data = set(old.drivers) == set(bundle.driver_names)

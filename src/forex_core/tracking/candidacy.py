@@ -174,7 +174,7 @@ class Candidacy:
                 else:
                     reason = (
                         f"{decision.reason} {str(made).capitalize()} is not on trial against it, so {rival} stays the "
-                        f"challenger; 'forex promote --to {made.number}' names the former."
+                        "challenger."
                     )
                     choice = replace(choice, decision=replace(decision, reason=reason))
             # A contest that was won is over when its winner is champion; till then it may be held again.

@@ -315,8 +315,7 @@ def test_a_champions_own_next_state_displaces_no_challenger_of_another_recipe(
         assert court.standing.challenger is not None
         assert court.standing.challenger.number == 2
         assert settled.decision.reason == (
-            "Why. Version 3 is not on trial against it, so version 2 stays the challenger; 'forex promote --to 3' "
-            "names the former."
+            "Why. Version 3 is not on trial against it, so version 2 stays the challenger."
         )
         told = candidacy.publication(settled, made)
         assert (told.version, told.challenger) == (1, None)
