@@ -637,5 +637,5 @@ def test_a_close_that_is_held_back_is_told_with_the_one_that_is_used() -> None:
     (told,) = data_notices(bundle)
     assert bundle.spot[-1] == table["USDCLP"][398]
     assert told.startswith("The forecast starts from the close of ")
-    assert f"{table['USDCLP'][398]:.10g}: of " in told
-    assert f"{table['USDCLP'][399]:.10g}, " in told
+    assert f"{table['USDCLP'][398]:.2f}: of " in told
+    assert f"{table['USDCLP'][399]:.1f}, " in told

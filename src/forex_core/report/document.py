@@ -314,13 +314,18 @@ def _held(bundle: MarketBundle) -> list[str]:
     if len(closes) == 0:
         return []
     last, slug = bundle.dates[closes[-1]].date(), bundle.pair.slug
+    close = float(bundle.truth[closes[-1]])
     return [
-        f"The forecast starts from the close of {day_words(last)}, {bundle.truth[closes[-1]]:.10g}: of "
-        f"{day_words(r.day)} there is {r.found:.10g}, {plain(r.note)}."
+        f"The forecast starts from the close of {day_words(last)}, {_price(close)}: of {day_words(r.day)} there is "
+        f"{_price(r.found)}, {plain(r.note)}."
         for r in bundle.repairs
         if r.kind == "held" and r.series.lower() in (slug, f"{slug}_{bundle.rate}")
         if r.day is not None and r.day > last and r.found is not None
     ]
+
+
+def _price(value: float) -> str:
+    return f"{value:.{price_decimals(value)}f}"
 
 
 def _offline(bundle: MarketBundle) -> list[str]:
