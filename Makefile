@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow check audit format bench bench-panel bench-peers size docs deploy clean
+.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers size docs deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -44,6 +44,9 @@ test: $(DEV)  ## the test suite
 test-slow: $(DEV)  ## the tests that take longer
 	$(VENV)/bin/pytest -n 2 -m slow
 
+drills: $(DEV)  ## every kill at a random moment, not the tenth of them that test-slow tries
+	FOREX_DRILLS=1 $(VENV)/bin/pytest -s -m slow tests/drills
+
 check: $(DEV)  ## format, lint, types, import contracts, doctests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -58,11 +61,12 @@ format: $(DEV)  ## format the code and mend what the linter can
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(DEV)  ## seconds and memory of engine, command, tracking and store, fails past a bound (ARGS="--quick")
+bench: $(DEV)  ## seconds and memory of engine, command, tracking, store and backup, fails past a bound (ARGS="--quick")
 	$(VENV)/bin/python tests/bench/engine_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/command_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/tracking_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/data_speed.py $(ARGS)
+	$(VENV)/bin/python tests/bench/backup_speed.py $(ARGS)
 
 bench-panel: $(DEV)  ## the ensemble on the 26 pairs of the ECB panel, fails past its bounds
 	$(VENV)/bin/python tests/bench/panel.py $(ARGS)

@@ -166,6 +166,24 @@ class TrackingConfig(BaseModel):
         return self.enabled and self.backend == "mlflow"
 
 
+class BackupConfig(BaseModel):
+    """Where archives go and how long they are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: str | None = Field(
+        None, description="default: backups below data_dir; or another folder, or s3://bucket/path"
+    )
+    keep_daily: int = Field(7, ge=0, description="the newest archive of each of so many days that have one")
+    keep_weekly: int = Field(4, ge=0, description="the same of weeks")
+    keep_monthly: int = Field(12, ge=0, description="the same of months")
+    s3_endpoint_url: str | None = Field(
+        None, description="default: that of tracking.mlflow; the keys as well"
+    )
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+
 OTHER_NAMES: dict[str, str] = {
     "MLFLOW_TRACKING_URI": "tracking_uri",
     "MLFLOW_ARTIFACT_URI": "artifact_uri",
@@ -233,6 +251,7 @@ class Settings(BaseSettings):
     data: DataConfig = DataConfig()
     notify: NotifyConfig = NotifyConfig()
     tracking: TrackingConfig = TrackingConfig()
+    backup: BackupConfig = BackupConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -390,13 +409,14 @@ def _may_hold_secret(place: tuple[int | str, ...]) -> bool:
         if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
             return True
         model = model.model_fields[name].annotation
-    return _mentions_secret(model)
+    return is_secret(model)
 
 
-def _mentions_secret(annotation: object) -> bool:
+def is_secret(annotation: object) -> bool:
+    """Whether a value of this type is, or holds, a secret."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return any(_mentions_secret(field.annotation) for field in annotation.model_fields.values())
-    return annotation is SecretStr or any(_mentions_secret(inner) for inner in get_args(annotation))
+        return any(is_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(is_secret(inner) for inner in get_args(annotation))
 
 
 def known_names() -> frozenset[str]:

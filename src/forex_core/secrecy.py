@@ -1,4 +1,4 @@
-"""What is told to nobody: passwords within addresses, and texts without them."""
+"""What is told to nobody: passwords within addresses, and texts and errors without them."""
 
 from __future__ import annotations
 
@@ -50,3 +50,13 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
         text = text.replace(secret, MASK)
     return text
+
+
+def told(error: BaseException, address: str = "") -> str:
+    """An error on one line, without the passwords of an address that it may name.
+
+    >>> told(ValueError("no login\\n for me:p@ss"), "postgresql://me:p%40ss@db/runs")
+    'ValueError: no login for me:***'
+    """
+    text = redacted(" ".join(str(error).split()), passwords_in(address))[:500]
+    return f"{type(error).__name__}: {text}"

@@ -47,6 +47,7 @@ from forex_core.tracking import store as room
 from forex_core.tracking.packaging import import_mlflow, save_model
 from forex_core.tracking.store import release
 from forex_core.types import Horizon, Pair
+from tests.deployments import older_store
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -490,40 +491,6 @@ def test_database_replaced(
     (run,) = open_store(settings.mlflow_uri).search_runs([found.experiment_id])
     assert "records_lost" in run.data.tags
     assert "`records_lost`" in FAULTS[fault]
-
-
-def older_store(path: Path) -> None:
-    """A store as the MLflow before the last change of its tables made it, with a run."""
-    import logging
-
-    import sqlalchemy
-    from alembic import command
-    from alembic.script import ScriptDirectory
-    from mlflow.store.db import utils
-    from mlflow.store.tracking.dbmodels.initial_models import Base
-
-    config = utils._get_alembic_config(f"sqlite:///{path}")
-    head = ScriptDirectory.from_config(config).get_current_head()
-    before = ScriptDirectory.from_config(config).get_revision(str(head)).down_revision
-    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
-    Base.metadata.create_all(engine)
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    command.upgrade(config, str(before))
-    logging.disable(level)
-    engine.dispose()
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace) "
-            "VALUES (0, 'Default', ?, 'active', 'default')",
-            ((path.parent / "mlruns" / "0").as_uri(),),
-        )
-        connection.execute(
-            "INSERT INTO runs "
-            "(run_uuid, name, user_id, status, start_time, experiment_id, lifecycle_stage, artifact_uri) "
-            "VALUES (?, 'old', 'me', 'FINISHED', 1, 0, 'active', ?)",
-            ("a" * 32, (path.parent / "mlruns" / "0").as_uri()),
-        )
 
 
 def rows_of(path: Path) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from forex_core import databases
 from forex_core.config import load_settings
 from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking import (
@@ -379,7 +380,7 @@ class TestCopy:
         self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log_run(uri, tmp_path / "files")
-        counts = copying._counts
+        counts = databases.table_counts
 
         def lossy(connection: sqlite3.Connection) -> dict[str, int]:
             """As if the copy had lost a row; a backup that loses one cannot be caused."""
@@ -388,7 +389,7 @@ class TestCopy:
             )
             return {table: n - (table == "runs" and writable) for table, n in counts(connection).items()}
 
-        monkeypatch.setattr(copying, "_counts", lossy)
+        monkeypatch.setattr(databases, "table_counts", lossy)
         with pytest.raises(TrackingError, match="runs: 1 rows in the store, 0 in the copy"):
             copy_database(uri, tmp_path / "copies" / "copy.db")
         assert list((tmp_path / "copies").iterdir()) == []

@@ -1,6 +1,7 @@
 """`forex`: the command line, a thin shell over the flows and the engine. One module for a group of commands."""
 
 from forex_core.cli import (
+    backup,
     data,
     doctor,
     evaluate,
@@ -30,3 +31,4 @@ app.add_typer(listings.runs, name="runs")
 app.add_typer(listings.models, name="models")
 app.add_typer(tracking.tracking, name="tracking")
 app.add_typer(notify.notify, name="notify")
+app.add_typer(backup.backup, name="backup")

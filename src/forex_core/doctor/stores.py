@@ -10,6 +10,7 @@ from forex_core.config import Settings
 from forex_core.data.catalogue import NEEDS, entry
 from forex_core.doctor.base import Finding, Patient
 from forex_core.errors import ForexError, SourceError
+from forex_core.secrecy import without_password
 from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _OFF = Finding("skipped", "tracking is off (tracking.enabled, tracking.backend)"
 def tracking_store(patient: Patient) -> Finding:
     """The store can be opened, is of this MLflow, keeps its files where they belong, and is sound."""
     from forex_core.tracking.health import store_state
-    from forex_core.tracking.store import without_password
 
     if not patient.settings.tracking.is_on:
         return _OFF

@@ -1,9 +1,11 @@
 """Tracking of runs behind one interface. The only place that imports MLflow."""
 
+from forex_core.databases import DatabaseCopy
+from forex_core.tracking.archived import ArchivedStore
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
 from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
-from forex_core.tracking.copies import DatabaseCopy, copy_database, relocate
+from forex_core.tracking.copies import copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
 from forex_core.tracking.records import Record, forecast_record
@@ -29,6 +31,7 @@ from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
     "AUDIT",
+    "ArchivedStore",
     "Candidacy",
     "DatabaseCopy",
     "MLflowConfig",

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forex_core.config import Settings
+from forex_core.databases import sqlite_path
 from forex_core.errors import TrackingError
 from forex_core.tracking.queries import existing_store, pages
 from forex_core.tracking.registry import CHAMPION, registry_from_settings
-from forex_core.tracking.store import BUSY_S, local_path, sqlite_path, translated
+from forex_core.tracking.store import BUSY_S, local_path, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

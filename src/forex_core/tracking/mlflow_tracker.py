@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from loguru import logger
 
+from forex_core.databases import sqlite_path
 from forex_core.errors import TrackingError, TrackingUnavailable
+from forex_core.secrecy import told, without_password
 from forex_core.tracking.base import RunStatus
 from forex_core.tracking.process import process_tag
 from forex_core.tracking.records import Record
@@ -32,11 +34,8 @@ from forex_core.tracking.store import (
     find_experiment,
     is_unreachable,
     open_with_experiments,
-    sqlite_path,
     store_errors,
-    told,
     translated,
-    without_password,
 )
 from forex_core.tracking.values import Batch, Preparation, short
 from forex_core.tracking.writing import Written, attaching, check_place, log_model, tag_version, write

@@ -16,15 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forex_core.databases import is_postgres, postgres, sqlite_path
 from forex_core.errors import InputError, TrackingError
-from forex_core.tracking.store import (
-    POSTGRES,
-    open_existing,
-    postgres,
-    sqlite_path,
-    translated,
-    without_password,
-)
+from forex_core.secrecy import without_password
+from forex_core.tracking.store import open_existing, translated
 from forex_core.types import ENSEMBLE, Horizon, Pair
 
 if TYPE_CHECKING:
@@ -681,7 +676,7 @@ def _from_database(uri: str, query: str) -> list[Any] | None:
     if path is not None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
             return database.execute(query).fetchall()
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         with postgres(uri) as database:
             return list(database.execute(query.encode()).fetchall())
     return None

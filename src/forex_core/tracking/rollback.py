@@ -23,14 +23,15 @@ from loguru import logger
 
 from forex_core.champion import Candidate, believable, best_previous, too_few
 from forex_core.data.snapshot import read_snapshot
+from forex_core.databases import DatabaseCopy, is_database
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.paths import Paths
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
-from forex_core.tracking.copies import DatabaseCopy, copy_database
+from forex_core.tracking.copies import copy_database
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
-from forex_core.tracking.store import is_database, translated
+from forex_core.tracking.store import translated
 from forex_core.types import RATE_NAMES, Forecast, Horizon, MarketBundle, Pair
 
 AUDIT = "operations"

@@ -27,18 +27,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 from loguru import logger
 
+from forex_core.databases import SQLITE, sqlite_path
 from forex_core.errors import TrackingError
-from forex_core.tracking.store import (
-    SQLITE,
-    experiment_id,
-    lexical,
-    open_with_experiments,
-    sqlite_path,
-    store_lock,
-    told,
-    translated,
-    without_password,
-)
+from forex_core.secrecy import told, without_password
+from forex_core.tracking.store import experiment_id, lexical, open_with_experiments, store_lock, translated
 from forex_core.tracking.values import MAX_TAG, Batch, Point
 from forex_core.tracking.writing import attaching, log_model, send, tag_version
 

@@ -11,17 +11,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from forex_core.config import Settings
+from forex_core.databases import is_database, is_postgres, sqlite_path
 from forex_core.errors import ConfigError, TrackingError
+from forex_core.secrecy import without_password
 from forex_core.tracking.build import connect
 from forex_core.tracking.queries import existing_store
-from forex_core.tracking.store import (
-    POSTGRES,
-    is_database,
-    normalised,
-    release,
-    sqlite_path,
-    without_password,
-)
+from forex_core.tracking.store import normalised, release
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -75,7 +70,7 @@ def _read_only(uri: str) -> str:
     path = sqlite_path(uri)
     if path is not None:
         return f"sqlite:///{path.as_uri().replace('file://', 'file:')}?mode=ro&uri=true"
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         from sqlalchemy.engine import make_url
 
         url = make_url(normalised(uri))

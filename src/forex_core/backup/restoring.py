@@ -1,0 +1,542 @@
+"""The way back: an archive verified while it is written beside the target, checked as a store, then put in place.
+
+The target is the folder of before or the one of after, whenever the process is killed: one rename of the system makes
+the difference. What was there is kept beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from forex_core.backup import manifest
+from forex_core.backup.creating import (
+    Advance,
+    TrackedStore,
+    in_order,
+    silent,
+    tracking_access,
+)
+from forex_core.backup.manifest import MLFLOW, PARTS, STORE, Entry, Header
+from forex_core.backup.places import S3, Place
+from forex_core.backup.sources import BucketSource, FolderSource, Item
+from forex_core.config import Settings
+from forex_core.databases import is_database, is_postgres, load_tables, sqlite_path
+from forex_core.errors import ArchiveRefused, InputError, TrackingError
+from forex_core.secrecy import without_password
+
+MARK = ".unfinished"
+"""In a folder that is being restored; a lock on it tells that its process lives."""
+_ROOM = 1.05
+_EXCHANGE, _HERE = 2, -100
+"""RENAME_EXCHANGE and AT_FDCWD of Linux."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A deployment that was restored.
+
+    Attributes:
+        folder: the data folder that is restored.
+        before: where what was there is kept: a folder, and schemas of PostgreSQL.
+        champions: registered model, and what is wrong with its champion, None where it was loaded.
+        missing: what the archive itself lacks.
+    """
+
+    archive: str
+    created: datetime
+    folder: Path
+    before: tuple[str, ...]
+    files: int
+    bytes: int
+    counts: Mapping[str, int]
+    champions: Mapping[str, str | None]
+    missing: tuple[str, ...]
+    secrets: tuple[str, ...]
+    seconds: float
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the parts of an archive go in a data folder, relative to it; and where they end when not there.
+
+    `tracking_uri` and `store_url` are PostgreSQL, `artifact_root` s3://, that the part is put into afterwards.
+    """
+
+    mlflow: Path = Path("mlflow/mlflow.db")
+    store: Path = Path("store/forex.db")
+    artifacts: Path = Path("mlflow/mlruns")
+    tracking_uri: str | None = None
+    store_url: str | None = None
+    artifact_root: str | None = None
+
+    def path_of(self, archived: str) -> Path:
+        part, _, rest = archived.partition("/")
+        if archived == MLFLOW:
+            return self.mlflow
+        if archived == STORE:
+            return self.store
+        if part == "artifacts":
+            number, _, below = rest.partition("/")
+            return self.root_of(int(number)) / below
+        return Path(archived)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What belongs to an archive in the folder itself."""
+        places = (self.mlflow, self.store, self.artifacts)
+        return (*PARTS, *(place.parts[0] for place in places))
+
+    def root_of(self, number: int) -> Path:
+        """The folder of a root of artifacts; further ones beside the first."""
+        return self.artifacts if not number else self.artifacts.with_name(f"{self.artifacts.name}-{number}")
+
+
+def restore(
+    settings: Settings,
+    tracking: TrackedStore,
+    place: Place,
+    name: str,
+    to: Path | None = None,
+    *,
+    advance: Advance = silent,
+) -> Restored:
+    """Restore an archive into a new or empty folder, or over the data folder of the settings and its back ends.
+
+    Args:
+        to: the folder, in the layout of a data folder: SQLite and files. None: over what the settings name, in their
+            back ends.
+
+    Raises:
+        ArchiveRefused: the archive is damaged, incomplete, dangerous or of a newer version.
+        InputError: the target is neither new nor empty, is in use, or has not the room.
+    """
+    started = time.perf_counter()
+    with place.locked(shared=True):
+        header = manifest.checked(name, partial(place.open_manifest, name))
+        refuse_newer(header, tracking)
+        target = _target(settings, to)
+        layout = _Layout() if to else _layout(settings, tracking)
+        if to is None:
+            _refuse_use(target)
+        _refuse_without_room(header, target)
+        _sweep(target)
+        with _staging(target) as staged:
+            # Through a link, if the settings name one: so are the locations that MLflow is given from now on.
+            known_as = target if to else settings.root
+            restoring = _Restoring(
+                settings, tracking, place, name, header, layout, staged, target, known_as, advance
+            )
+            restoring.write()
+            champions = restoring.check()
+            before = restoring.put_in_place(over=to is None)
+    return Restored(
+        archive=place.address_of(name),
+        created=header.created,
+        folder=target,
+        before=before,
+        files=header.files,
+        bytes=header.bytes,
+        counts=header.counts,
+        champions=champions,
+        missing=header.missing,
+        secrets=header.secrets,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def refuse_newer(header: Header, tracking: TrackedStore) -> None:
+    """
+    Raises:
+        ArchiveRefused: the archive has tables of a version that this program does not know.
+    """
+    from forex_core.data.store import SCHEMA
+
+    found = header.schemas.get(STORE, "0")
+    if not found.isdigit() or int(found) > SCHEMA:
+        raise ArchiveRefused(
+            f"the archive's observations were kept by a newer version of this program (their tables are of version "
+            f"{found}, this one knows {SCHEMA}); install the newer one"
+        )
+    if MLFLOW in header.schemas:
+        try:
+            tracking.refuse(header.schemas[MLFLOW])
+        except TrackingError as error:
+            raise ArchiveRefused(f"{error}") from error
+
+
+class _Restoring:
+    """One restore, from the first file to the switch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tracking: TrackedStore,
+        place: Place,
+        name: str,
+        header: Header,
+        layout: _Layout,
+        staged: Path,
+        target: Path,
+        known_as: Path,
+        advance: Advance,
+    ) -> None:
+        self._settings = settings
+        self._tracking = tracking
+        self._place = place
+        self._name = name
+        self._header = header
+        self._layout = layout
+        self._staged = staged
+        self._target = target
+        self._known_as = known_as
+        self._advance = advance
+
+    def write(self) -> None:
+        """Every file of the archive, each compared with its digest."""
+        entries = manifest.entries(self._name, partial(self._place.open_manifest, self._name))
+        total = self._header.files
+        made = in_order(entries, lambda entry: None, self._write, self._place.workers)
+        for done, _ in enumerate(made):
+            if done % 500 == 0:
+                self._advance("files", done, total)
+
+    def _write(self, entry: Entry) -> None:
+        path = self._staged / self._layout.path_of(entry.path)
+        try:
+            if entry.sha256 is None:
+                path.mkdir(parents=True, exist_ok=True)
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Never through a link and never over a file: two entries of one name are two names for one place.
+            descriptor = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise ArchiveRefused(
+                f"archive {self._name}: {entry.path!r} is in the way of another file"
+            ) from error
+        with os.fdopen(descriptor, "wb") as out:
+            for chunk in self._place.content(entry.sha256, entry.size):
+                out.write(chunk)
+            os.fchmod(out.fileno(), entry.mode)
+            out.flush()
+            os.utime(out.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def check(self) -> Mapping[str, str | None]:
+        """Make stores of the databases, and read what matters through them, where they lie now."""
+        self._advance("check", 0, 0)
+        champions: Mapping[str, str | None] = {}
+        if MLFLOW in self._header.databases:
+            database = self._staged / self._layout.mlflow
+            self._tracking.complete(database)
+            self._tracking.move(database, self._moves(self._staged))
+            # An experiment of another place, which the archive lacks, is no reason to keep the others back.
+            below = None if self._header.missing else self._staged
+            champions = self._tracking.check(f"sqlite:///{database}", below)
+            self._refuse_loss("runs", self._tracking.counts(database)["runs"])
+        if STORE in self._header.databases:
+            self._refuse_loss("observations", self._observations(self._staged / self._layout.store))
+        faults = {model: fault for model, fault in champions.items() if fault}
+        if faults and not self._header.missing:
+            model, fault = next(iter(faults.items()))
+            raise ArchiveRefused(f"the champion of {model} in archive {self._name} cannot be used: {fault}")
+        for model, fault in faults.items():
+            logger.warning("the champion of {} cannot be used: {}", model, fault)
+        return champions
+
+    def _observations(self, database: Path) -> int:
+        uri = f"sqlite:///{database}"
+        if self._header.databases[STORE] == "postgresql":  # rows without their keys and triggers
+            rows = database.with_name(f"{database.name}.rows")
+            database.rename(rows)
+            _open_store(uri)
+            load_tables(rows, uri)
+            rows.unlink()
+        _open_store(uri)
+        with closing(sqlite3.connect(database)) as store:
+            store.execute("PRAGMA journal_mode = WAL")
+            return int(store.execute("SELECT count(*) FROM observations").fetchone()[0])
+
+    def _refuse_loss(self, what: str, found: int) -> None:
+        if found != self._header.counts.get(what):
+            raise ArchiveRefused(
+                f"archive {self._name} has {found} {what} and announces {self._header.counts.get(what)}"
+            )
+
+    def put_in_place(self, *, over: bool) -> tuple[str, ...]:
+        """The files to where they belong: other back ends first, the data folder last, in one step."""
+        before = list[str]()
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        database = self._staged / self._layout.mlflow
+        if MLFLOW in self._header.databases:
+            self._tracking.move(database, self._moves(self._known_as, back_from=self._staged))
+        if self._layout.artifact_root:
+            self._advance("upload", 0, 0)
+            self._upload(self._layout.artifact_root)
+        kept_in = f"before_restore_{stamp.lower()}"
+        if self._layout.tracking_uri and database.is_file():
+            self._tracking.prepare(self._layout.tracking_uri, self._settings.mlflow_artifacts)
+            before.append(self._load(database, self._layout.tracking_uri, f"{kept_in}_mlflow"))
+        store = self._staged / self._layout.store
+        if self._layout.store_url and store.is_file():
+            _open_store(self._layout.store_url)
+            before.append(self._load(store, self._layout.store_url, f"{kept_in}_store"))
+        self._advance("switch", 0, 0)
+        _close(database)
+        _close(store)
+        if over and self._target.exists():
+            return (self._exchange(stamp), *before)
+        os.sync()
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._staged.rename(self._target)
+        (self._target / MARK).unlink()
+        return tuple(before)
+
+    def _exchange(self, stamp: str) -> str:
+        """Put the new folder in the place of the one that is there; where that one is then."""
+        aside = self._target.with_name(f"{self._target.name}.before-restore-{stamp}")
+        _refuse_use(self._target)
+        _link_archives(self._target, self._staged)
+        _as_the_owner(self._target, self._staged)
+        (self._target / MARK).unlink(missing_ok=True)
+        os.sync()
+        _exchange(self._staged, self._target)
+        users = processes_using(self._staged)
+        if users:
+            _exchange(self._staged, self._target)
+            raise _in_use(self._target, users)
+        self._staged.rename(aside)
+        (self._target / MARK).unlink()
+        # What no archive has, such as caches and Prefect's state, goes on; logs of databases are theirs alone.
+        for other in aside.iterdir():
+            if not other.name.startswith(self._layout.names) and not (self._target / other.name).exists():
+                other.rename(self._target / other.name)
+        return str(aside)
+
+    def _moves(self, folder: Path, back_from: Path | None = None) -> list[tuple[str, str]]:
+        """From where the artifacts' locations point, to where they will be in `folder` or its store of artifacts."""
+        moves = []
+        for number, root in enumerate(self._header.roots):
+            relative = self._layout.root_of(number)
+            new = str(folder / relative)
+            if back_from is not None:
+                root = str(back_from / relative)
+                if self._layout.artifact_root:
+                    suffix = f"-{number}" if number else ""
+                    new = f"{self._layout.artifact_root.rstrip('/')}{suffix}"
+            moves.append((root, new))
+        return moves
+
+    def _upload(self, root: str) -> None:
+        client = tracking_access(self._settings).client()
+        for number in range(len(self._header.roots)):
+            folder = self._staged / self._layout.root_of(number)
+            bucket = BucketSource(f"{root.rstrip('/')}{f'-{number}' if number else ''}", client)
+            files = FolderSource(folder, lambda path, reason: None).items()
+
+            def put(item: Item, folder: Path = folder, bucket: BucketSource = bucket) -> None:
+                if not item.is_folder:
+                    bucket.put(item.path, folder / item.path)
+
+            for _ in in_order(files, lambda item: None, put, 16):
+                pass
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _load(self, database: Path, uri: str, schema: str) -> str:
+        """Rows into PostgreSQL, whose present ones go into a schema of their own in the same transaction."""
+        self._advance("load", 0, 0)
+        load_tables(database, uri, aside=schema)
+        database.unlink()
+        _close(database)
+        return f"schema {schema} of {without_password(uri)}"
+
+
+def _open_store(uri: str) -> None:
+    """Open a store of observations as a reader does; its tables are made where there are none."""
+    from forex_core.data.store import ObservationStore  # SQLAlchemy: for a restore alone
+
+    ObservationStore(uri).names()
+
+
+def _close(database: Path) -> None:
+    """Bring all of a database into its one file; what is beside it would belong to another in its place."""
+    if database.is_file():
+        with closing(sqlite3.connect(database)) as last:
+            last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for suffix in ("-wal", "-shm"):
+        database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
+
+
+def processes_using(folder: Path) -> list[tuple[int, str]]:
+    """Other processes with files open below a folder: number and command line, as far as this user may see."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if descriptor.readlink().is_relative_to(folder):
+                        command = (
+                            (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        )
+                        found.append((int(process.name), command.strip()[:200]))
+                        break
+    return found
+
+
+def _in_use(target: Path, users: list[tuple[int, str]]) -> InputError:
+    told = "; ".join(f"{number} ({command})" for number, command in users[:5])
+    return InputError(
+        f"{target} is in use by {len(users)} processes: {told}. Nothing was changed; stop them and try again, or "
+        "restore --to another folder"
+    )
+
+
+def _refuse_use(target: Path) -> None:
+    users = processes_using(target)
+    if users:
+        raise _in_use(target, users)
+
+
+def _target(settings: Settings, to: Path | None) -> Path:
+    """The folder itself, whatever link leads to it."""
+    target = Path(os.path.realpath(to.expanduser() if to else settings.root))
+    if to is None:
+        if os.path.ismount(target):
+            raise InputError(
+                f"{target} is a mount point, which cannot be replaced; restore --to a folder below it, or from where "
+                "it is none"
+            )
+        return target
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there and not empty; name a folder that is new or empty")
+    return target
+
+
+def _layout(settings: Settings, tracking: TrackedStore) -> _Layout:
+    """Where the settings want the parts; what is a file has to be below the data folder."""
+    if not is_database(settings.mlflow_uri):
+        raise InputError(
+            f"{without_password(settings.mlflow_uri)} is a server; restore where its database can be reached, with "
+            "FOREX_TRACKING_URI=sqlite:/// or postgresql://"
+        )
+    root = settings.root
+    artifacts = settings.mlflow_artifacts
+    remote = artifacts.startswith(S3)
+    local = tracking.folder(artifacts)
+    if local is None and not remote:
+        raise InputError(f"files cannot be restored to {artifacts} from here; restore --to a folder")
+    places = {
+        "mlflow": sqlite_path(settings.mlflow_uri),
+        "store": sqlite_path(settings.store_url),
+        "artifacts": local,
+    }
+    for place in places.values():
+        if place is not None and not place.is_relative_to(root):
+            raise InputError(
+                f"{place} lies outside the data folder {root}, so it cannot be replaced with it in one step; restore "
+                "--to a new folder and move it from there"
+            )
+    return _Layout(
+        **{name: place.relative_to(root) for name, place in places.items() if place is not None},
+        tracking_uri=settings.mlflow_uri if is_postgres(settings.mlflow_uri) else None,
+        store_url=settings.store_url if is_postgres(settings.store_url) else None,
+        artifact_root=artifacts if remote else None,
+    )
+
+
+def _refuse_without_room(header: Header, target: Path) -> None:
+    parent = next(folder for folder in target.parents if folder.exists())
+    free, needed = shutil.disk_usage(parent).free, int(header.bytes * _ROOM)
+    if needed > free:
+        raise InputError(
+            f"the archive holds {header.bytes / 1e6:.0f} MB and {parent} has {free / 1e6:.0f} MB free; make room, or "
+            "restore --to another disk"
+        )
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside the target, which goes unless it was put in its place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f".{target.name}.restoring-{os.getpid()}-{time.time_ns()}")
+    staged.mkdir(mode=0o755)
+    lock = os.open(staged / MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield staged
+    finally:
+        # After an exchange this is the folder of before, which has no mark.
+        if (staged / MARK).exists():
+            shutil.rmtree(staged, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed restores left beside the target: folders with the mark, whose process does not live."""
+    for left in target.parent.glob(f".{target.name}.restoring-*"):
+        with suppress(OSError):
+            lock = os.open(left / MARK, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _link_archives(target: Path, staged: Path) -> None:
+    """Archives that are kept inside the data folder stay there: as further names of the same files.
+
+    None of them is ever written again, so both folders may have them.
+    """
+    backups = target / "backups"
+    if backups.is_dir():
+        shutil.copytree(backups, staged / "backups", copy_function=os.link, symlinks=True, dirs_exist_ok=True)
+
+
+def _as_the_owner(target: Path, staged: Path) -> None:
+    """Mode and, when restored by root, owner of the folder that is replaced: a service has to write there."""
+    status = target.stat()
+    staged.chmod(stat.S_IMODE(status.st_mode))
+    if os.geteuid() == 0 and (status.st_uid, status.st_gid) != (0, 0):
+        for path in (staged, *staged.rglob("*")):
+            os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change places in one step."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        done = libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)
+        if done == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(number, os.strerror(number), str(one), None, str(other))
+    # A file system that cannot: two steps, and between them there is none of the two.
+    between = other.with_name(f"{one.name}-other")
+    other.rename(between)
+    one.rename(other)
+    between.rename(one)

@@ -1,0 +1,286 @@
+"""Archives of every back end, restored into every other: SQLite and files, PostgreSQL and an S3-compatible bucket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from forex_core.backup import Backups, places
+from forex_core.config import load_settings
+from forex_core.data.loading import store_of
+from forex_core.data.observations import Observations
+from forex_core.databases import postgres
+from forex_core.errors import ArchiveRefused, BackupError
+from forex_core.tracking import ArchivedStore, open_store, registry_from_settings, tracker_from_settings
+from forex_core.tracking.build import connect
+from forex_core.tracking.store import release
+from forex_core.types import Event, Headline
+
+NOW = pd.Timestamp("2026-03-02 12:00:00.5", tz="UTC")
+LATER = pd.Timestamp("2027-01-01", tz="UTC")
+
+
+@dataclass
+class Side:
+    """A deployment on one pair of back ends; `enter` makes the settings those of it."""
+
+    data: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    remote: bool = False
+
+    def enter(self, patch: pytest.MonkeyPatch) -> Backups:
+        for name in list(os.environ):
+            if name.startswith(("FOREX_", "MLFLOW_")):
+                patch.delenv(name)
+        for name, value in {"FOREX_DATA_DIR": str(self.data), **self.environment}.items():
+            patch.setenv(name, value)
+        connect(load_settings())
+        return Backups(load_settings(), ArchivedStore())
+
+
+@pytest.fixture
+def side(request: pytest.FixtureRequest, tmp_path: Path, migrated_sqlite: Path) -> Callable[[str, str], Side]:
+    """`side(kind, name)` is a deployment of kind 'local' or 'remote', with a migrated store."""
+
+    def made(kind: str, name: str) -> Side:
+        data = tmp_path / name
+        if kind == "local":
+            (data / "mlflow").mkdir(parents=True)
+            shutil.copyfile(migrated_sqlite, data / "mlflow" / "mlflow.db")
+            return Side(data)
+        new_postgres = request.getfixturevalue("new_postgres")
+        uri = new_postgres(request.getfixturevalue("migrated_postgres"))
+        bucket = request.getfixturevalue("s3_bucket")
+        # Runs and observations share a database here, as they may.
+        places = {
+            "FOREX_TRACKING_URI": uri,
+            "FOREX_DATA__STORE_URL": uri,
+            "FOREX_ARTIFACT_URI": f"s3://{bucket.name}/{name}/mlruns",
+        }
+        return Side(data, places | bucket.settings, remote=True)
+
+    return made
+
+
+def fill(files: Path) -> dict[str, Any]:
+    """Runs, files, a registered model and observations in the deployment of the settings; what was written."""
+    settings = load_settings()
+    files.mkdir(exist_ok=True)
+    (files / "MLmodel").write_text("flavors: {}\n")
+    (files / "ñ report.html").write_bytes(b"<html>" * 500)
+    runs = []
+    for number in range(3):
+        with tracker_from_settings(settings, "forecaster_7d", tags={"n": str(number)}) as tracker:
+            tracker.log_params({"deep": {"param": number}})
+            tracker.log_metrics({"7d_rmse": 1.5 + number, "nan": float("nan"), "inf": float("inf")})
+            tracker.log_artifact(files / "ñ report.html", "reports")
+            address = tracker.log_model(files, "model")
+        runs.append(str(tracker.run_id))
+    registry_from_settings(settings).register_model("usdclp-7d", str(address), run_id=runs[-1])
+    observe("2026-01-05", 900.25)
+    observe("2026-01-05", 901.5, days=1)
+    store = store_of(settings)
+    store.record_news([Headline(NOW, "A title", "press", "https://x/1")], source="press", now=NOW)
+    store.record_events(
+        [Event(NOW + pd.Timedelta(days=3), "Rates", "USD", "high")], source="calendar", now=NOW
+    )
+    return {"runs": runs} | known(runs)
+
+
+def observe(day: str, value: float, days: int = 0) -> None:
+    dates = pd.DatetimeIndex([day]).as_unit("us")
+    at = (dates + pd.Timedelta(hours=22)).tz_localize("UTC")
+    one = Observations("copper", "best", dates, pd.Series([value]).to_numpy(), at)
+    store_of(load_settings()).record(one, rank=lambda *_: 0, now=NOW + pd.Timedelta(days=days))
+
+
+def known(runs: list[str]) -> dict[str, Any]:
+    """What the deployment of the settings says of all of it."""
+    settings = load_settings()
+    client = open_store(settings.mlflow_uri, settings.mlflow_artifacts, settings.root)
+    found = [client.get_run(run) for run in runs]
+    version = client.get_model_version("usdclp-7d", "1")
+    scratch = settings.root.parent / "fetched"
+    scratch.mkdir(exist_ok=True)
+    store = store_of(settings)
+    prints = store.read(("copper",), LATER, {"copper": 15})["copper"]
+    return {
+        "data": [
+            (run.data.params, str(run.data.metrics), run.data.tags, run.info.start_time) for run in found
+        ],
+        "files": [
+            Path(client.download_artifacts(run, "reports/ñ report.html", str(scratch))).read_bytes()
+            for run in runs
+        ],
+        "version": (version.run_id, version.status, version.creation_timestamp),
+        "prints": (list(prints.dates), list(prints.values), list(prints.known_at), list(prints.sources)),
+        "news": store.news(LATER, NOW - timedelta(days=9)),
+        "events": store.events(LATER, NOW, LATER),
+    }
+
+
+KINDS = ("local", "remote")
+
+
+@pytest.mark.parametrize("after", KINDS)
+@pytest.mark.parametrize("before", KINDS)
+def test_an_archive_of_any_back_end_is_restored_into_any(
+    before: str, after: str, side: Callable[[str, str], Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = side(before, "source"), side(after, "target")
+    backups = source.enter(monkeypatch)
+    expected = fill(tmp_path / "files")
+    made = backups.create(str(tmp_path / "archives"))
+    kind = "postgresql" if source.remote else "sqlite"
+    header = backups.verify(made.archive).header
+    assert header.databases == {"databases/mlflow.db": kind, "databases/store.db": kind}
+    assert made.missing == ()
+    assert {name: made.counts[name] for name in ("runs", "models", "versions", "observations", "artifacts")} == {
+        "runs": 3, "models": 1, "versions": 1, "observations": 2, "artifacts": 3 + 3 * 2
+    }  # fmt: skip
+    again = backups.create(str(tmp_path / "archives"))
+    assert again.bytes_new < 2_000_000, "databases alone"
+    assert backups.create(str(tmp_path / "archives"), full=True).bytes_new > again.bytes_new
+    release(load_settings().mlflow_uri)
+
+    backups = target.enter(monkeypatch)
+    target.data.mkdir(exist_ok=True)
+    with tracker_from_settings(load_settings(), "forecaster_7d") as tracker:
+        tracker.log_params({"here": "before"})
+    observe("2026-01-06", 1.0)
+    release(load_settings().mlflow_uri)
+    done = backups.restore(made.archive)
+    assert len(done.before) == (3 if target.remote else 1)
+    assert known(expected["runs"]) == {name: value for name, value in expected.items() if name != "runs"}
+    client = open_store(load_settings().mlflow_uri, below=load_settings().root)
+    assert str(tracker.run_id) not in {run.info.run_id for run in client.search_runs(["1"])}
+    # And it goes on from there.
+    observe("2026-01-07", 2.0, days=9)
+    assert len(store_of(load_settings()).values("copper", LATER)) == 2
+    with tracker_from_settings(load_settings(), "forecaster_7d") as tracker:
+        tracker.log_metrics({"7d_rmse": 2.0})
+    client.create_experiment("another")
+    release(load_settings().mlflow_uri)
+    if target.remote:
+        (folder, runs, observations) = done.before
+        assert runs.startswith("schema before_restore_")
+        with postgres(target.environment["FOREX_TRACKING_URI"]) as database:
+            schema = runs.split()[1]
+            kept = database.execute(f'SELECT count(*) FROM "{schema}".runs').fetchone()  # type: ignore[arg-type]
+            assert kept == (1,)
+            schema = observations.split()[1]
+            kept = database.execute(f'SELECT count(*) FROM "{schema}".observations').fetchone()  # type: ignore[arg-type]
+            assert kept == (1,)
+        assert Path(folder).is_dir()
+
+
+@pytest.mark.parametrize("before", KINDS)
+def test_into_a_folder_it_is_sqlite_and_files(
+    before: str, side: Callable[[str, str], Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = side(before, "source")
+    backups = source.enter(monkeypatch)
+    expected = fill(tmp_path / "files")
+    made = backups.create(str(tmp_path / "archives"))
+    release(load_settings().mlflow_uri)
+    backups.restore(made.archive, tmp_path / "restored")
+    Side(tmp_path / "restored").enter(monkeypatch)
+    assert known(expected.pop("runs")) == expected
+    release(load_settings().mlflow_uri)
+
+
+def test_archives_in_a_bucket(
+    side: Callable[[str, str], Side], s3_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = side("local", "source")
+    source.environment |= {
+        "FOREX_BACKUP__TO": f"s3://{s3_bucket.name}/backups",
+        "FOREX_BACKUP__S3_ENDPOINT_URL": s3_bucket.settings["MLFLOW_S3_ENDPOINT_URL"],
+        "FOREX_BACKUP__S3_ACCESS_KEY_ID": "me",
+        "FOREX_BACKUP__S3_SECRET_ACCESS_KEY": "very-hidden",
+        "FOREX_BACKUP__KEEP_DAILY": "1",
+        "FOREX_BACKUP__KEEP_WEEKLY": "0",
+        "FOREX_BACKUP__KEEP_MONTHLY": "0",
+    }
+    backups = source.enter(monkeypatch)
+    expected = fill(tmp_path / "files")
+    made = backups.create()
+    assert made.archive.startswith(f"s3://{s3_bucket.name}/backups/forex-")
+    assert backups.verify(made.archive).header.counts == made.counts
+    report = source.data / "reports" / "report.html"
+    report.parent.mkdir()
+    report.write_bytes(b"new")
+    second = backups.create()
+    assert second.bytes_new < made.bytes
+    assert [one.address for one in backups.archives()] == [made.archive, second.archive]
+
+    monkeypatch.setattr(places, "GRACE", timedelta(days=-1))
+    done = backups.prune()
+    assert (done.kept, done.removed, done.damaged) == ((second.archive,), (made.archive,), {})
+    backups.verify("latest")
+    backups.restore("latest", tmp_path / "restored")
+    assert (tmp_path / "restored" / "reports" / "report.html").read_bytes() == b"new"
+    Side(tmp_path / "restored").enter(monkeypatch)
+    assert known(expected.pop("runs")) == expected
+    release(load_settings().mlflow_uri)
+
+    backups = source.enter(monkeypatch)
+    listed = s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name, Prefix="backups/objects/")["Contents"]
+    s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key=listed[0]["Key"])
+    with pytest.raises(ArchiveRefused, match="is not there"):
+        backups.verify("latest")
+    victim = listed[1]["Key"]
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=victim, Body=b"junk")
+    with pytest.raises(ArchiveRefused):
+        backups.restore("latest", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_object_that_no_manifest_names_yet_stays_in_a_bucket(
+    side: Callable[[str, str], Side], s3_bucket: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may be of an archive that another machine is making."""
+    source = side("local", "source")
+    source.environment |= {"FOREX_BACKUP__TO": f"s3://{s3_bucket.name}/b"} | s3_bucket.settings
+    backups = source.enter(monkeypatch)
+    made = backups.create()
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=f"b/objects/ab/{'ab' * 32}", Body=b"x")
+    assert backups.prune().objects == 0
+    monkeypatch.setattr(places, "GRACE", timedelta(days=-1))
+    assert backups.prune().objects == 1
+    backups.verify(made.archive)
+
+
+def test_a_bucket_out_of_reach(
+    side: Callable[[str, str], Side], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = side("local", "source")
+    source.environment |= {
+        "FOREX_BACKUP__TO": "s3://bucket/b",
+        "FOREX_BACKUP__S3_ENDPOINT_URL": "http://127.0.0.1:1",
+        "FOREX_BACKUP__S3_ACCESS_KEY_ID": "me",
+        "FOREX_BACKUP__S3_SECRET_ACCESS_KEY": "very-hidden",
+    }
+    backups = source.enter(monkeypatch)
+    with pytest.raises(BackupError, match="check the bucket, its endpoint and its keys"):
+        backups.create()
+    with pytest.raises(BackupError, match="check the bucket"):
+        backups.archives()
+
+
+def test_a_database_out_of_reach(
+    side: Callable[[str, str], Side], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = side("local", "source")
+    source.environment["FOREX_DATA__STORE_URL"] = "postgresql://me:very-hidden@127.0.0.1:1/x"
+    with pytest.raises(BackupError, match="could not be copied") as caught:
+        source.enter(monkeypatch).create(str(tmp_path / "archives"))
+    assert "very-hidden" not in str(caught.value)
