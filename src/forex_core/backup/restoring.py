@@ -170,13 +170,13 @@ def refuse_newer(header: Header, tracking: TrackedStore) -> None:
     Raises:
         ArchiveRefused: the archive has tables of a version that this program does not know.
     """
-    from forex_core.data.store import SCHEMA
+    from forex_core.data.tables import PART
 
     found = header.schemas.get(STORE, "0")
-    if not found.isdigit() or int(found) > SCHEMA:
+    if not found.isdigit() or int(found) > PART.version:
         raise ArchiveRefused(
             f"the archive's observations were kept by a newer version of this program (their tables are of version "
-            f"{found}, this one knows {SCHEMA}); install the newer one"
+            f"{found}, this one knows {PART.version}); install the newer one"
         )
     if MLFLOW in header.schemas:
         try:
