@@ -11,6 +11,8 @@
     ├── DatabaseError           a database cannot be copied, or a copy does not fit where it is to go
     ├── TrackingError           the tracking store could not be opened or written, or refused what it was given
     │   └── TrackingUnavailable it cannot be reached or written just now; what was to be logged can be kept for later
+    ├── LedgerError             the ledger was changed, or refused what it was given
+    │   └── LedgerUnavailable   it cannot be reached or written just now
     ├── BackupError             an archive could not be made, verified, restored or found
     │   └── ArchiveRefused      what an archive holds is not what was put into it, or not for this program
     └── NotifyError             a message reached nobody, or not everybody
@@ -57,6 +59,14 @@ class MemberError(ForecastError):
 
 class DatabaseError(ForexError):
     """A database cannot be copied, or a copy does not fit where it is to go."""
+
+
+class LedgerError(ForexError):
+    """The ledger of published forecasts was changed, or refused what it was given."""
+
+
+class LedgerUnavailable(LedgerError):  # noqa: N818  a state of the ledger, not a fault of what was to be written
+    """The ledger cannot be reached or written just now; what was to be written can be kept for later."""
 
 
 class BackupError(ForexError):

@@ -20,6 +20,7 @@ from forex_core.data.observations import Observations
 from forex_core.data.store import ObservationStore
 from forex_core.errors import ConfigError, SourceError, SourceUnavailable
 
+VERSION = tables.PART.version
 NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
 
 
@@ -68,12 +69,12 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
     ("version", "words"),
     [
         (
-            tables.PART.version + 1,
-            f"newer version .*version {tables.PART.version + 1}, this one knows {tables.PART.version}.*install the newer",
+            VERSION + 1,
+            f"newer version .*version {VERSION + 1}, this one knows {VERSION}.*install the newer",
         ),
         (
             1,
-            f"earlier version .*version 1, this one knows {tables.PART.version}.*move it away or name another store",
+            f"earlier version .*version 1, this one knows {VERSION}.*move it away or name another store",
         ),
     ],
 )
