@@ -166,6 +166,24 @@ class TrackingConfig(BaseModel):
         return self.enabled and self.backend == "mlflow"
 
 
+class MonitorConfig(BaseModel):
+    """When published forecasts and their data are an alarm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    false_alarms_a_year: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="share of years in which one alarm of one horizon is raised and nothing is wrong",
+    )
+    min_forecasts: int = Field(30, ge=20, description="scored forecasts below which skill is not judged")
+    silent_after_days: Mapping[str, int] = Field(
+        default_factory=lambda: {"7d": 5, "15d": 7, "30d": 10, "90d": 10},
+        description="days without a published forecast of each horizon",
+    )
+
+
 class BackupConfig(BaseModel):
     """Where archives go and how long they are kept."""
 
@@ -252,6 +270,7 @@ class Settings(BaseSettings):
     notify: NotifyConfig = NotifyConfig()
     tracking: TrackingConfig = TrackingConfig()
     backup: BackupConfig = BackupConfig()
+    monitor: MonitorConfig = MonitorConfig()
 
     @classmethod
     def settings_customise_sources(

@@ -1,6 +1,19 @@
 """What was published, what came of it, and what that was worth."""
 
-from forex_core.ledger.book import Audit, Ledger, Outcomes, Scored, Track, Trajectory
+from forex_core.ledger.book import Alarm, Audit, Ledger, Outcomes, Raised, Scored, Track, Trajectory
 from forex_core.ledger.entry import Entry, Published
+from forex_core.ledger.pending import Pending
 
-__all__ = ["Audit", "Entry", "Ledger", "Outcomes", "Published", "Scored", "Track", "Trajectory"]
+__all__ = [
+    "Alarm",
+    "Audit",
+    "Entry",
+    "Ledger",
+    "Outcomes",
+    "Pending",
+    "Published",
+    "Raised",
+    "Scored",
+    "Track",
+    "Trajectory",
+]

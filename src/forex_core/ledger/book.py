@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 _START = "0" * 64
 """Before the first link of a chain."""
 _PORTION = 500
-_P, _R, _O, _S = (
-    table.c for table in (tables.publications, tables.predictions, tables.outcomes, tables.scores)
+_P, _R, _O, _S, _A = (
+    table.c
+    for table in (tables.publications, tables.predictions, tables.outcomes, tables.scores, tables.alarms)
 )
+_ALARM_KEY = ("pair", "rate", "horizon", "kind", "step", "origin")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Track:
 
     Attributes:
         origins, target_dates: [n] datetime64[D].
-        errors, crps, walk_errors, walk_crps: [n] in quote units.
+        errors, crps, walk_errors, walk_crps: [n] in quote units; errors are outcome less median.
+        members: [n] error of each member's median, NaN where it was none; where it was asked for.
     """
 
     pair: Pair
@@ -106,6 +109,7 @@ class Track:
     walk_crps: Array
     walk_inside_80: Mask
     walk_inside_95: Mask
+    members: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -115,7 +119,9 @@ class Track:
         arrays: dict[str, Any] = {
             name: value[chosen] for name, value in vars(self).items() if isinstance(value, np.ndarray)
         }
-        return replace(self, **arrays)
+        return replace(
+            self, **arrays, members={name: errors[chosen] for name, errors in self.members.items()}
+        )
 
     @property
     def last_lead(self) -> Track:
@@ -135,6 +141,29 @@ class Trajectory:
     walk: Array
     medians: Mapping[str, Array]
     outcomes: Array
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was noticed; `step` is the lead of the forecasts or 0, `origin` the last that it rests on."""
+
+    kind: str
+    step: int
+    origin: date
+    statistic: float
+    threshold: float
+    found: str
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An alarm of a pair, and of a horizon where it is not of the data."""
+
+    pair: Pair
+    rate: str
+    horizon: Horizon | None
+    raised_at: pd.Timestamp
+    alarm: Alarm
 
 
 @dataclass(frozen=True)
@@ -418,6 +447,7 @@ class Ledger:
         *,
         since: date | None = None,
         hindsight: bool = False,
+        members: bool = False,
     ) -> Track:
         """The track record at every lead, of the origins from `since` on."""
         latest = _latest_outcomes()
@@ -441,14 +471,54 @@ class Ledger:
             )
             .order_by(_P.origin, _R.step)
         )  # fmt: skip
+        if members:
+            query = query.add_columns(_P.members, _R.medians)
         with self._database.reading() as connection:
             if since is not None:
                 standing = standing.where(_P.origin >= _bound(connection, since))
             rows = connection.execute(query.where(_P.number.in_(standing.group_by(_P.origin)))).all()
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 15
         kinds = ["i8", "M8[D]", "i8", "i8", "M8[D]", *["f8"] * 4, "?", "?", "f8", "f8", "?", "?"]
-        arrays = [np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)]
-        return Track(pair, horizon, *arrays)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * (len(kinds) + 2)
+        arrays: list[Any] = [
+            np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=False)
+        ]
+        track = Track(pair, horizon, *arrays)
+        if not members:
+            return track
+        return replace(track, members=_member_errors(columns[-2], columns[-1], track.outcomes))
+
+    def raise_alarm(
+        self, pair: Pair, rate: str, horizon: Horizon | None, alarm: Alarm, now: pd.Timestamp | None = None
+    ) -> None:
+        """Keep an alarm; one that is there already stays as it is."""
+        with self._database.writing() as connection:
+            row = _alarm_row(connection, pair, rate, horizon, alarm)
+            there = sa.select(_A.found).where(*(_A[name] == row[name] for name in _ALARM_KEY))
+            if connection.execute(there).one_or_none() is None:
+                at = (now or pd.Timestamp.now(tz="UTC")).tz_convert("UTC").floor("us")
+                connection.execute(tables.alarms.insert().values(row | {"raised_at": at}))
+
+    def alarms(
+        self, pair: Pair | None = None, rate: str | None = None, horizon: Horizon | None = None
+    ) -> tuple[Raised, ...]:
+        """The alarms that were raised, the first one first."""
+        query = sa.select(tables.alarms).order_by(_A.raised_at, _A.kind, _A.step)
+        for column, wanted in ((_A.pair, pair), (_A.rate, rate), (_A.horizon, horizon)):
+            if wanted is not None:
+                query = query.where(column == str(wanted))
+        with self._database.reading() as connection:
+            return tuple(
+                Raised(
+                    pair=Pair.parse(row.pair),
+                    rate=row.rate,
+                    horizon=Horizon.parse(row.horizon) if row.horizon else None,
+                    raised_at=row.raised_at,
+                    alarm=Alarm(
+                        row.kind, row.step, _day(row.origin), row.statistic, row.threshold, row.found
+                    ),
+                )
+                for row in connection.execute(query)
+            )
 
     def verify(self, anchors: Mapping[str, str] = {}) -> Audit:
         """Read everything and compare it with its digests.
@@ -608,6 +678,22 @@ def _misjudged(
             follows = {}
         if {name: getattr(row, name) for name in follows} != follows or not follows:
             yield f"{where}: does not follow from its forecast and its outcome"
+
+
+def _member_errors(members: Sequence[str], medians: Sequence[str], outcomes: Array) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    names_of: dict[str, list[str]] = {text: json.loads(text) for text in set(members)}
+    for k, (text, middle) in enumerate(zip(members, medians, strict=True)):
+        for name, median in zip(names_of[text], json.loads(middle), strict=True):
+            found.setdefault(name, np.full(len(outcomes), np.nan))[k] = outcomes[k] - median
+    return found
+
+
+def _alarm_row(
+    connection: Connection, pair: Pair, rate: str, horizon: Horizon | None, alarm: Alarm
+) -> dict[str, Any]:
+    told = asdict(alarm) | {"origin": _bound(connection, alarm.origin)}
+    return told | {"pair": str(pair), "rate": rate, "horizon": str(horizon) if horizon else ""}
 
 
 # --- Queries

@@ -86,6 +86,7 @@ alarms = sa.Table(
     sa.Column("rate", sa.Text, primary_key=True),
     sa.Column("horizon", sa.Text, primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("origin", DAY, primary_key=True),
     sa.Column("raised_at", Instant, nullable=False),
     sa.Column("statistic", sa.Double, nullable=False),
