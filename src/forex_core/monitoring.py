@@ -16,8 +16,9 @@ import numpy as np
 
 from forex_core.config import MonitorConfig
 from forex_core.evaluation import cosine_statistic
+from forex_core.ledger import Track
 from forex_core.models.random_walk import reference_sigma
-from forex_core.types import Array, MarketBundle
+from forex_core.types import Array, MarketBundle, Mask
 
 AlarmKind = Literal["narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate"]
 YEAR = 261
@@ -44,8 +45,13 @@ class Record:
 
     steps: int
     origins: Array
-    misses: Array
+    misses: Mask
     differences: Array
+
+    @classmethod
+    def of(cls, track: Track, steps: int) -> Record:
+        """Of a track at one lead."""
+        return cls(steps, track.origins, ~track.inside_80, (track.crps - track.walk_crps) / track.closes)
 
     def after(self, day: date | None) -> Record:
         """Without the origins up to and including `day`."""
@@ -56,10 +62,10 @@ class Record:
 
     @property
     def gap(self) -> float:
-        """Weekdays between two origins, to the half: the median of the last year."""
+        """Weekdays between two origins, to the half: the mean of the last year's."""
         if len(self.origins) < 2:
             return 1.0
-        days = np.busday_count(self.origins[-YEAR - 1 : -1], self.origins[-YEAR:])
+        days = np.busday_count(self.origins[:-1], self.origins[1:])[-YEAR:]
         return max(1.0, round(2 * float(days.mean())) / 2)
 
 
@@ -82,6 +88,12 @@ class Reading:
     @property
     def raised(self) -> bool:
         return self.statistic > self.threshold
+
+
+def judge(track: Track, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
+    """`readings` of the forecasts of one horizon."""
+    first = Record.of(track.at(track.steps == 1), 1)
+    return readings(first, Record.of(track.last_lead, track.horizon.evaluation_steps), raised, config)
 
 
 def readings(
