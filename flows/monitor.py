@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from loguru import logger
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -17,22 +18,23 @@ from prefect.states import Completed, State
 
 from flows.forecast import SERVICE, TIME_LIMIT_S, load
 from flows.logs import connect_logging
-from flows.rollback import rollback
+from flows.rollback import adapt_bands, rollback
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.errors import ForexError, TrackingError
 from forex_core.ledger import Alarm, Ledger, Pending, Scored, Track
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
-from forex_core.monitoring import Reading, drift, judge, key
+from forex_core.monitoring import Reading, band_factors, drift, judge, key
 from forex_core.report.document import data_notices
 from forex_core.report.track import monitor_markdown, scores_document
-from forex_core.tracking import live_record, tracker_from_settings
-from forex_core.types import HORIZONS, Horizon, MarketBundle
+from forex_core.tracking import live_record, model_name, registry_from_settings, tracker_from_settings
+from forex_core.types import HORIZONS, LEVELS, Horizon, MarketBundle
 
 Document = dict[str, Any]
 
 LOOKED_BACK_DAYS = 2 * 365
-DEGRADED = ("narrow bands", "no skill")
+DEGRADED = frozenset({"narrow bands", "no skill"})
 """Alarms that say that the champion is worse than it promised."""
+BANDS = frozenset({"narrow bands", "wide bands"})
 
 
 @task(name="deliver", cache_policy=NO_CACHE, persist_result=False)
@@ -97,6 +99,36 @@ def logged(track: Track, readings: list[Reading], bundle: MarketBundle, settings
     return run_id
 
 
+def _adapted(
+    ledger: Ledger,
+    bundle: MarketBundle,
+    horizon: Horizon,
+    settings: Settings,
+) -> list[str]:
+    """Bands of a champion that stays as it is are brought to what came of them; those of one that is learned anew
+    each day follow by themselves."""
+    registry, model = registry_from_settings(settings), model_name(bundle.pair, horizon)
+    champion = registry.standing(model).champion
+    if champion is None:
+        return []
+    given = [p for p in ledger.publications(bundle.pair, horizon) if p.live and p.version == champion.number]
+    found = [ledger.path(one.number) for one in given if one.model == model and one.rate == bundle.rate]
+    own = [path for path in found if path.levels == LEVELS]
+    known = sum(int(np.isfinite(path.outcomes).any()) for path in own)
+    if known < settings.monitor.min_forecasts:
+        return []
+    factors = band_factors(own, bundle.origin)
+    why = f"by the monitor: bands of {champion} after {known} forecasts of its own"
+    try:
+        done = adapt_bands(horizon, factors, bundle.origin, why, settings, champion.number)
+    except ForexError as error:
+        return [f"The bands of {horizon} stay as they are: {error}."]
+    return [
+        f"{horizon} has other bands: version {done['to_version']} is version {done['from_version']} with bands "
+        f"{factors[horizon.evaluation_steps - 1, -1]:.2f} times as wide at its end."
+    ]
+
+
 @flow(
     name="monitor",
     description="Scores published forecasts as their outcomes come, and raises alarms.",
@@ -144,7 +176,7 @@ def monitor(
         alarms = [reading for reading in readings if reading.raised]
         told = [f"{bundle.pair} {horizon}, {key(r.kind, r.step)}: {r.found}" for r in alarms]
         raised += told
-        done = _acted(horizon, alarms, told, settings, source, paths) if alarms else []
+        done = _acted(ledger, bundle, horizon, alarms, told, settings, source, paths) if alarms else []
         warnings += done
         horizons[str(horizon)] = _horizon_document(by_lead(track), ends, readings, run_id, done)
     of_data = _of_data(ledger, bundle, settings)
@@ -206,6 +238,8 @@ def _of_data(ledger: Ledger, bundle: MarketBundle, settings: Settings) -> list[R
 
 
 def _acted(
+    ledger: Ledger,
+    bundle: MarketBundle,
     horizon: Horizon,
     alarms: list[Reading],
     told: list[str],
@@ -213,11 +247,25 @@ def _acted(
     source: SourceName | None,
     paths: list[Path] | None,
 ) -> list[str]:
-    """What is done about alarms, where the settings say so; what came of it."""
-    if not settings.auto_rollback or not settings.tracking.is_on:
+    """What is done about alarms: a rollback where the settings say so, and bands as they should have been."""
+    kinds = {alarm.kind for alarm in alarms}
+    if not settings.tracking.is_on:
         return []
-    if not any(alarm.kind in DEGRADED for alarm in alarms):
-        return []
+    done = []
+    if settings.auto_rollback and kinds & DEGRADED:
+        done += _rolled_back(horizon, told, settings, source, paths)
+    if kinds & BANDS:
+        done += _adapted(ledger, bundle, horizon, settings)
+    return done
+
+
+def _rolled_back(
+    horizon: Horizon,
+    told: list[str],
+    settings: Settings,
+    source: SourceName | None,
+    paths: list[Path] | None,
+) -> list[str]:
     reason = f"by the monitor: {'; '.join(told)}"[:1000]
     try:
         done = rollback(

@@ -6,7 +6,7 @@ which nothing is wrong and origins overlap as these do. Each alarm is allowed a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -14,11 +14,12 @@ from typing import Literal
 
 import numpy as np
 
+from forex_core.calibration import Outcomes, online_factors
 from forex_core.config import MonitorConfig
 from forex_core.evaluation import cosine_statistic
-from forex_core.ledger import Track
+from forex_core.ledger import Track, Trajectory
 from forex_core.models.random_walk import reference_sigma
-from forex_core.types import Array, MarketBundle, Mask
+from forex_core.types import PATH_STEPS, Array, MarketBundle, Mask
 
 AlarmKind = Literal["narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate"]
 YEAR = 261
@@ -201,6 +202,36 @@ _DRIFT: Mapping[AlarmKind, Callable[[Array], Array]] = {
     "returns": lambda u: np.abs(u.mean(axis=-1)) * np.sqrt(DRIFT_DAYS),
     "stale rate": lambda u: (u == 0).mean(axis=-1),
 }
+
+
+def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
+    """[PATH_STEPS, Q] what bands that stay as they are have to be multiplied by, from what came of them until `day`.
+
+    The rules of `calibration.online_factors` (adaptive conformal inference), each forecast judged with the bands that
+    it would have been given by then; ones without an outcome.
+
+    Args:
+        paths: forecasts of one model, at least one, by origin; outcomes that came later are left out.
+    """
+    levels, count = paths[0].levels, len(paths) + 1
+    values = np.full((count, PATH_STEPS), np.nan)
+    medians = np.zeros((count, PATH_STEPS))
+    deviations = np.zeros((count, PATH_STEPS, len(levels)))
+    start = paths[0].of.origin
+    rows = np.array(
+        [np.busday_count(start, path.of.origin) for path in paths] + [np.busday_count(start, day) + 1]
+    )
+    for n, path in enumerate(paths):
+        at = np.array(path.steps) - 1
+        logs = np.log(path.quantiles / path.of.close)
+        middle = logs[:, levels.index(0.5)]
+        medians[n, at] = middle
+        deviations[n, at] = logs - middle[:, None]
+        came = np.where([target <= day for target in path.target_dates], path.outcomes, np.nan)
+        values[n, at] = np.log(came / path.of.close)
+    known = rows[:, None] + np.arange(1, PATH_STEPS + 1)
+    outcomes = Outcomes(values, known, rows, np.ones(count, dtype=bool))
+    return np.asarray(online_factors(medians, deviations, outcomes, levels)[-1])
 
 
 # --- Thresholds

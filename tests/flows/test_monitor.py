@@ -239,3 +239,38 @@ def test_the_digests_of_runs_are_what_a_ledger_is_held_against(market: Path, sql
 def test_the_document_is_json(market: Path) -> None:
     publish(market, last=25)
     assert json.loads(json.dumps(monitored(market).result(), allow_nan=False))["pair"] == "USDCLP"
+
+
+@pytest.mark.slow
+def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path) -> None:
+    """Its own forecasts had bands far too narrow; the version in its place has wider ones, and is held as it was."""
+    from flows.rollback import rollback
+    from forex_core.tracking import registry_from_settings
+
+    for day in (date(2018, 4, 6), DAY):
+        forecast(market, day)
+    rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], reason="by the test")
+    registry = registry_from_settings(load_settings())
+    held = registry.standing("usdclp-7d").champion
+    assert held is not None
+    rates = closes(market)
+    sigma = float(np.log(rates).diff().std())
+    for day in rates.index[-200:-7]:
+        ledger().append(
+            entry(day.date(), close=float(rates[day]), sigma=sigma, width=0.3, version=held.number)
+        )
+    document = monitored(market).result()
+    standing = registry.standing("usdclp-7d")
+    assert standing.champion is not None
+    assert standing.champion.tags["adapted_from"] == str(held.number)
+    assert standing.pin is not None
+    assert any("7d has other bands" in text for text in document["warnings"])
+    before, after = (registry.model(version)[0].state for version in (held, standing.champion))
+    assert (after.factors[:5] > before.factors[:5]).all()
+    assert after.weights == before.weights
+    published = forecast(market, date(2018, 6, 13))
+    assert published["published"]["version"] == standing.champion.number
+
+    undone = rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], undo=True)
+    assert undone["to_version"] == held.number
+    assert registry.standing("usdclp-7d").pin is not None
