@@ -286,13 +286,13 @@ def guards(part: Part, dialect: str) -> Iterator[str]:
     for name in (table.name for table in part.kept):
         if dialect == POSTGRES:
             yield (
-                f"CREATE TRIGGER {name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
+                f"CREATE OR REPLACE TRIGGER {name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
             )
         else:
             for change in ("UPDATE", "DELETE"):
                 yield (
-                    f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name} "
+                    f"CREATE TRIGGER IF NOT EXISTS {name}_no_{change.lower()} BEFORE {change} ON {name} "
                     f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL.format(name)}'); END"
                 )
 

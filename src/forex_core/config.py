@@ -336,7 +336,7 @@ class Settings(BaseSettings):
     @property
     def pending_dir(self) -> Path:
         """Forecasts that are published and that the ledger has not taken yet."""
-        return self.root / "store" / "pending"
+        return self.root / "pending"
 
     @property
     def store_url(self) -> str:

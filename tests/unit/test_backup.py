@@ -45,7 +45,8 @@ def test_a_restored_backup_equals_its_source(tracked: Deployment) -> None:
     ObservationStore(load_settings().store_url).names()
     made = tracked.create()
     assert made.counts == {
-        "runs": 3, "experiments": 2, "models": 0, "versions": 0, "artifacts": 6, "observations": 0
+        "runs": 3, "experiments": 2, "models": 0, "versions": 0, "artifacts": 6,
+        "observations": 0, "forecasts": 0, "outcomes": 0,
     }  # fmt: skip
     assert made.missing == ()
     done = tracked.backups.restore(made.archive, tracked.folder / "else" / "where")
