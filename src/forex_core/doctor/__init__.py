@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     Check("forecasts", stores.forecasts, (STORE,)),
     Check("observation store", stores.observation_store),
     Check("data sources", stores.data_sources),
+    Check("backups", stores.backups),
     Check("notification", stores.notification),
     Check("services", machine.services),
     Check(BASICS, smoke.tracker_basics),
