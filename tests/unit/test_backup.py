@@ -225,7 +225,7 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
     planted = "pLaNtEd"
     monkeypatch.setenv("FOREX_DATA__FRED_API_KEY", f"{planted}1")
     monkeypatch.setenv("FOREX_TRACKING__MLFLOW__S3_SECRET_ACCESS_KEY", f"{planted}2")
-    monkeypatch.setenv("FOREX_BACKUP__S3_ACCESS_KEY_ID", f"{planted}3")
+    monkeypatch.setenv("FOREX_BACKUP__S3_SECRET_ACCESS_KEY", f"{planted}3")
     monkeypatch.setenv("FOREX_DATA__ADDRESSES", json.dumps({"ecb": f"https://me:{planted}4@mirror/x"}))
     monkeypatch.setenv("FOREX_PAIR", "EURUSD")
     deployment.report("a report")
@@ -240,7 +240,7 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
     assert done.secrets == (
         "data.fred_api_key",
         "tracking.mlflow.s3_secret_access_key",
-        "backup.s3_access_key_id",
+        "backup.s3_secret_access_key",
     )
 
 
