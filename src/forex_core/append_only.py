@@ -116,8 +116,11 @@ class AppendOnlyDatabase:
 
     @property
     def is_made(self) -> bool:
-        """Whether there may be tables: a file that is not there has none."""
-        return self._path is None or self._path.exists()
+        """Whether the part has its tables. Nothing is made to find out. Raises as `reading` does."""
+        if self._path is not None and not self._path.exists():
+            return False
+        with self._translated(), self._connecting().begin() as connection:
+            return self._version(connection) is not None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

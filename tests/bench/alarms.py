@@ -1,6 +1,7 @@
 """How often the monitor's alarms err where nothing is wrong, and how soon they come where something is, simulated.
 
-Daily moves are normal, or those of a GARCH(1, 1) with Student's t and bands by the random walk's σ, what the thresholds were not made for. Prints the tables of docs/methods.md.
+Daily moves are normal, or those of a GARCH(1, 1) with Student's t and bands by the random walk's σ, what the thresholds
+were not made for. Prints the tables of docs/methods.md.
 
     python tests/bench/alarms.py
 """

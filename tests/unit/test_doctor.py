@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,7 @@ from forex_core.doctor import (
     machine,
     summary,
 )
+from forex_core.ledger import Ledger
 from forex_core.testing import synthetic_table
 from forex_core.tracking import MLflowTracker, open_store
 from forex_core.tracking.process import PROCESS_TAG, this_process
@@ -395,6 +396,19 @@ def test_runs_whose_process_is_gone(look: Callable[..., Finding], sqlite_store: 
     assert (finding.state, finding.todo) == ("warning", "forex tracking sweep ends them")
     assert run_id[:8] in finding.found
     assert client.get_run(run_id).info.status == "RUNNING", "a doctor looks"
+
+
+def test_forecasts_that_wait_for_the_ledger(look: Callable[..., Finding]) -> None:
+    settings = load_settings()
+    assert look("ledger") == Finding("ok", "none yet")
+    assert not (settings.root / "store").exists()
+    one = entry(date(2026, 3, 2))
+    Ledger(settings.store_url, settings.root).append(one)
+    assert look("ledger").found == "the last of 1 forecasts was of USDCLP 7d"
+    settings.pending_dir.mkdir()
+    (settings.pending_dir / "x.json").write_text(one.to_json())
+    finding = look("ledger")
+    assert (finding.state, finding.todo) == ("warning", "write them: forex monitor")
 
 
 def test_runs_that_wait_in_the_spool(look: Callable[..., Finding], tmp_path: Path) -> None:

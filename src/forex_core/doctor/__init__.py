@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     Check("spool", stores.spool),
     Check("forecasts", stores.forecasts, (STORE,)),
     Check("observation store", stores.observation_store),
+    Check("ledger", stores.ledger),
     Check("data sources", stores.data_sources),
     Check("backups", stores.backups),
     Check("notification", stores.notification),

@@ -141,8 +141,7 @@ def observation_store(patient: Patient) -> Finding:
     from forex_core.tracking.health import damage_of
 
     chosen = patient.settings
-    path = Path(chosen.store_url.removeprefix(SQLITE)) if chosen.store_url.startswith(SQLITE) else None
-    store = store_of(chosen)
+    path, store = sqlite_path(chosen.store_url), store_of(chosen)
     if path is not None and not path.is_file():
         if chosen.source in KEPT_SOURCES:
             return Finding(
@@ -156,8 +155,27 @@ def observation_store(patient: Patient) -> Finding:
         return Finding(
             "failed", f"{store.address} is damaged: {damage}", "restore it from a backup (docs/operations.md)"
         )
-    names = store.names()
-    return Finding("ok", f"{store.address}: {len(names)} series")
+    series = len(store.names()) if store.is_made else 0
+    return Finding("ok", f"{store.address}: {series} series")
+
+
+def ledger(patient: Patient) -> Finding:
+    """Published forecasts are in the ledger, and none waits for it."""
+    from forex_core.ledger import Ledger, Pending
+
+    chosen = patient.settings
+    book, waiting = Ledger(chosen.store_url, chosen.root), len(Pending(chosen.pending_dir))
+    last = book.publications(last=1) if book.is_made else ()
+    told = (
+        f"the last of {last[0].number} forecasts was of {last[0].pair} {last[0].horizon}"
+        if last
+        else "none yet"
+    )
+    if waiting:
+        return Finding(
+            "warning", f"{told}; {waiting} wait in {chosen.pending_dir}", "write them: forex monitor"
+        )
+    return Finding("ok", told)
 
 
 def data_sources(patient: Patient) -> Finding:

@@ -200,7 +200,7 @@ class Ledger:
 
     @property
     def is_made(self) -> bool:
-        """Whether there may be forecasts: a file that is not there has none."""
+        """Whether anything was ever written; nothing is made to find out."""
         return self._database.is_made
 
     # --- Writing
