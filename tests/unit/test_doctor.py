@@ -45,6 +45,7 @@ from forex_core.testing import synthetic_table
 from forex_core.tracking import MLflowTracker, open_store
 from forex_core.tracking.process import PROCESS_TAG, this_process
 from tests.deployments import Deployment, entries_of
+from tests.ledgers import entry
 
 if TYPE_CHECKING:
     from tests.conftest import S3Bucket
