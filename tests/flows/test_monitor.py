@@ -16,6 +16,7 @@ import pytest
 
 from forex_core.config import load_settings
 from forex_core.ledger import Entry, Ledger, Pending
+from forex_core.testing import synthetic_table
 from forex_core.tracking import LEDGER_TAG, open_store, queries
 from forex_core.types import HORIZONS, Horizon, Pair
 from tests.ledgers import entry
@@ -274,3 +275,17 @@ def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path)
     undone = rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], undo=True)
     assert undone["to_version"] == held.number
     assert registry.standing("usdclp-7d").pin is not None
+
+
+def test_a_forecast_of_today_is_a_track_record(tmp_path: Path) -> None:
+    from flows.forecast import FLOWS
+
+    today = pd.Timestamp.now("UTC").tz_localize(None).normalize()
+    start = (today - pd.offsets.BDay(900)).date().isoformat()
+    table = synthetic_table(900, start=start)
+    table[table.columns[0]] = pd.bdate_range(end=today - pd.offsets.BDay(1), periods=900)
+    table.to_csv(tmp_path / "today.csv", index=False)
+    FLOWS[H7](pair="USDCLP", source="csv", paths=[tmp_path / "today.csv"])
+    (published,) = ledger().publications()
+    assert published.live
+    assert published.published_at > published.as_of - pd.Timedelta(minutes=5)
