@@ -200,8 +200,7 @@ def _cure(settings: Settings, pair: Pair) -> str:
 
 def _offline(pair: Pair) -> str:
     """What to do without a network; the embedded rates are no way out for a currency that they lack."""
-    embedded = {pair.base, pair.quote} <= ECB_CURRENCIES
-    return (
-        f"Without a network: 'forex data import FILE --pair {pair}' and --source store, or your files with "
-        "--source csv --path FILE" + (", or the embedded rates with --source ecb" if embedded else "")
-    )
+    files = f"'forex data import FILE --pair {pair}' and --source store, or your files with --source csv --path FILE"
+    if {pair.base, pair.quote} <= ECB_CURRENCIES:
+        return f"Without a network: {files}, or the embedded rates with --source ecb"
+    return f"Without a network: {files}"
