@@ -104,6 +104,8 @@ def changes(
     if previous is None:
         return Absent("first")
     try:
+        if (origin := date.fromisoformat(previous["origin"])) > run.forecast.origin:
+            return Absent("later", {"run_id": previous["run_id"], "origin": origin.isoformat()})
         return _compared(previous, run, bundle, publication, before)
     except (KeyError, TypeError, ValueError):  # of another day's format, or altered
         return Absent("unreadable", {"run_id": str(previous.get("run_id"))})

@@ -48,7 +48,8 @@ contributions   or absent: no_drivers, other_model (the published model is not t
     remainder       what drivers do together and not one by one
     unread          drivers that no member made anything of today
     rows            60
-changes         or absent: first (there is no forecast before), unreadable {run_id}
+changes         or absent: first (there is no forecast before), later {run_id, origin} (the last one is of a later
+                day), unreadable {run_id}
     run_id, origin, as_of   of the forecast before
     close           {before, now}
     target_date     the last date that both speak of; null where there is none, and then median, width_80, parts as well

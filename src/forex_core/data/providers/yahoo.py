@@ -165,7 +165,7 @@ class YahooFetcher:
             ) from again.__cause__
 
     def _asked(self, instrument: Instrument, start: date, end: date) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Yahoo's rows by the instant at which their day begins at the exchange, and its meta; no rows where none are."""
+        """Yahoo's rows, if any, by the instant at which their day begins at the exchange; and what its meta says."""
         weekdays = int(np.busday_count(start, end + timedelta(days=1)))
         with _Session(self, instrument, weekdays) as session, _quiet():
             # Past its metaclass, which would give one client to the whole process.
