@@ -30,8 +30,9 @@ forward         or absent: no_policy_rate {currencies: [{currency, series: [name
     rates           [H] close · (1 + quote · days/360) / (1 + base · days/360)
     difference      [H] published median less the forward
     above           [H] probability that the close of that date is above the forward
-    advice          kind: 'no_edge' (the verdict is not 'usable'), 'alike' (`above` of the last date within .45 to .55),
-                    'median_above', 'median_below'; side: 'long', 'short', 'mixed' or null, as of the position
+    advice          kind: 'no_edge' (the verdict is not 'usable'), 'alike' (its `above` is within .45 to .55),
+                    'median_above', 'median_below'; side: 'long', 'short', 'mixed' or null, as of the position;
+                    above: probability that the last close is above the forward struck at the first target date
 quote           or absent: not_live {source}, past_day {day}, other_rate {rate}, unavailable {reason},
                 implausible {value, close}, not_newer {at}, too_late {day, last}
     value, at, source   rate; UTC instant; 'given' by hand or the name of the source
@@ -166,7 +167,7 @@ def _forward(found: Forward) -> Document:
         "rates": _listed(found.rates),
         "difference": _listed(found.difference),
         "above": _listed(found.above),
-        "advice": {"kind": found.advice, "side": found.side},
+        "advice": asdict(found.advice),
     }
 
 

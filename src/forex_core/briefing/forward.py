@@ -17,7 +17,7 @@ POLICY_RATES: dict[str, tuple[str, ...]] = {"USD": ("fed_rate",), "CLP": ("chile
 
 YEAR_DAYS = 360
 ALIKE = 0.05
-"""A forward with no more than this between its probability of being exceeded and one half is no better or worse."""
+"""A forward whose probability of being exceeded is no further than this from one half is no better and no worse."""
 
 AdviceKind = Literal["no_edge", "alike", "median_above", "median_below"]
 
@@ -32,6 +32,19 @@ class PolicyRate:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """Whether the median departs from the forward in a way that somebody can act on.
+
+    `above` is the probability that the last close is above the forward that is struck at the first target date: the
+    origin's close is gone when the forecast is read, and what the next one catches up with nobody can deal at.
+    """
+
+    kind: AdviceKind
+    side: Side | None
+    above: float
+
+
+@dataclass(frozen=True)
 class Forward:
     """`days`, `rates`, `difference` (median less forward) and `above`, the probability that the close is, are [H]."""
 
@@ -41,8 +54,7 @@ class Forward:
     rates: Array
     difference: Array
     above: Array
-    advice: AdviceKind
-    side: Side | None
+    advice: Advice
 
 
 def forward(
@@ -65,26 +77,25 @@ def forward(
     days = np.array([(day - forecast.origin).days for day in forecast.target_dates])
     growth = (1 + quote.percent / 100 * days / YEAR_DAYS) / (1 + base.percent / 100 * days / YEAR_DAYS)
     implied = float(bundle.spot[-1]) * growth
-    above = (paths.prices > implied).mean(axis=0)
-    difference = forecast.median - implied
+    from_next_close = paths.prices[:, -1] / paths.prices[:, 0] > growth[-1] / growth[0]
     return Forward(
         base=base,
         quote=quote,
         days=tuple(days.tolist()),
         rates=implied,
-        difference=difference,
-        above=above,
-        advice=_advice(verdict, float(above[-1])),
-        side=side,
+        difference=forecast.median - implied,
+        above=(paths.prices > implied).mean(axis=0),
+        advice=_advice(verdict, side, float(from_next_close.mean())),
     )
 
 
-def _advice(verdict: Verdict, above: float) -> AdviceKind:
+def _advice(verdict: Verdict, side: Side | None, above: float) -> Advice:
+    kind: AdviceKind = "median_above" if above > 0.5 else "median_below"
     if verdict.kind != "usable":
-        return "no_edge"
-    if abs(above - 0.5) <= ALIKE:
-        return "alike"
-    return "median_above" if above > 0.5 else "median_below"
+        kind = "no_edge"
+    elif abs(above - 0.5) <= ALIKE:
+        kind = "alike"
+    return Advice(kind, side, above)
 
 
 def _in_force(bundle: MarketBundle, currency: str) -> PolicyRate | None:
