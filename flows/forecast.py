@@ -208,19 +208,17 @@ def _last_document(tracker: Tracker, bundle: MarketBundle, horizon: Horizon) -> 
     run_id = tracker.find_run(key)
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     try:
-        document: Document | None = json.loads(text) if text else None
+        document = json.loads(text) if text else None
     except ValueError:
         return None
-    return document
+    return document if isinstance(document, dict) else None
 
 
 def _rows_of(document: Document | None) -> MarketBundle | None:
     """The rows that a forecast was made of, where the folder of its report is still there."""
-    if document is None:
-        return None
     try:
-        return read_snapshot(Path(document["report"]).parent / SNAPSHOT)
-    except SourceError:
+        return read_snapshot(Path(document["report"]).parent / SNAPSHOT) if document else None
+    except (SourceError, KeyError, TypeError):
         return None
 
 

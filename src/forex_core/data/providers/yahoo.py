@@ -392,6 +392,9 @@ class _Session(Session[Response]):
         for name, allowed in expected.items():
             if meta.get(name) not in allowed:
                 raise self._unlike(f"found {name} {meta.get(name)!r} where {' or '.join(map(repr, allowed))}")
+        stated = meta.get("regularMarketTime")
+        if _is_number(stated) and not _is_stamp(stated):  # yfinance would make a date of it
+            raise self._unlike(f"found regularMarketTime {_shown(stated)} where seconds since 1970")
         self.meta = meta
 
     def _unlike(self, difference: str) -> SourceError:
