@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,21 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.logs import connect_logging
+from forex_core.briefing.absent import Absent
+from forex_core.briefing.document import briefing_document
+from forex_core.briefing.position import Position
+from forex_core.briefing.quote import given
 from forex_core.calendars import latest_origin
 from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.data.loading import bundle_of
+from forex_core.data.loading import bundle_of, market_quote
+from forex_core.data.observations import Quote
+from forex_core.data.snapshot import read_snapshot
 from forex_core.engine import Engine, Progress, build_engine
-from forex_core.errors import InputError, SourceUnavailable, TrackingError
+from forex_core.errors import InputError, SourceError, SourceUnavailable, TrackingError
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
-from forex_core.report.folder import DOCUMENT, copy_report, write_report
+from forex_core.report.folder import DOCUMENT, SNAPSHOT, copy_report, write_report
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
     Candidacy,
@@ -51,10 +58,27 @@ TIME_LIMIT_S = 1800
 WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
 """Tags of a Prefect run that published and has something to say."""
 
+ASKED_TAG = "position"
+"""MLflow tag of what a run was asked for beside the forecast: a hash, 'none' for nothing."""
+
 UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
 SPOOLED = (
     "The tracking store could not be reached: 'forex tracking replay' logs this run when it can be again."
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a forecast is read for: a position, a quote given by hand, a past day."""
+
+    position: Position
+    quote: Quote | None
+    as_of: date | None
+
+    @property
+    def digest(self) -> str:
+        """With another one the same data are published again."""
+        return self.position.digest + (f" {self.quote.value!r}" if self.quote else "")
 
 
 def _source_was_unavailable(_task: object, _run: object, state: State[Any]) -> bool:
@@ -99,39 +123,52 @@ def compute(
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(
     choice: Choice,
-    recipe: str,
+    engine: Engine,
     bundle: MarketBundle,
     tracker: Tracker,
     candidacy: Candidacy | None,
     settings: Settings,
+    asked: Asked,
 ) -> Document:
     """Log and register the model, settle who is champion, and only then say so in report and run."""
     name, horizon = _run_name(), choice.published.horizon
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir)
+        quote = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
         made, planned = None, choice.published
         if candidacy:
             if choice.new is not None:
                 made = candidacy.register(tracker, choice.new, bundle, settings)
             choice = candidacy.settle(choice, made, bundle.origin)
+        run = choice.published
+        publication = (
+            candidacy.publication(choice, made)
+            if candidacy
+            else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
+        )
+        previous = _last_document(tracker, bundle, horizon)
+        beside = briefing_document(
+            run,
+            bundle,
+            engine,
+            position=asked.position,
+            quote=quote.result(),
+            publication=publication,
+            previous=previous,
+            before=_rows_of(previous),
+        )
         drawings = drawn.result()
-    run = choice.published
     if run is not planned:  # the new state was withheld
         drawings = draw_charts(run, bundle, settings.cache_dir)
-    publication = (
-        candidacy.publication(choice, made)
-        if candidacy
-        else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
-    )
     folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(run_id)}"
-    document = write_report(folder, run, bundle, run_id, drawings, publication)
+    document = write_report(folder, run, bundle, run_id, drawings, publication, beside)
     logger.info("report written: {}", document["report"])
     own = settings.engine.model_dump(mode="json")
-    tracker.log(forecast_record(choice, bundle, publication, recipe, own))
+    tracker.log(forecast_record(choice, bundle, publication, engine.recipe, own))
     description = f"{horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
-    tracker.set_tags({**_seat(candidacy), "mlflow.note.content": description})
+    tracker.set_tags({**_seat(candidacy), ASKED_TAG: asked.digest, "mlflow.note.content": description})
     tracker.log_artifacts_dir(folder, "reports")
     if candidacy:
         candidacy.mark_published(choice, made, tracker)
@@ -148,10 +185,52 @@ def _seat(candidacy: Candidacy | None) -> dict[str, str]:
     return {"pin": (pin.audit_run or pin.at) if pin else "none"}
 
 
+def _quote(asked: Asked, bundle: MarketBundle, settings: Settings) -> Quote | Absent:
+    """The quote that was given, else the last market price; that there is none keeps no forecast from being made."""
+    if asked.quote is not None:
+        return asked.quote
+    if asked.as_of is not None:
+        return Absent("past_day", {"day": asked.as_of.isoformat()})
+    if not settings.is_fetched:
+        return Absent("not_live", {"source": settings.source})
+    if bundle.rate != "close":
+        return Absent("other_rate", {"rate": bundle.rate})
+    try:
+        return market_quote(settings, bundle.pair)
+    except (SourceError, SourceUnavailable) as error:
+        logger.warning("no quote: {}", error)
+        return Absent("unavailable", {"reason": str(error)})
+
+
+def _last_document(tracker: Tracker, bundle: MarketBundle, horizon: Horizon) -> Document | None:
+    """That of the last forecast of the same pair, rate and horizon, None where there is none or it cannot be read."""
+    key = {"pair": str(bundle.pair), "rate": bundle.rate, "horizon": str(horizon), "status": "published"}
+    run_id = tracker.find_run(key)
+    text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
+    try:
+        document = json.loads(text) if text else None
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _rows_of(document: Document | None) -> MarketBundle | None:
+    """The rows that a forecast was made of, where the folder of its report is still there."""
+    try:
+        return read_snapshot(Path(document["report"]).parent / SNAPSHOT) if document else None
+    except (SourceError, KeyError, TypeError):
+        return None
+
+
 def _published_before(
-    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon, candidacy: Candidacy | None
+    tracker: Tracker,
+    engine: Engine,
+    bundle: MarketBundle,
+    horizon: Horizon,
+    candidacy: Candidacy | None,
+    asked: Asked,
 ) -> Document | None:
-    """The document of a finished run of the same recipe, data, as-of day and champion, if its report is still there."""
+    """The document of a finished run of all the same, down to what was asked for, if its report is still there."""
     key = {
         "pair": str(bundle.pair),
         "rate": bundle.rate,
@@ -160,6 +239,7 @@ def _published_before(
         "recipe": engine.recipe,
         "as_of_date": bundle.as_of.date().isoformat(),
         "status": "published",
+        ASKED_TAG: asked.digest,
         **_seat(candidacy),
     }
     champion = candidacy.standing.champion if candidacy else None
@@ -178,7 +258,13 @@ def _published_before(
 
 
 def _forecast(
-    horizon: Horizon, settings: Settings, as_of: date | None, output: Path | None, force: bool
+    horizon: Horizon,
+    settings: Settings,
+    as_of: date | None,
+    output: Path | None,
+    force: bool,
+    cash_flows: Path | None,
+    quote: float | None,
 ) -> Document | State[Document]:
     """The task graph that every horizon shares."""
     connect_logging()
@@ -186,15 +272,17 @@ def _forecast(
     with ExitStack() as opened:
         tracker = opened.enter_context(_tracker(settings, horizon))
         bundle = load(settings, as_of)
+        position = Position.of(settings.treasury, cash_flows).settled(bundle, horizon)
+        asked = Asked(position, given(quote, bundle) if quote is not None else None, as_of)
         engine = build_engine(settings, PROGRESS.get())
         candidacy = Candidacy.of(settings, bundle.pair, horizon)
         if candidacy:
             opened.enter_context(candidacy)
             _sweep(settings)
-        document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy)
+        document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy, asked)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
-            document = publish(choice, engine.recipe, bundle, tracker, candidacy, settings)
+            document = publish(choice, engine, bundle, tracker, candidacy, settings, asked)
         if output:
             document = copy_report(document, output.absolute())
         create_markdown_artifact(
@@ -291,6 +379,10 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
         as_of: date | None = None,
         output: Path | None = None,
         force: bool = False,
+        budget_rate: float | None = None,
+        exposure: float | None = None,
+        cash_flows: Path | None = None,
+        quote: float | None = None,
     ) -> Document | State[Document]:
         """Publish a forecast.
 
@@ -301,11 +393,18 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
             as_of: forecast with what was known at the origin of this date; by default now.
             output: folder of the report; by default one of its own below the data folder.
             force: publish again although this recipe has published these data.
+            budget_rate: rate that plans are made with; by default the one of the settings.
+            exposure: amount in base currency at the end of the horizon, negative where it is paid, 0 for none; by
+                default the one of the settings.
+            cash_flows: CSV file with the columns date and amount, all within the horizon.
+            quote: market rate of now; by default the last price, where the source is fetched.
         """
-        settings = load_settings(pair=pair, source=source, paths=paths)
+        at_stake = {"budget_rate": budget_rate, "exposure": exposure}
+        treasury = {name: value for name, value in at_stake.items() if value is not None}
+        settings = load_settings(pair=pair, source=source, paths=paths, treasury=treasury or None)
         if as_of is None and (reason := _late(settings)):
             return Completed(name="Skipped", message=reason)
-        return _forecast(horizon, settings, as_of, output, force)
+        return _forecast(horizon, settings, as_of, output, force, cash_flows, quote)
 
     return forecast
 

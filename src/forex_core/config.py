@@ -37,9 +37,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from forex_core.errors import ConfigError
+from forex_core.errors import ConfigError, InputError
 from forex_core.secrecy import passwords_in
-from forex_core.types import RateKind
+from forex_core.types import Pair, RateKind
 
 PREFIX = "FOREX_"
 MEMBERS: tuple[str, ...] = (
@@ -166,6 +166,21 @@ class TrackingConfig(BaseModel):
         return self.enabled and self.backend == "mlflow"
 
 
+class TreasuryConfig(BaseModel):
+    """What the readers of forecasts of `Settings.pair` have at stake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget_rate: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="rate that plans are made with, quote per base currency"
+    )
+    exposure: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="amount in base currency at the end of the horizon: positive is received, negative paid",
+    )
+
+
 class BackupConfig(BaseModel):
     """Where archives go and how long they are kept."""
 
@@ -251,6 +266,7 @@ class Settings(BaseSettings):
     data: DataConfig = DataConfig()
     notify: NotifyConfig = NotifyConfig()
     tracking: TrackingConfig = TrackingConfig()
+    treasury: TreasuryConfig = TreasuryConfig()
     backup: BackupConfig = BackupConfig()
 
     @classmethod
@@ -377,12 +393,20 @@ def _listed(value: object) -> object:
 def load_settings(**overrides: Any) -> Settings:
     """Settings from every layer; an override of None leaves its layer to the others.
 
+    What is at stake in one pair is not in another: overridden with another pair, of `treasury` the override alone
+    counts.
+
     Raises:
         ConfigError: for a name that is not a setting, or a value that it cannot take.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
         _refuse_unknown_names(overrides)
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        settings = Settings(**given)
+        if "pair" in given and not _is_same_pair(given["pair"], Settings().pair):
+            own = TreasuryConfig.model_validate(given.get("treasury", {}))
+            settings = settings.model_copy(update={"treasury": own})
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -398,6 +422,13 @@ def load_settings(**overrides: Any) -> Settings:
         ) from error
     except (ValueError, OSError) as error:  # a file that cannot be read
         raise ConfigError(f"the settings cannot be read: {error}") from error
+
+
+def _is_same_pair(one: str, other: str) -> bool:
+    try:
+        return Pair.parse(one) == Pair.parse(other)
+    except InputError:  # whoever uses it says so
+        return False
 
 
 def _may_hold_secret(place: tuple[int | str, ...]) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forex_core.errors import InputError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 DOCUMENT = "forecast.json"
+SNAPSHOT = "snapshot.parquet"
 
 
 def write_report(
@@ -25,11 +27,12 @@ def write_report(
     run_id: str,
     drawings: Drawings,
     publication: Publication | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Document:
     """Write the report, its charts, the forecast as CSV and JSON, the members' answers and the data snapshot.
 
-    `folder` is new and the run's own; `drawings` are of the same run. Returns the document that `forecast.json`
-    holds.
+    `folder` is new and the run's own; `drawings` are of the same run; `beside` are more keys of its document, as
+    `forex_core.briefing.document` has them. Returns the document that `forecast.json` holds.
 
     Raises:
         InputError: when the folder cannot be written.
@@ -41,7 +44,7 @@ def write_report(
     from forex_core.report.document import forecast_document, replay_record
     from forex_core.report.page import forecast_table, render_report
 
-    document = forecast_document(run, bundle, run_id, folder / REPORT, publication)
+    document = forecast_document(run, bundle, run_id, folder / REPORT, publication) | dict(beside or {})
     prepare_folder(folder / "charts")
     now = pd.Timestamp.now(tz="UTC").floor("s")
     html = render_report(
@@ -52,7 +55,7 @@ def write_report(
     for name, image in drawings.images.items():
         (folder / "charts" / name).write_bytes(image)
     (folder / "members.json").write_text(json.dumps(replay_record(run)), encoding="utf-8")
-    write_snapshot(bundle, folder / "snapshot.parquet")
+    write_snapshot(bundle, folder / SNAPSHOT)
     _write_document(folder, document)
     return document
 
