@@ -25,13 +25,11 @@ from babel.messages.pofile import read_po, write_po
 from forex_core.config import MEMBERS
 from forex_core.data.catalogue import ENTRIES
 from forex_core.data.series import DERIVED
-from forex_core.report.charts import label_of
-from forex_core.report.language import TOLD
+from forex_core.report.language import ENGLISH, TOLD, label_of
 from forex_core.types import ENSEMBLE, RATE_NAMES, LanguageCode
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "src" / "forex_core" / "report"
-KEYWORDS = {"say": None, "say_n": (1, 2)}
 IMPACTS = ("high", "medium", "low", "holiday")
 NO_SENTENCES = frozenset(
     {
@@ -81,7 +79,10 @@ ROOMS = (
         )
     ),
     Room("src/forex_core/tracking/candidacy.py", without=("has_champion",)),
-    Room("flows/forecast.py", without=("load", "compute", "publish", "_flow", "_forecast", "_late")),
+    Room(
+        "flows/forecast.py",
+        without=("Asked", "load", "compute", "publish", "send", "_quote", "_flow", "_forecast", "_late"),
+    ),
     Room("src/forex_core/data/quality.py"),
     Room("src/forex_core/data/bundle.py", without=("_too_early",)),
     Room("src/forex_core/data/loading.py", _SOURCES),
@@ -103,7 +104,6 @@ class Found:
     many: str | None
     context: str | None
     path: str
-    line: int
 
 
 def found_messages() -> list[Found]:
@@ -123,13 +123,14 @@ def updated(path: Path) -> Catalog:
     after.mime_headers = before.mime_headers  # how many plural forms there are
     for found in found_messages():
         known = before.get(found.one, found.context)
-        message = after.add(
+        after.add(
             (found.one, found.many) if found.many else found.one,
             known.string if known else "",
             locations=[(found.path, None)],  # lines would change with every line of code
             context=found.context,
             user_comments=known.user_comments if known else (),
         )
+    for message in after:
         message.flags -= {"python-format"}  # a percent sign is one
     return after
 
@@ -153,26 +154,35 @@ def untranslated(found: Catalog) -> list[str]:
 
 
 def _said() -> Iterator[Found]:
-    for path in sorted([*REPORT.glob("*.py"), *REPORT.glob("templates/*.j2")]):
-        method = "python" if path.suffix == ".py" else "jinja2.ext:babel_extract"
+    for path in sorted(REPORT.glob("*.py")):
         where = path.relative_to(ROOT).as_posix()
-        for line, message, _, _ in extract_from_file(method, path, keywords=KEYWORDS):
-            one, many = message if isinstance(message, tuple) else (message, None)
-            yield Found(one, many, None, where, line)
+        calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        for call in sorted(calls, key=lambda n: (n.lineno, n.col_offset)):
+            match _called(call), call.args:
+                case "say", [ast.Constant(value=str(one))]:
+                    yield Found(one, None, None, where)
+                case "say_n", [ast.Constant(value=str(one)), ast.Constant(value=str(many)), _]:
+                    yield Found(one, many, None, where)
+                case (("say" | "say_n"), _):
+                    raise SystemExit(f"{where}, line {call.lineno}: expected texts as they stand, one each")
+    for path in sorted(REPORT.glob("templates/*.j2")):
+        where = path.relative_to(ROOT).as_posix()
+        for _, message, _, _ in extract_from_file("jinja2.ext:babel_extract", path, keywords={"say": None}):
+            yield Found(str(message), None, None, where)
 
 
 def _told() -> Iterator[Found]:
     for room in ROOMS:
-        for line, text in sorted(_texts(room)):
-            yield Found(text, None, TOLD, room.path, line)
+        for _, text in sorted(_texts(room)):
+            yield Found(text, None, TOLD, room.path)
 
 
 def _names() -> Iterator[Found]:
     series = (*ENTRIES, *DERIVED)
     for name in (ENSEMBLE, *MEMBERS, "combination", *series):
-        yield Found(label_of(name), None, TOLD, "src/forex_core/report/charts.py", 0)
-    for text in (*RATE_NAMES.values(), "percent per year", "{quote} per {base}", *IMPACTS):
-        yield Found(text, None, TOLD, "src/forex_core/types.py", 0)
+        yield Found(label_of(name, ENGLISH), None, TOLD, "src/forex_core/report/language.py")
+    for text in (*RATE_NAMES.values(), "once", "percent per year", "{quote} per {base}", *IMPACTS):
+        yield Found(text, None, TOLD, "src/forex_core/types.py")
 
 
 def _texts(room: Room) -> set[tuple[int, str]]:

@@ -39,7 +39,7 @@ from pydantic_settings import (
 
 from forex_core.errors import ConfigError, InputError
 from forex_core.secrecy import passwords_in
-from forex_core.types import Pair, RateKind
+from forex_core.types import LanguageCode, Pair, RateKind
 
 PREFIX = "FOREX_"
 MEMBERS: tuple[str, ...] = (
@@ -125,6 +125,25 @@ class NotifyConfig(BaseModel):
     limit_s: float = Field(60.0, gt=0, description="for one target, with all attempts")
     attempts: int = Field(3, ge=1)
     retry_wait_s: float = Field(2.0, ge=0, description="before the second attempt; doubles from then on")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return _listed(value)
+
+
+class ReportConfig(BaseModel):
+    """What a report is beside a page, and who is sent it: others than those whom `NotifyConfig` names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="addresses as those of notify.urls; attempts and limits are those of notify"
+    )
+    prefect_block: str | None = Field(
+        None, description="name of a Prefect Secret block that holds more of them, for flows"
+    )
+    pdf: bool = Field(False, description="also as PDF, which needs the extra pdf")
 
     @field_validator("urls", mode="before")
     @classmethod
@@ -253,7 +272,10 @@ class Settings(BaseSettings):
     )
     columns: dict[str, str] = Field({}, description="CSV column name to series name or pair")
     environment: str = "development"
-    skip_email: bool = True
+    lang: LanguageCode = Field("en", description="of reports, and of the mails that bring them")
+    skip_email: bool = Field(
+        False, description="send no report; without an address in report.urls none is sent anyway"
+    )
     cache: bool = Field(
         True, description="keep the members' answers below data_dir, so that a run computes what is new"
     )
@@ -265,6 +287,7 @@ class Settings(BaseSettings):
     chronos: ChronosConfig = ChronosConfig()
     data: DataConfig = DataConfig()
     notify: NotifyConfig = NotifyConfig()
+    report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
     treasury: TreasuryConfig = TreasuryConfig()
     backup: BackupConfig = BackupConfig()

@@ -555,7 +555,7 @@ class TestQuote:
         server.play(yahoo(behaviour))
         hasty = replace(fetcher(server, timeout_s=0.5), retries=Retries(attempts=1))
         started = time.perf_counter()
-        with pytest.raises(SourceUnavailable, match=r"tried 1 time\. Check the network"):
+        with pytest.raises(SourceUnavailable, match=r"tried once\. Check the network"):
             hasty.quote("usdclp_close")
         assert time.perf_counter() - started < 4
         assert len(charts_asked(server)) <= 2, "curl asks again on a connection that was closed on it"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -19,8 +21,11 @@ from forex_core.briefing.position import CashFlow, Position
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.data.observations import Quote
 from forex_core.engine import Engine, build_members
-from forex_core.report.briefing import briefing_lines
+from forex_core.report.briefing import acting, briefing_lines, reasons
+from forex_core.report.charts import Drawings, draw_charts
 from forex_core.report.document import forecast_document
+from forex_core.report.language import ENGLISH, language_of
+from forex_core.report.page import render_report
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import ForecastRun, Horizon, MarketBundle, Publication, Verdict
 
@@ -124,14 +129,14 @@ class TestWords:
     def test_a_line_for_each_part(self) -> None:
         lines = briefing_lines(document())
         beginnings = [
-            "Quote 1,262.75 (by yahoo, 2018-01-25 13:05 UTC), +0.50 % from the close.",
-            "Forward implied by the policy rates (5.75 % CLP, 5.33 % USD) for 2018-02-23:",
-            "Budget rate 1,250.00: the close of 2018-02-23 is above it with ",
-            "To receive 1,000,000 USD on 2018-02-23: worst 5 % rate ",
+            "Quote 1,262.75 (by yahoo, 25 Jan 2018, 13:05 UTC), +0.50 % from the close.",
+            "Forward implied by the policy rates (5.75 % CLP, 5.33 % USD) for 23 Feb 2018:",
+            "Budget rate 1,250.00: the close of 23 Feb 2018 is above it with ",
+            "To receive 1,000,000 USD on 23 Feb 2018: worst 5 % rate ",
             "2 cash flows, 500,000 USD in all: mean rate ",
-            "A day without a close is settled at the next one: 2018-02-10 at that of 2018-02-12.",
-            "The median of 2018-02-23 is ",
-            "Since the forecast from 2018-01-23: close ",
+            "A day without a close is settled at the next one: 10 Feb 2018 at that of 12 Feb 2018.",
+            "The median of 23 Feb 2018 is ",
+            "Since the forecast from 23 Jan 2018: close ",
         ]
         assert len(lines) == len(beginnings)
         for line, beginning in zip(lines, beginnings, strict=True):
@@ -155,7 +160,7 @@ class TestWords:
             (Absent("implausible", {"value": 9.5, "close": 1256.47}), "gives 9.5, which cannot follow on"),
             (
                 Absent("too_late", {"day": "2018-03-01", "last": "2018-02-23"}),
-                "the horizon ends on 2018-02-23",
+                "the horizon ends on 23 Feb 2018",
             ),
         ],
     )
@@ -231,3 +236,143 @@ class TestWords:
         told["contributions"]["drivers"][0]["name"] = "\x1b[31mcopper\x07\n"
         assert "\x1b" not in "".join(briefing_lines(told))
         assert np.isfinite(told["contributions"]["move"])
+
+
+SPANISH = language_of("es")
+ENGLISH_WORDS = re.compile(
+    r"\b(the|of|and|is|are|was|with|from|to|in|on|by|not|for|which|close|last|median|worst|row|rate|weight)\b"
+)
+
+
+def every_document() -> dict[str, dict[str, Any]]:
+    """Documents that between them say all that there is to say."""
+    days = made()[2].forecast.target_dates
+    mixed = (CashFlow(days[0], 1e6, days[0]), CashFlow(days[1], -4e5, days[1]))
+    told = {
+        "all": document(),
+        "mixed flows": document(position=Position(None, None, mixed)),
+        "short": document(position=Position(900.0, -1e6, ())),
+        "gain": document(position=Position(700.0, 1e6)),
+        "by hand": document(quote=Quote(1.005 * close(), pd.Timestamp("2018-01-25T13:05:00Z"), "given")),
+        "no quote": document(quote=Absent("unavailable", {"reason": "yahoo, CLP=X; check the network"})),
+        "other unit": document(quote=Absent("implausible", {"value": 9.5, "close": 1256.47})),
+        "too late": document(quote=Absent("too_late", {"day": "2018-03-01", "last": "2018-02-23"})),
+        "no forward": document()
+        | {
+            "forward": {
+                "absent": {"kind": "no_policy_rate", "currencies": [{"currency": "MXN", "series": []}]}
+            }
+        },
+    }
+    for kind in ("alike", "median_above", "median_below"):
+        for side in ("long", "short", None):
+            told[f"{kind} {side}"] = document()
+            told[f"{kind} {side}"]["forward"]["advice"] = {"kind": kind, "side": side, "above": 0.6}
+    changed = told["changed"] = document()
+    changed["changes"]["model"]["recipe_changed"] = True
+    changed["changes"]["data"] |= {
+        "revised": [{"series": "VIX", "rows": 3, "first": "2018-01-02"}],
+        "joined": ["DXY"],
+        "left": ["WTI"],
+    }
+    changed["changes"]["weights"] = [{"model": "random_walk", "before": None, "now": 0.25}]
+    changed["contributions"]["drivers"] += [{"name": "VIX", "value": 0.5}]
+    return told
+
+
+class TestSpanish:
+    def test_every_line_and_table_has_its_translation(self) -> None:
+        for name, told in every_document().items():
+            parts = [*acting(told, SPANISH), *reasons(told, SPANISH)]
+            tables = [table for part in parts for table in part.tables]
+            words = [
+                *briefing_lines(told, SPANISH),
+                *(part.heading for part in parts),
+                *(
+                    text
+                    for t in tables
+                    for text in (t.caption, *(c.label for c in t.columns), *(c.hint for c in t.columns))
+                ),
+                *(cell for t in tables for row in t.rows for cell in row),
+            ]
+            english = [text for text in words if ENGLISH_WORDS.search(text)]
+            assert english == [], name
+
+    def test_figures_are_those_of_the_english_in_the_language_s_form(self) -> None:
+        def figures(text: str, group: str, decimal: str) -> set[float]:
+            found = re.findall(rf"(?<![\w.,])[+−]?\d[\d{group}]*(?:{decimal}\d+)?", text)
+            plain = (n.replace(group.strip("\\"), "").replace(decimal.strip("\\"), ".") for n in found)
+            return {float(n.replace("−", "-")) for n in plain}
+
+        told = document()
+        for english, spanish in zip(briefing_lines(told), briefing_lines(told, SPANISH), strict=True):
+            assert figures(english, ",", r"\.") == figures(spanish, r"\.", ",")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Drawings:
+    return draw_charts(made()[2], made()[4])
+
+
+class TestPage:
+    def page(self, drawn: Drawings, told: dict[str, Any] | None) -> str:
+        page = render_report(
+            made()[2],
+            made()[4],
+            run_id="r",
+            generated_at=pd.Timestamp("2018-01-25T14:00Z"),
+            drawings=drawn,
+            document=told,
+        )
+        return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+    def test_each_part_has_its_words_and_tables(self, drawn: Drawings) -> None:
+        told = document()
+        page = self.page(drawn, told)
+        for line in briefing_lines(told):
+            assert html.escape(line, quote=False) in page.replace("&#39;", "'")
+        for caption in (
+            "Forecast from the quote, CLP per USD",
+            "Forward implied by the policy rates, CLP per USD",
+            "Against the budget rate of 1,250.00, in percent",
+            "Cash flows",
+            "What the last 60 weekdays of each driver add to the median of 23 Feb 2018, CLP per USD",
+            "Before and now; median and band for 22 Feb 2018, CLP per USD",
+        ):
+            assert f"<caption><span>{caption}</span></caption>" in page
+
+    def test_tables_hold_the_figures_of_the_document(self) -> None:
+        told = document()
+        by_caption = {
+            table.caption.split(",")[0]: table
+            for part in (*acting(told, ENGLISH), *reasons(told, ENGLISH))
+            for table in part.tables
+        }
+        forward = by_caption["Forward implied by the policy rates"]
+        last = ["23 Feb 2018", told["forward"]["rates"][-1], told["forward"]["difference"][-1]]
+        assert [forward.rows[-1][0], *(float(c.replace(",", "").replace("−", "-")) for c in forward.rows[-1][1:3])] == [
+            last[0], *(pytest.approx(value, abs=0.006) for value in last[1:])
+        ]  # fmt: skip
+        assert float(forward.rows[-1][3]) == pytest.approx(100 * told["forward"]["above"][-1], abs=0.51)
+        added = by_caption["What the last 60 weekdays of each driver add to the median of 23 Feb 2018"].rows
+        values = [float(row[1].replace("−", "-").replace(",", "")) for row in added]
+        assert values[-1] == pytest.approx(sum(values[:-1]), abs=0.03)
+        assert values[-1] == pytest.approx(told["contributions"]["move"], abs=0.006)
+
+    def test_what_is_not_there_leaves_no_trace(self, drawn: Drawings) -> None:
+        nothing = Absent("not_live", {"source": "csv"})
+        told = document(position=None, quote=nothing, previous=None, before=None)
+        page = self.page(drawn, told)
+        assert "The position" not in page
+        assert "From the market" not in page
+        assert "Since the forecast before" not in page
+        bare = self.page(drawn, None)
+        assert "Acting on it" not in bare
+        assert "Why it says so" not in bare
+        _, _, run, _, now = made()
+        assert self.page(drawn, forecast_document(run, now, "r", Path("/r.html"))) == bare
+
+    def test_names_from_outside_are_escaped(self, drawn: Drawings) -> None:
+        told = document()
+        told["contributions"]["drivers"][0]["name"] = "<img src=x onerror=alert(1)>"
+        assert "<img" not in self.page(drawn, told)

@@ -20,7 +20,7 @@ import numpy as np
 from forex_core.calendars import desk_zone
 from forex_core.report.document import events_ahead, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
-from forex_core.report.language import ENGLISH, Language
+from forex_core.report.language import ENGLISH, Language, label_of
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
@@ -165,18 +165,6 @@ def draw_charts(
     made = charts(run, bundle, language)
     still = draw({name: picture.spec(still=True) for name, picture in made.items()})
     return Drawings(made, still, browser_script(cache))
-
-
-def label_of(name: str, language: Language = ENGLISH) -> str:
-    """A model or series name for people.
-
-    >>> [label_of(n) for n in ("random_walk", "arima_garch", "ets")]
-    ['Random walk', 'ARIMA GARCH', 'ETS']
-    """
-    acronyms = {"arima", "garch", "ets", "var", "dxy", "vix", "sp500", "tpm", "uf", "ipc"}
-    words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
-    text = " ".join(words)
-    return language.told(text[:1].upper() + text[1:])
 
 
 def fan(run: ForecastRun, bundle: MarketBundle, language: Language = ENGLISH) -> Picture:

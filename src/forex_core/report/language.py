@@ -167,6 +167,18 @@ def language_of(code: LanguageCode) -> Language:
     return Language(code)
 
 
+def label_of(name: str, language: Language) -> str:
+    """A model or series name for people.
+
+    >>> [label_of(n, ENGLISH) for n in ("random_walk", "arima_garch", "ets")]
+    ['Random walk', 'ARIMA GARCH', 'ETS']
+    """
+    acronyms = {"arima", "garch", "ets", "var", "dxy", "vix", "sp500", "tpm", "uf", "ipc"}
+    words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
+    text = " ".join(words)
+    return language.told(text[:1].upper() + text[1:])
+
+
 def _catalogue_of(code: LanguageCode) -> Catalog | None:
     """None for the language of the code."""
     source = files("forex_core.report").joinpath("languages", f"{code}.po")

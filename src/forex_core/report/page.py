@@ -22,15 +22,16 @@ from markupsafe import Markup
 
 from forex_core.calendars import desk_zone
 from forex_core.data.catalogue import LICENCES
+from forex_core.report.briefing import acting, reasons
 from forex_core.report.charts import (
     FONT,
     PALETTE,
     Drawings,
     draw_charts,
-    label_of,
     recent_drivers,
 )
 from forex_core.report.document import (
+    Document,
     data_notices,
     events_document,
     news_document,
@@ -38,40 +39,16 @@ from forex_core.report.document import (
     publication_notices,
     readable,
 )
-from forex_core.report.language import ENGLISH, Language
+from forex_core.report.language import ENGLISH, Language, label_of
+from forex_core.report.tables import DASH, NBSP, Column, Table, number_cell, percent_cell, unbroken
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, RATE_NAMES, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3
 """An origin older than this, in weekdays before the as-of date, carries a warning."""
 
-DASH = "–"
-"""Stands where a figure does not apply."""
-
-NBSP = "\u00a0"
-
 IMPORTED = "imported files"
 """What a bundle from a store calls the source of what was put in by hand."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's heading; `words` where its cells are text and not figures, `hint` spells a short heading out."""
-
-    label: str
-    words: bool = False
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells that are ready to show. `strong` rows stand out; `best` cells (row, column) are set in bold."""
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: Sequence[Sequence[str]]
-    strong: frozenset[int] = frozenset()
-    best: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -102,6 +79,7 @@ def render_report(
     publication: Publication | None = None,
     drawings: Drawings | None = None,
     language: Language = ENGLISH,
+    document: Document | None = None,
 ) -> str:
     """The report as one self-contained HTML file: equal arguments give equal text.
 
@@ -110,6 +88,7 @@ def render_report(
     Args:
         publication: which registered model this is, where there is a registry.
         drawings: the charts, where they have been drawn already, in the same language.
+        document: of the run, with the keys of `forex_core.briefing.document`, whose parts are shown.
 
     Raises:
         ForexError: the charts could not be drawn.
@@ -119,26 +98,17 @@ def render_report(
     for script in (library, boot):
         if "</script" in script.lower() or "<!--" in script:
             raise ValueError("a script of the report would end its own element")
-    say, pair = language.say, run.forecast.pair.slashed
     page = {
-        "heading": say("{pair}, {days} days ahead", pair=pair, days=run.horizon.days),
-        "title": f"{pair} {run.horizon}, {language.day(run.forecast.origin)}",
-        "facts_list": _facts(run, bundle, language),
-        "notices": [
-            note
-            for note in (
-                _age_warning(run, language),
-                *data_notices(bundle, language),
-                *publication_notices(publication, language),
-            )
-            if note
-        ],
+        "title": f"{run.forecast.pair.slashed} {run.horizon}, {language.day(run.forecast.origin)}",
+        "summary": summary_of(run, bundle, publication, language),
         "verdict": _verdict(run, language),
         "figures": {
             name: Figure(name, p.title, p.caption, p.description, Markup(drawings.still.svg[name]))
             for name, p in drawings.charts.items()
         },
-        "targets": _targets(run, language),
+        "targets": targets_of(run, language),
+        "acting": acting(document or {}, language),
+        "reasons": reasons(document or {}, language),
         "models": _models(run, language),
         "sample": _sample(run, language),
         "calibration": _calibration(run, language),
@@ -164,7 +134,42 @@ def render_report(
         # Hashes, and not 'unsafe-inline': a script that slipped in through a name would not be run.
         "script_hashes": Markup(" ".join(f"'sha256-{_sha256(s)}'" for s in (library, boot))),
     }
-    return _environment(language).get_template("report.html.j2").render(page)
+    return environment_of(language).get_template("report.html.j2").render(page)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reader sees first, of a page and of a mail.
+
+    Attributes:
+        heading: pair and horizon.
+        facts: names and values.
+        notices: what the reader should know before anything else.
+        verdict: a sentence.
+    """
+
+    heading: str
+    facts: Sequence[tuple[str, str]]
+    notices: Sequence[str]
+    verdict: str
+
+
+def summary_of(
+    run: ForecastRun, bundle: MarketBundle, publication: Publication | None, language: Language
+) -> Summary:
+    notices = (
+        _age_warning(run, language),
+        *data_notices(bundle, language),
+        *publication_notices(publication, language),
+    )
+    return Summary(
+        heading=language.say(
+            "{pair}, {days} days ahead", pair=run.forecast.pair.slashed, days=run.horizon.days
+        ),
+        facts=_facts(run, bundle, language),
+        notices=[note for note in notices if note],
+        verdict=language.told(run.verdict.sentence),
+    )
 
 
 def forecast_table(run: ForecastRun) -> pd.DataFrame:
@@ -195,7 +200,7 @@ def _facts(run: ForecastRun, bundle: MarketBundle, language: Language) -> list[t
         (say("Age of the origin"), language.say_n("{n} day", "{n} days", age)),
         (say("Close at the origin"), f"{price(float(bundle.spot[-1]))} {language.told(forecast.pair.unit)}"),
         (say("Median for {day}", day=last), price(float(forecast.median[-1]))),
-        (_unbroken(say("80 % band for {day}", day=last)), band),
+        (unbroken(say("80 % band for {day}", day=last)), band),
     ]
 
 
@@ -231,12 +236,13 @@ def _verdict(run: ForecastRun, language: Language) -> dict[str, Any]:
     return {
         "kind": verdict.kind if verdict.kind in labels else "none",
         "heading": say("Verdict: {label}", label=labels.get(verdict.kind, verdict.kind)),
-        "sentence": language.told(verdict.sentence),
         "evidence": [
             (
                 what,
                 say(
-                    "ratio {ratio}, adjusted p {p}", ratio=_number(ratio, 3, language), p=_pvalue(p, language)
+                    "ratio {ratio}, adjusted p {p}",
+                    ratio=number_cell(ratio, 3, language),
+                    p=_pvalue(p, language),
                 ),
             )
             for what, ratio, p in evidence
@@ -250,7 +256,8 @@ def _verdict(run: ForecastRun, language: Language) -> dict[str, Any]:
     }
 
 
-def _targets(run: ForecastRun, language: Language) -> Table:
+def targets_of(run: ForecastRun, language: Language) -> Table:
+    """Median and bands by target date: date, step, median, low and high of 80 %, low and high of 95 %."""
     forecast, price, say = run.forecast, _prices(run, language), language.say
     bands = [forecast.interval(cover) for cover in (0.8, 0.95)]
     rows = [
@@ -267,7 +274,7 @@ def _targets(run: ForecastRun, language: Language) -> Table:
         Column(say("Step"), hint=say("weekdays after the origin")),
         Column(say("Median")),
         *(
-            Column(_unbroken(label))
+            Column(unbroken(label))
             for label in (say("80 % low"), say("80 % high"), say("95 % low"), say("95 % high"))
         ),
     )
@@ -286,15 +293,15 @@ def _models(run: ForecastRun, language: Language) -> Table:
         Column(say("Model"), words=True),
         Column(say("RMSE"), hint=say("root mean squared error, {quote}", quote=quote)),
         Column(say("MAE"), hint=say("mean absolute error, {quote}", quote=quote)),
-        Column(_unbroken(say("MAPE %")), hint=say("mean absolute error, percent")),
+        Column(unbroken(say("MAPE %")), hint=say("mean absolute error, percent")),
         Column(say("CRPS"), hint=say("continuous ranked probability score, {quote}", quote=quote)),
         Column(say("RMSE ratio"), hint=say("to the random walk; below 1 is better")),
         Column(say("CRPS ratio"), hint=say("to the random walk; below 1 is better")),
-        Column(_unbroken(say("In 80 %")), hint=say("outcomes inside the 80 % band, percent")),
-        Column(_unbroken(say("In 95 %")), hint=say("outcomes inside the 95 % band, percent")),
-        Column(_unbroken(say("Direction %")), hint=say("last step on the right side of the close, percent")),
+        Column(unbroken(say("In 80 %")), hint=say("outcomes inside the 80 % band, percent")),
+        Column(unbroken(say("In 95 %")), hint=say("outcomes inside the 95 % band, percent")),
+        Column(unbroken(say("Direction %")), hint=say("last step on the right side of the close, percent")),
         Column(say("p-value"), hint=say("one-sided, against the random walk from the close")),
-        Column(_unbroken(say("Weight %")), hint=say("in this forecast")),
+        Column(unbroken(say("Weight %")), hint=say("in this forecast")),
     )
 
     def row(name: str, s: Scores) -> list[str]:
@@ -302,15 +309,15 @@ def _models(run: ForecastRun, language: Language) -> Table:
             label_of(name, language),
             price(s.rmse),
             price(s.mae),
-            _number(s.mape_pct, 2, language),
+            number_cell(s.mape_pct, 2, language),
             price(s.crps),
-            _number(s.rmse_ratio_rw, 3, language),
-            _number(s.crps_ratio_rw, 3, language),
-            _percent(s.coverage_80, language),
-            _percent(s.coverage_95, language),
-            _percent(s.directional_accuracy, language),
+            number_cell(s.rmse_ratio_rw, 3, language),
+            number_cell(s.crps_ratio_rw, 3, language),
+            percent_cell(s.coverage_80, language),
+            percent_cell(s.coverage_95, language),
+            percent_cell(s.directional_accuracy, language),
             _pvalue(s.dm_pvalue, language),
-            _percent(run.weights.get(name), language),
+            percent_cell(run.weights.get(name), language),
         ]
 
     measured = [[s.rmse, s.mae, s.mape_pct, s.crps] for s in (scores[n] for n in names)]
@@ -335,7 +342,7 @@ def _sample(run: ForecastRun, language: Language) -> list[tuple[str, str]]:
         (say("First origin"), language.day(origins[0]) if origins else DASH),
         (say("Last origin"), language.day(origins[-1]) if origins else DASH),
         (say("One origin every"), language.say_n("{n} business day", "{n} business days", evaluation.every)),
-        (say("Effective number"), _number(evaluation.n_effective, 1, language)),
+        (say("Effective number"), number_cell(evaluation.n_effective, 1, language)),
     ]
 
 
@@ -343,7 +350,12 @@ def _calibration(run: ForecastRun, language: Language) -> Table:
     evaluation, say = run.evaluation, language.say
     s = evaluation.scores[ENSEMBLE]
     rows = [
-        [_unbroken(band), _number(promised, 1, language), _percent(path, language), _percent(last, language)]
+        [
+            unbroken(band),
+            number_cell(promised, 1, language),
+            percent_cell(path, language),
+            percent_cell(last, language),
+        ]
         for band, promised, path, last in (
             (say("80 % band"), 80.0, s.coverage_80, s.coverage_80_last),
             (say("95 % band"), 95.0, s.coverage_95, s.coverage_95_last),
@@ -351,16 +363,14 @@ def _calibration(run: ForecastRun, language: Language) -> Table:
     ]
     columns = (
         Column(say("Band"), words=True),
-        Column(_unbroken(say("Promised %"))),
-        Column(_unbroken(say("Whole path %")), hint=say("outcomes inside, all steps")),
-        Column(
-            _unbroken(say("Last step %")), hint=say("outcomes inside, step {step}", step=evaluation.steps)
-        ),
+        Column(unbroken(say("Promised %"))),
+        Column(unbroken(say("Whole path %")), hint=say("outcomes inside, all steps")),
+        Column(unbroken(say("Last step %")), hint=say("outcomes inside, step {step}", step=evaluation.steps)),
     )
     caption = say(
         "Outcomes inside the ensemble's bands: n = {origins} origins, effective n = {effective}",
         origins=language.count(len(evaluation.origins)),
-        effective=_number(evaluation.n_effective, 1, language),
+        effective=number_cell(evaluation.n_effective, 1, language),
     )
     return Table(caption, columns, rows)
 
@@ -381,7 +391,7 @@ def _drivers(bundle: MarketBundle, language: Language) -> Table | None:
             else f"{language.number(100 * (last / first - 1), 1, '+')}{NBSP}%"
         )
         decimals = 2 if abs(last) >= 10 or d.level else 4
-        rows.append([*told, language.day(d.dates[-1]), _number(last, decimals, language), change])
+        rows.append([*told, language.day(d.dates[-1]), number_cell(last, decimals, language), change])
     columns = (
         Column(say("Driver"), words=True),
         Column(say("Unit"), words=True),
@@ -560,7 +570,7 @@ def _settings(run: ForecastRun, language: Language) -> Table | None:
 
 def _timings(run: ForecastRun, language: Language) -> Table | None:
     rows = [
-        [label_of(name, language), _number(seconds, 2, language)] for name, seconds in run.timings.items()
+        [label_of(name, language), number_cell(seconds, 2, language)] for name, seconds in run.timings.items()
     ]
     columns = (Column(language.say("Step of the work"), words=True), Column(language.say("Seconds")))
     return Table(language.say("Time taken"), columns, rows) if rows else None
@@ -585,27 +595,13 @@ def _flattened(prefix: str, values: Mapping[str, object]) -> Iterable[tuple[str,
 def _prices(run: ForecastRun, language: Language) -> Callable[[float | None], str]:
     """Formats a price, or an error in price units, with the decimals this pair is quoted with."""
     decimals = price_decimals(float(run.forecast.median[0]))
-    return lambda value: _number(value, decimals, language)
-
-
-def _number(value: float | None, decimals: int, language: Language) -> str:
-    """A dash for None and NaN."""
-    return DASH if value is None or not math.isfinite(value) else language.number(value, decimals)
-
-
-def _percent(share: float | None, language: Language) -> str:
-    return DASH if share is None else _number(100 * share, 1, language)
+    return lambda value: number_cell(value, decimals, language)
 
 
 def _pvalue(p: float | None, language: Language) -> str:
     if p is None or not math.isfinite(p):
         return DASH
     return f"<{language.number(0.001, 3)}" if p < 0.001 else language.number(p, 3)
-
-
-def _unbroken(text: str) -> str:
-    """A short heading whose percent sign does not leave its number."""
-    return text.replace(" %", f"{NBSP}%")
 
 
 # The parts of the page that are not plain text.
@@ -628,7 +624,8 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _environment(language: Language) -> Environment:
+def environment_of(language: Language) -> Environment:
+    """What fills in templates: everything is escaped, and `say` tells it in a language."""
     environment = Environment(
         loader=PackageLoader("forex_core.report", "templates"),
         autoescape=True,

@@ -159,7 +159,7 @@ class YahooFetcher:
         try:
             return retrying(self.retries, self.sleep)(self._asked, instrument, start, end)
         except Again as again:
-            times = f"{self.retries.attempts} time{'' if self.retries.attempts == 1 else 's'}"
+            times = "once" if self.retries.attempts == 1 else f"{self.retries.attempts} times"
             raise SourceUnavailable(
                 f"yahoo, {instrument.code}: {again}; tried {times}. Check the network, and try again later"
             ) from again.__cause__
