@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.logs import connect_logging
+from flows.notice import readers_of
 from forex_core.briefing.absent import Absent
 from forex_core.briefing.document import briefing_document
 from forex_core.briefing.position import Position
@@ -33,10 +34,14 @@ from forex_core.data.loading import bundle_of, market_quote
 from forex_core.data.observations import Quote
 from forex_core.data.snapshot import read_snapshot
 from forex_core.engine import Engine, Progress, build_engine
-from forex_core.errors import InputError, SourceError, SourceUnavailable, TrackingError
+from forex_core.errors import ConfigError, InputError, SourceError, SourceUnavailable, TrackingError
+from forex_core.notify import Message
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, SNAPSHOT, copy_report, write_report
+from forex_core.report.language import language_of
+from forex_core.report.mail import Mail, report_mail
+from forex_core.report.pdf import require_pdf
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
     Candidacy,
@@ -47,7 +52,7 @@ from forex_core.tracking import (
     sweep,
     tracker_from_settings,
 )
-from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair, Publication
+from forex_core.types import HORIZONS, Horizon, LanguageCode, MarketBundle, Pair, Publication
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
@@ -69,16 +74,19 @@ SPOOLED = (
 
 @dataclass(frozen=True)
 class Asked:
-    """What a forecast is read for: a position, a quote given by hand, a past day."""
+    """What a forecast is read for: a position, a quote given by hand, a past day; and how: its language, as PDF."""
 
     position: Position
     quote: Quote | None
     as_of: date | None
+    lang: LanguageCode
+    pdf: bool
 
     @property
     def digest(self) -> str:
-        """With another one the same data are published again."""
-        return self.position.digest + (f" {self.quote.value!r}" if self.quote else "")
+        """With another one the same data are published again; they also are where a PDF is asked for."""
+        quote = f" {self.quote.value!r}" if self.quote else ""
+        return f"{self.position.digest}{quote}{'' if self.lang == 'en' else f' {self.lang}'}"
 
 
 def _source_was_unavailable(_task: object, _run: object, state: State[Any]) -> bool:
@@ -129,12 +137,16 @@ def publish(
     candidacy: Candidacy | None,
     settings: Settings,
     asked: Asked,
-) -> Document:
-    """Log and register the model, settle who is champion, and only then say so in report and run."""
-    name, horizon = _run_name(), choice.published.horizon
+) -> tuple[Document, Mail]:
+    """Log and register the model, settle who is champion, and only then say so in report and run.
+
+    Returns:
+        The document of the run, and the mail that brings its report.
+    """
+    name, horizon, language = _run_name(), choice.published.horizon, language_of(asked.lang)
     with ThreadPoolExecutor(2) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
-        drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir)
+        drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
         quote = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
         made, planned = None, choice.published
@@ -161,9 +173,19 @@ def publish(
         )
         drawings = drawn.result()
     if run is not planned:  # the new state was withheld
-        drawings = draw_charts(run, bundle, settings.cache_dir)
+        drawings = draw_charts(run, bundle, settings.cache_dir, language)
     folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(run_id)}"
-    document = write_report(folder, run, bundle, run_id, drawings, publication, beside)
+    document = write_report(
+        folder,
+        run,
+        bundle,
+        run_id,
+        drawings,
+        publication,
+        beside,
+        lang=asked.lang,
+        pdf=settings.report.pdf,
+    )
     logger.info("report written: {}", document["report"])
     own = settings.engine.model_dump(mode="json")
     tracker.log(forecast_record(choice, bundle, publication, engine.recipe, own))
@@ -176,7 +198,29 @@ def publish(
     if warnings:
         tracker.set_tags({"warnings": " ".join(warnings)})
     logger.info("run logged: {}", run_id)
-    return document | {"warnings": warnings}
+    document |= {"warnings": warnings}
+    return document, report_mail(run, bundle, document, publication, language)
+
+
+@task(name="send report", cache_policy=NO_CACHE, persist_result=False)
+def send(mail: Mail, tracker: Tracker, settings: Settings) -> list[str]:
+    """Send a report to whom the settings name, and note in the run whether that was done; returns who did not get it.
+
+    Nothing here makes a forecast fail.
+    """
+    if settings.skip_email:
+        return []
+    message = Message(mail.title, mail.text, mail.html, mail.pictures, mail.files)
+    try:
+        sent = readers_of(settings).send(message)
+    except ConfigError as error:
+        return [f"The report was sent to nobody: {error}."]
+    if not sent.deliveries:
+        return []
+    tracker.set_tags(
+        {"skip_email": "false", "report_sent": f"{len(sent.delivered)} of {len(sent.deliveries)}"}
+    )
+    return [f"The report did not reach {one.target}: {one.reason}." for one in sent.refused]
 
 
 def _seat(candidacy: Candidacy | None) -> dict[str, str]:
@@ -243,15 +287,16 @@ def _published_before(
         **_seat(candidacy),
     }
     champion = candidacy.standing.champion if candidacy else None
-    asked = champion if champion and champion.rate in (None, bundle.rate) else None
-    if asked and asked.trained_until and asked.trained_until <= bundle.origin:
-        key["published_version"] = str(asked.number)
+    theirs = champion if champion and champion.rate in (None, bundle.rate) else None
+    if theirs and theirs.trained_until and theirs.trained_until <= bundle.origin:
+        key["published_version"] = str(theirs.number)
     run_id = tracker.find_run(key)
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     if text is None:
         return None
     document: Document = json.loads(text)
-    if not Path(document["report"]).is_file():
+    needed = [document["report"], *([document.get("pdf") or ""] if asked.pdf else [])]
+    if not all(Path(path).is_file() for path in needed):
         return None
     logger.info("published as run {} already; force publishes again", run_id)
     return document | {"already_published": True, "warnings": []}
@@ -271,9 +316,12 @@ def _forecast(
     logger.info("flow started: {} {}", settings.pair, horizon)
     with ExitStack() as opened:
         tracker = opened.enter_context(_tracker(settings, horizon))
+        if settings.report.pdf:
+            require_pdf()
         bundle = load(settings, as_of)
         position = Position.of(settings.treasury, cash_flows).settled(bundle, horizon)
-        asked = Asked(position, given(quote, bundle) if quote is not None else None, as_of)
+        by_hand = given(quote, bundle) if quote is not None else None
+        asked = Asked(position, by_hand, as_of, settings.lang, settings.report.pdf)
         engine = build_engine(settings, PROGRESS.get())
         candidacy = Candidacy.of(settings, bundle.pair, horizon)
         if candidacy:
@@ -282,7 +330,10 @@ def _forecast(
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy, asked)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
-            document = publish(choice, engine, bundle, tracker, candidacy, settings, asked)
+            document, mail = publish(choice, engine, bundle, tracker, candidacy, settings, asked)
+            if unsent := send(mail, tracker, settings):
+                document["warnings"] += unsent
+                tracker.set_tags({"warnings": " ".join(document["warnings"])})
         if output:
             document = copy_report(document, output.absolute())
         create_markdown_artifact(
@@ -311,7 +362,7 @@ def _tracker(settings: Settings, horizon: Horizon) -> Tracker:
             "pair": _canonical(settings.pair),
             "horizon": str(horizon),
             "environment": settings.environment,
-            "skip_email": str(settings.skip_email).lower(),
+            "skip_email": "true",  # until the report has been sent to somebody
             "prefect_flow_run_id": str(flow_run.id or "none"),
         },
     )
@@ -383,6 +434,9 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
         exposure: float | None = None,
         cash_flows: Path | None = None,
         quote: float | None = None,
+        lang: LanguageCode | None = None,
+        pdf: bool | None = None,
+        skip_email: bool | None = None,
     ) -> Document | State[Document]:
         """Publish a forecast.
 
@@ -398,10 +452,21 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
                 default the one of the settings.
             cash_flows: CSV file with the columns date and amount, all within the horizon.
             quote: market rate of now; by default the last price, where the source is fetched.
+            lang: language of the report, en or es; by default the one of the settings.
+            pdf: write the report as PDF too; by default as the settings say.
+            skip_email: send the report to nobody; by default as the settings say.
         """
         at_stake = {"budget_rate": budget_rate, "exposure": exposure}
         treasury = {name: value for name, value in at_stake.items() if value is not None}
-        settings = load_settings(pair=pair, source=source, paths=paths, treasury=treasury or None)
+        settings = load_settings(
+            pair=pair,
+            source=source,
+            paths=paths,
+            treasury=treasury or None,
+            lang=lang,
+            report=None if pdf is None else {"pdf": pdf},
+            skip_email=skip_email,
+        )
         if as_of is None and (reason := _late(settings)):
             return Completed(name="Skipped", message=reason)
         return _forecast(horizon, settings, as_of, output, force, cash_flows, quote)

@@ -76,6 +76,8 @@ def broken(folder: Path, kind: str) -> list[str | Path]:
             return ["7d", "--path", good, "--pair", "USDCLP", "--cash-flows", bad]
         case "budget rate below nothing":
             return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "-5"]
+        case "language":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--lang", "fr"]
         case "unknown source":
             return ["7d", "--source", "bloomberg"]
     return ["7d", "--path", bad, "--pair", "USDCLP"]
@@ -105,6 +107,7 @@ KINDS = {
     "cash flows without amounts": "no column 'amount'; found 'date', 'sum'",
     "cash flow outside the horizon": "the cash flow of 2031-01-01 lies outside the horizon",
     "budget rate below nothing": "'treasury.budget_rate'",
+    "language": "'lang'",
     "unknown source": "'source'",
 }
 
@@ -154,7 +157,18 @@ def test_help_is_complete(command: str, forex: Forex, tmp_path: Path) -> None:
     done = forex(command, "--help", COLUMNS="120")
     assert done.returncode == 0
     wanted = {
-        "forecast": ("--pair", "--source", "--path", "--as-of", "--output", "--force", "--json"),
+        "forecast": (
+            "--pair",
+            "--source",
+            "--path",
+            "--as-of",
+            "--output",
+            "--lang",
+            "--pdf",
+            "--skip-email",
+            "--force",
+            "--json",
+        ),
         "evaluate": ("--from", "--to", "--every", "--pair", "--source", "--path", "--json"),
     }[command]
     assert all(option in done.stdout for option in wanted)

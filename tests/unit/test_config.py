@@ -177,6 +177,7 @@ class TestValues:
             ("FOREX_ENGINE__MIN_MEMBERS", "0", ("engine.min_members", "0", "greater than or equal to 1")),
             ("FOREX_SOURCE", "yahoo", ("source", "yahoo", "'ecb', 'csv', 'store', 'live' or 'auto'")),
             ("FOREX_SKIP_EMAIL", "perhaps", ("skip_email", "perhaps", "boolean")),
+            ("FOREX_LANG", "fr", ("lang", "fr", "'en' or 'es'")),
             ("FOREX_COLUMNS", "Close", ("columns", "JSON", 'FOREX_COLUMNS=\'{"Close": "USDCLP"}\'')),
             ("FOREX_ENGINE", "{", ("engine", "JSON")),
         ],

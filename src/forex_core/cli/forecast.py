@@ -96,6 +96,21 @@ def forecast(
             "fetched]",
         ),
     ] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            "--lang", metavar="LANG", help="Language of the report: en or es. [default: the setting lang, en]"
+        ),
+    ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write the report as PDF too (needs the extra pdf).")
+    ] = False,
+    skip_email: Annotated[
+        bool,
+        typer.Option(
+            "--skip-email", help="Send the report to nobody, whoever the setting report.urls names."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Publish again although these data were published before.")
     ] = False,
@@ -115,7 +130,15 @@ def forecast(
 
     ahead = Horizon.parse(horizon)
     day = day_of("--as-of", as_of)
-    settings = settings_from(pair, source, path, _given(budget_rate=budget_rate, exposure=exposure))
+    settings = settings_from(
+        pair,
+        source,
+        path,
+        treasury=_given(budget_rate=budget_rate, exposure=exposure),
+        lang=lang,
+        report=_given(pdf=pdf or None),
+        skip_email=skip_email or None,
+    )
     position = Position.of(settings.treasury, cash_flows)
     prepare_folder(settings.root)
     # Prefect's server needs seconds to get ready, in which everything else is imported and the input is read.
@@ -124,6 +147,7 @@ def forecast(
     from forex_core.briefing.quote import given
     from forex_core.data.loading import bundle_of
     from forex_core.engine import build_engine
+    from forex_core.report.pdf import require_pdf
     from forex_core.report.text import forecast_tables
     from forex_core.tracking import has_champion
 
@@ -142,6 +166,8 @@ def forecast(
         logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
     if output:
         prepare_folder(output)
+    if settings.report.pdf:
+        require_pdf()
 
     def prepare() -> None:
         if bundle is not None:
@@ -172,9 +198,12 @@ def forecast(
                 exposure=exposure,
                 cash_flows=cash_flows,
                 quote=quote,
+                lang=settings.lang,
+                pdf=settings.report.pdf,
+                skip_email=settings.skip_email,
             )
     print_document(document, as_json, forecast_tables)
 
 
-def _given(**values: float | None) -> dict[str, float]:
+def _given(**values: float | bool | None) -> dict[str, float | bool]:
     return {name: value for name, value in values.items() if value is not None}
