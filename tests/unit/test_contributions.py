@@ -24,8 +24,10 @@ WITH_TREES = (*LINEAR, "gradient_boosting")
 
 @cache
 def market() -> MarketBundle:
+    """A rate that follows the day before of its drivers, and the month before of copper."""
     table = synthetic_table(800, seed=5, pass_through=1.0)
-    return bundle_of(table.assign(fed_rate=5.33))
+    trend = np.log(table["Copper"]).diff(20).shift(1).fillna(0.0)
+    return bundle_of(table.assign(fed_rate=5.33, USDCLP=table["USDCLP"] * np.exp(0.05 * trend.cumsum())))
 
 
 @cache
@@ -74,6 +76,7 @@ def test_of_a_regression_each_is_its_coefficients_times_its_moves(name: str) -> 
     now = lagged(inputs["carried"][:, days.used], np.array([len(bundle) - 1]), 3)[0]
     products = (days.coefficients[REACH - 1] * now).reshape(3, -1).sum(axis=0)
     if slope is not None:
+        assert abs(slope).max() > 1e-3
         trends = np.concatenate([inputs[f"trend_{rows}"][-1, list(days.used)] for rows in MOMENTUM_ROWS])
         products += (slope * trends).reshape(len(MOMENTUM_ROWS), -1).sum(axis=0)
     to_price = (told.median - told.close) / np.log(told.median / told.close) * run.weights[name]
