@@ -12,7 +12,7 @@ from forex_core.briefing.absent import Absent
 from forex_core.briefing.contributions import ROWS, Contributions, contributions
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members
-from forex_core.models.driver_regression import REACH, DriverRegression
+from forex_core.models.driver_regression import MOMENTUM_ROWS, REACH, DriverMomentum, DriverRegression
 from forex_core.models.features import driver_inputs, lagged
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import ForecastRun, Horizon, MarketBundle
@@ -24,8 +24,10 @@ WITH_TREES = (*LINEAR, "gradient_boosting")
 
 @cache
 def market() -> MarketBundle:
+    """A rate that follows the day before of its drivers, and the month before of copper."""
     table = synthetic_table(800, seed=5, pass_through=1.0)
-    return bundle_of(table.assign(fed_rate=5.33))
+    trend = np.log(table["Copper"]).diff(20).shift(1).fillna(0.0)
+    return bundle_of(table.assign(fed_rate=5.33, USDCLP=table["USDCLP"] * np.exp(0.05 * trend.cumsum())))
 
 
 @cache
@@ -58,23 +60,29 @@ def test_linear_members_leave_no_remainder() -> None:
     assert abs(found().remainder) < 1e-9 * found().close
 
 
-def test_of_a_regression_each_is_its_coefficients_times_its_moves() -> None:
-    """One regression and the walk, so that what the drivers add can be computed by hand."""
-    engine, run = made(("random_walk", "drivers", "theta"))
+@pytest.mark.parametrize("name", ["drivers", "momentum"])
+def test_of_a_regression_each_is_its_coefficients_times_its_moves(name: str) -> None:
+    """One regression and members without drivers, so that what these add can be computed by hand."""
+    engine, run = made(("random_walk", name, "theta"), 30)
     told = contributions(engine, run, market())
     assert isinstance(told, Contributions)
     bundle = market()
-    member = next(m for m in engine.members if isinstance(m, DriverRegression))
-    inputs = driver_inputs(bundle)
+    member = next(m for m in engine.members if isinstance(m, (DriverRegression, DriverMomentum)))
+    inputs = member.prepare(bundle)
     months = bundle.dates.year * 12 + bundle.dates.month
     anchor = int(np.flatnonzero(np.diff(months))[-1]) + 1  # the first row of the month
     fitted = member.fit(inputs, anchor)
-    now = lagged(inputs["carried"][:, fitted.used], np.array([len(bundle) - 1]), 3)[0]
-    products = (fitted.coefficients[REACH - 1] * now).reshape(3, -1).sum(axis=0) * run.weights["drivers"]
-    to_price = (told.median - told.close) / np.log(told.median / told.close)
-    for column, product in zip(fitted.used, products, strict=True):
+    days, slope = fitted if isinstance(fitted, tuple) else (fitted, None)
+    now = lagged(inputs["carried"][:, days.used], np.array([len(bundle) - 1]), 3)[0]
+    products = (days.coefficients[REACH - 1] * now).reshape(3, -1).sum(axis=0)
+    if slope is not None:
+        assert abs(slope).max() > 1e-3
+        trends = np.concatenate([inputs[f"trend_{rows}"][-1, list(days.used)] for rows in MOMENTUM_ROWS])
+        products += (slope * trends).reshape(len(MOMENTUM_ROWS), -1).sum(axis=0)
+    to_price = (told.median - told.close) / np.log(told.median / told.close) * run.weights[name]
+    for column, product in zip(days.used, products, strict=True):
         if column > 0:
-            assert told.drivers[NAMES[column - 1]] == pytest.approx(product * to_price, rel=1e-9)
+            assert told.drivers[NAMES[column - 1]] == pytest.approx(product * to_price, rel=1e-8)
     assert set(told.drivers) == set(NAMES)
 
 

@@ -122,6 +122,18 @@ class TestForward:
         assert forwards.above[-1] > 0.9
         assert forwards.advice.kind == "alike"
 
+    def test_advice_is_about_the_forward_from_the_next_close_on(self) -> None:
+        """Rates so far apart that it matters: a median that follows the forward leaves nothing to choose."""
+        bundle = bundle_of(SPOT, rates={"fed_rate": 0.0, "chile_tpm": 300.0})
+        forecast = lognormal(bundle, Horizon(7))
+        days = np.array([(day - forecast.origin).days for day in forecast.target_dates])
+        growth = (1 + 3.0 * days / 360)[:, None]
+        followed = replace(forecast, quantiles=forecast.quantiles * growth / growth[0])
+        forwards = forward(sample_paths(followed, bundle), bundle, verdict("usable"))
+        assert isinstance(forwards, Forward)
+        assert forwards.above[-1] < 0.1, "the close is left behind at once"
+        assert forwards.advice.above == pytest.approx(0.5, abs=0.03)
+
 
 MORNING = pd.Timestamp("2024-07-01T13:05:00Z")
 
@@ -169,6 +181,15 @@ class TestQuote:
         assert isinstance(answer, QuotedForecast)
         assert answer.stands_for == stands_for
         assert answer.target_dates[0] > stands_for
+
+    def test_the_days_up_to_it_are_known(self) -> None:
+        """A quote of the third target date: what is left to spread is the way from there."""
+        answer = from_quote(self.CLOSE, pd.Timestamp("2024-07-03T15:00Z"))
+        assert isinstance(answer, QuotedForecast)
+        assert answer.stands_for == date(2024, 7, 3)
+        steps = np.array(lognormal(walk(2000), Horizon(30)).steps)
+        exact = self.CLOSE * np.exp(0.006 * 1.2816 * np.sqrt(steps[3:] - steps[2]))
+        assert answer.quantiles[:, LEVELS.index(0.9)] == pytest.approx(exact, rel=0.004)
 
     @pytest.mark.parametrize("at", ["2024-07-05T13:00Z", "2024-07-08T13:00Z", "2026-01-01T00:00Z"])
     def test_says_nothing_where_no_date_is_left(self, at: str) -> None:
