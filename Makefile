@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers alarms size docs deploy clean
+.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers alarms size docs messages deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -88,6 +88,9 @@ size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
 
 docs: $(DEV)  ## write docs/cli.md from the commands' own help
 	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
+
+messages: $(DEV)  ## bring the catalogues of the report's languages in line with the code
+	$(VENV)/bin/python .ci/messages.py
 
 deploy:  ## pool, deployments and automations on the Prefect server of PREFECT_API_URL
 	@$(VENV)/bin/python -m flows.deploy

@@ -36,6 +36,8 @@ settings.load_profile("repeatable")
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from tests.mailbox import Mailbox
+
 ROOT = Path(__file__).parents[1]
 MAY_BE_SKIPPED_IN_CI = ("shared_data", "gpu")
 
@@ -437,6 +439,14 @@ def webhook() -> Iterator[Webhook]:
     yield kept
     serving.shutdown()
     serving.server_close()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    from tests.mailbox import receiving
+
+    with receiving() as box:
+        yield box
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from forex_core.errors import ConfigError
+from forex_core.errors import ConfigError, InputError
 from forex_core.secrecy import passwords_in
-from forex_core.types import RateKind
+from forex_core.types import LanguageCode, Pair, RateKind
 
 PREFIX = "FOREX_"
 MEMBERS: tuple[str, ...] = (
@@ -132,6 +132,25 @@ class NotifyConfig(BaseModel):
         return _listed(value)
 
 
+class ReportConfig(BaseModel):
+    """What a report is beside a page, and who is sent it: others than those whom `NotifyConfig` names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="addresses as those of notify.urls; attempts and limits are those of notify"
+    )
+    prefect_block: str | None = Field(
+        None, description="name of a Prefect Secret block that holds more of them, for flows"
+    )
+    pdf: bool = Field(False, description="also as PDF, which needs the extra pdf")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return _listed(value)
+
+
 class MLflowSettings(BaseModel):
     """Where runs are logged and how they begin."""
 
@@ -181,6 +200,21 @@ class MonitorConfig(BaseModel):
     silent_after_days: Mapping[str, int] = Field(
         default_factory=lambda: {"7d": 5, "15d": 7, "30d": 10, "90d": 10},
         description="days without a published forecast of each horizon",
+    )
+
+
+class TreasuryConfig(BaseModel):
+    """What the readers of forecasts of `Settings.pair` have at stake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget_rate: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="rate that plans are made with, quote per base currency"
+    )
+    exposure: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="amount in base currency at the end of the horizon: positive is received, negative paid",
     )
 
 
@@ -256,7 +290,10 @@ class Settings(BaseSettings):
     )
     columns: dict[str, str] = Field({}, description="CSV column name to series name or pair")
     environment: str = "development"
-    skip_email: bool = True
+    lang: LanguageCode = Field("en", description="of reports, and of the mails that bring them")
+    skip_email: bool = Field(
+        False, description="send no report; without an address in report.urls none is sent anyway"
+    )
     cache: bool = Field(
         True, description="keep the members' answers below data_dir, so that a run computes what is new"
     )
@@ -268,7 +305,9 @@ class Settings(BaseSettings):
     chronos: ChronosConfig = ChronosConfig()
     data: DataConfig = DataConfig()
     notify: NotifyConfig = NotifyConfig()
+    report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
+    treasury: TreasuryConfig = TreasuryConfig()
     backup: BackupConfig = BackupConfig()
     monitor: MonitorConfig = MonitorConfig()
 
@@ -401,12 +440,20 @@ def _listed(value: object) -> object:
 def load_settings(**overrides: Any) -> Settings:
     """Settings from every layer; an override of None leaves its layer to the others.
 
+    What is at stake in one pair is not in another: overridden with another pair, of `treasury` the override alone
+    counts.
+
     Raises:
         ConfigError: for a name that is not a setting, or a value that it cannot take.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
         _refuse_unknown_names(overrides)
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        settings = Settings(**given)
+        if "pair" in given and not _is_same_pair(given["pair"], Settings().pair):
+            own = TreasuryConfig.model_validate(given.get("treasury", {}))
+            settings = settings.model_copy(update={"treasury": own})
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -422,6 +469,13 @@ def load_settings(**overrides: Any) -> Settings:
         ) from error
     except (ValueError, OSError) as error:  # a file that cannot be read
         raise ConfigError(f"the settings cannot be read: {error}") from error
+
+
+def _is_same_pair(one: str, other: str) -> bool:
+    try:
+        return Pair.parse(one) == Pair.parse(other)
+    except InputError:  # whoever uses it says so
+        return False
 
 
 def _may_hold_secret(place: tuple[int | str, ...]) -> bool:

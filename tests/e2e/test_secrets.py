@@ -164,6 +164,12 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
         "MLFLOW_S3_ENDPOINT_URL": s3_bucket.settings["MLFLOW_S3_ENDPOINT_URL"],
         "MLFLOW_S3_ACCESS_KEY_ID": "me",
         "MLFLOW_S3_SECRET_ACCESS_KEY": secret("s3"),
+        "FOREX_REPORT__URLS": json.dumps(
+            [
+                f"json://me:{secret.url('reader')}@127.0.0.1:{webhook.port}/{secret.url('report')}",
+                f"mailto://me:{secret.url('reader-mail')}@{gone}?to=a@example.com&from=b@example.com&smtp=127.0.0.1",
+            ]
+        ),
         **keys_of_sources(secret, gone),
     }
     forecast = ("forecast", "7d", "--source", "csv", "--path", market, "--verbose")
@@ -177,10 +183,13 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
         forex("tracking", "sweep", **own),
         forex("doctor", "--json", "--verbose", **own),
         forex("notify", "test", "--json", "--verbose", **own),
+        forex("notify", "test", "--report", "--verbose", **own),
         forex("data", "fetch", "--verbose", "--json", **own),
     ]
-    assert [one.returncode for one in done] == [0, 1, 0, 2, 0, 0, 1, 1, 1], [one.stderr for one in done]
-    assert webhook.received, "the secrets are used"
+    assert [one.returncode for one in done] == [0, 1, 0, 2, 0, 0, 1, 1, 1, 1], [one.stderr for one in done]
+    assert {"USD/CLP, 7 days ahead", "Test of forex-forecast"} <= {
+        body["title"].partition(":")[0] for _, body, _ in webhook.received
+    }, "the secrets are used"
 
     for one in done:
         assert told_in(secret, said(one)) == {}
@@ -206,6 +215,7 @@ COMMANDS = (
     ("data", "sources"),
     ("data", "show", "usdclp_close"),
     ("notify", "test", "--verbose"),
+    ("notify", "test", "--report", "--verbose"),
     ("ui",),
 )
 
@@ -225,6 +235,8 @@ def unusable(secret: Secrets, gone: str) -> Iterator[tuple[str, Mapping[str, str
     yield "server of no kind", {"FOREX_TRACKING_URI": f"ftp://me:{coded}@{gone}"}
     yield "targets", {"FOREX_NOTIFY__URLS": f"jsons://me:{coded}@{gone}/{coded}"}
     yield "targets of no kind", {"FOREX_NOTIFY__URLS": f"nonsense://me:{coded}@{gone}"}
+    yield "readers", {"FOREX_REPORT__URLS": f"mailto://me:{coded}@{gone}?to=a@example.com&smtp=127.0.0.1"}
+    yield "readers of no kind", {"FOREX_REPORT__URLS": f"nonsense://me:{coded}@{gone}"}
     yield "targets, no list", {"FOREX_NOTIFY__URLS": f'["jsons://me:{coded}@{gone}"'}
     yield "a table that is none", {"FOREX_NOTIFY": json.dumps(word)}
     yield "a key that is none", {"FOREX_DATA": json.dumps({"fred_api_key": [word]})}

@@ -684,6 +684,10 @@ def test_targets_that_are_not_understood(
     finding = look("notification")
     assert finding.state == "ok"
     assert SECRET not in finding.found
+    monkeypatch.setenv("FOREX_REPORT__URLS", f"jason://127.0.0.1/{SECRET}")
+    finding = look("notification")
+    assert (finding.state, finding.todo.split()[1]) == ("failed", "FOREX_REPORT__URLS")
+    assert SECRET not in finding.found
 
 
 # --- the smoke test

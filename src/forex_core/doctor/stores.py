@@ -302,16 +302,16 @@ def _is_on_one_disk(place: str, root: Path) -> bool:
 
 
 def notification(patient: Patient) -> Finding:
-    """Somebody is told, at addresses that are understood. Nothing is sent."""
+    """Somebody is told, and sent reports, at addresses that are understood. Nothing is sent."""
     from forex_core.notify import Notifier
 
-    chosen = patient.settings.notify
+    chosen, report = patient.settings.notify, patient.settings.report
     targets = Notifier(chosen).targets
-    unknown = [target.name for target in targets if target.plugin is None]
-    if unknown:
-        return Finding(
-            "failed", _some(unknown), "correct FOREX_NOTIFY__URLS (https://appriseit.com/services/)"
-        )
+    readers = Notifier(chosen.model_copy(update={"urls": report.urls})).targets
+    for variable, named in (("FOREX_NOTIFY__URLS", targets), ("FOREX_REPORT__URLS", readers)):
+        if unknown := [target.name for target in named if target.plugin is None]:
+            todo = f"correct {variable} (https://appriseit.com/services/)"
+            return Finding("failed", _some(unknown), todo)
     names = [target.name for target in targets]
     if chosen.prefect_block:
         names.append(f"those of the Prefect block '{chosen.prefect_block}'")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forex_core.errors import InputError
 
 if TYPE_CHECKING:
     from forex_core.report.charts import Drawings
     from forex_core.report.document import Document
-    from forex_core.types import ForecastRun, MarketBundle, Publication
+    from forex_core.types import ForecastRun, LanguageCode, MarketBundle, Publication
 
-REPORT = "report.html"
+REPORT, PDF, CHARTS = "report.html", "report.pdf", "charts"
 DOCUMENT = "forecast.json"
+SNAPSHOT = "snapshot.parquet"
 
 
 def write_report(
@@ -25,13 +27,25 @@ def write_report(
     run_id: str,
     drawings: Drawings,
     publication: Publication | None = None,
+    beside: Mapping[str, Any] | None = None,
+    *,
+    lang: LanguageCode = "en",
+    pdf: bool = False,
 ) -> Document:
     """Write the report, its charts, the forecast as CSV and JSON, the members' answers and the data snapshot.
 
-    `folder` is new and the run's own; `drawings` are of the same run. Returns the document that `forecast.json`
-    holds.
+    Args:
+        folder: new, and the run's own.
+        drawings: of the same run, in the language of the report.
+        beside: more keys of the document, as `forex_core.briefing.document` has them.
+        lang: of the report; all else is in English.
+        pdf: write the report as PDF too.
+
+    Returns:
+        The document that `forecast.json` holds.
 
     Raises:
+        ConfigError: a PDF is asked for and cannot be made here.
         InputError: when the folder cannot be written.
     """
     # Here and not above: whoever only prepares a folder need not load what draws charts.
@@ -39,20 +53,32 @@ def write_report(
 
     from forex_core.data.snapshot import write_snapshot
     from forex_core.report.document import forecast_document, replay_record
+    from forex_core.report.language import language_of
     from forex_core.report.page import forecast_table, render_report
+    from forex_core.report.pdf import render_pdf
 
-    document = forecast_document(run, bundle, run_id, folder / REPORT, publication)
-    prepare_folder(folder / "charts")
+    document = forecast_document(run, bundle, run_id, folder / REPORT, publication) | dict(beside or {})
+    document |= {"lang": lang, "pdf": str(folder / PDF) if pdf else None}
+    prepare_folder(folder / CHARTS)
     now = pd.Timestamp.now(tz="UTC").floor("s")
     html = render_report(
-        run, bundle, run_id=run_id, generated_at=now, publication=publication, drawings=drawings
+        run,
+        bundle,
+        run_id=run_id,
+        generated_at=now,
+        publication=publication,
+        drawings=drawings,
+        language=language_of(lang),
+        document=document,
     )
     (folder / REPORT).write_text(html, encoding="utf-8")
+    if pdf:
+        (folder / PDF).write_bytes(render_pdf(html))
     forecast_table(run).to_csv(folder / "forecast.csv", index=False)
     for name, image in drawings.images.items():
-        (folder / "charts" / name).write_bytes(image)
+        (folder / CHARTS / name).write_bytes(image)
     (folder / "members.json").write_text(json.dumps(replay_record(run)), encoding="utf-8")
-    write_snapshot(bundle, folder / "snapshot.parquet")
+    write_snapshot(bundle, folder / SNAPSHOT)
     _write_document(folder, document)
     return document
 
@@ -69,7 +95,10 @@ def copy_report(document: Document, output: Path) -> Document:
         target = output / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    moved = document | {"report": str(output / REPORT)}
+    moved = document | {
+        "report": str(output / REPORT),
+        "pdf": str(output / PDF) if document.get("pdf") else None,
+    }
     _write_document(output, moved)
     return moved
 

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forex_core.report.briefing import briefing_lines
 from forex_core.report.document import Document, in_short, price_decimals, readable
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE
@@ -30,6 +31,7 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for day, values in _rows(document):
         table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
+    parts += [Text(line) for line in briefing_lines(document)]
     parts += [Text(line) for line in _ahead(document)]
     # Warnings that came up after the report was written are not among its notices.
     parts += [Text(note) for note in dict.fromkeys([*document["notices"], *document["warnings"]])]
