@@ -60,16 +60,20 @@ def band(draw_moves: Draw, steps: int) -> float:
 
 
 def records(
-    draw_moves: Draw, moves: Array, sigma: Array, horizon: Horizon, skill: float = 0.0
+    draw_moves: Draw, moves: Array, sigma: Array, horizon: Horizon, wrong: float = 0.0
 ) -> tuple[Record, Record]:
-    """Forecasts at the first and at the last lead, whose median leans a little, rightly or wrongly as `skill` says."""
+    """Forecasts at the first and at the last lead, whose median leans by up to a σ of the lead.
+
+    The leans have nothing to do with what comes; from the second year on they cost `wrong` times what leans of that
+    size do that are all wrong.
+    """
     at = np.floor(np.arange(0, len(moves) - TAIL, GAPS[horizon])).astype(int)
     origins = np.busday_offset(np.datetime64("2020-01-01"), at, roll="forward")
-    leans = np.sin(0.7 * np.arange(len(at)))
+    leans, cost = np.sin(0.7 * np.arange(len(at))), np.where(at >= YEAR, wrong, 0.0)
     made = []
     for steps in (1, horizon.evaluation_steps):
         z = scores(moves, sigma, at, steps)
-        made.append(Record(steps, origins, np.abs(z) > band(draw_moves, steps), leans * (skill * leans - z)))
+        made.append(Record(steps, origins, np.abs(z) > band(draw_moves, steps), leans * (cost * leans - z)))
     return made[0], made[1]
 
 
@@ -129,14 +133,16 @@ def main() -> None:
                 moves[YEAR:] *= scale
                 came.append(first_alarms(*records(normal, moves, sigma, horizon), YEAR).get(kind))
             delays.add_row(what, str(horizon), kind, *_told(came))
-    for horizon in HORIZONS:
-        came = []
-        for seed in range(years // 2):
-            moves, sigma = normal(np.random.default_rng([13, seed]), 3 * YEAR + TAIL)
-            came.append(
-                first_alarms(*records(normal, moves, sigma, horizon, skill=1.0), YEAR).get("no skill")
+    for wrong in (1.0, 0.5):
+        for horizon in HORIZONS:
+            came = []
+            for seed in range(years // 2):
+                moves, sigma = normal(np.random.default_rng([13, seed]), 3 * YEAR + TAIL)
+                found = first_alarms(*records(normal, moves, sigma, horizon, wrong), YEAR)
+                came.append(found.get("no skill"))
+            delays.add_row(
+                f"leans {'all' if wrong == 1 else 'half'} wrong", str(horizon), "no skill", *_told(came)
             )
-        delays.add_row("leans of a σ, all wrong", str(horizon), "no skill", *_told(came))
     console.print(delays)
 
 
