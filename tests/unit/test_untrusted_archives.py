@@ -202,6 +202,10 @@ def test_other_programs_and_newer_versions(
         forged(deployment, whole, schemas={manifest.STORE: str(SCHEMA + 1)}), "newer version of this program"
     )
     refused(forged(deployment, whole, schemas={manifest.MLFLOW: "f" * 12}), "made by a newer MLflow")
+    refused(
+        forged(deployment, whole, schemas={manifest.STORE: str(SCHEMA - 1)}),
+        "earlier version of this program",
+    )
     with pytest.raises(ArchiveRefused, match="newer version"):
         deployment.backups.verify(forged(deployment, whole, schemas={manifest.STORE: "99"}))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from forex_core.backup import retention
 from forex_core.backup.creating import Advance, Created, TrackedStore, create, database_errors, silent
 from forex_core.backup.places import Place, S3Access, place_at, split_address
-from forex_core.backup.restoring import Restored, refuse_newer, restore
+from forex_core.backup.restoring import Restored, refuse_unknown, restore
 from forex_core.backup.retention import Archive, Pruned, Verified
 from forex_core.config import Settings
 from forex_core.errors import BackupError
@@ -74,7 +74,7 @@ class Backups:
         place, name = self._archive(archive)
         with self._translated("the archive could not be verified"), place.locked(shared=True):
             found = retention.verify(place, name, advance=advance)
-            refuse_newer(found.header, self.tracking)
+            refuse_unknown(found.header, self.tracking)
             return found
 
     def restore(self, archive: str, to: Path | None = None, advance: Advance = silent) -> Restored:

@@ -134,7 +134,7 @@ def restore(
     started = time.perf_counter()
     with place.locked(shared=True):
         header = manifest.checked(name, partial(place.open_manifest, name))
-        refuse_newer(header, tracking)
+        refuse_unknown(header, tracking)
         target = _target(settings, to)
         layout = _Layout() if to else _layout(settings, tracking)
         if to is None:
@@ -165,18 +165,19 @@ def restore(
     )
 
 
-def refuse_newer(header: Header, tracking: TrackedStore) -> None:
+def refuse_unknown(header: Header, tracking: TrackedStore) -> None:
     """
     Raises:
-        ArchiveRefused: the archive has tables of a version that this program does not know.
+        ArchiveRefused: the archive has tables of a version that this program does not know, or no longer.
     """
     from forex_core.data.store import SCHEMA
 
-    found = header.schemas.get(STORE, "0")
-    if not found.isdigit() or int(found) > SCHEMA:
+    found = header.schemas.get(STORE, str(SCHEMA))
+    if found != str(SCHEMA):
+        which = "an earlier" if found.isdigit() and int(found) < SCHEMA else "a newer"
         raise ArchiveRefused(
-            f"the archive's observations were kept by a newer version of this program (their tables are of version "
-            f"{found}, this one knows {SCHEMA}); install the newer one"
+            f"the archive's observations were kept by {which} version of this program (their tables are of version "
+            f"{found}, this one knows {SCHEMA} alone); install that version to restore it"
         )
     if MLFLOW in header.schemas:
         try:
