@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import configparser
 import io
-import json
 import os
 import re
 import shlex
@@ -808,21 +807,22 @@ def workers(host: Host, pool: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
-    """Server, worker and one forecast with all members; shared pages are counted once."""
+    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once."""
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
         wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
-        idle = megabytes(host)
-        run, peak = host.run("forecast-7d"), dict[str, float]()
-        while host.state(run)["type"] not in ENDED:
-            now = megabytes(host)
-            if sum(now.values()) > sum(peak.values()):
-                peak = now
-            time.sleep(0.1)
-        assert host.state(run)["type"] == "COMPLETED", host.log("worker")
-        print(json.dumps({"idle": idle, "peak": peak, "together": sum(peak.values())}, indent=1))
-        assert "the run" in peak
-        assert sum(peak.values()) < VPS_MEGABYTES
+        print("idle", megabytes(host))
+        for flow in ("forecast-7d", "backup", "restore-drill"):
+            run, peak = host.run(flow), dict[str, float]()
+            while host.state(run)["type"] not in ENDED:
+                now = megabytes(host)
+                if sum(now.values()) > sum(peak.values()):
+                    peak = now
+                time.sleep(0.1)
+            assert host.state(run)["type"] == "COMPLETED", host.log("worker")
+            print(flow, peak, "together", sum(peak.values()))
+            assert "the run" in peak
+            assert sum(peak.values()) < VPS_MEGABYTES
     finally:
         host.close()
 
