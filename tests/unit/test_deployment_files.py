@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -261,21 +262,9 @@ class TestDeployments:
 
 
 @pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The file as Compose reads it in a checkout with the sample's settings."""
-    compose = needed("docker-compose", "docker-compose")
-    checkout = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(FILES, checkout / "deployments")
-    shutil.copyfile(FILES / "env.sample", checkout / ".env")
-    done = call(
-        compose,
-        *("-f", "deployments/compose.yaml", "--env-file", ".env"),
-        *("--profile", "mlflow", "--profile", "deploy", "config"),
-        cwd=checkout,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
-    return found
+def composed(compose_services: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """The services as Compose reads them in a checkout with the sample's settings."""
+    return compose_services()
 
 
 class TestContainers:
