@@ -170,9 +170,8 @@ def test_the_container_of_the_pages_finds_the_reports_of_the_worker(
     with pages(tmp_path, shown["command"], shown["environment"]) as found:
         report = f"/get-artifact?path=reports/report.html&run_uuid={run_id}"
         assert found.ask(report) == (200, REPORT.encode())
-        listening = [
-            c.laddr.ip for c in psutil.Process(found.process.pid).net_connections() if c.status == "LISTEN"
-        ]
+        process = psutil.Process(found.process.pid)
+        listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
         assert listening == ["0.0.0.0"], "of the container's own network; outside it is published on loopback"
 
 
