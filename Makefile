@@ -44,7 +44,7 @@ test: $(DEV)  ## the test suite
 test-slow: $(DEV)  ## the tests that take longer
 	$(VENV)/bin/pytest -n 2 -m slow
 
-drills: $(DEV)  ## every kill at a random moment, not the tenth of them that test-slow tries
+drills: $(DEV)  ## every kill at a random moment, ten minutes of forecasts at once; test-slow has a tenth
 	FOREX_DRILLS=1 $(VENV)/bin/pytest -s -m slow tests/drills
 
 check: $(DEV)  ## format, lint, types, import contracts, doctests

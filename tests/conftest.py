@@ -450,6 +450,41 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture(scope="session")
+def compose_services(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """`compose_services(**settings)` are the services of the compose file, as Compose reads them in a checkout.
+
+    Its settings are those of the sample, but for those that are given. Without Compose the test is skipped.
+    """
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("there is no docker-compose here; install the package docker-compose")
+
+    def read(**settings: str) -> dict[str, Any]:
+        import yaml
+
+        checkout = tmp_path_factory.mktemp("checkout")
+        shutil.copytree(ROOT / "deployments", checkout / "deployments")
+        sample = (ROOT / "deployments" / "env.sample").read_text(encoding="utf-8")
+        own = "".join(f"{name}={value}\n" for name, value in settings.items())  # of two the latter counts
+        (checkout / ".env").write_text(sample + own, encoding="utf-8")
+        line = [program, "-f", "deployments/compose.yaml", "--env-file", ".env"]
+        done = subprocess.run(
+            [*line, "--profile", "mlflow", "--profile", "deploy", "config"],
+            cwd=checkout,
+            env={n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+        return found
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def tiny_chronos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_chronos(kind, steps)` is the folder of an untrained model of kind "2" or "bolt", to be read.
 

@@ -131,7 +131,9 @@ def copy_database(uri: str, target: Path, wanted: Callable[[str], bool] = lambda
 def _copy_sqlite(uri: str, target: Path) -> dict[str, int]:
     source = sqlite_path(uri)
     if source is None or not source.is_file():
-        raise DatabaseError(f"there is no database at {uri.removeprefix(SQLITE)}; check its address")
+        raise DatabaseError(
+            f"there is no database at {without_password(uri.removeprefix(SQLITE))}; check its address"
+        )
     with (
         closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=COPY_BUSY_S)) as reader,
         closing(sqlite3.connect(target)) as writer,
@@ -278,7 +280,9 @@ def load_tables(copy: Path, uri: str, *, aside: str | None = None) -> dict[str, 
             return _load_postgres(source, uri, aside)
         path = sqlite_path(uri)
         if path is None or not path.is_file():
-            raise DatabaseError(f"there is no database at {uri.removeprefix(SQLITE)}; check its address")
+            raise DatabaseError(
+                f"there is no database at {without_password(uri.removeprefix(SQLITE))}; check its address"
+            )
         return _load_sqlite(source, path)
 
 

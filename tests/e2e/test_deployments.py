@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import configparser
 import io
-import json
 import os
 import re
 import shlex
@@ -331,15 +330,22 @@ class TestDeployed:
 
     def test_a_schedule_makes_runs(self, host: Host) -> None:
         """Within 70 s; with another SQLAlchemy the server looks well and schedules nothing."""
+        flows = [entry["flow"] for entry in described() if "schedules" in entry]
+        assert {*flows} == {*(f"forecast-{horizon}" for horizon in HORIZONS), "backup", "restore-drill"}
         wait_for(
-            lambda: all(host.runs_of(f"forecast-{horizon}", "SCHEDULED") for horizon in HORIZONS),
+            lambda: all(host.runs_of(flow, "SCHEDULED") for flow in flows),
             70,
-            "scheduled runs of all four",
+            "scheduled runs of all of them",
             lambda: host.log("server"),
         )
-        for run in host.runs_of("forecast-15d", "SCHEDULED"):
-            due = pd.Timestamp(run["expected_start_time"]).tz_convert("America/Santiago")
-            assert (due.strftime("%H:%M"), due.day_of_week in (0, 3)) == ("08:00", True)
+        for flow, time_of_day, weekdays in (
+            ("forecast-15d", "08:00", (0, 3)),
+            ("backup", "21:30", range(7)),
+            ("restore-drill", "10:00", (6,)),
+        ):
+            for run in host.runs_of(flow, "SCHEDULED"):
+                due = pd.Timestamp(run["expected_start_time"]).tz_convert("America/Santiago")
+                assert (due.strftime("%H:%M"), due.day_of_week in weekdays) == (time_of_day, True), flow
 
     def test_parameters_are_explained(self, host: Host) -> None:
         for flow in {entry["flow"] for entry in described()}:
@@ -356,6 +362,21 @@ class TestDeployed:
         (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
         assert run.info.status == "FINISHED"
         assert run.data.tags["environment"] == "production"
+
+    def test_a_backup_and_a_restore_drill_complete(self, host: Host) -> None:
+        """The drill makes again what was published, at both levels, and its artifact says so."""
+        published = host.run("forecast-7d", {"force": True})
+        assert host.ended(published)["name"] == "Completed"
+        (run,) = [r for r in host.tracked("7d") if r.data.tags["prefect_flow_run_id"] == published]
+        for flow in ("backup", "restore-drill"):
+            done = host.prefect("deployment", "run", f"{flow}/forex", "--watch")
+            assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
+        (archive,) = sorted((host.data / "backups").glob("*.jsonl.zst"))[-1:]
+        assert str(archive) in host.api("GET", "/artifacts/backup/latest")["data"]
+        told = host.api("GET", "/artifacts/restore-drill/latest")["data"]
+        assert str(archive) in told
+        assert f"| usdclp-7d | {run.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
+        assert list(host.data.glob("drill-*")) == []
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
         assert host.ended(host.run("forecast-7d"))["name"] == "Completed"
@@ -662,6 +683,54 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: Webhook) -> None:
+    """A place that nobody can write, an archive that is damaged."""
+    host = on_a_machine(
+        tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/"
+    )
+    try:
+        # One waits for a minute before it tries again, and then another: the others need not wait for it.
+        host.prefect("work-pool", "set-concurrency-limit", "forex", "3")
+        assert host.ended(host.run("forecast-7d"))["type"] == "COMPLETED"
+        unwritable = host.run("backup", {"to": "/proc/archives"})
+        assert host.ended(host.run("backup"))["type"] == "COMPLETED"
+        assert host.ended(host.run("restore-drill"))["type"] == "COMPLETED", host.log("worker")
+        for path in (host.data / "backups" / "objects").rglob("*"):
+            if path.is_file() and path.stat().st_size > 10_000:
+                path.write_bytes(path.read_bytes()[:-10])
+        assert not any("restore-drill" in body["title"] for _, body, _ in webhook.received)
+
+        damaged = host.run("restore-drill")
+        for flow, run, reason in (
+            ("restore-drill", damaged, "cannot be read"),
+            ("backup", unwritable, "could not be made"),
+        ):
+            state = host.ended(run, 300)
+            assert (state["type"], state["name"]) == ("FAILED", "Failed")
+            assert reason in state["message"]
+            wait_for(
+                lambda title=f"{flow}: Failed": any(
+                    body["title"] == title for _, body, _ in webhook.received
+                ),
+                120,
+                "an alert",
+                lambda: host.log("worker"),
+            )
+        told = {body["title"]: body for _, body, _ in webhook.received}
+        assert set(told) == {"restore-drill: Failed", "backup: Failed"}
+        for title, run, reason in (
+            ("restore-drill: Failed", damaged, "cannot be read"),
+            ("backup: Failed", unwritable, "/proc/archives"),
+        ):
+            assert told[title]["type"] == "failure"
+            assert run in told[title]["message"]
+            assert reason in told[title]["message"]
+    finally:
+        host.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
     """Worker and run killed in the middle, the server as well and started again: within six minutes."""
     host = on_a_machine(tmp_path, ("server", "worker"))
@@ -738,21 +807,22 @@ def workers(host: Host, pool: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
-    """Server, worker and one forecast with all members; shared pages are counted once."""
+    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once."""
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
         wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
-        idle = megabytes(host)
-        run, peak = host.run("forecast-7d"), dict[str, float]()
-        while host.state(run)["type"] not in ENDED:
-            now = megabytes(host)
-            if sum(now.values()) > sum(peak.values()):
-                peak = now
-            time.sleep(0.1)
-        assert host.state(run)["type"] == "COMPLETED", host.log("worker")
-        print(json.dumps({"idle": idle, "peak": peak, "together": sum(peak.values())}, indent=1))
-        assert "the run" in peak
-        assert sum(peak.values()) < VPS_MEGABYTES
+        print("idle", megabytes(host))
+        for flow in ("forecast-7d", "backup", "restore-drill"):
+            run, peak = host.run(flow), dict[str, float]()
+            while host.state(run)["type"] not in ENDED:
+                now = megabytes(host)
+                if sum(now.values()) > sum(peak.values()):
+                    peak = now
+                time.sleep(0.1)
+            assert host.state(run)["type"] == "COMPLETED", host.log("worker")
+            print(flow, peak, "together", sum(peak.values()))
+            assert "the run" in peak
+            assert sum(peak.values()) < VPS_MEGABYTES
     finally:
         host.close()
 

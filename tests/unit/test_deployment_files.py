@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -207,6 +209,28 @@ class TestDeployments:
             latest_origin(clp, d) > latest_origin(clp, d - timedelta(minutes=1)) for d in due if opens(clp, d)
         )
 
+    @pytest.mark.parametrize(
+        ("flow", "time_of_day", "days"), [("backup", "21:30", 1), ("restore_drill", "10:00", 7)]
+    )
+    def test_archives_are_due_once_a_day_whatever_the_clock_does(
+        self, flow: str, time_of_day: str, days: int, described: dict[str, Any]
+    ) -> None:
+        """In Chile an hour is skipped in a night of September, and another comes twice in one of April."""
+        from prefect.server.schemas.schedules import CronSchedule
+
+        (entry,) = [each for each in described["deployments"] if each["entrypoint"].endswith(f":{flow}")]
+        (said,) = entry["schedules"]
+        schedule = CronSchedule(cron=said["cron"], timezone=said["timezone"], day_or=said["day_or"])
+        start = datetime(2026, 1, 1, tzinfo=SANTIAGO)
+        dates = asyncio.run(schedule.get_dates(n=400, start=start))
+        due = [datetime.fromtimestamp(d.timestamp(), SANTIAGO) for d in dates]
+        assert {d.strftime("%H:%M") for d in due} == {time_of_day}
+        assert {(later.date() - earlier.date()).days for earlier, later in pairwise(due)} == {days}
+        hours = {(later - earlier).total_seconds() / 3600 - 24 * days for earlier, later in pairwise(dates)}
+        assert hours == {-1.0, 0.0, 1.0}, "both changes of the clock are among them"
+        if days == 7:
+            assert {d.weekday() for d in due} == {6}
+
     def test_nothing_is_left_alone_with_two_processes(self, described: dict[str, Any]) -> None:
         for entry in described["deployments"]:
             limit, forecast = entry["concurrency_limit"], "forecast" in entry["tags"]
@@ -238,21 +262,9 @@ class TestDeployments:
 
 
 @pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The file as Compose reads it in a checkout with the sample's settings."""
-    compose = needed("docker-compose", "docker-compose")
-    checkout = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(FILES, checkout / "deployments")
-    shutil.copyfile(FILES / "env.sample", checkout / ".env")
-    done = call(
-        compose,
-        *("-f", "deployments/compose.yaml", "--env-file", ".env"),
-        *("--profile", "mlflow", "--profile", "deploy", "config"),
-        cwd=checkout,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
-    return found
+def composed(compose_services: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """The services as Compose reads them in a checkout with the sample's settings."""
+    return compose_services()
 
 
 class TestContainers:

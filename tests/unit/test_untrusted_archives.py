@@ -202,6 +202,8 @@ def test_other_programs_and_newer_versions(
     newer = {"observations": str(PART.version + 1)}
     refused(forged(deployment, whole, schemas=newer), "newer version of this program")
     refused(forged(deployment, whole, schemas={manifest.MLFLOW: "f" * 12}), "made by a newer MLflow")
+    older = {"observations": str(PART.version - 1)}
+    refused(forged(deployment, whole, schemas=older), "earlier version of this program")
     with pytest.raises(ArchiveRefused, match="newer version"):
         deployment.backups.verify(forged(deployment, whole, schemas={"ledger": "99"}))
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from forex_core.backup import retention
 from forex_core.backup.creating import Advance, Created, TrackedStore, create, database_errors, silent
 from forex_core.backup.places import Place, S3Access, place_at, split_address
-from forex_core.backup.restoring import Restored, refuse_newer, restore
+from forex_core.backup.restoring import Restored, refuse_unknown, restore
 from forex_core.backup.retention import Archive, Pruned, Verified
 from forex_core.config import Settings
 from forex_core.errors import BackupError
-from forex_core.secrecy import told
+from forex_core.secrecy import redacted, told
 
 LATEST = "latest"
 
@@ -46,13 +46,13 @@ class Backups:
             full: read every file and write every object again.
         """
         place = self._place(to)
-        with _translated("the archive could not be made"):
+        with self._translated("the archive could not be made"):
             return create(self.settings, self.tracking, place, full=full, advance=advance)
 
     def archives(self, at: str | None = None) -> list[Archive]:
         """The archives of a place, the oldest first."""
         place = self._place(at)
-        with _translated("the archives could not be listed"):
+        with self._translated("the archives could not be listed"):
             return retention.archives(place)
 
     def newest(self) -> list[Archive]:
@@ -62,7 +62,7 @@ class Backups:
         for: for whoever only wants to know.
         """
         place = self._place(None, patient=False)
-        with _translated("the archives could not be listed"):
+        with self._translated("the archives could not be listed"):
             return retention.newest(place, str(self.settings.root))
 
     def verify(self, archive: str, advance: Advance = silent) -> Verified:
@@ -72,21 +72,21 @@ class Backups:
             archive: its address, or 'latest' for the newest of this data folder in the place of the settings.
         """
         place, name = self._archive(archive)
-        with _translated("the archive could not be verified"), place.locked(shared=True):
+        with self._translated("the archive could not be verified"), place.locked(shared=True):
             found = retention.verify(place, name, advance=advance)
-            refuse_newer(found.header, self.tracking)
+            refuse_unknown(found.header, self.tracking)
             return found
 
     def restore(self, archive: str, to: Path | None = None, advance: Advance = silent) -> Restored:
         """Restore an archive into a new or empty folder, or over the data folder and back ends of the settings."""
         place, name = self._archive(archive)
-        with _translated("the archive could not be restored"):
+        with self._translated("the archive could not be restored"):
             return restore(self.settings, self.tracking, place, name, to, advance=advance)
 
     def prune(self, at: str | None = None, *, dry_run: bool = False, advance: Advance = silent) -> Pruned:
         """Remove the archives that the settings' rules do not keep, and objects that no archive names."""
         place = self._place(at)
-        with _translated("the archives could not be pruned"):
+        with self._translated("the archives could not be pruned"):
             return retention.prune(place, self.settings.backup, dry_run=dry_run, advance=advance)
 
     def _place(self, address: str | None, *, patient: bool = True) -> Place:
@@ -112,23 +112,24 @@ class Backups:
             )
         return self._place(None), found[-1].name
 
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Errors of disks, databases and buckets, with what to do about them."""
-    try:
-        yield
-    except _bucket_errors() as error:  # some of which are of the system's kind as well
-        raise BackupError(f"{what}: {told(error)}; check the bucket, its endpoint and its keys") from error
-    except OSError as error:
-        advice = (
-            "make room and try again"
-            if error.errno in (ENOSPC, EDQUOT)
-            else "check that the folders are there and belong to this user"
-        )
-        raise BackupError(f"{what}: {error}; {advice}") from error
-    except database_errors() as error:
-        raise BackupError(f"{what}: {told(error)}; check the database and its disk") from error
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        """Errors of disks, databases and buckets, with what to do about them, without a secret."""
+        try:
+            yield
+        except _bucket_errors() as error:  # some of which are of the system's kind as well
+            found = redacted(told(error), self.settings.secrets)
+            raise BackupError(f"{what}: {found}; check the bucket, its endpoint and its keys") from error
+        except OSError as error:
+            advice = (
+                "make room and try again"
+                if error.errno in (ENOSPC, EDQUOT)
+                else "check that the folders are there and belong to this user"
+            )
+            raise BackupError(f"{what}: {error}; {advice}") from error
+        except database_errors() as error:
+            found = redacted(told(error), self.settings.secrets)
+            raise BackupError(f"{what}: {found}; check the database and its disk") from error
 
 
 def _bucket_errors() -> tuple[type[Exception], ...]:

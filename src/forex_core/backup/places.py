@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from forex_core.backup.manifest import Decompressed
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError
+from forex_core.secrecy import without_password
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -429,7 +430,9 @@ def place_at(address: str, access: S3Access, home: Path) -> Place:
             raise ConfigError(f"'{address}' names no bucket; expected one such as s3://bucket/backups")
         return Bucket(address, access, home)
     if "://" in address:
-        raise ConfigError(f"'{address}' is no place for archives; expected a folder or s3://bucket/backups")
+        raise ConfigError(
+            f"'{without_password(address)}' is no place for archives; expected a folder or s3://bucket/backups"
+        )
     return Folder(Path(address).expanduser().absolute())
 
 

@@ -135,7 +135,7 @@ def restore(
     started = time.perf_counter()
     with place.locked(shared=True):
         header = manifest.checked(name, partial(place.open_manifest, name))
-        refuse_newer(header, tracking)
+        refuse_unknown(header, tracking)
         target = _target(settings, to)
         layout = _Layout() if to else _layout(settings, tracking)
         if to is None:
@@ -166,18 +166,20 @@ def restore(
     )
 
 
-def refuse_newer(header: Header, tracking: TrackedStore) -> None:
+def refuse_unknown(header: Header, tracking: TrackedStore) -> None:
     """
     Raises:
-        ArchiveRefused: the archive has tables of a version that this program does not know.
+        ArchiveRefused: the archive has tables of a version that this program does not know, or no longer.
     """
     known = {part.name: part.version for part in store_parts()}
     for part, found in header.schemas.items():
-        if part != MLFLOW and (not found.isdigit() or int(found) > known.get(part, 0)):
-            raise ArchiveRefused(
-                f"the archive's {part} were kept by a newer version of this program (their tables are of version "
-                f"{found}, this one knows {known.get(part, 'none')}); install the newer one"
-            )
+        if part == MLFLOW or found == str(known.get(part)):
+            continue
+        which = "an earlier" if found.isdigit() and int(found) < known.get(part, 0) else "a newer"
+        raise ArchiveRefused(
+            f"the archive's {part} were kept by {which} version of this program (their tables are of version {found}, "
+            f"this one knows {known.get(part, 'none')} alone); install that version to restore it"
+        )
     if MLFLOW in header.schemas:
         try:
             tracking.refuse(header.schemas[MLFLOW])
