@@ -26,7 +26,8 @@ from forex_core.errors import ArchiveRefused
 
 PROJECT = "forex-forecast"
 FORMAT = 1
-PARTS = ("spool", "settings.json", "databases", "artifacts", "reports")
+SPOOL = "spool"
+PARTS = (SPOOL, "settings.json", "databases", "artifacts", "reports")
 """The beginnings of all paths, in the order in which their files are taken.
 
 Spooled records before the database that takes them, so that what is replayed meanwhile is in both; the database before
