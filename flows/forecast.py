@@ -34,6 +34,7 @@ from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
     Candidacy,
     Tracker,
+    begun_ahead,
     forecast_record,
     model_name,
     short_id,
@@ -111,10 +112,12 @@ def publish(
         # Charts are drawn by processes of their own while this one writes to the tracking store.
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir)
         run_id = tracker.start_run(name)
+        logger.info("run begun: {}", run_id)
         made, planned = None, choice.published
         if candidacy:
             if choice.new is not None:
                 made = candidacy.register(tracker, choice.new, bundle, settings)
+                logger.info("model registered: {}", made)
             choice = candidacy.settle(choice, made, bundle.origin)
         drawings = drawn.result()
     run = choice.published
@@ -174,7 +177,7 @@ def _published_before(
     if not Path(document["report"]).is_file():
         return None
     logger.info("published as run {} already; force publishes again", run_id)
-    return document | {"already_published": True, "warnings": []}
+    return document | {"already_published": True, "warnings": list(candidacy.warnings) if candidacy else []}
 
 
 def _forecast(
@@ -191,6 +194,7 @@ def _forecast(
         if candidacy:
             opened.enter_context(candidacy)
             _sweep(settings)
+            candidacy.warnings += _clock_warnings(settings) if as_of is None else []
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
@@ -235,6 +239,16 @@ def _sweep(settings: Settings) -> None:
         sweep(settings)
     except TrackingError as error:
         logger.warning("runs of killed processes were not looked for: {}", error)
+
+
+def _clock_warnings(settings: Settings) -> list[str]:
+    """That the clock is wrong, by which a run without an as-of forecasts; nothing where that cannot be told."""
+    try:
+        wrong = begun_ahead(settings)
+    except TrackingError as error:
+        logger.warning("whether the clock has gone back could not be told: {}", error)
+        return []
+    return [wrong] if wrong else []
 
 
 def _canonical(pair: str) -> str:
