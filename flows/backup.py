@@ -31,7 +31,9 @@ LIMIT_S = 2 * 60 * 60
 _DRILL = "drill-"
 
 
-@task(name="create archive", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=RETRY_S, persist_result=False)
+@task(
+    name="create archive", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=RETRY_S, persist_result=False
+)
 def created(backups: Backups, to: str | None, full: bool) -> Created:
     """An archive of the deployment; tried again, since a lock or a bucket may be free later."""
     made = backups.create(to, full=full)
