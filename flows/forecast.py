@@ -56,6 +56,7 @@ from forex_core.tracking import (
     LEDGER_TAG,
     Candidacy,
     Tracker,
+    begun_ahead,
     forecast_record,
     model_name,
     short_id,
@@ -160,10 +161,12 @@ def publish(
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
         quote = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
+        logger.info("run begun: {}", run_id)
         made, planned = None, choice.published
         if candidacy:
             if choice.new is not None:
                 made = candidacy.register(tracker, choice.new, bundle, settings)
+                logger.info("model registered: {}", made)
             choice = candidacy.settle(choice, made, bundle.origin)
         run = choice.published
         publication = (
@@ -336,7 +339,7 @@ def _published_before(
     if not all(Path(path).is_file() for path in needed):
         return None
     logger.info("published as run {} already; force publishes again", run_id)
-    return document | {"already_published": True, "warnings": []}
+    return document | {"already_published": True, "warnings": list(candidacy.warnings) if candidacy else []}
 
 
 def _forecast(
@@ -367,6 +370,7 @@ def _forecast(
         if candidacy:
             opened.enter_context(candidacy)
             _sweep(settings)
+            candidacy.warnings += _clock_warnings(settings) if as_of is None else []
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy, asked)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
@@ -414,6 +418,16 @@ def _sweep(settings: Settings) -> None:
         sweep(settings)
     except TrackingError as error:
         logger.warning("runs of killed processes were not looked for: {}", error)
+
+
+def _clock_warnings(settings: Settings) -> list[str]:
+    """That the clock is wrong, by which a run without an as-of forecasts; nothing where that cannot be told."""
+    try:
+        wrong = begun_ahead(settings)
+    except TrackingError as error:
+        logger.warning("whether the clock has gone back could not be told: {}", error)
+        return []
+    return [wrong] if wrong else []
 
 
 def _canonical(pair: str) -> str:

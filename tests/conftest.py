@@ -182,6 +182,31 @@ def sqlite_store(migrated_sqlite: Path, tmp_path: Path) -> Iterator[str]:
     release(f"sqlite:///{path}")
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """`small_disk(size, inodes)` is an empty folder on a disk of its own."""
+    mounted: list[Path] = []
+
+    def disk(size: str, inodes: int = 10_000) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        options = f"size={size},nr_inodes={inodes}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr}")
+        mounted.append(folder)
+        return folder
+
+    yield disk
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 class PostgresServer:
     """A server on a free loopback port, with everything below a folder of its own."""
 

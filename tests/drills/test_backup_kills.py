@@ -1,12 +1,7 @@
-"""Backup, restore and prune killed at random moments of each of their stages: afterwards all is as before, or as after.
-
-The moments are drawn from a seed that is printed; FOREX_DRILLS is how many of them are tried: a tenth by default, all
-of them in `make drills`.
-"""
+"""Backup, restore and prune killed at random moments of each of their stages: afterwards all is as before or after."""
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -28,11 +23,10 @@ from forex_core.config import load_settings
 from forex_core.data.store import ObservationStore
 from forex_core.tracking import ArchivedStore, MLflowTracker, open_store
 from forex_core.tracking.store import release
+from tests.drills.moments import SEED, SHARE, drawn, share_of, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SHARE = float(os.environ.get("FOREX_DRILLS", "0.1"))
-SEED = int(os.environ.get("FOREX_DRILLS_SEED", "20261128"))
 MOMENTS = {"create": 10, "restore": 17, "prune": 10}
 """In each stage, of all of them."""
 
@@ -146,9 +140,8 @@ def moments(
     what: str, lengths: dict[str, tuple[float, float]], draw: random.Random
 ) -> Iterator[tuple[str, float]]:
     """Stages, and seconds after their beginning."""
-    count = max(1, round(MOMENTS[what] * SHARE))
     for stage in STAGES[what]:
-        for _ in range(count):
+        for _ in range(share_of(MOMENTS[what])):
             yield stage, draw.random() * lengths[stage][1]
 
 
@@ -158,16 +151,6 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def drawn() -> random.Random:
-    print("seed", SEED, "share", SHARE)
-    return random.Random(SEED)
-
-
-def told(killed: int, tried: int) -> None:
-    print(f"killed {killed} of {tried}")
-    assert killed >= tried // 2, "the others had ended before their moment"
 
 
 def test_create(scene: Scene) -> None:
@@ -337,8 +320,7 @@ def test_prune_beside_create(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(f"FOREX_BACKUP__KEEP_{name}", number)
     draw = drawn()
     scene.fill(4, draw)
-    rounds = max(3, round(20 * SHARE))
-    for _ in range(rounds):
+    for _ in range(max(3, share_of(20))):
         scene.fill(1, draw)
         with scene.start("create") as creating, scene.start("prune") as pruning:
             creating.communicate()

@@ -33,6 +33,7 @@ from forex_core.errors import ArchiveRefused, BackupError, InputError
 from forex_core.tracking import ArchivedStore, MLflowTracker, Registry, open_store
 from forex_core.tracking.store import release
 from tests.deployments import Deployment, entries_of, object_of, older_store, rows, tree
+from tests.faults import damage, held
 
 # --- what goes in comes out
 
@@ -690,31 +691,6 @@ def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment) -> No
     assert before.exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """`small_disk(size, inodes)` is an empty folder on a disk of its own."""
-    mounted: list[Path] = []
-
-    def disk(size: str, inodes: int = 10_000) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        options = f"size={size},nr_inodes={inodes}"
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"no disk can be mounted here: {done.stderr}")
-        mounted.append(folder)
-        return folder
-
-    yield disk
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_full_disk_under_the_archives(deployment: Deployment, small_disk: Callable[..., Path]) -> None:
     place = small_disk("4m")
     deployment.report("report")
@@ -746,27 +722,6 @@ def test_a_full_disk_under_the_target(deployment: Deployment, small_disk: Callab
     deployment.backups.verify(made.archive)
 
 
-HOLDER = """
-import sqlite3, sys, time
-holder = sqlite3.connect(sys.argv[1])
-holder.execute("PRAGMA locking_mode = EXCLUSIVE")
-holder.execute("BEGIN EXCLUSIVE")
-holder.execute("UPDATE runs SET name = 'x'")
-print("held", flush=True)
-time.sleep(float(sys.argv[2]))
-"""
-
-
-def held(database: Path, seconds: float) -> subprocess.Popen[bytes]:
-    """A process that keeps everybody away from a database."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(database), str(seconds)], stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    return holder
-
-
 def test_a_locked_database_is_waited_for_and_then_said(
     tracked: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -794,11 +749,7 @@ def test_a_damaged_database_is_said_and_the_archives_stay(tracked: Deployment) -
     release(load_settings().mlflow_uri)
     made = tracked.create()
     path = tracked.data / "mlflow" / "mlflow.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = bytearray(path.read_bytes())
-    content[4096 * 20 : 4096 * 200] = os.urandom(4096 * 180)
-    path.write_bytes(content)
+    damage(path)
     objects = tracked.objects()
     with pytest.raises(BackupError, match=r"mlflow.db could not be copied.*(restore an archive|verify)"):
         tracked.create()

@@ -45,6 +45,7 @@ from forex_core.testing import synthetic_table
 from forex_core.tracking import MLflowTracker, open_store
 from forex_core.tracking.process import PROCESS_TAG, this_process
 from tests.deployments import Deployment, entries_of
+from tests.faults import damage
 from tests.ledgers import entry
 
 if TYPE_CHECKING:
@@ -316,16 +317,6 @@ def test_no_store_yet(look: Callable[..., Finding]) -> None:
 def test_tracking_that_is_off(look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
     assert look("tracking store").state == "skipped"
-
-
-def damage(path: Path) -> None:
-    """Write into the middle of a database that nobody has open."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = bytearray(path.read_bytes())
-    for at in range(len(content) // 4, len(content) // 2):
-        content[at] = at % 251
-    path.write_bytes(content)
 
 
 def test_a_store_that_is_damaged(look: Callable[..., Finding], sqlite_store: str) -> None:

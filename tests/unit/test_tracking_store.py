@@ -77,6 +77,24 @@ for number in range(int(sys.argv[5])):
 """
 
 
+KILLED_START = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from forex_core.tracking import open_store
+left = int(sys.argv[2])
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(connection, cursor, statement, *_):
+    global left
+    left -= statement.split()[0] in ("CREATE", "ALTER", "DROP")
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_store(sys.argv[1])
+"""
+
+
 class TestFirstStart:
     @pytest.mark.slow
     def test_of_eight_processes_at_once_on_a_fresh_store_loses_nothing(
@@ -107,6 +125,18 @@ class TestFirstStart:
         assert logged == sorted((str(mark), str(n)) for mark in marks for n in range(RUNS_EACH))
         assert all(run.info.status == "FINISHED" for run in runs)
         assert all(run.data.metrics == {f"m{n}": n for n in range(20)} for run in runs)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("changes", [3, 100])
+    def test_that_was_killed_is_made_again(self, fresh: str, tmp_path: Path, changes: int) -> None:
+        """In the first tables, and in the middle of MLflow's migrations."""
+        killed = subprocess.run([sys.executable, "-c", KILLED_START, fresh, str(changes)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        log_run(fresh, tmp_path / "mlruns")
+        path = databases.sqlite_path(fresh)
+        if path is not None:
+            release(fresh)
+            assert {one.name for one in path.parent.iterdir()} == {path.name, f"{path.name}.first-start.lock"}
 
     def test_puts_the_default_experiment_where_files_go(
         self, fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

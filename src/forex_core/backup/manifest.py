@@ -26,7 +26,8 @@ from forex_core.errors import ArchiveRefused
 
 PROJECT = "forex-forecast"
 FORMAT = 1
-PARTS = ("spool", "pending", "settings.json", "databases", "artifacts", "reports")
+SPOOL, PENDING = "spool", "pending"
+PARTS = (SPOOL, PENDING, "settings.json", "databases", "artifacts", "reports")
 """The beginnings of all paths, in the order in which their files are taken.
 
 Spooled records and pending forecasts before the databases that take them, so that what is written meanwhile is in both;

@@ -32,7 +32,7 @@ from forex_core.backup.creating import (
     silent,
     tracking_access,
 )
-from forex_core.backup.manifest import MLFLOW, PARTS, STORE, Entry, Header
+from forex_core.backup.manifest import MLFLOW, PARTS, PENDING, SPOOL, STORE, Entry, Header
 from forex_core.backup.places import S3, Place
 from forex_core.backup.sources import BucketSource, FolderSource, Item
 from forex_core.backup.stored import COUNTED, store_parts
@@ -334,6 +334,7 @@ class _Restoring:
         aside = self._target.with_name(f"{self._target.name}.before-restore-{stamp}")
         _refuse_use(self._target)
         _link_archives(self._target, self._staged)
+        _link_spooled(self._target, self._staged)
         _as_the_owner(self._target, self._staged)
         (self._target / MARK).unlink(missing_ok=True)
         os.sync()
@@ -523,6 +524,27 @@ def _link_archives(target: Path, staged: Path) -> None:
     backups = target / "backups"
     if backups.is_dir():
         shutil.copytree(backups, staged / "backups", copy_function=os.link, symlinks=True, dirs_exist_ok=True)
+
+
+def _link_spooled(target: Path, staged: Path) -> None:
+    """Runs in the spool and pending forecasts go on waiting, for the databases of before have not taken them either.
+
+    Of one that the archive has as well the fuller is kept: it may have been in the middle then, or half replayed since.
+    Their files are never written again, so both folders may have them.
+    """
+    for entry in (target / SPOOL).glob("[!.]*/"):
+        here = staged / SPOOL / entry.name
+        if _names(here) <= _names(entry):
+            shutil.rmtree(here, ignore_errors=True)
+            shutil.copytree(entry, here, copy_function=os.link, symlinks=True)
+    for waiting in (target / PENDING).glob("*.json"):
+        (staged / PENDING).mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            os.link(waiting, staged / PENDING / waiting.name)
+
+
+def _names(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*")}
 
 
 def _as_the_owner(target: Path, staged: Path) -> None:

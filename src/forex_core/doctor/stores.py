@@ -103,13 +103,15 @@ def spool(patient: Patient) -> Finding:
 
 
 def forecasts(patient: Patient) -> Finding:
-    """When each horizon was last published."""
-    from forex_core.tracking import queries
+    """When each horizon was last published, and not after now."""
+    from forex_core.tracking import begun_ahead, queries
 
     chosen = patient.settings
     if not chosen.tracking.is_on:
         return _OFF
     pair, now = Pair.parse(chosen.pair), datetime.now(UTC)
+    if wrong := begun_ahead(chosen):
+        return Finding("failed", wrong)
     with queries.existing_store(chosen.mlflow_uri) as client:
         last = (
             {ahead: _published(queries.runs(client, pair, ahead, 1, "finished")) for ahead in HORIZONS}

@@ -6,6 +6,7 @@ from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
 from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
 from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
 from forex_core.tracking.copies import copy_database, relocate
+from forex_core.tracking.health import begun_ahead
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
 from forex_core.tracking.records import LEDGER_TAG, Record, forecast_record, live_record
@@ -48,6 +49,7 @@ __all__ = [
     "Succession",
     "Tracker",
     "Version",
+    "begun_ahead",
     "build_tracker_from_config",
     "copy_database",
     "forecast_record",

@@ -13,6 +13,8 @@ from forex_core import databases
 from forex_core.databases import table_counts
 from forex_core.errors import TrackingError
 from forex_core.tracking.copies import LOCATIONS, below, mover
+from forex_core.tracking.health import REPORT_FILES
+from forex_core.tracking.packaging import MODEL_FILES
 from forex_core.tracking.registry import Registry
 from forex_core.tracking.store import (
     DEFAULT_EXPERIMENT,
@@ -67,7 +69,7 @@ class ArchivedStore:
         return [str(location) for (location,) in found if location]
 
     def files(self, database: Path) -> Iterator[tuple[str, str]]:
-        """A model is complete from the moment that it is READY, which MLflow says after its files are there."""
+        """What is there from the moment that it is named: before a model is READY, before a run is FINISHED."""
         with _reading(database) as copy:
             tables = table_counts(copy)
             if "logged_models" in tables:
@@ -77,13 +79,23 @@ class ArchivedStore:
                 ):
                     yield f"model {model}", f"{place}/MLmodel"
             if "model_versions" in tables:
+                ours = set(copy.execute("SELECT name, version FROM model_version_tags WHERE key = 'recipe'"))
                 for name, number, source, place in copy.execute(
                     "SELECT name, version, source, storage_location FROM model_versions "
                     "WHERE current_stage != 'Deleted_Internal' ORDER BY name, version"
                 ):
                     at = place or source
                     if at and not str(at).startswith(("models:", "runs:")):
-                        yield f"version {number} of {name}", f"{at}/MLmodel"
+                        what = f"version {number} of {name}"
+                        yield what, f"{at}/MLmodel"
+                        if (name, number) in ours:
+                            yield from ((what, f"{at}/{file}") for file in MODEL_FILES)
+            if "runs" in tables:
+                for run, place in copy.execute(
+                    "SELECT run_uuid, artifact_uri FROM runs JOIN tags USING (run_uuid) WHERE status = 'FINISHED' "
+                    "AND lifecycle_stage = 'active' AND key = 'status' AND value = 'published' ORDER BY run_uuid"
+                ):
+                    yield from ((f"run {run}", f"{place}/{file}") for file in REPORT_FILES)
 
     def below(self, location: str, root: str) -> str | None:
         return below(location, root)

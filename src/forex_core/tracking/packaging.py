@@ -22,6 +22,8 @@ MODEL = "model"
 """Name of the model that a forecast run logs."""
 
 DOCUMENT = "specification.json"
+MODEL_FILES = (f"artifacts/{DOCUMENT}", "code/forex_core/specification.py")
+"""Without which, beside MLmodel, a model of ours cannot be used."""
 _SCRIPT = Path(__file__).with_name("forecast_model.py")
 _EXAMPLE_ROWS = 400
 _REQUIRED = (
@@ -125,7 +127,7 @@ def read_model(folder: Path) -> tuple[Specification, Path]:
         raise TrackingError(
             f"the model in {folder} cannot be used: {error}; restore its files, or choose another version"
         ) from error
-    if not (folder / "MLmodel").is_file() or not (code / "forex_core" / "specification.py").is_file():
+    if not all((folder / name).is_file() for name in ("MLmodel", *MODEL_FILES)):
         raise TrackingError(
             f"the model in {folder} lacks MLmodel or its code; restore its files, or choose another version"
         )

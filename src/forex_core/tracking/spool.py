@@ -96,8 +96,14 @@ class SpoolEntry:
         self._count = 0
         self._lock = _lock_of(self.path)
         self._lock.acquire(timeout=0)
-        self.path.mkdir()
-        _write(self.path / _HEADER, {"version": VERSION, **asdict(run)})
+        try:
+            self.path.mkdir()
+            _write(self.path / _HEADER, {"version": VERSION, **asdict(run)})
+        except OSError:  # without its header it would be of no run
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            raise
 
     def add_batch(self, batch: Batch) -> None:
         self._add({"kind": "batch", **_document(batch)})

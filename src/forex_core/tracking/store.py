@@ -62,6 +62,10 @@ _ENVIRONMENT = {
 """What MLflow and its S3 client read, where the user has not chosen: nothing is reported home or drawn."""
 
 
+_DAMAGED = ("database disk image is malformed", "file is not a database", "malformed database schema")
+_FULL = ("database or disk is full", "No space left on device")
+
+
 @dataclass(frozen=True)
 class ExperimentRow:
     """An experiment as the database holds it; `refusal` says why no run of it may be begun here."""
@@ -262,10 +266,17 @@ def translated(uri: str) -> Iterator[None]:
         reason = told(error, uri)
         if is_unreachable(error):
             raise TrackingUnavailable(
-                f"the tracking store {without_password(uri)} could not be used ({reason}); "
-                "check that it exists, is writable and is not locked, and that what it needs is installed"
+                f"the tracking store {without_password(uri)} could not be used ({reason}); {_cure(reason)}"
             ) from error
         raise TrackingError(f"the tracking store {without_password(uri)} refused this: {reason}") from error
+
+
+def _cure(reason: str) -> str:
+    if any(words in reason for words in _DAMAGED):
+        return "it is damaged: restore it from a backup ('forex backup restore latest')"
+    if any(words in reason for words in _FULL):
+        return "make room on its disk"
+    return "check that it exists, is writable and is not locked, and that what it needs is installed"
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -406,8 +417,6 @@ def _experiments(uri: str) -> list[ExperimentRow] | None:
 
 def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
     """Make the store and its schema, unless another process did so while this one waited."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     path = sqlite_path(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -416,12 +425,11 @@ def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
         rows = _experiments(uri)
         if rows is None:
             release(uri)
-            store: Any = SqlAlchemyStore  # without annotations of its own
-            store = store(normalised(uri), default_artifact_root(uri, artifact_root))
-            if path is not None:
-                store.engine.dispose()
-                with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
+            root = default_artifact_root(uri, artifact_root)
+            if path is None:
+                _migrate(normalised(uri), root)
+            else:
+                _make_sqlite(path, root)
             rows = _experiments(uri)
     if rows is None:
         raise TrackingUnavailable(
@@ -429,6 +437,47 @@ def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
             "check that the database is writable and look into it with 'mlflow db upgrade'"
         )
     return rows
+
+
+def _make_sqlite(path: Path, artifact_root: str) -> None:
+    """A database in WAL mode with MLflow's tables. A new one gets its name when it is whole.
+
+    SQLite undoes no half of MLflow's migrations: a first start that was killed in them could never be taken up again.
+    """
+    if path.exists():
+        _migrate_sqlite(path, artifact_root)
+        return
+    making = path.with_name(f".{path.name}.making")
+    # What a killed first start left, and a log that would be read into a database that it is not of.
+    for left in (making, *_beside(making), *_beside(path)):
+        left.unlink(missing_ok=True)
+    try:
+        _migrate_sqlite(making, artifact_root)
+        making.rename(path)
+    finally:
+        making.unlink(missing_ok=True)
+
+
+def _migrate_sqlite(path: Path, artifact_root: str) -> None:
+    address = f"{SQLITE}{path}"
+    try:
+        _migrate(address, artifact_root)
+    finally:
+        release(address)
+    with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _beside(path: Path) -> list[Path]:
+    """What SQLite writes beside a database."""
+    return [Path(f"{path}{end}") for end in ("-journal", "-wal", "-shm")]
+
+
+def _migrate(address: str, artifact_root: str) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store: Any = SqlAlchemyStore  # without annotations of its own
+    store(address, artifact_root)
 
 
 def default_artifact_root(uri: str, artifact_root: str | None) -> str:
