@@ -510,6 +510,20 @@ def compose_services(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 
 
 @pytest.fixture(scope="session")
+def pdf() -> None:
+    """What makes PDFs and reads them: WeasyPrint's system packages and Poppler's programs."""
+    from forex_core.errors import ConfigError
+    from forex_core.report.pdf import require_pdf
+
+    try:
+        require_pdf()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    if shutil.which("pdftotext") is None:
+        pytest.skip("there is no pdftotext here; install the package poppler-utils")
+
+
+@pytest.fixture(scope="session")
 def tiny_chronos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_chronos(kind, steps)` is the folder of an untrained model of kind "2" or "bolt", to be read.
 

@@ -87,6 +87,7 @@ def test_the_report_arrives_with_its_chart_and_its_page(
     assert (tags["skip_email"], tags["report_sent"]) == ("false", "1 of 1")
 
 
+@pytest.mark.usefixtures("pdf")
 def test_in_spanish_and_as_pdf(market: Path, tmp_path: Path, read_by: Mailbox) -> None:
     document = publish(market, lang="es", pdf=True)
     ((_, arrived),) = read_by.received
@@ -107,6 +108,7 @@ def test_in_spanish_and_as_pdf(market: Path, tmp_path: Path, read_by: Mailbox) -
     assert (stored / "report.pdf").read_bytes() == Path(document["pdf"]).read_bytes()
 
 
+@pytest.mark.usefixtures("pdf")
 def test_a_report_in_another_language_or_as_pdf_is_made_and_the_same_is_not(market: Path) -> None:
     english = publish(market)
     assert publish(market)["run_id"] == english["run_id"]

@@ -43,6 +43,7 @@ def printed(page: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("pdf")
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -77,6 +78,7 @@ def test_the_words_and_figures_of_the_page_are_in_it(
     assert re.search(r"Tagged:\s+yes", info)
 
 
+@pytest.mark.usefixtures("pdf")
 def test_it_fetches_nothing_and_stays_small(run: ForecastRun, bundle: MarketBundle, tmp_path: Path) -> None:
     hostile = '<img src="http://127.0.0.1:9/x"><img src="file:///etc/passwd"><link rel=stylesheet href="http://127.0.0.1:9/y">'
     page = render_report(run, bundle, run_id="r", generated_at=MADE).replace("</h1>", f"</h1>{hostile}", 1)
@@ -85,6 +87,7 @@ def test_it_fetches_nothing_and_stays_small(run: ForecastRun, bundle: MarketBund
     assert len((tmp_path / "report.pdf").read_bytes()) < 300_000
 
 
+@pytest.mark.usefixtures("pdf")
 def test_it_lies_beside_the_page_and_moves_with_it(
     run: ForecastRun, bundle: MarketBundle, tmp_path: Path
 ) -> None:

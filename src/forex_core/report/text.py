@@ -45,7 +45,8 @@ def forecast_tables(document: Document) -> list[RenderableType]:
         )
     if document.get("already_published"):
         parts.append(Text("Published before from these data on this as-of day; --force publishes again."))
-    return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}")]
+    printed = [Text(f"PDF: {document['pdf']}")] if document.get("pdf") else []
+    return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}"), *printed]
 
 
 def models_table(document: Document) -> Table:
