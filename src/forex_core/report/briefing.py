@@ -51,9 +51,10 @@ class _Words:
             return self._no_quote(absent)
         low, median, high = (self._price(part["quantiles"][level][-1]) for level in ("0.1", "0.5", "0.9"))
         source = "given" if part["source"] == "given" else f"by {part['source']}"
+        change = f"{part['change_pct']:+.2f}".replace("-", "−")
         return [
-            f"Quote {self._price(part['value'])} ({source}, {readable(part['at'])}), {part['change_pct']:+.2f} % from "
-            f"the close. From there: median {median} on {part['target_dates'][-1]}, 80 % band {low} to {high}."
+            f"Quote {self._price(part['value'])} ({source}, {readable(part['at'])}), {change} % from the close. From "
+            f"there: median {median} on {part['target_dates'][-1]}, 80 % band {low} to {high}."
         ]
 
     def _no_quote(self, absent: Document) -> list[str]:
