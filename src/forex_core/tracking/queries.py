@@ -498,32 +498,44 @@ def _text(client: MlflowClient, model: LoggedModel, path: str) -> str:
 
 
 class _Standing:
-    """The registered versions, by the run that made them and by their number, with the aliases that they have now."""
+    """What is registered of a run, and the aliases that versions have now; asked of the store run by run.
+
+    To read every version of a store of years takes seconds.
+    """
 
     def __init__(self, client: MlflowClient) -> None:
-        rows = models(client)
-        self._by_run = {row.run_id: row for row in reversed(rows) if row.run_id}
-        self._by_number = {(row.name, str(row.version)): row for row in rows}
+        self._client = client
+        found = pages(client.search_registered_models, max_results=_PAGE)
+        self._aliases = {model.name: _aliases(model) for model in found}
 
-    def made_by(self, run_id: str) -> ModelRow | None:
-        return self._by_run.get(run_id)
+    def made_by(self, run_id: str) -> tuple[str, int] | None:
+        """Name and number of the version that a run registered, the newest of several."""
+        found = self._versions_of(run_id)
+        return found[0] if found else None
 
-    def version(self, model: str | None, number: str | None) -> ModelRow | None:
-        return self._by_number.get((model or "", number or ""))
+    def aliases(self, model: str | None, number: int | None) -> tuple[str, ...]:
+        return self._aliases.get(model or "", {}).get(number or 0, ())
 
     def is_of_own(self, run: Run) -> bool:
         """Whether what a run published is what it learned, as is that of a run that does not say."""
-        number = run.data.tags.get("published_version", "")
-        published = self.version(run.data.tags.get("published_model"), number)
-        return not number.isdigit() or (published is not None and published.run_id == run.info.run_id)
+        number = _version_number(run.data.tags.get("published_version"))
+        published = (run.data.tags.get("published_model", ""), number)
+        return number is None or published in self._versions_of(run.info.run_id)
+
+    def _versions_of(self, run_id: str) -> list[tuple[str, int]]:
+        found = pages(
+            self._client.search_model_versions, filter_string=f"run_id = '{run_id}'", max_results=_PAGE
+        )
+        versions = [(version.name, int(version.version)) for version in found]
+        return sorted(versions, key=lambda one: (one[0], -one[1]))
 
 
 def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     made = standing.made_by(run.info.run_id)
-    number = tags.get("published_version", "")
-    published = standing.version(tags.get("published_model"), number)
-    shown = published if number else made
+    made_model, made_number = made or (None, None)
+    published = _version_number(tags.get("published_version"))
+    learned = standing.aliases(made_model, made_number)
     horizon = tags.get("horizon")
     return RunRow(
         id=run.info.run_id,
@@ -538,10 +550,12 @@ def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:
         as_of=params.get("as_of"),
         origin=params.get("origin"),
         scores={name: _finite(metrics.get(f"{horizon}_{name}")) for name in SCORES},
-        published_version=_version_number(number),
-        version=made.version if made else None,
-        aliases=shown.aliases if shown else (),
-        version_aliases=made.aliases if made else (),
+        published_version=published,
+        version=made_number,
+        aliases=standing.aliases(tags.get("published_model"), published)
+        if tags.get("published_version")
+        else learned,
+        version_aliases=learned,
         error=_error(tags),
         params=dict(sorted(params.items())),
         metrics={name: _logged(value) for name, value in sorted(metrics.items())},
