@@ -20,25 +20,13 @@ import numpy as np
 from forex_core.calendars import desk_zone
 from forex_core.report.document import day_words, events_ahead, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
+from forex_core.report.look import FONT, PALETTE, label_of
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
 Row = dict[str, Any]
 Layers = alt.LayerChart | alt.FacetChart
 Chart = Layers | alt.ConcatChart
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-"""One stack for the page and its charts; the static renderer falls back to its own sans-serif."""
-
-PALETTE: dict[str, tuple[str, str]] = {
-    "paper": ("#ffffff", "#14181d"),
-    "ink": ("#1d2733", "#e6eaf0"),
-    "muted": ("#5b6774", "#a3aebb"),
-    "grid": ("#e2e6eb", "#2c343d"),
-    "forecast": ("#1b5e9e", "#6fb0ee"),
-    "walk": ("#b4540a", "#f0a05a"),
-}
-"""Role: (light, dark). Blue for ours and orange for the yardstick stay apart for every kind of colour vision."""
 
 PAPER, INK, MUTED, GRID, FORECAST, WALK = (light for light, _ in PALETTE.values())
 
@@ -160,18 +148,6 @@ def draw_charts(run: ForecastRun, bundle: MarketBundle, cache: Path | None = Non
     made = charts(run, bundle)
     still = draw({name: picture.spec(still=True) for name, picture in made.items()})
     return Drawings(made, still, browser_script(cache))
-
-
-def label_of(name: str) -> str:
-    """A model or series name for people.
-
-    >>> [label_of(n) for n in ("random_walk", "arima_garch", "ets")]
-    ['Random walk', 'ARIMA GARCH', 'ETS']
-    """
-    acronyms = {"arima", "garch", "ets", "var", "dxy", "vix", "sp500"}
-    words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
-    text = " ".join(words)
-    return text[:1].upper() + text[1:]
 
 
 def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
