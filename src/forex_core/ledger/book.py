@@ -510,7 +510,7 @@ class Ledger:
         members: bool = False,
         ends: bool = False,
     ) -> Track:
-        """The track record of the origins from `since` on, at every lead, or with `ends` at the last of each forecast."""
+        """The track record of origins from `since` on, at every lead, or with `ends` at the last of each forecast."""
         latest = _latest_outcomes()
         standing = sa.select(sa.func.max(_P.number)).where(
             _P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon)

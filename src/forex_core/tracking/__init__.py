@@ -8,6 +8,7 @@ from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
 from forex_core.tracking.copies import copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
+from forex_core.tracking.queries import AUDIT, StoredRuns
 from forex_core.tracking.records import Record, forecast_record
 from forex_core.tracking.registry import (
     Registry,
@@ -17,7 +18,6 @@ from forex_core.tracking.registry import (
     registry_from_settings,
 )
 from forex_core.tracking.rollback import (
-    AUDIT,
     Plan,
     Succession,
     latest_snapshot,
@@ -44,6 +44,7 @@ __all__ = [
     "RunStatus",
     "RunningRun",
     "Standing",
+    "StoredRuns",
     "Succession",
     "Tracker",
     "Version",

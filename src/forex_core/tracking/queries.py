@@ -37,6 +37,9 @@ MARKS = ("challenger", "pinned", "spooled")
 MIN_PREFIX = 4
 """Characters of a run id that are enough to ask for it: `90d` is a horizon and never a run."""
 
+AUDIT = "operations"
+"""The experiment that every change of champion by hand is logged in."""
+
 _CHALLENGER = "challenger_"
 _PAGE = 500
 _CANDIDATES = 20
@@ -123,6 +126,16 @@ class RunRow:
             return f"{origins} from {self.params['first_origin']} to {self.params['last_origin']}"
         return f"{origins} known at {self.origin or self.started.date()}"
 
+    @property
+    def models(self) -> Mapping[str, ModelScore]:
+        """What it logged of every model: the ensemble that was published, its members, then a challenger's."""
+        return {name: score for name, (score,) in _models_of([self]).items() if score}
+
+    @property
+    def single_params(self) -> Mapping[str, str]:
+        """Its params, JSON objects among them taken apart with dots."""
+        return dict(_flat(self.params))
+
 
 @dataclass(frozen=True)
 class ModelScore:
@@ -194,6 +207,27 @@ def existing_store(uri: str) -> Iterator[MlflowClient | None]:
     """
     with translated(uri):
         yield open_existing(uri)
+
+
+class StoredRuns:
+    """The runs of the store at an address, for whoever shows them; the store stays as it is.
+
+    Raises, from every method:
+        TrackingError: when the store cannot be opened or read.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def newest(self, pair: Pair | None, horizon: Horizon, last: int) -> list[RunRow]:
+        """The newest runs, newest first; none where there is no store yet."""
+        with existing_store(self._uri) as client:
+            return runs(client, pair, horizon, last) if client else []
+
+    def changes(self, last: int) -> list[AuditRow]:
+        """The newest changes of champion by hand, newest first."""
+        with existing_store(self._uri) as client:
+            return audits(client, AUDIT, None, last) if client else []
 
 
 def experiments(client: MlflowClient) -> list[ExperimentSummary]:
