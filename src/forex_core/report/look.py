@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 """One stack for pages and their charts; a static renderer falls back to its own sans-serif."""
 
@@ -26,3 +28,27 @@ def label_of(name: str) -> str:
     words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
     text = " ".join(words)
     return text[:1].upper() + text[1:]
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending positions at least `gap` apart and as close to `values` (ascending) as pooling brings them.
+
+    >>> spread([1.0, 1.0, 5.0], 1.0, 0.0, 10.0)
+    [0.5, 1.5, 5.0]
+    """
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while (
+            len(groups) > 1
+            and _end(groups[-2], gap, low, high)[1] + gap > _end(groups[-1], gap, low, high)[0]
+        ):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_end(g, gap, low, high)[0] + gap * i for g in groups for i in range(len(g))]
+
+
+def _end(group: Sequence[float], gap: float, low: float, high: float) -> tuple[float, float]:
+    """First and last position of a group of labels stacked around the mean of their values."""
+    reach = gap * (len(group) - 1)
+    first = min(max(sum(group) / len(group) - reach / 2, low), max(high - reach, low))
+    return first, first + reach
