@@ -9,17 +9,18 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from forex_core.dashboard.drawing import Band, Chart, Label, Line, Mark, Rows, Tip, number_of
 from forex_core.dashboard.reading import History, Rates
 from forex_core.dashboard.words import NBSP, day, number, share
-from forex_core.ledger import Published, Trajectory
+from forex_core.ledger import Trajectory
 from forex_core.report.document import price_decimals
 from forex_core.report.look import label_of
 from forex_core.types import RANDOM_WALK, Array, level_indices
 
-_SHOWN_WEIGHTS = 400
-"""Points of a line of weights: a day each, of years fewer."""
+_POINTS = 400
+"""Of a line over years, at most: more than a picture has room for."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def said_and_came(paths: Sequence[Trajectory], rates: Rates, days_ahead: int) ->
 
 def coverage(history: History) -> Chart | None:
     """Shares of outcomes inside the bands over the last forecasts; None before there are enough."""
-    trailing = history.trailing
+    trailing = history.trailing.at(_thinned(len(history.trailing.days)))
     if not len(trailing.days):
         return None
     days = number_of(trailing.days)
@@ -200,7 +201,7 @@ def coverage(history: History) -> Chart | None:
 
 def skill(history: History) -> Chart | None:
     """Errors over those of the random walk over the last forecasts; None before there are enough."""
-    trailing = history.trailing
+    trailing = history.trailing.at(_thinned(len(history.trailing.days)))
     if not len(trailing.days) or not np.isfinite(trailing.rmse_ratio_rw[-1]):
         return None
     days = number_of(trailing.days)
@@ -237,11 +238,9 @@ def skill(history: History) -> Chart | None:
     )
 
 
-def weights(history: History) -> Rows | None:
+def weights(history: History) -> Rows:
     """How much each member counted in what was published."""
-    shown = _thinned(history.publications)
-    if not shown:
-        return None
+    shown = [history.publications[k] for k in _thinned(len(history.publications))]
     names = sorted({name for one in shown for name in one.weights})
     days = np.array([one.origin for one in shown], dtype="M8[D]")
     shares = {name: np.array([one.weights.get(name, np.nan) for one in shown]) for name in names}
@@ -305,17 +304,19 @@ def champions(history: History) -> Chart | None:
         marks=marks,
         labels=[Label(float(versions[-1]), f"v{last.version}", "forecast")],
         tips=[
-            Tip(float(d), f"{day(one.origin)}\nVersion {one.version}\nRecipe {one.recipe[:8]}")
-            for d, one in zip(days, published, strict=True)
+            Tip(
+                float(days[k]),
+                f"{day(published[k].origin)}\nVersion {published[k].version}\nRecipe {published[k].recipe[:8]}",
+            )
+            for k in _thinned(len(days))
         ],
         span=span,
     )
 
 
-def _thinned(rows: Sequence[Published]) -> Sequence[Published]:
-    """So many that a line has no more points than it can show, the last among them."""
-    every = -(-len(rows) // _SHOWN_WEIGHTS) or 1
-    return rows[::-1][::every][::-1]
+def _thinned(n: int) -> npt.NDArray[np.intp]:
+    """Positions of so many of n that a line has no more points than it can show, the last among them."""
+    return np.arange(n, dtype=np.intp)[::-1][:: -(-n // _POINTS) or 1][::-1]
 
 
 def _window(history: History) -> int:

@@ -80,9 +80,7 @@ def names(reader: Reader) -> tuple[str, ...]:
     """File names of all pages."""
     found = [OVERVIEW, HEALTH, RUNS]
     for series in reader.series():
-        published = reader.ledger.publications(series.pair, series.horizon, rate=series.rate)
-        years = sorted({one.origin.year for one in published})
-        found += [f"{series.name}.html", *(f"{series.name}-{year}.html" for year in years)]
+        found += [f"{series.name}.html", *(f"{series.name}-{year}.html" for year in reader.years(series))]
     return tuple(found)
 
 
@@ -188,7 +186,7 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
         served,
         untold,
         **_heading(reader, series),
-        **_past(paths, rates, history),
+        **_past(paths, rates, series, reader),
         notes=[*untold, *_notes(newest, reader)],
         newest=_newest(newest, path, rates),
         record=_record(history.record, newest),
@@ -217,7 +215,7 @@ def _year(reader: Reader, series: Series, year: int, served: bool) -> str | None
         served,
         (),
         **_heading(reader, series),
-        **_past(paths, rates, reader.history(series)),
+        **_past(paths, rates, series, reader),
         notes=[],
         newest=None,
         year=year,
@@ -236,10 +234,9 @@ def _heading(reader: Reader, series: Series) -> dict[str, Any]:
     }
 
 
-def _past(paths: Sequence[Trajectory], rates: Rates, history: History) -> dict[str, Any]:
+def _past(paths: Sequence[Trajectory], rates: Rates, series: Series, reader: Reader) -> dict[str, Any]:
     """What the chooser of past forecasts has, and the one that is shown before anybody has chosen."""
-    series = history.series
-    years = {year: f"{series.name}-{year}.html" for year in history.years}
+    years = {year: f"{series.name}-{year}.html" for year in reader.years(series)}
     context = {"years": [(target, str(year)) for year, target in years.items()], "paths": None}
     finished = [k for k, one in enumerate(paths) if np.isfinite(one.outcomes[-1])]
     begun = [k for k, one in enumerate(paths) if np.isfinite(one.outcomes).any()]

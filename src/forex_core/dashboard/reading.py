@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from forex_core.config import Settings
@@ -81,6 +82,10 @@ class Trailing:
     rmse_ratio_rw: Array
     crps_ratio_rw: Array
 
+    def at(self, chosen: npt.NDArray[np.intp]) -> Trailing:
+        """Those at some positions."""
+        return Trailing(**{name: values[chosen] for name, values in vars(self).items()})
+
     @classmethod
     def of(cls, track: Track, window: int = WINDOW, least: int = LEAST) -> Trailing:
         """Of one lead; ratios are NaN where the random walk has no loss."""
@@ -127,11 +132,6 @@ class History:
     changes: tuple[Change, ...]
     untold: str | None
 
-    @property
-    def years(self) -> tuple[int, ...]:
-        """Years that an origin lies in, the newest first."""
-        return tuple(sorted({one.origin.year for one in self.publications}, reverse=True))
-
 
 @dataclass(frozen=True)
 class Health:
@@ -162,6 +162,7 @@ class Reader:
         self._tracked = tracked
         self.now = now()
         self.ledger = Ledger(settings.store_url, settings.root)
+        self._publications: dict[Series, tuple[Published, ...]] = {}
 
     @cached_property
     def latest(self) -> tuple[Published, ...]:
@@ -210,7 +211,7 @@ class Reader:
         year = self.ledger.track(pair, rate, horizon, since=_year_before(newest), members=True)
         return History(
             series=series,
-            publications=_standing(self.ledger.publications(pair, horizon, rate=rate)),
+            publications=self.publications(series),
             trailing=Trailing.of(self.ledger.track(pair, rate, horizon, ends=True)),
             record=at_the_end(year),
             leads=by_lead(year),
@@ -220,6 +221,17 @@ class Reader:
             changes=tuple(one for one in changes if one.model == series.model),
             untold=untold,
         )
+
+    def publications(self, series: Series) -> tuple[Published, ...]:
+        """By origin the one that stands, as `Ledger.paths` has it, the oldest first."""
+        if series not in self._publications:
+            found = self.ledger.publications(series.pair, series.horizon, rate=series.rate)
+            self._publications[series] = _standing(found)
+        return self._publications[series]
+
+    def years(self, series: Series) -> tuple[int, ...]:
+        """Years that an origin lies in, the newest first."""
+        return tuple(sorted({one.origin.year for one in self.publications(series)}, reverse=True))
 
     def rates(self, series: Series, since: date | None = None) -> Rates:
         return Rates(*self.ledger.rates(series.pair, series.rate, since))

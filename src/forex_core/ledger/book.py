@@ -748,7 +748,9 @@ def _member_errors(members: Sequence[str], medians: Sequence[str], outcomes: Arr
     names_of: dict[str, list[str]] = {text: json.loads(text) for text in set(members)}
     for k, (text, middle) in enumerate(zip(members, medians, strict=True)):
         for name, median in zip(names_of[text], json.loads(middle), strict=True):
-            found.setdefault(name, np.full(len(outcomes), np.nan))[k] = outcomes[k] - median
+            if name not in found:
+                found[name] = np.full(len(outcomes), np.nan)
+            found[name][k] = outcomes[k] - median
     return found
 
 
