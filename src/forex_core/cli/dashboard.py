@@ -25,7 +25,7 @@ from forex_core.secrecy import without_password
 from forex_core.types import Pair
 
 if TYPE_CHECKING:
-    from forex_core.tracking import StoredRuns
+    from forex_core.dashboard import TrackedRuns
 
 EXAMPLES = """
 **Examples**
@@ -79,12 +79,13 @@ def dashboard(
     the quote currency; RMSE/RW below 1 beats the random walk.
     """
     from forex_core.dashboard import Reader, runs_document, runs_tables, write_site
+    from forex_core.tracking.build import runs_from_settings
 
     configure_logging(verbose)
     if serve and (html or as_json):
         raise InputError("--serve goes with neither --html nor --json; give one of them")
     settings = settings_from(pair, None, None)
-    tracked = _tracked(settings)
+    tracked = runs_from_settings(settings)
     if serve:
         _serve(settings, tracked, host, port, token)
         return
@@ -103,17 +104,7 @@ def dashboard(
     )
 
 
-def _tracked(settings: Settings) -> StoredRuns | None:
-    from forex_core.tracking import StoredRuns
-    from forex_core.tracking.build import connect
-
-    if not settings.tracking.is_on:
-        return None
-    connect(settings)
-    return StoredRuns(settings.mlflow_uri)
-
-
-def _serve(settings: Settings, tracked: StoredRuns | None, host: str, port: int, asked: bool) -> None:
+def _serve(settings: Settings, tracked: TrackedRuns | None, host: str, port: int, asked: bool) -> None:
     from forex_core.dashboard.server import serve
 
     given = settings.dashboard.token

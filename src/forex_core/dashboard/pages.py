@@ -21,6 +21,7 @@ from forex_core.dashboard.drawing import WIDE, Chart, Rows, number_of
 from forex_core.dashboard.reading import (
     HISTORY_DAYS,
     LEAST,
+    RECENT_DAYS,
     YEAR_DAYS,
     Health,
     History,
@@ -473,10 +474,11 @@ def _in_short(record: LeadScores | None) -> str:
 
 
 def _latest(alarms: Sequence[Raised]) -> str:
-    if not alarms:
-        return ""
-    last = alarms[-1]
-    return f"{last.alarm.kind.capitalize()}: {last.alarm.found} ({day(last.raised_at.date())})"
+    return _noticed(alarms[-1]) if alarms else ""
+
+
+def _noticed(raised: Raised) -> str:
+    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} ({day(raised.raised_at.date())})"
 
 
 def _attention(health: Health) -> list[dict[str, str]]:
@@ -485,19 +487,14 @@ def _attention(health: Health) -> list[dict[str, str]]:
     for one in health.outlooks:
         what, link = f"{_market(one.series)}, {one.series.horizon.days} days", f"{one.series.name}.html"
         for raised in one.alarms:
-            words = f"{raised.alarm.kind}: {raised.alarm.found} ({day(raised.raised_at.date())})"
-            entries.append({"what": what, "link": link, "words": words})
+            entries.append({"what": what, "link": link, "words": _noticed(raised)})
         if one.is_silent:
             words = f"no forecast for {counted(one.silent_days, 'day')}"
             entries.append({"what": what, "link": link, "words": words})
     entries += [
-        {
-            "what": one.pair.slashed,
-            "link": HEALTH,
-            "words": f"{one.alarm.kind}: {one.alarm.found} ({day(one.raised_at.date())})",
-        }
+        {"what": one.pair.slashed, "link": HEALTH, "words": _noticed(one)}
         for one in health.alarms
-        if one.horizon is None and (health.at - one.raised_at).days <= YEAR_DAYS // 12
+        if one.horizon is None and (health.at - one.raised_at).days <= RECENT_DAYS
     ]
     stale = [one.series for one in health.series if not one.is_fresh]
     if stale:
@@ -547,7 +544,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
         "origin": day(newest.origin),
         "facts": facts,
         "figure": _figure(
-            "now",
+            "ahead",
             charts.fan(path, rates.between(before, path.target_dates[-1]), newest.pair.unit, height=250),
         ),
         "targets": Table(f"Forecast by target date, {newest.pair.unit}", columns, rows),
@@ -724,7 +721,7 @@ def _figure(name: str, chart: Chart | Rows, *, wide: bool | None = None) -> Figu
     has_wide = isinstance(chart, Chart) and chart.height >= 230 if wide is None else wide
     return Figure(
         name=name,
-        title=chart.title if name not in ("now", "past") and not name.startswith("fan-") else "",
+        title=chart.title if name not in ("ahead", "past") and not name.startswith("fan-") else "",
         caption=chart.caption,
         svg=chart.svg(),
         wide=chart.svg(WIDE) if has_wide else None,

@@ -3,7 +3,7 @@
 from forex_core.databases import DatabaseCopy
 from forex_core.tracking.archived import ArchivedStore
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
-from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
+from forex_core.tracking.build import build_tracker_from_config, runs_from_settings, tracker_from_settings
 from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
 from forex_core.tracking.copies import copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
@@ -60,6 +60,7 @@ __all__ = [
     "registry_from_settings",
     "relocate",
     "replay_spool",
+    "runs_from_settings",
     "short_id",
     "store_lock",
     "sweep",

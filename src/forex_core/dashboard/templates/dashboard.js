@@ -300,6 +300,7 @@
     left.addEventListener("change", show);
     right.addEventListener("change", show);
     document.getElementById("comparison").hidden = false;
+    document.getElementById("by-hand").hidden = true;
     show();
   }
 
