@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers size docs deploy clean
+.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers alarms size docs deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -79,6 +79,9 @@ $(PEERS): tests/bench/peers-requirements.txt
 
 bench-peers: $(DEV) $(PEERS)  ## our scores beside statsforecast's models (ARGS="--help")
 	$(VENV)/bin/python tests/bench/peers.py $(ARGS)
+
+alarms: $(DEV)  ## how often the monitor's alarms err and how soon they come, simulated (minutes)
+	$(VENV)/bin/python tests/bench/alarms.py
 
 size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
 	$(VENV)/bin/python tests/bench/test_size.py

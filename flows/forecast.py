@@ -9,8 +9,9 @@ from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import pandas as pd
 from loguru import logger
 from prefect import Flow, flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -26,12 +27,14 @@ from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.data.loading import bundle_of
 from forex_core.engine import Engine, Progress, build_engine
-from forex_core.errors import InputError, SourceUnavailable, TrackingError
+from forex_core.errors import InputError, LedgerError, SourceUnavailable, TrackingError
+from forex_core.ledger import Entry, Ledger, Pending
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
 from forex_core.report.folder import DOCUMENT, copy_report, write_report
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
+    LEDGER_TAG,
     Candidacy,
     Tracker,
     forecast_record,
@@ -103,9 +106,10 @@ def publish(
     bundle: MarketBundle,
     tracker: Tracker,
     candidacy: Candidacy | None,
+    ledger: Ledger,
     settings: Settings,
 ) -> Document:
-    """Log and register the model, settle who is champion, and only then say so in report and run."""
+    """Log and register the model, settle who is champion, and only then say so in report, run and ledger."""
     name, horizon = _run_name(), choice.published.horizon
     with ThreadPoolExecutor(1) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
@@ -135,11 +139,37 @@ def publish(
     tracker.log_artifacts_dir(folder, "reports")
     if candidacy:
         candidacy.mark_published(choice, made, tracker)
-    warnings = [*(candidacy.warnings if candidacy else ()), *([SPOOLED] if tracker.degraded else ())]
+    entry = Entry.of(run, bundle, publication, _own(run_id, name, settings), pd.Timestamp.now("UTC"))
+    unwritten = _write_down(entry, ledger, tracker, settings)
+    warnings = [
+        *(candidacy.warnings if candidacy else ()),
+        *([SPOOLED] if tracker.degraded else ()),
+        *([unwritten] if unwritten else ()),
+    ]
     if warnings:
         tracker.set_tags({"warnings": " ".join(warnings)})
     logger.info("run logged: {}", run_id)
     return document | {"warnings": warnings}
+
+
+def _write_down(entry: Entry, ledger: Ledger, tracker: Tracker, settings: Settings) -> str | None:
+    """The forecast into the ledger, after those that wait; a warning where it cannot be, for it is published."""
+    pending = Pending(settings.pending_dir)
+    try:
+        _, faults = pending.deliver(ledger)
+        written = pending.publish(entry, ledger)
+    except (LedgerError, OSError) as error:
+        return (
+            f"The ledger could not be written, and the forecast waits in {settings.pending_dir}: {error}. The next "
+            "forecast writes it, and so does 'forex monitor'."
+        )
+    tracker.set_tags({"ledger_number": str(written.number), LEDGER_TAG: written.digest})
+    return " ".join(faults) or None
+
+
+def _own(run_id: str, name: str, settings: Settings) -> str:
+    """What tells a run from all others, also where none is tracked."""
+    return run_id if settings.tracking.is_on else f"{run_id}-{name}-{uuid4().hex[:8]}"
 
 
 def _seat(candidacy: Candidacy | None) -> dict[str, str]:
@@ -183,6 +213,9 @@ def _forecast(
     """The task graph that every horizon shares."""
     connect_logging()
     logger.info("flow started: {} {}", settings.pair, horizon)
+    ledger = Ledger(
+        settings.store_url, settings.root
+    )  # an address that is none is said before anything is computed
     with ExitStack() as opened:
         tracker = opened.enter_context(_tracker(settings, horizon))
         bundle = load(settings, as_of)
@@ -194,7 +227,7 @@ def _forecast(
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
-            document = publish(choice, engine.recipe, bundle, tracker, candidacy, settings)
+            document = publish(choice, engine.recipe, bundle, tracker, candidacy, ledger, settings)
         if output:
             document = copy_report(document, output.absolute())
         create_markdown_artifact(

@@ -7,17 +7,15 @@ from datetime import date
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from forex_core.calendars import origin_instant, target_dates
 from forex_core.ledger import Entry
-from forex_core.types import HORIZONS, Horizon, Pair
+from forex_core.types import HORIZONS, LEVELS, Horizon, Pair
 
 USDCLP = Pair("USD", "CLP")
 SOON = pd.Timedelta(minutes=5)
-LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
-Z = np.array(
-    [-2.326348, -1.959964, -1.644854, -1.281552, -0.67449, 0, 0.67449, 1.281552, 1.644854, 1.959964, 2.326348]
-)
+Z = ndtri(np.array(LEVELS))
 
 
 def entry(

@@ -116,8 +116,11 @@ class AppendOnlyDatabase:
 
     @property
     def is_made(self) -> bool:
-        """Whether there may be tables: a file that is not there has none."""
-        return self._path is None or self._path.exists()
+        """Whether the part has its tables. Nothing is made to find out. Raises as `reading` does."""
+        if self._path is not None and not self._path.exists():
+            return False
+        with self._translated(), self._connecting().begin() as connection:
+            return self._version(connection) is not None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -286,13 +289,13 @@ def guards(part: Part, dialect: str) -> Iterator[str]:
     for name in (table.name for table in part.kept):
         if dialect == POSTGRES:
             yield (
-                f"CREATE TRIGGER {name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
+                f"CREATE OR REPLACE TRIGGER {name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
             )
         else:
             for change in ("UPDATE", "DELETE"):
                 yield (
-                    f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name} "
+                    f"CREATE TRIGGER IF NOT EXISTS {name}_no_{change.lower()} BEFORE {change} ON {name} "
                     f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL.format(name)}'); END"
                 )
 

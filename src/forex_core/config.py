@@ -354,6 +354,11 @@ class Settings(BaseSettings):
         return self.tracking.mlflow.artifact_uri or own
 
     @property
+    def pending_dir(self) -> Path:
+        """Forecasts that are published and that the ledger has not taken yet."""
+        return self.root / "pending"
+
+    @property
     def store_url(self) -> str:
         return self.data.store_url or f"sqlite:///{self.root / 'store' / 'forex.db'}"
 

@@ -6,7 +6,7 @@ which nothing is wrong and origins overlap as these do. Each alarm is allowed a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -14,10 +14,12 @@ from typing import Literal
 
 import numpy as np
 
+from forex_core.calibration import Outcomes, online_factors
 from forex_core.config import MonitorConfig
 from forex_core.evaluation import cosine_statistic
+from forex_core.ledger import Track, Trajectory
 from forex_core.models.random_walk import reference_sigma
-from forex_core.types import Array, MarketBundle
+from forex_core.types import PATH_STEPS, Array, MarketBundle, Mask
 
 AlarmKind = Literal["narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate"]
 YEAR = 261
@@ -44,8 +46,13 @@ class Record:
 
     steps: int
     origins: Array
-    misses: Array
+    misses: Mask
     differences: Array
+
+    @classmethod
+    def of(cls, track: Track, steps: int) -> Record:
+        """Of a track at one lead."""
+        return cls(steps, track.origins, ~track.inside_80, (track.crps - track.walk_crps) / track.closes)
 
     def after(self, day: date | None) -> Record:
         """Without the origins up to and including `day`."""
@@ -56,10 +63,10 @@ class Record:
 
     @property
     def gap(self) -> float:
-        """Weekdays between two origins, to the half: the median of the last year."""
+        """Weekdays between two origins, to the half: the mean of the last year's."""
         if len(self.origins) < 2:
             return 1.0
-        days = np.busday_count(self.origins[-YEAR - 1 : -1], self.origins[-YEAR:])
+        days = np.busday_count(self.origins[:-1], self.origins[1:])[-YEAR:]
         return max(1.0, round(2 * float(days.mean())) / 2)
 
 
@@ -82,6 +89,12 @@ class Reading:
     @property
     def raised(self) -> bool:
         return self.statistic > self.threshold
+
+
+def judge(track: Track, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
+    """`readings` of the forecasts of one horizon."""
+    first = Record.of(track.at(track.steps == 1), 1)
+    return readings(first, Record.of(track.last_lead, track.horizon.evaluation_steps), raised, config)
 
 
 def readings(
@@ -191,6 +204,36 @@ _DRIFT: Mapping[AlarmKind, Callable[[Array], Array]] = {
 }
 
 
+def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
+    """[PATH_STEPS, Q] what bands that stay as they are have to be multiplied by, from what came of them until `day`.
+
+    The rules of `calibration.online_factors` (adaptive conformal inference), each forecast judged with the bands that
+    it would have been given by then; ones without an outcome.
+
+    Args:
+        paths: forecasts of one model, at least one, by origin; outcomes that came later are left out.
+    """
+    levels, count = paths[0].levels, len(paths) + 1
+    values = np.full((count, PATH_STEPS), np.nan)
+    medians = np.zeros((count, PATH_STEPS))
+    deviations = np.zeros((count, PATH_STEPS, len(levels)))
+    start = paths[0].of.origin
+    rows = np.array(
+        [np.busday_count(start, path.of.origin) for path in paths] + [np.busday_count(start, day) + 1]
+    )
+    for n, path in enumerate(paths):
+        at = np.array(path.steps) - 1
+        logs = np.log(path.quantiles / path.of.close)
+        middle = logs[:, levels.index(0.5)]
+        medians[n, at] = middle
+        deviations[n, at] = logs - middle[:, None]
+        came = np.where([target <= day for target in path.target_dates], path.outcomes, np.nan)
+        values[n, at] = np.log(came / path.of.close)
+    known = rows[:, None] + np.arange(1, PATH_STEPS + 1)
+    outcomes = Outcomes(values, known, rows, np.ones(count, dtype=bool))
+    return np.asarray(online_factors(medians, deviations, outcomes, levels)[-1])
+
+
 # --- Thresholds
 
 
@@ -203,28 +246,52 @@ def _cumulative(x: Array, allowance: float) -> Array:
     return sums
 
 
-def _overlapping(steps: int, gap: float, years: int) -> Array:
-    """[YEARS, n] of each origin of some years the sum of the next H of independent standard normals, over √H."""
-    draws = np.random.default_rng(_SEED).standard_normal((YEARS, years * YEAR + steps))
+def _overlapping(steps: int, gap: float) -> Array:
+    """[YEARS, n] of each origin of a year the sum of the next H of independent standard normals, over √H."""
+    draws = np.random.default_rng(_SEED).standard_normal((YEARS, YEAR + steps))
     walked = np.concatenate([np.zeros((YEARS, 1)), draws.cumsum(axis=1)], axis=1)
-    at = np.floor(np.arange(0, years * YEAR, gap)).astype(np.intp)
+    at = np.floor(np.arange(0, YEAR, gap)).astype(np.intp)
     return np.asarray((walked[:, at + steps] - walked[:, at]) / np.sqrt(steps), dtype=np.float64)
 
 
 @lru_cache(maxsize=32)
 def _coverage_threshold(kind: AlarmKind, steps: int, gap: float, share: float) -> float:
     """What the sum goes above in that share of years, of bands that are right, a year after it began at nothing."""
-    misses = np.abs(_overlapping(steps, gap, 2)) > 1.2815515655446004
+    walked, sigma = _clustered_walks()
+    at = np.floor(np.arange(0, 2 * YEAR, gap)).astype(np.intp)
+    z = np.abs(walked[:, at + steps] - walked[:, at]) / sigma[:, at]
+    misses = z > np.quantile(z, 1 - _NOMINAL_MISS)
     signs = 1 if kind == "narrow bands" else -1
     sums = _cumulative(signs * (misses.astype(np.float64) - _NOMINAL_MISS), _SHIFT[kind])
     second = sums[:, sums.shape[1] // 2 :]
     return float(np.quantile(second.max(axis=1), 1 - share, method="higher"))
 
 
+@lru_cache(maxsize=1)
+def _clustered_walks() -> tuple[Array, Array]:
+    """[YEARS, T + 1] walks whose volatility comes in spells, and [YEARS, T + 1] what the random walk's σ makes of it.
+
+    GARCH(1, 1) with α = .05, β = .93 and Student's t of six degrees of freedom, as daily exchange rates have it.
+    Thresholds without spells, in which misses keep company, would err in one year of four.
+    """
+    draw, rows = np.random.default_rng(_SEED), 2 * YEAR + PATH_STEPS
+    variance, ewma = np.ones(YEARS), np.ones(YEARS)
+    walked, sigma = np.zeros((YEARS, rows + 1)), np.ones((YEARS, rows + 1))
+    for t in range(-YEAR, rows):
+        moves = np.sqrt(variance * 4 / 6) * draw.standard_t(6, YEARS)
+        variance = 0.02 + 0.05 * moves**2 + 0.93 * variance
+        ewma = 0.985 * ewma + 0.015 * moves**2
+        if t >= 0:
+            walked[:, t + 1] = walked[:, t] + moves
+        if t >= -1:
+            sigma[:, t + 1] = np.sqrt(ewma)
+    return walked, sigma
+
+
 @lru_cache(maxsize=32)
 def _skill_threshold(steps: int, gap: float, share: float, at_least: int) -> float:
     """What the statistic goes above in that share of years, of forecasts that are as good as the random walk."""
-    d = _overlapping(steps, gap, 1)
+    d = _overlapping(steps, gap)
     looks = [
         cosine_statistic(d[:, :n], steps, gap)[0] for n in range(min(at_least, d.shape[1]), d.shape[1] + 1)
     ]

@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,10 +20,12 @@ from forex_core.data.loading import store_of
 from forex_core.data.observations import Observations
 from forex_core.databases import postgres
 from forex_core.errors import ArchiveRefused, BackupError
+from forex_core.ledger import Alarm, Ledger
 from forex_core.tracking import ArchivedStore, open_store, registry_from_settings, tracker_from_settings
 from forex_core.tracking.build import connect
 from forex_core.tracking.store import release
-from forex_core.types import Event, Headline
+from forex_core.types import Event, Headline, Horizon
+from tests.ledgers import USDCLP, entry
 
 NOW = pd.Timestamp("2026-03-02 12:00:00.5", tz="UTC")
 LATER = pd.Timestamp("2027-01-01", tz="UTC")
@@ -92,6 +95,13 @@ def fill(files: Path) -> dict[str, Any]:
     store.record_events(
         [Event(NOW + pd.Timedelta(days=3), "Rates", "USD", "high")], source="calendar", now=NOW
     )
+    ledger = Ledger(settings.store_url, settings.root)
+    ledger.append(entry(date(2026, 3, 2), lean=0.001))
+    ledger.record(USDCLP, "close", [date(2026, 3, 3)], np.array([951.25]), [NOW], now=NOW)
+    ledger.score()
+    ledger.raise_alarm(
+        USDCLP, "close", Horizon(7), Alarm("no skill", 5, date(2026, 3, 2), 3.0, 2.0, "a test"), NOW
+    )
     return {"runs": runs} | known(runs)
 
 
@@ -112,6 +122,7 @@ def known(runs: list[str]) -> dict[str, Any]:
     scratch.mkdir(exist_ok=True)
     store = store_of(settings)
     prints = store.read(("copper",), LATER, {"copper": 15})["copper"]
+    ledger = Ledger(settings.store_url, settings.root)
     return {
         "data": [
             (run.data.params, str(run.data.metrics), run.data.tags, run.info.start_time) for run in found
@@ -124,6 +135,12 @@ def known(runs: list[str]) -> dict[str, Any]:
         "prints": (list(prints.dates), list(prints.values), list(prints.known_at), list(prints.sources)),
         "news": store.news(LATER, NOW - timedelta(days=9)),
         "events": store.events(LATER, NOW, LATER),
+        "ledger": (
+            ledger.verify(),
+            ledger.publications(),
+            ledger.alarms(),
+            ledger.path(1).outcomes.tolist()[:1],
+        ),
     }
 
 
@@ -143,9 +160,15 @@ def test_an_archive_of_any_back_end_is_restored_into_any(
     header = backups.verify(made.archive).header
     assert header.databases == {"databases/mlflow.db": kind, "databases/store.db": kind}
     assert made.missing == ()
-    assert {name: made.counts[name] for name in ("runs", "models", "versions", "observations", "artifacts")} == {
-        "runs": 3, "models": 1, "versions": 1, "observations": 2, "artifacts": 3 + 3 * 2
-    }  # fmt: skip
+    expected_counts = {
+        "runs": 3,
+        "models": 1,
+        "versions": 1,
+        "observations": 2,
+        "forecasts": 1,
+        "artifacts": 9,
+    }
+    assert {name: made.counts[name] for name in expected_counts} == expected_counts
     again = backups.create(str(tmp_path / "archives"))
     assert again.bytes_new < 2_000_000, "databases alone"
     assert backups.create(str(tmp_path / "archives"), full=True).bytes_new > again.bytes_new

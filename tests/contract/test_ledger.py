@@ -18,8 +18,8 @@ from forex_core.calendars import origin_instant
 from forex_core.data.store import ObservationStore
 from forex_core.errors import LedgerError
 from forex_core.ledger import Entry, Ledger, tables
-from forex_core.types import Horizon
-from tests.ledgers import LEVELS, USDCLP, entry
+from forex_core.types import LEVELS, Horizon
+from tests.ledgers import USDCLP, entry
 
 MONDAY = date(2026, 3, 2)
 H7, H30 = Horizon(7), Horizon(30)
@@ -137,7 +137,7 @@ class TestScores:
         assert came(ledger, {MONDAY + timedelta(days=1): 955.0, MONDAY + timedelta(days=2): 970.0}).new == 2
         one, two = ledger.score()
         assert (one.step, two.step) == (1, 2)
-        assert one.error == 955.0 - given.quantiles[0, 5]
+        assert one.error == 955.0 - given.quantiles[0, LEVELS.index(0.5)]
         assert two.walk_error == 20.0
         assert one.members == {"random_walk": 5.0, "theta": 955.0 - given.medians[0, 1]}
         # By the definition: twice the pinball loss, weighted by the room between the neighbouring levels.

@@ -448,7 +448,7 @@ class TestMetrics:
         with mlflow_tracker() as tracker:
             for step in range(3):
                 tracker.log_metrics({"loss": 3 - step}, step=step)
-            tracker.log(Record(stepped={"by_step": (1.0, 4.0, 9.0)}))
+            tracker.log(Record(stepped={"by_step": {1: 1.0, 2: 4.0, 3: 9.0}}))
         assert tracker.run_id is not None
         loss = store.client.get_metric_history(tracker.run_id, "loss")
         assert sorted((m.step, m.value) for m in loss) == [(0, 3.0), (1, 2.0), (2, 1.0)]

@@ -45,7 +45,8 @@ def test_a_restored_backup_equals_its_source(tracked: Deployment) -> None:
     ObservationStore(load_settings().store_url).names()
     made = tracked.create()
     assert made.counts == {
-        "runs": 3, "experiments": 2, "models": 0, "versions": 0, "artifacts": 6, "observations": 0
+        "runs": 3, "experiments": 2, "models": 0, "versions": 0, "artifacts": 6,
+        "observations": 0, "forecasts": 0, "outcomes": 0,
     }  # fmt: skip
     assert made.missing == ()
     done = tracked.backups.restore(made.archive, tracked.folder / "else" / "where")
@@ -224,7 +225,7 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
     planted = "pLaNtEd"
     monkeypatch.setenv("FOREX_DATA__FRED_API_KEY", f"{planted}1")
     monkeypatch.setenv("FOREX_TRACKING__MLFLOW__S3_SECRET_ACCESS_KEY", f"{planted}2")
-    monkeypatch.setenv("FOREX_BACKUP__S3_ACCESS_KEY_ID", f"{planted}3")
+    monkeypatch.setenv("FOREX_BACKUP__S3_SECRET_ACCESS_KEY", f"{planted}3")
     monkeypatch.setenv("FOREX_DATA__ADDRESSES", json.dumps({"ecb": f"https://me:{planted}4@mirror/x"}))
     monkeypatch.setenv("FOREX_PAIR", "EURUSD")
     deployment.report("a report")
@@ -239,7 +240,7 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
     assert done.secrets == (
         "data.fred_api_key",
         "tracking.mlflow.s3_secret_access_key",
-        "backup.s3_access_key_id",
+        "backup.s3_secret_access_key",
     )
 
 

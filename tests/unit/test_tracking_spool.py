@@ -79,7 +79,7 @@ def all_runs(client: MlflowClient) -> list[Run]:
 def log_everything(tracker: MLflowTracker, files: Path) -> None:
     tracker.log_params({"deep": {"er": 1}, "long": "x" * 7000})
     tracker.log_metrics({"m": 1.0, "nan": float("nan")})
-    tracker.log(Record(stepped={"s": (1.0, 2.0, 3.0)}, tags={"t": "v"}))
+    tracker.log(Record(stepped={"s": {1: 1.0, 2: 2.0, 3: 3.0}}, tags={"t": "v"}))
     tracker.log_artifact(files / "a.txt", "single")
     tracker.log_artifacts_dir(files, "all")
     assert tracker.log_model(files / "model", "model") is None, "a spooled model has no address yet"

@@ -19,6 +19,7 @@ from forex_core.backup.manifest import Entry, Header, ManifestWriter
 from forex_core.backup.places import archive_name
 from forex_core.config import load_settings
 from forex_core.data.store import ObservationStore
+from forex_core.data.tables import PART
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError, InputError
 from tests.deployments import Deployment, entries_of, tree
 
@@ -198,10 +199,11 @@ def test_other_programs_and_newer_versions(
 ) -> None:
     refused(forged(deployment, whole, project="another"), "archive of 'another'")
     refused(forged(deployment, whole, format=2, unknown_field=3), "newer version of this program")
-    refused(forged(deployment, whole, schemas={manifest.STORE: "2"}), "newer version of this program")
+    newer = {"observations": str(PART.version + 1)}
+    refused(forged(deployment, whole, schemas=newer), "newer version of this program")
     refused(forged(deployment, whole, schemas={manifest.MLFLOW: "f" * 12}), "made by a newer MLflow")
     with pytest.raises(ArchiveRefused, match="newer version"):
-        deployment.backups.verify(forged(deployment, whole, schemas={manifest.STORE: "99"}))
+        deployment.backups.verify(forged(deployment, whole, schemas={"ledger": "99"}))
 
 
 def test_an_archive_of_another_database(tracked: Deployment, refused: Callable[[str, str], None]) -> None:

@@ -52,8 +52,18 @@ class Backups:
     def archives(self, at: str | None = None) -> list[Archive]:
         """The archives of a place, the oldest first."""
         place = self._place(at)
-        with _translated("the archives could not be listed"), place.locked(shared=True):
+        with _translated("the archives could not be listed"):
             return retention.archives(place)
+
+    def newest(self) -> list[Archive]:
+        """The newest archive of the data folder in the place of the settings, its manifest read to the end.
+
+        Before it stand newer ones that cannot be read, of whatever folder. The place is asked once, and no lock waited
+        for: for whoever only wants to know.
+        """
+        place = self._place(None, patient=False)
+        with _translated("the archives could not be listed"):
+            return retention.newest(place, str(self.settings.root))
 
     def verify(self, archive: str, advance: Advance = silent) -> Verified:
         """Read all of an archive.
@@ -79,12 +89,13 @@ class Backups:
         with _translated("the archives could not be pruned"):
             return retention.prune(place, self.settings.backup, dry_run=dry_run, advance=advance)
 
-    def _place(self, address: str | None) -> Place:
+    def _place(self, address: str | None, *, patient: bool = True) -> Place:
         chosen, tracked = self.settings.backup, self.settings.tracking.mlflow
         access = S3Access(
             chosen.s3_endpoint_url or tracked.s3_endpoint_url,
             chosen.s3_access_key_id or tracked.s3_access_key_id,
             chosen.s3_secret_access_key or tracked.s3_secret_access_key,
+            patient,
         )
         home = self.settings.backups_dir
         return place_at(address or chosen.to or str(home), access, home)
@@ -107,6 +118,8 @@ def _translated(what: str) -> Iterator[None]:
     """Errors of disks, databases and buckets, with what to do about them."""
     try:
         yield
+    except _bucket_errors() as error:  # some of which are of the system's kind as well
+        raise BackupError(f"{what}: {told(error)}; check the bucket, its endpoint and its keys") from error
     except OSError as error:
         advice = (
             "make room and try again"
@@ -116,8 +129,6 @@ def _translated(what: str) -> Iterator[None]:
         raise BackupError(f"{what}: {error}; {advice}") from error
     except database_errors() as error:
         raise BackupError(f"{what}: {told(error)}; check the database and its disk") from error
-    except _bucket_errors() as error:
-        raise BackupError(f"{what}: {told(error)}; check the bucket, its endpoint and its keys") from error
 
 
 def _bucket_errors() -> tuple[type[Exception], ...]:

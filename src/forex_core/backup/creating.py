@@ -40,6 +40,7 @@ from forex_core.backup.manifest import (
 )
 from forex_core.backup.places import S3, Place, S3Access, Stored, archive_name
 from forex_core.backup.sources import BucketSource, FolderSource, Item, Source
+from forex_core.backup.stored import COUNTED, VERSIONS, store_parts
 from forex_core.config import Settings, is_secret
 from forex_core.databases import DatabaseCopy, copy_database, is_database, is_postgres, sqlite_path
 from forex_core.errors import ArchiveRefused, BackupError, DatabaseError
@@ -280,6 +281,7 @@ class _Making:
         (made / SETTINGS).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
         self._take("spool/", FolderSource(settings.spool_dir, self._left_out, skips=_is_of_no_entry))
+        self._take("pending/", FolderSource(settings.pending_dir, self._left_out, skips=_is_unfinished))
         self._take("", FolderSource(made, self._left_out, trusts=False, skips=lambda name: name != SETTINGS))
         self._advance("databases", 0, 0)
         copies = self._copy_databases(made)
@@ -324,7 +326,7 @@ class _Making:
         copies = {}
         for name, uri, table in (
             (MLFLOW, self._settings.mlflow_uri, "experiments"),
-            (STORE, self._settings.store_url, "observations"),
+            (STORE, self._settings.store_url, VERSIONS),
         ):
             path = sqlite_path(uri)
             if path is not None and not path.exists():
@@ -341,9 +343,8 @@ class _Making:
         """Which tables of PostgreSQL belong to a database: both of ours may share one, and with others."""
         if name == MLFLOW:
             return self._tracking.tables().__contains__
-        from forex_core.data.tables import metadata  # SQLAlchemy: for PostgreSQL alone
-
-        return metadata.tables.__contains__
+        names = {name for part in store_parts() for name in part.metadata.tables}
+        return {VERSIONS, *names}.__contains__
 
     def _look_into(
         self, copies: Mapping[str, DatabaseCopy]
@@ -351,9 +352,10 @@ class _Making:
         """Roots of artifacts, counts of rows and versions of tables; and what the files have to include."""
         roots, counts, schemas = list[str](), dict[str, int](), dict[str, str]()
         if STORE in copies:
-            counts["observations"] = copies[STORE].tables["observations"]
+            counts |= {what: copies[STORE].tables.get(table, 0) for _, what, table in COUNTED}
             with closing(sqlite3.connect(copies[STORE].path)) as store:
-                schemas[STORE] = str(store.execute("SELECT max(version) FROM schema_versions").fetchone()[0])
+                versions = store.execute(f"SELECT part, version FROM {VERSIONS}").fetchall()
+            schemas |= {str(part): str(number) for part, number in versions}
         if MLFLOW not in copies:
             return roots, counts, schemas
         database = copies[MLFLOW].path
@@ -579,6 +581,10 @@ def _any(table: str) -> bool:
 def _is_of_no_entry(name: str) -> bool:
     """Locks of the spool, and what is being removed from it."""
     return name.startswith(".") or name.endswith(".lock")
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.endswith(".unfinished")
 
 
 def _without_secrets(model: BaseModel, prefix: str, secrets: list[str]) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from forex_core.errors import ArchiveRefused
 
 PROJECT = "forex-forecast"
 FORMAT = 1
-PARTS = ("spool", "settings.json", "databases", "artifacts", "reports")
+PARTS = ("spool", "pending", "settings.json", "databases", "artifacts", "reports")
 """The beginnings of all paths, in the order in which their files are taken.
 
-Spooled records before the database that takes them, so that what is replayed meanwhile is in both; the database before
-the files that it refers to.
+Spooled records and pending forecasts before the databases that take them, so that what is written meanwhile is in both;
+the database before the files that it refers to.
 """
 MLFLOW, STORE, SETTINGS = "databases/mlflow.db", "databases/store.db", "settings.json"
 _LINE_LIMIT = 1 << 20

@@ -48,11 +48,16 @@ _OBJECT = r"[0-9a-f]{64}"
 
 @dataclass(frozen=True)
 class S3Access:
-    """Endpoint and keys of an S3-compatible store; what is None is left to boto3's own ways."""
+    """Endpoint and keys of an S3-compatible store; what is None is left to boto3's own ways.
+
+    Attributes:
+        patient: whether a store that does not answer is waited for, and asked again.
+    """
 
     endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
+    patient: bool = True
 
     def client(self) -> Any:
         """A client that may be shared by threads.
@@ -75,7 +80,10 @@ class S3Access:
             aws_access_key_id=self.access_key_id,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             config=Config(
-                connect_timeout=5, read_timeout=60, retries={"max_attempts": 4}, max_pool_connections=32
+                connect_timeout=5,
+                read_timeout=60 if self.patient else 5,
+                retries={"max_attempts": 4 if self.patient else 0},
+                max_pool_connections=32,
             ),
         )
 
@@ -235,7 +243,7 @@ class Folder(Place):
             os.close(lock)
 
     def names(self) -> list[str]:
-        if not self.path.is_dir():
+        if not self.path.exists():
             return []
         found = (path.name for path in self.path.iterdir())
         return sorted(

@@ -35,6 +35,7 @@ from forex_core.backup.creating import (
 from forex_core.backup.manifest import MLFLOW, PARTS, STORE, Entry, Header
 from forex_core.backup.places import S3, Place
 from forex_core.backup.sources import BucketSource, FolderSource, Item
+from forex_core.backup.stored import COUNTED, store_parts
 from forex_core.config import Settings
 from forex_core.databases import is_database, is_postgres, load_tables, sqlite_path
 from forex_core.errors import ArchiveRefused, InputError, TrackingError
@@ -170,14 +171,13 @@ def refuse_newer(header: Header, tracking: TrackedStore) -> None:
     Raises:
         ArchiveRefused: the archive has tables of a version that this program does not know.
     """
-    from forex_core.data.tables import PART
-
-    found = header.schemas.get(STORE, "0")
-    if not found.isdigit() or int(found) > PART.version:
-        raise ArchiveRefused(
-            f"the archive's observations were kept by a newer version of this program (their tables are of version "
-            f"{found}, this one knows {PART.version}); install the newer one"
-        )
+    known = {part.name: part.version for part in store_parts()}
+    for part, found in header.schemas.items():
+        if part != MLFLOW and (not found.isdigit() or int(found) > known.get(part, 0)):
+            raise ArchiveRefused(
+                f"the archive's {part} were kept by a newer version of this program (their tables are of version "
+                f"{found}, this one knows {known.get(part, 'none')}); install the newer one"
+            )
     if MLFLOW in header.schemas:
         try:
             tracking.refuse(header.schemas[MLFLOW])
@@ -256,7 +256,8 @@ class _Restoring:
             champions = self._tracking.check(f"sqlite:///{database}", below)
             self._refuse_loss("runs", self._tracking.counts(database)["runs"])
         if STORE in self._header.databases:
-            self._refuse_loss("observations", self._observations(self._staged / self._layout.store))
+            for what, found in self._stored(self._staged / self._layout.store).items():
+                self._refuse_loss(what, found)
         faults = {model: fault for model, fault in champions.items() if fault}
         if faults and not self._header.missing:
             model, fault = next(iter(faults.items()))
@@ -265,18 +266,31 @@ class _Restoring:
             logger.warning("the champion of {} cannot be used: {}", model, fault)
         return champions
 
-    def _observations(self, database: Path) -> int:
+    def _stored(self, database: Path) -> dict[str, int]:
         uri = f"sqlite:///{database}"
         if self._header.databases[STORE] == "postgresql":  # rows without their keys and triggers
             rows = database.with_name(f"{database.name}.rows")
             database.rename(rows)
-            _open_store(uri)
+            self._open_store(uri)
             load_tables(rows, uri)
             rows.unlink()
-        _open_store(uri)
+        self._open_store(uri)
         with closing(sqlite3.connect(database)) as store:
             store.execute("PRAGMA journal_mode = WAL")
-            return int(store.execute("SELECT count(*) FROM observations").fetchone()[0])
+            return {
+                what: int(store.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+                for part, what, table in COUNTED
+                if part in self._header.schemas
+            }
+
+    def _open_store(self, uri: str) -> None:
+        """Open the parts that the archive has as a reader does; tables are made where there are none."""
+        from forex_core.append_only import AppendOnlyDatabase  # SQLAlchemy: for a restore alone
+
+        for part in store_parts():
+            if part.name in self._header.schemas:
+                with AppendOnlyDatabase(uri, part).reading():
+                    pass
 
     def _refuse_loss(self, what: str, found: int) -> None:
         if found != self._header.counts.get(what):
@@ -300,7 +314,7 @@ class _Restoring:
             before.append(self._load(database, self._layout.tracking_uri, f"{kept_in}_mlflow"))
         store = self._staged / self._layout.store
         if self._layout.store_url and store.is_file():
-            _open_store(self._layout.store_url)
+            self._open_store(self._layout.store_url)
             before.append(self._load(store, self._layout.store_url, f"{kept_in}_store"))
         self._advance("switch", 0, 0)
         _close(database)
@@ -370,13 +384,6 @@ class _Restoring:
         database.unlink()
         _close(database)
         return f"schema {schema} of {without_password(uri)}"
-
-
-def _open_store(uri: str) -> None:
-    """Open a store of observations as a reader does; its tables are made where there are none."""
-    from forex_core.data.store import ObservationStore  # SQLAlchemy: for a restore alone
-
-    ObservationStore(uri).names()
 
 
 def _close(database: Path) -> None:

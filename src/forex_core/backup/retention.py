@@ -12,7 +12,7 @@ from loguru import logger
 
 from forex_core.backup import manifest
 from forex_core.backup.creating import Advance, in_order, silent
-from forex_core.backup.manifest import Entry, Header
+from forex_core.backup.manifest import Entry, Header, Opener
 from forex_core.backup.places import Place
 from forex_core.config import BackupConfig
 from forex_core.errors import ArchiveRefused
@@ -69,16 +69,36 @@ class Pruned:
 
 
 def archives(place: Place) -> list[Archive]:
-    """The archives of a place, the oldest first."""
-    found = []
-    for name in place.names():
-        header, fault = None, None
-        try:
-            header = manifest.header_of(name, partial(place.open_manifest, name))
-        except ArchiveRefused as error:
-            fault = str(error)
-        found.append(Archive(name, place.address_of(name), header, fault))
+    """The archives of a place, the oldest first, without those that are pruned meanwhile."""
+    found = [_archive(place, name, manifest.header_of) for name in place.names()]
+    if any(one.fault for one in found):
+        left = set(place.names())
+        found = [one for one in found if one.name in left]
     return found
+
+
+def newest(place: Place, data_dir: str) -> list[Archive]:
+    """The newest archive of a folder whose manifest can be read, after newer ones that cannot, of whatever folder."""
+    found = list[Archive]()
+    for name in reversed(place.names()):
+        one = _archive(place, name, manifest.header_of)
+        if one.header and one.header.data_dir != data_dir:
+            continue
+        if one.header:
+            one = _archive(place, name, manifest.checked)
+        found.append(one)
+        if one.header:
+            break
+    return found
+
+
+def _archive(place: Place, name: str, read: Callable[[str, Opener], Header]) -> Archive:
+    header, fault = None, None
+    try:
+        header = read(name, partial(place.open_manifest, name))
+    except ArchiveRefused as error:
+        fault = str(error)
+    return Archive(name, place.address_of(name), header, fault)
 
 
 def verify(place: Place, name: str, sound: set[bytes] | None = None, advance: Advance = silent) -> Verified:

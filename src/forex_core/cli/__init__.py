@@ -7,6 +7,7 @@ from forex_core.cli import (
     doctor,
     evaluate,
     forecast,
+    ledger,
     listings,
     notify,
     replay,
@@ -21,6 +22,7 @@ __all__ = ["app", "main"]
 # In the order of the help.
 app.command(epilog=forecast.EXAMPLES)(forecast.forecast)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=ledger.MONITOR_EXAMPLES)(ledger.monitor)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
 app.command(epilog=succession.ROLLBACK_EXAMPLES)(succession.rollback)
 app.command(epilog=succession.PROMOTE_EXAMPLES)(succession.promote)
@@ -31,6 +33,7 @@ app.add_typer(data.data, name="data")
 app.add_typer(listings.experiments, name="experiments")
 app.add_typer(listings.runs, name="runs")
 app.add_typer(listings.models, name="models")
+app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(tracking.tracking, name="tracking")
 app.add_typer(notify.notify, name="notify")
 app.add_typer(backup.backup, name="backup")

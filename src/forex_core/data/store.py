@@ -146,6 +146,11 @@ class ObservationStore:
         self._database = AppendOnlyDatabase(url, tables.PART, below)
         self.address = self._database.address
 
+    @property
+    def is_made(self) -> bool:
+        """Whether anything was ever asked of it; nothing is made to find out."""
+        return self._database.is_made
+
     # --- Writing
 
     def record(

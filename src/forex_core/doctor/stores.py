@@ -1,13 +1,14 @@
-"""Checks of what the system keeps and whom it tells: tracking store, runs and their files, spool, data, targets."""
+"""Checks of what the system keeps and whom it tells: tracking store, runs and files, spool, data, archives, targets."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forex_core.config import Settings
 from forex_core.data.catalogue import NEEDS, entry
+from forex_core.databases import is_database, sqlite_path
 from forex_core.doctor.base import Finding, Patient
 from forex_core.errors import ForexError, SourceError
 from forex_core.secrecy import without_password
@@ -21,6 +22,8 @@ SHOWN = 3
 """Of a long list."""
 LATE_AFTER_DAYS = 10
 """A forecast that is made once a week, and a holiday."""
+ARCHIVED_WITHIN = timedelta(days=2)
+"""Of archives that are made every night, one may fail."""
 KEPT_SOURCES = ("store", "live", "auto")
 _OFF = Finding("skipped", "tracking is off (tracking.enabled, tracking.backend)")
 
@@ -65,8 +68,6 @@ def run_files(patient: Patient) -> Finding:
 
 def orphaned_runs(patient: Patient) -> Finding:
     """No run is RUNNING whose process is gone."""
-    from datetime import timedelta
-
     from forex_core.tracking.orphans import running_runs
     from forex_core.tracking.queries import existing_store
 
@@ -140,8 +141,7 @@ def observation_store(patient: Patient) -> Finding:
     from forex_core.tracking.health import damage_of
 
     chosen = patient.settings
-    path = Path(chosen.store_url.removeprefix(SQLITE)) if chosen.store_url.startswith(SQLITE) else None
-    store = store_of(chosen)
+    path, store = sqlite_path(chosen.store_url), store_of(chosen)
     if path is not None and not path.is_file():
         if chosen.source in KEPT_SOURCES:
             return Finding(
@@ -155,8 +155,27 @@ def observation_store(patient: Patient) -> Finding:
         return Finding(
             "failed", f"{store.address} is damaged: {damage}", "restore it from a backup (docs/operations.md)"
         )
-    names = store.names()
-    return Finding("ok", f"{store.address}: {len(names)} series")
+    series = len(store.names()) if store.is_made else 0
+    return Finding("ok", f"{store.address}: {series} series")
+
+
+def ledger(patient: Patient) -> Finding:
+    """Published forecasts are in the ledger, and none waits for it."""
+    from forex_core.ledger import Ledger, Pending
+
+    chosen = patient.settings
+    book, waiting = Ledger(chosen.store_url, chosen.root), len(Pending(chosen.pending_dir))
+    last = book.publications(last=1) if book.is_made else ()
+    told = (
+        f"the last of {last[0].number} forecasts was of {last[0].pair} {last[0].horizon}"
+        if last
+        else "none yet"
+    )
+    if waiting:
+        return Finding(
+            "warning", f"{told}; {waiting} wait in {chosen.pending_dir}", "write them: forex monitor"
+        )
+    return Finding("ok", told)
 
 
 def data_sources(patient: Patient) -> Finding:
@@ -216,8 +235,6 @@ def _keys_missing(settings: Settings, pair: Pair) -> list[str]:
 
 def _unreachable(patient: Patient, pair: Pair) -> list[str]:
     """Sources that do not answer, each asked for the last days of one series; nothing is kept of what they say."""
-    from datetime import timedelta
-
     from forex_core.data.loading import sources_of, wanted_series
 
     asked: dict[str, str] = {}
@@ -234,6 +251,54 @@ def _unreachable(patient: Patient, pair: Pair) -> list[str]:
             except (ForexError, SourceError) as error:
                 problems.append(f"{source}: {error}")
     return problems
+
+
+def backups(patient: Patient) -> Finding:
+    """An archive was made not long ago, and says what is in it; whether that can be used, a restore drill shows."""
+    from forex_core.backup import Backups
+    from forex_core.tracking.archived import ArchivedStore
+
+    chosen = patient.settings
+    if not is_database(chosen.mlflow_uri):
+        return Finding("skipped", "the tracking store is a server, which keeps its own archives")
+    databases = [sqlite_path(uri) for uri in (chosen.mlflow_uri, chosen.store_url)]
+    if all(path is not None and not path.is_file() for path in databases):
+        return Finding("ok", "there is nothing to keep yet")
+    archives = Backups(chosen, ArchivedStore())
+    place, found = archives.place(), archives.newest()
+    faults = [f"{one.address} cannot be read ({one.fault})" for one in found if one.fault]
+    mend = "look into it, remove what cannot be mended, and see that the next verifies: forex backup verify latest"
+    if not found or found[-1].header is None:
+        if faults:
+            return Finding(
+                "failed", f"no archive of {chosen.root} is left that can be used: {_some(faults)}", mend
+            )
+        absent = "" if _is_there(place) else ", which is not there"
+        return Finding(
+            "warning",
+            f"no archive of {chosen.root} in {place}{absent}",
+            "forex backup create makes one; the flow backup makes one a day",
+        )
+    newest = found[-1].header
+    told = f"the newest of {newest.created:%Y-%m-%d %H:%M} UTC, {newest.files} files, in {place}"
+    if newest.missing:
+        told += f"; {len(newest.missing)} are missing in it"
+    if _is_on_one_disk(place, chosen.root):
+        told += "; on the disk of the data, with which it would be lost"
+    if faults:
+        return Finding("warning", f"{_some(faults)}; {told}", mend)
+    if datetime.now(UTC) - newest.created > ARCHIVED_WITHIN:
+        todo = "forex backup create makes one; see why the flow backup does not: prefect flow-run ls --flow-name backup"
+        return Finding("warning", f"none for {(datetime.now(UTC) - newest.created).days} days: {told}", todo)
+    return Finding("ok", told)
+
+
+def _is_there(place: str) -> bool:
+    return "://" in place or Path(place).is_dir()
+
+
+def _is_on_one_disk(place: str, root: Path) -> bool:
+    return "://" not in place and root.exists() and Path(place).stat().st_dev == root.stat().st_dev
 
 
 def notification(patient: Patient) -> Finding:

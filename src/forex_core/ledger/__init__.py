@@ -1,6 +1,16 @@
 """What was published, what came of it, and what that was worth."""
 
-from forex_core.ledger.book import Alarm, Audit, Ledger, Outcomes, Raised, Scored, Track, Trajectory
+from forex_core.ledger.book import (
+    Alarm,
+    Audit,
+    Ledger,
+    Outcomes,
+    Raised,
+    Scored,
+    Track,
+    Trajectory,
+    unaccounted,
+)
 from forex_core.ledger.entry import Entry, Published
 from forex_core.ledger.pending import Pending
 
@@ -16,4 +26,5 @@ __all__ = [
     "Scored",
     "Track",
     "Trajectory",
+    "unaccounted",
 ]

@@ -23,7 +23,7 @@ from forex_core.errors import LedgerError
 from forex_core.ledger import tables
 from forex_core.ledger.entry import Entry, Published
 from forex_core.ledger.scoring import score
-from forex_core.types import Array, Horizon, Mask, Pair
+from forex_core.types import Array, Horizon, MarketBundle, Mask, Pair
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -200,7 +200,7 @@ class Ledger:
 
     @property
     def is_made(self) -> bool:
-        """Whether there may be anything in it; asking for more makes its tables."""
+        """Whether anything was ever written; nothing is made to find out."""
         return self._database.is_made
 
     # --- Writing
@@ -291,6 +291,17 @@ class Ledger:
                 )
                 previous = digest
         return Outcomes(new, revised)
+
+    def observe(self, bundle: MarketBundle) -> Outcomes:
+        """`record` what a bundle knows to have come."""
+        rows = np.flatnonzero(np.isfinite(bundle.truth) & (bundle.truth_known < len(bundle)))
+        return self.record(
+            bundle.pair,
+            bundle.rate,
+            [day.date() for day in bundle.dates[rows]],
+            bundle.truth[rows],
+            list(bundle.instants[bundle.truth_known[rows]]),
+        )
 
     def score(self) -> tuple[Scored, ...]:
         """Score every forecast that has an outcome and no score of it, in the order of publication and step."""
@@ -601,13 +612,7 @@ class Ledger:
             heads, "forecast", lambda row: _digest(row.previous, *_read(row, rows.get(row.number, [])))
         )
         faults += _broken(came, "outcome", lambda row: _digest(row.previous, _outcome_of(row)))
-        known = {row.run_id: row.digest for row in heads}
-        faults += [
-            f"run {run_id} was published with the digest {digest[:12]}…, and "
-            + ("is not in the ledger" if run_id not in known else f"the ledger has {known[run_id][:12]}…")
-            for run_id, digest in anchors.items()
-            if known.get(run_id) != digest
-        ]
+        faults += unaccounted(anchors, {row.run_id: row.digest for row in heads})
         faults += _misjudged(
             scored, {row.number: row for row in heads}, rows, {row.number: row for row in came}
         )
@@ -621,6 +626,16 @@ class Ledger:
             head=heads[-1].digest if heads else _START,
             faults=tuple(faults),
         )
+
+
+def unaccounted(anchors: Mapping[str, str], known: Mapping[str, str] = {}) -> list[str]:
+    """Runs whose digest is not that of the ledger, which has `known` by run."""
+    return [
+        f"run {run_id} was published with the digest {digest[:12]}…, and "
+        + ("is not in the ledger" if run_id not in known else f"the ledger has {known[run_id][:12]}…")
+        for run_id, digest in anchors.items()
+        if known.get(run_id) != digest
+    ]
 
 
 # --- Rows and digests

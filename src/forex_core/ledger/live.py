@@ -16,8 +16,8 @@ class LeadScores:
     """Of the forecasts of one horizon at one lead, `step` weekdays ahead.
 
     `origins_effective` is what overlap leaves of the origins: those that lie at least a lead apart. RMSE, MAE, bias
-    (mean of outcome less median) and CRPS in quote units, MAPE in percent, coverages as shares; ratios are to the random
-    walk on the same origins, None where that has no loss. `rmse_by_model` has every member as well.
+    (mean of outcome less median) and CRPS in quote units, MAPE in percent, coverages as shares; ratios are to the
+    random walk on the same origins, None where that has no loss. `rmse_by_model` has every member as well.
     """
 
     step: int

@@ -181,7 +181,13 @@ def _succession(document: Document) -> list[str]:
     decimals = price_decimals(made["close"])
     median, low, high = (f"{made[name]:,.{decimals}f}" for name in ("median", "low_80", "high_80"))
     old, new = document["from_version"], document["to_version"]
-    verb = {"rollback": "Roll back", "undo": "Undo the rollback", "promote": "Promote", "unpin": "Unpin"}
+    verb = {
+        "rollback": "Roll back",
+        "undo": "Undo the rollback",
+        "promote": "Promote",
+        "unpin": "Unpin",
+        "adapt": "Other bands for",
+    }
     change = f"version {new}" if old == new else f"from version {old} to version {new}"
     lines = [
         f"{verb[document['action']]} {document['model']}: {change}, learned up to {document['trained_until']}; "

@@ -9,7 +9,7 @@ from forex_core.tracking.copies import copy_database, relocate
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
 from forex_core.tracking.queries import AUDIT, StoredRuns
-from forex_core.tracking.records import Record, forecast_record
+from forex_core.tracking.records import LEDGER_TAG, Record, forecast_record, live_record
 from forex_core.tracking.registry import (
     Registry,
     Standing,
@@ -31,6 +31,7 @@ from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
     "AUDIT",
+    "LEDGER_TAG",
     "ArchivedStore",
     "Candidacy",
     "DatabaseCopy",
@@ -53,6 +54,7 @@ __all__ = [
     "forecast_record",
     "has_champion",
     "latest_snapshot",
+    "live_record",
     "model_name",
     "named",
     "open_store",

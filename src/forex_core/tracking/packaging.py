@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -94,6 +95,20 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
                 )
             except (MlflowException, OSError) as error:
                 raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
+    return folder
+
+
+def copy_model(source: Path, specification: Specification, folder: Path) -> Path:
+    """The model in `source`, with the code that it carries, with another specification, in `folder`, which is new.
+
+    Raises:
+        TrackingError: it could not be written.
+    """
+    try:
+        shutil.copytree(source, folder)
+        (folder / "artifacts" / DOCUMENT).write_text(specification.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
     return folder
 
 

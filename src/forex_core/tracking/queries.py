@@ -20,7 +20,7 @@ from forex_core.databases import is_postgres, postgres, sqlite_path
 from forex_core.errors import InputError, TrackingError
 from forex_core.secrecy import without_password
 from forex_core.tracking.store import open_existing, translated
-from forex_core.types import ENSEMBLE, Horizon, Pair
+from forex_core.types import ENSEMBLE, HORIZONS, Horizon, Pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -317,6 +317,13 @@ def _audit(run: Run) -> AuditRow:
         status=run.info.status,
         error=_error(tags),
     )
+
+
+def ledger_digests(client: MlflowClient, tag: str) -> dict[str, str]:
+    """The digest that each published run had from the ledger, by run."""
+    experiments = [_experiment_id(client, f"forecaster_{horizon}") for horizon in HORIZONS]
+    known = [found for found in experiments if found is not None]
+    return {run.info.run_id: run.data.tags[tag] for run in _search(client, known, [f"tags.{tag} != ''"])}
 
 
 def runs_by_data(
