@@ -247,13 +247,18 @@ class SeriesHealth:
 
 @dataclass(frozen=True)
 class HealthAnswer:
-    """How data and forecasts stand; `is_well` when no horizon is silent, no series too old and all could be read."""
+    """How data and forecasts stand.
+
+    `waiting` is how many forecasts the ledger has not taken yet; `is_well` when there are none, no horizon is silent,
+    no series too old, and all could be read.
+    """
 
     at: datetime
     is_well: bool
     forecasts: list[Silence]
     series: list[SeriesHealth]
     alarms: list[RaisedAlarm]
+    waiting: int
     untold: list[str]
 
 
@@ -345,6 +350,7 @@ def health(reader: Reader) -> HealthAnswer:
     return HealthAnswer(
         at=found.at.to_pydatetime(),
         is_well=not found.untold
+        and not found.waiting
         and not any(one.is_silent for one in found.outlooks)
         and all(one.is_fresh for one in found.series),
         forecasts=[_silence(one) for one in found.outlooks],
@@ -365,6 +371,7 @@ def health(reader: Reader) -> HealthAnswer:
             for one in found.series
         ],
         alarms=[RaisedAlarm.of(one) for one in found.alarms],
+        waiting=found.waiting,
         untold=list(found.untold),
     )
 

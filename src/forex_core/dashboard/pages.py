@@ -346,6 +346,7 @@ def _health(reader: Reader, served: bool) -> str:
         served,
         health.untold,
         forecasts=_silence(health.outlooks) if health.outlooks else None,
+        waiting=_waiting(health),
         alarms=_alarms(health.alarms[::-1]) if health.alarms else None,
         series=Table("What the store of observations holds", columns, series) if series else None,
         repairs=Table("What the quality gate does to the series", kinds, repairs) if repairs else None,
@@ -496,10 +497,18 @@ def _attention(health: Health) -> list[dict[str, str]]:
         for one in health.alarms
         if one.horizon is None and (health.at - one.raised_at).days <= RECENT_DAYS
     ]
+    if health.waiting:
+        entries.append({"what": "Ledger", "link": HEALTH, "words": _waiting(health)})
     stale = [one.series for one in health.series if not one.is_fresh]
     if stale:
         entries.append({"what": "Data", "link": HEALTH, "words": f"too old: {', '.join(stale)}"})
     return entries
+
+
+def _waiting(health: Health) -> str:
+    if not health.waiting:
+        return ""
+    return f"{counted(health.waiting, 'forecast')} not in the ledger yet; 'forex monitor' writes what waits"
 
 
 def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]:

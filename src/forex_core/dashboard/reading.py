@@ -20,7 +20,7 @@ from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
 from forex_core.data.loading import store_of
 from forex_core.data.status import SeriesStatus, status_of
 from forex_core.errors import ForexError
-from forex_core.ledger import Ledger, Published, Raised, Track, Trajectory
+from forex_core.ledger import Ledger, Pending, Published, Raised, Track, Trajectory
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
 from forex_core.types import HORIZONS, Array, Headline, Horizon, Mask, Pair
 
@@ -135,13 +135,18 @@ class History:
 
 @dataclass(frozen=True)
 class Health:
-    """How data and services stand. `untold` says of each part that cannot be read why."""
+    """How data and forecasts stand.
+
+    `waiting` is how many forecasts are published and not in the ledger yet; `untold` says of each part that cannot be
+    read why.
+    """
 
     at: pd.Timestamp
     series: tuple[SeriesStatus, ...]
     headlines: tuple[Headline, ...]
     outlooks: tuple[Outlook, ...]
     alarms: tuple[Raised, ...]
+    waiting: int
     untold: tuple[str, ...]
 
 
@@ -167,7 +172,7 @@ class Reader:
     @cached_property
     def latest(self) -> tuple[Published, ...]:
         """The newest forecast of every series."""
-        return self.ledger.latest() if self.ledger.is_made else ()
+        return self.ledger.latest() if self._is_made else ()
 
     def series(self) -> tuple[Series, ...]:
         return tuple(Series.of(one) for one in self.latest)
@@ -198,7 +203,11 @@ class Reader:
     @cached_property
     def alarms(self) -> tuple[Raised, ...]:
         """Every alarm that was raised, the first one first."""
-        return self.ledger.alarms() if self.ledger.is_made else ()
+        return self.ledger.alarms() if self._is_made else ()
+
+    @cached_property
+    def _is_made(self) -> bool:
+        return self.ledger.is_made
 
     def history(self, series: Series) -> History:
         """
@@ -262,16 +271,17 @@ class Reader:
     def health(self) -> Health:
         outlooks, no_outlooks = _tried(self.outlooks, tuple[Outlook, ...]())
         alarms, _ = _tried(lambda: self.alarms, tuple[Raised, ...]())
-        observed, no_data = tuple[SeriesStatus, ...](), None
-        headlines = tuple[Headline, ...]()
-        if self.ledger.is_made:  # the observations are in the same database
-            (observed, headlines), no_data = _tried(self._observed, (observed, headlines))
-        untold = tuple(reason for reason in (no_outlooks, no_data) if reason)
-        return Health(self.now, observed, headlines, outlooks, alarms, untold)
+        nothing = (tuple[SeriesStatus, ...](), tuple[Headline, ...]())
+        (observed, headlines), no_data = _tried(self._observed, nothing)
+        untold = dict.fromkeys(reason for reason in (no_outlooks, no_data) if reason)
+        waiting = len(Pending(self._settings.pending_dir))
+        return Health(self.now, observed, headlines, outlooks, alarms, waiting, tuple(untold))
 
     def _observed(self) -> tuple[tuple[SeriesStatus, ...], tuple[Headline, ...]]:
         data = self._settings.data
         store = store_of(self._settings)
+        if not store.is_made:
+            return (), ()
         since = self.now - pd.Timedelta(days=max(data.news_days, 1))
         newest = sorted(store.news(self.now, since), key=lambda one: one.published, reverse=True)
         return status_of(store, self.now, data.max_age_business_days), tuple(newest[:HEADLINES])
