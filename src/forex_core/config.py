@@ -218,6 +218,25 @@ class TreasuryConfig(BaseModel):
     )
 
 
+class DashboardConfig(BaseModel):
+    """Who may read the dashboard that is served, and by which names it is reached."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token: SecretStr | None = Field(
+        None, min_length=16, description="whoever reads the served dashboard is asked for it"
+    )
+    hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names that a proxy serves it under: one, or a JSON list; localhost and addresses go without",
+    )
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return _listed(value)
+
+
 class BackupConfig(BaseModel):
     """Where archives go and how long they are kept."""
 
@@ -310,6 +329,7 @@ class Settings(BaseSettings):
     treasury: TreasuryConfig = TreasuryConfig()
     backup: BackupConfig = BackupConfig()
     monitor: MonitorConfig = MonitorConfig()
+    dashboard: DashboardConfig = DashboardConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -384,6 +404,11 @@ class Settings(BaseSettings):
     @property
     def reports_dir(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def dashboard_dir(self) -> Path:
+        """Pages that the flow `dashboard` writes."""
+        return self.root / "dashboard"
 
     @property
     def spool_dir(self) -> Path:

@@ -257,3 +257,56 @@ def test_an_entry_outlives_its_process_as_json() -> None:
     for name in ("quantiles", "walk", "medians"):
         np.testing.assert_array_equal(getattr(back, name), getattr(given, name))
     assert back.to_json() == given.to_json()
+
+
+class TestWhatPagesRead:
+    def test_the_latest_is_of_the_newest_origin_and_not_what_was_written_last(self, ledger: Ledger) -> None:
+        for day in (MONDAY + timedelta(days=1), MONDAY):
+            ledger.append(entry(day))
+        again = ledger.append(entry(MONDAY + timedelta(days=1), version=2))
+        ledger.append(entry(MONDAY - timedelta(days=30), after=pd.Timedelta(days=40)))
+        other = ledger.append(entry(MONDAY, H30))
+        assert ledger.latest() == (again, other)
+
+    def test_the_path_of_an_origin_is_the_last_live_one_and_else_hindsight(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(3)]
+        ledger.append(entry(days[0]))
+        live = ledger.append(entry(days[0], version=2))
+        ledger.append(entry(days[0], version=3, after=pd.Timedelta(days=30)))
+        ledger.append(entry(days[1], after=pd.Timedelta(days=29)))
+        hindsight = ledger.append(entry(days[1], version=2, after=pd.Timedelta(days=30)))
+        last = ledger.append(entry(days[2]))
+        came(ledger, {days[2]: 952.0})
+        paths = ledger.paths(USDCLP, "close", H7)
+        assert [path.of for path in paths] == [live, hindsight, last]
+        assert paths[0].outcomes[:2].tolist() == pytest.approx([np.nan, 952.0], nan_ok=True)
+        np.testing.assert_array_equal(paths[1].quantiles, ledger.path(hindsight.number).quantiles)
+        (one,) = ledger.paths(USDCLP, "close", H7, first=days[1], last=days[1])
+        assert one.of == hindsight
+        assert ledger.paths(USDCLP, "observed", H7) == ()
+
+    def test_what_is_known_of_the_rate_is_what_came_and_else_where_forecasts_began(
+        self, ledger: Ledger
+    ) -> None:
+        ledger.append(entry(MONDAY, close=950.0))
+        ledger.append(entry(MONDAY + timedelta(days=1), close=951.0))
+        came(ledger, {MONDAY + timedelta(days=1): 951.5, MONDAY + timedelta(days=2): 953.0})
+        days, values = ledger.rates(USDCLP, "close")
+        assert days.astype(str).tolist() == ["2026-03-02", "2026-03-03", "2026-03-04"]
+        assert values.tolist() == [950.0, 951.5, 953.0]
+        assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
+
+    def test_a_track_of_ends_alone_is_the_last_lead_of_the_whole(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(20) if (MONDAY + timedelta(days=k)).weekday() < 5]
+        for day in days[:5]:
+            ledger.append(entry(day))
+        came(ledger, {day: 950.0 + k for k, day in enumerate(days)})
+        ledger.score()
+        whole, ends = ledger.track(USDCLP, "close", H7), ledger.track(USDCLP, "close", H7, ends=True)
+        assert len(whole) > len(ends) == 5
+        np.testing.assert_array_equal(ends.errors, whole.last_lead.errors)
+
+    def test_a_file_that_is_not_there_is_not_made(self, tmp_path: Path) -> None:
+        path = tmp_path / "store" / "forex.db"
+        assert not Ledger(f"sqlite:///{path}").is_made
+        assert not path.exists()

@@ -2,6 +2,7 @@
 
 from forex_core.cli import (
     backup,
+    dashboard,
     data,
     doctor,
     evaluate,
@@ -25,6 +26,7 @@ app.command(epilog=ledger.MONITOR_EXAMPLES)(ledger.monitor)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
 app.command(epilog=succession.ROLLBACK_EXAMPLES)(succession.rollback)
 app.command(epilog=succession.PROMOTE_EXAMPLES)(succession.promote)
+app.command(epilog=dashboard.EXAMPLES)(dashboard.dashboard)
 app.command(epilog=ui.EXAMPLES)(ui.ui)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(data.data, name="data")

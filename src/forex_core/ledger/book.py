@@ -389,16 +389,34 @@ class Ledger:
             found = connection.execute(sa.select(_P.pair, _P.rate).distinct().order_by(_P.pair, _P.rate))
             return tuple((Pair.parse(pair), rate) for pair, rate in found)
 
+    def latest(self) -> tuple[Published, ...]:
+        """Of every pair, rate and horizon the forecast of the newest origin, of several the last that was published."""
+        kinds = (_P.pair, _P.rate, _P.horizon)
+        newest = sa.select(tables.publications).order_by(_P.origin.desc(), _P.number.desc()).limit(1)
+        with self._database.reading() as connection:
+            found = [
+                _published(
+                    connection.execute(
+                        newest.where(*(column == value for column, value in zip(kinds, kind, strict=True)))
+                    ).one()
+                )
+                for kind in connection.execute(sa.select(*kinds).distinct()).all()
+            ]
+        return tuple(sorted(found, key=lambda one: (one.pair, one.rate, one.horizon)))
+
     def publications(
         self,
         pair: Pair | None = None,
         horizon: Horizon | None = None,
         *,
+        rate: str | None = None,
         last: int | None = None,
         origin: date | None = None,
     ) -> tuple[Published, ...]:
         """Forecasts in the order of publication: all, or the last of them."""
         query = _of(sa.select(tables.publications), pair, horizon)
+        if rate is not None:
+            query = query.where(_P.rate == rate)
         with self._database.reading() as connection:
             if origin is not None:
                 query = query.where(_P.origin == _bound(connection, origin))
@@ -412,29 +430,66 @@ class Ledger:
         Raises:
             LedgerError: there is no forecast of that number.
         """
-        latest = _latest_outcomes()
         with self._database.reading() as connection:
             head = connection.execute(sa.select(tables.publications).where(_P.number == number)).one_or_none()
             if head is None:
                 raise LedgerError(f"the ledger {self.address} has no forecast {number}")
-            rows = connection.execute(
-                sa.select(tables.predictions, latest.c.value)
-                .join(tables.publications, _P.number == _R.publication)
-                .outerjoin(latest, _same_outcome(latest))
-                .where(_R.publication == number)
-                .order_by(_R.step)
-            ).all()
-        medians = np.array([json.loads(row.medians) for row in rows])
-        return Trajectory(
-            of=_published(head),
-            levels=tuple(json.loads(head.levels)),
-            steps=tuple(row.step for row in rows),
-            target_dates=tuple(_day(row.target_date) for row in rows),
-            quantiles=np.array([json.loads(row.quantiles) for row in rows]),
-            walk=np.array([json.loads(row.walk) for row in rows]),
-            medians={name: medians[:, k] for k, name in enumerate(json.loads(head.members))},
-            outcomes=np.array([np.nan if row.value is None else row.value for row in rows]),
+            rows = connection.execute(_path_rows().where(_R.publication == number)).all()
+        return _trajectory(head, rows)
+
+    def paths(
+        self,
+        pair: Pair,
+        rate: str,
+        horizon: Horizon,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+    ) -> tuple[Trajectory, ...]:
+        """The path of every origin in [first, last], the oldest first.
+
+        Of an origin that is the last live forecast, as in `track`; where there is none, the last that was made in
+        hindsight.
+        """
+        live = sa.func.max(sa.case((_P.live == sa.true(), _P.number)))
+        chosen = sa.select(sa.func.coalesce(live, sa.func.max(_P.number))).where(
+            _P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon)
         )
+        with self._database.reading() as connection:
+            if first is not None:
+                chosen = chosen.where(_P.origin >= _bound(connection, first))
+            if last is not None:
+                chosen = chosen.where(_P.origin <= _bound(connection, last))
+            numbers = chosen.group_by(_P.origin)
+            heads = connection.execute(
+                sa.select(tables.publications).where(_P.number.in_(numbers)).order_by(_P.origin)
+            ).all()
+            rows: dict[int, list[Any]] = {head.number: [] for head in heads}
+            for row in connection.execute(_path_rows().where(_R.publication.in_(numbers))):
+                rows[row.publication].append(row)
+        return tuple(_trajectory(head, rows[head.number]) for head in heads)
+
+    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array]:
+        """What is known of a rate, the oldest day first: days [n] datetime64[D], and values [n] in quote units.
+
+        Outcomes as they were last revised, and of other days the close that a forecast started from.
+        """
+        latest = _latest_outcomes()
+        came = sa.select(latest.c.target_date, latest.c.value).where(
+            latest.c.pair == str(pair), latest.c.rate == rate
+        )
+        closes = (
+            sa.select(_P.origin, _P.close).where(_P.pair == str(pair), _P.rate == rate).order_by(_P.number)
+        )
+        with self._database.reading() as connection:
+            if since is not None:
+                day = _bound(connection, since)
+                came, closes = came.where(latest.c.target_date >= day), closes.where(_P.origin >= day)
+            values = {
+                _day(day): value for query in (closes, came) for day, value in connection.execute(query)
+            }
+        days = sorted(values)
+        return np.array(days, dtype="M8[D]"), np.array([values[day] for day in days], dtype=np.float64)
 
     def for_date(self, pair: Pair, day: date) -> tuple[tuple[Published, int, Mapping[float, float]], ...]:
         """What was said of one date: each forecast with its step and its quantiles by level, as they were published."""
@@ -464,8 +519,9 @@ class Ledger:
         since: date | None = None,
         hindsight: bool = False,
         members: bool = False,
+        ends: bool = False,
     ) -> Track:
-        """The track record at every lead, of the origins from `since` on."""
+        """The track record of origins from `since` on, at every lead, or with `ends` at the last of each forecast."""
         latest = _latest_outcomes()
         standing = sa.select(sa.func.max(_P.number)).where(
             _P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon)
@@ -489,6 +545,8 @@ class Ledger:
         )  # fmt: skip
         if members:
             query = query.add_columns(_P.members, _R.medians)
+        if ends:
+            query = query.where(_R.step == _P.last_step)
         with self._database.reading() as connection:
             if since is not None:
                 standing = standing.where(_P.origin >= _bound(connection, since))
@@ -705,7 +763,9 @@ def _member_errors(members: Sequence[str], medians: Sequence[str], outcomes: Arr
     names_of: dict[str, list[str]] = {text: json.loads(text) for text in set(members)}
     for k, (text, middle) in enumerate(zip(members, medians, strict=True)):
         for name, median in zip(names_of[text], json.loads(middle), strict=True):
-            found.setdefault(name, np.full(len(outcomes), np.nan))[k] = outcomes[k] - median
+            if name not in found:
+                found[name] = np.full(len(outcomes), np.nan)
+            found[name][k] = outcomes[k] - median
     return found
 
 
@@ -735,6 +795,17 @@ def _same_outcome(latest: sa.Subquery) -> sa.ColumnElement[bool]:
     return sa.and_(latest.c.pair == _P.pair, latest.c.rate == _P.rate, latest.c.target_date == _R.target_date)
 
 
+def _path_rows() -> sa.Select[Any]:
+    """The rows of paths, each with its outcome as `value` where that is known."""
+    latest = _latest_outcomes()
+    return (
+        sa.select(tables.predictions, latest.c.value)
+        .join(tables.publications, _P.number == _R.publication)
+        .outerjoin(latest, _same_outcome(latest))
+        .order_by(_R.publication, _R.step)
+    )
+
+
 def _outcomes(connection: Connection, pair: Pair, rate: str) -> dict[date, Any]:
     query = sa.select(tables.outcomes).where(_O.pair == str(pair), _O.rate == rate).order_by(_O.number)
     return {_day(row.target_date): row for row in connection.execute(query)}
@@ -753,6 +824,20 @@ def _known(connection: Connection, query: sa.Select[Any], column: Any, keys: Seq
 
 def _last(connection: Connection, table: sa.Table) -> Any:
     return connection.execute(sa.select(table).order_by(table.c.number.desc()).limit(1)).one_or_none()
+
+
+def _trajectory(head: Any, rows: Sequence[Any]) -> Trajectory:
+    medians = np.array([json.loads(row.medians) for row in rows])
+    return Trajectory(
+        of=_published(head),
+        levels=tuple(json.loads(head.levels)),
+        steps=tuple(row.step for row in rows),
+        target_dates=tuple(_day(row.target_date) for row in rows),
+        quantiles=np.array([json.loads(row.quantiles) for row in rows]),
+        walk=np.array([json.loads(row.walk) for row in rows]),
+        medians={name: medians[:, k] for k, name in enumerate(json.loads(head.members))},
+        outcomes=np.array([np.nan if row.value is None else row.value for row in rows]),
+    )
 
 
 def _published(row: Any) -> Published:

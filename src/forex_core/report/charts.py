@@ -21,25 +21,13 @@ from forex_core.calendars import desk_zone
 from forex_core.report.document import events_ahead, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
 from forex_core.report.language import ENGLISH, Language, label_of
+from forex_core.report.look import FONT, PALETTE, spread
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
 Row = dict[str, Any]
 Layers = alt.LayerChart | alt.FacetChart
 Chart = Layers | alt.ConcatChart
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-"""One stack for the page and its charts; the static renderer falls back to its own sans-serif."""
-
-PALETTE: dict[str, tuple[str, str]] = {
-    "paper": ("#ffffff", "#14181d"),
-    "ink": ("#1d2733", "#e6eaf0"),
-    "muted": ("#5b6774", "#a3aebb"),
-    "grid": ("#e2e6eb", "#2c343d"),
-    "forecast": ("#1b5e9e", "#6fb0ee"),
-    "walk": ("#b4540a", "#f0a05a"),
-}
-"""Role: (light, dark). Blue for ours and orange for the yardstick stay apart for every kind of colour vision."""
 
 PAPER, INK, MUTED, GRID, FORECAST, WALK = (light for light, _ in PALETTE.values())
 
@@ -693,35 +681,11 @@ def _end_labels(
     """Labels (words, value, colour) at their values, moved apart where they would overlap, and kept inside."""
     ordered = sorted(ends, key=lambda end: end[1])
     gap = LABEL_PX * (domain[1] - domain[0]) / height
-    at = _spread([value for _, value, _ in ordered], gap, domain[0], domain[1])
+    at = spread([value for _, value, _ in ordered], gap, domain[0], domain[1])
     return [
         {**place, "label": words, "colour": colour, "at": round(y, 8)}
         for (words, _, colour), y in zip(ordered, at, strict=True)
     ]
-
-
-def _spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending positions at least `gap` apart and as close to `values` (ascending) as pooling brings them.
-
-    >>> _spread([1.0, 1.0, 5.0], 1.0, 0.0, 10.0)
-    [0.5, 1.5, 5.0]
-    """
-    groups: list[list[float]] = []
-    for value in values:
-        groups.append([value])
-        while (
-            len(groups) > 1
-            and _end(groups[-2], gap, low, high)[1] + gap > _end(groups[-1], gap, low, high)[0]
-        ):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    return [_end(g, gap, low, high)[0] + gap * i for g in groups for i in range(len(g))]
-
-
-def _end(group: Sequence[float], gap: float, low: float, high: float) -> tuple[float, float]:
-    """First and last position of a group of labels stacked around the mean of their values."""
-    reach = gap * (len(group) - 1)
-    first = min(max(sum(group) / len(group) - reach / 2, low), max(high - reach, low))
-    return first, first + reach
 
 
 def _padded(low: float, high: float, share: float) -> list[float]:

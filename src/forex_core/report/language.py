@@ -167,16 +167,16 @@ def language_of(code: LanguageCode) -> Language:
     return Language(code)
 
 
-def label_of(name: str, language: Language) -> str:
+def label_of(name: str, language: Language | None = None) -> str:
     """A model or series name for people.
 
-    >>> [label_of(n, ENGLISH) for n in ("random_walk", "arima_garch", "ets")]
+    >>> [label_of(n) for n in ("random_walk", "arima_garch", "ets")]
     ['Random walk', 'ARIMA GARCH', 'ETS']
     """
     acronyms = {"arima", "garch", "ets", "var", "dxy", "vix", "sp500", "tpm", "uf", "ipc"}
     words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
     text = " ".join(words)
-    return language.told(text[:1].upper() + text[1:])
+    return (language or ENGLISH).told(text[:1].upper() + text[1:])
 
 
 def _catalogue_of(code: LanguageCode) -> Catalog | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from forex_core.report.briefing import briefing_lines
-from forex_core.report.charts import PALETTE
 from forex_core.report.document import Document
 from forex_core.report.folder import CHARTS
 from forex_core.report.language import Language
+from forex_core.report.look import PALETTE
 from forex_core.report.page import Summary, environment_of, summary_of, targets_of
 from forex_core.report.tables import spaced
 from forex_core.types import ForecastRun, MarketBundle, Publication

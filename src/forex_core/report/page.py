@@ -5,9 +5,6 @@ Everything shown is turned into text here, in the language of the reader; the te
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +20,7 @@ from markupsafe import Markup
 from forex_core.calendars import desk_zone
 from forex_core.data.catalogue import LICENCES
 from forex_core.report.briefing import acting, reasons
-from forex_core.report.charts import (
-    FONT,
-    PALETTE,
-    Drawings,
-    draw_charts,
-    recent_drivers,
-)
+from forex_core.report.charts import Drawings, draw_charts, recent_drivers
 from forex_core.report.document import (
     Document,
     data_notices,
@@ -39,7 +30,9 @@ from forex_core.report.document import (
     publication_notices,
     readable,
 )
+from forex_core.report.inline import json_in_script, source_hash
 from forex_core.report.language import ENGLISH, Language, label_of
+from forex_core.report.look import FONT, PALETTE
 from forex_core.report.tables import DASH, NBSP, Column, Table, number_cell, percent_cell, unbroken
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, RATE_NAMES, ForecastRun, MarketBundle, Publication, Scores
@@ -129,10 +122,10 @@ def render_report(
         "font": Markup(FONT),
         "palette": PALETTE,
         "css": Markup(_asset("report.css")),
-        "specs": _json_in_script({name: picture.spec() for name, picture in drawings.charts.items()}),
+        "specs": json_in_script({name: picture.spec() for name, picture in drawings.charts.items()}),
         "scripts": [Markup(library), Markup(boot)],
         # Hashes, and not 'unsafe-inline': a script that slipped in through a name would not be run.
-        "script_hashes": Markup(" ".join(f"'sha256-{_sha256(s)}'" for s in (library, boot))),
+        "script_hashes": Markup(" ".join(map(source_hash, (library, boot)))),
     }
     return environment_of(language).get_template("report.html.j2").render(page)
 
@@ -602,21 +595,6 @@ def _pvalue(p: float | None, language: Language) -> str:
     if p is None or not math.isfinite(p):
         return DASH
     return f"<{language.number(0.001, 3)}" if p < 0.001 else language.number(p, 3)
-
-
-# The parts of the page that are not plain text.
-
-
-def _json_in_script(value: object) -> Markup:
-    """JSON that cannot end the element it stands in, nor open a comment there."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _asset(name: str) -> str:

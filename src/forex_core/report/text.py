@@ -152,8 +152,8 @@ def markdown_summary(document: Document) -> str:
         "",
         document["verdict"]["sentence"],
         "",
-        *(line for notice in document["notices"] for line in (f"**{_in_markdown(notice)}**", "")),
-        *(line for told in _ahead(document) for line in (_in_markdown(told), "")),
+        *(line for notice in document["notices"] for line in (f"**{in_markdown(notice)}**", "")),
+        *(line for told in _ahead(document) for line in (in_markdown(told), "")),
         f"| Target date | Median ({document['unit']}) | 80 % band | 95 % band |",
         "|---|---:|---:|---:|",
     ]
@@ -250,10 +250,10 @@ def _ahead(document: Document) -> list[str]:
     return [f"Ahead: {count} up to {last}; next at {readable(first['when'])}: {what}{impact}."]
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
     """Text of others as words of a Markdown page, with no sign that means something there.
 
-    >>> _in_markdown("<b>a_b</b> [c](javascript:d)")
+    >>> in_markdown("<b>a_b</b> [c](javascript:d)")
     '&lt;b&gt;a\\\\_b&lt;/b&gt; \\\\[c\\\\](javascript:d)'
     """
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(plain(text, 2000), quote=False))

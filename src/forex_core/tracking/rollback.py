@@ -31,12 +31,10 @@ from forex_core.tracking import queries
 from forex_core.tracking.copies import copy_database
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.packaging import MODEL, copy_model
+from forex_core.tracking.queries import AUDIT
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
 from forex_core.tracking.store import translated
 from forex_core.types import RATE_NAMES, Array, Forecast, Horizon, MarketBundle, Pair
-
-AUDIT = "operations"
-"""The experiment that every change of champion by hand is logged in."""
 
 SNAPSHOT = "reports/snapshot.parquet"
 
