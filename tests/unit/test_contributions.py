@@ -113,8 +113,8 @@ def test_what_moved_copper_alone_is_told_of_copper_alone() -> None:
     before = found()
     assert told.drivers["Copper"] - before.drivers["Copper"] > 0.1
     for name in ("DXY", "VIX"):
-        assert told.drivers[name] == pytest.approx(before.drivers[name], rel=0.01)
-    assert told.own_past == pytest.approx(before.own_past, abs=0.01)
+        assert told.drivers[name] == pytest.approx(before.drivers[name], rel=0.02)
+    assert told.own_past == pytest.approx(before.own_past, rel=0.02, abs=0.01)
 
 
 def test_what_was_learned_is_kept() -> None:
