@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
@@ -21,8 +22,6 @@ from io import BytesIO
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from babel import Locale
-from babel.dates import format_date
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -35,7 +34,61 @@ if TYPE_CHECKING:
 TOLD = "told"
 """Context of the messages that are patterns of what rooms below say."""
 
-_LOCALES: dict[LanguageCode, str] = {"en": "en_US", "es": "es_CL"}
+
+@dataclass(frozen=True)
+class Habits:
+    """How numbers and dates are written, by the CLDR: Babel has it as pickles, and nothing is unpickled here.
+
+    Names of months and of days, from Monday on, are short by their first three letters.
+    """
+
+    thousands: str
+    decimal: str
+    months: tuple[str, ...]
+    days: tuple[str, ...]
+
+
+HABITS: dict[LanguageCode, Habits] = {
+    "en": Habits(
+        ",",
+        ".",
+        (
+            "January",
+            "February",
+            "March",
+            "April",
+            "May",
+            "June",
+            "July",
+            "August",
+            "September",
+            "October",
+            "November",
+            "December",
+        ),
+        ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    ),
+    "es": Habits(  # of Chile
+        ".",
+        ",",
+        (
+            "enero",
+            "febrero",
+            "marzo",
+            "abril",
+            "mayo",
+            "junio",
+            "julio",
+            "agosto",
+            "septiembre",
+            "octubre",
+            "noviembre",
+            "diciembre",
+        ),
+        ("lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"),
+    ),
+}
+
 _NUMBER = re.compile(r"[-+−]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?")
 _DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?: (\d\d:\d\d UTC))?")
 _HORIZON = re.compile(r"(\d+)d")
@@ -48,12 +101,12 @@ class Language:
 
     def __init__(self, code: LanguageCode) -> None:
         self.code = code
-        self._locale = Locale.parse(_LOCALES[code])
+        self._habits = HABITS[code]
         catalogue = _catalogue_of(code)
         self._messages = GNUTranslations(_compiled(catalogue)) if catalogue else NullTranslations()
         self._patterns = list(_patterns(catalogue)) if catalogue else []
-        symbols = self._locale.number_symbols["latn"]
-        self._separators = str.maketrans({",": symbols["group"], ".": symbols["decimal"], "-": "\u2212"})
+        written = {",": self._habits.thousands, ".": self._habits.decimal, "-": "\u2212"}
+        self._separators = str.maketrans(written)
 
     def say(self, message: str, /, **values: object) -> str:
         """A message of this room, with its fields."""
@@ -121,14 +174,15 @@ class Language:
         >>> language_of("en").day(date(2026, 1, 30)), language_of("es").day(date(2026, 1, 30))
         ('30 Jan 2026', '30 ene 2026')
         """
-        return format_date(day, "d MMM y" if year else "d MMM", locale=self._locale)
+        month = self._habits.months[day.month - 1][:3]
+        return f"{day.day} {month} {day.year}" if year else f"{day.day} {month}"
 
     def weekday(self, day: date) -> str:
         """
         >>> language_of("en").weekday(date(2026, 1, 30)), language_of("es").weekday(date(2026, 1, 30))
         ('Fri', 'vie')
         """
-        return format_date(day, "EEE", locale=self._locale)
+        return self._habits.days[day.weekday()][:3]
 
     def instant(self, moment: pd.Timestamp) -> str:
         """An instant in UTC, to the minute; one without a zone is taken to be in UTC."""
@@ -138,13 +192,12 @@ class Language:
     @property
     def in_charts(self) -> dict[str, Any]:
         """What Vega-Lite has to know (`config.locale`) to write numbers and dates like this."""
-        symbols = self._locale.number_symbols["latn"]
-        months, days = self._locale.months["format"], self._locale.days["format"]
-        sunday_first = [6, 0, 1, 2, 3, 4, 5]
+        habits = self._habits
+        sunday_first = [habits.days[-1], *habits.days[:-1]]
         return {
             "number": {
-                "decimal": symbols["decimal"],
-                "thousands": symbols["group"],
+                "decimal": habits.decimal,
+                "thousands": habits.thousands,
                 "grouping": [3],
                 "currency": ["$", ""],
             },
@@ -153,10 +206,10 @@ class Language:
                 "date": "%-d %b %Y",
                 "time": "%H:%M",
                 "periods": ["AM", "PM"],
-                "days": [days["wide"][n] for n in sunday_first],
-                "shortDays": [days["abbreviated"][n] for n in sunday_first],
-                "months": [months["wide"][n] for n in range(1, 13)],
-                "shortMonths": [months["abbreviated"][n] for n in range(1, 13)],
+                "days": sunday_first,
+                "shortDays": [day[:3] for day in sunday_first],
+                "months": list(habits.months),
+                "shortMonths": [month[:3] for month in habits.months],
             },
         }
 
@@ -185,7 +238,7 @@ def _catalogue_of(code: LanguageCode) -> Catalog | None:
     if not source.is_file():
         return None
     with source.open("rb") as file:
-        return read_po(file, locale=_LOCALES[code], abort_invalid=True)
+        return read_po(file, abort_invalid=True)  # without a locale: its plurals are in the header
 
 
 def _compiled(catalogue: Catalog) -> BytesIO:
