@@ -61,12 +61,13 @@ format: $(DEV)  ## format the code and mend what the linter can
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(DEV)  ## seconds and memory of engine, command, tracking, store and backup, fails past a bound (ARGS="--quick")
+bench: $(DEV)  ## seconds and memory of engine, command, tracking, store, backup and dashboard, fails past a bound (ARGS="--quick")
 	$(VENV)/bin/python tests/bench/engine_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/command_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/tracking_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/data_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/backup_speed.py $(ARGS)
+	$(VENV)/bin/python tests/bench/dashboard_speed.py $(ARGS)
 
 bench-panel: $(DEV)  ## the ensemble on the 26 pairs of the ECB panel, fails past its bounds
 	$(VENV)/bin/python tests/bench/panel.py $(ARGS)

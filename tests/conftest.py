@@ -494,7 +494,7 @@ def compose_services(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
         (checkout / ".env").write_text(sample + own, encoding="utf-8")
         line = [program, "-f", "deployments/compose.yaml", "--env-file", ".env"]
         done = subprocess.run(
-            [*line, "--profile", "mlflow", "--profile", "deploy", "config"],
+            [*line, "--profile", "mlflow", "--profile", "dashboard", "--profile", "deploy", "config"],
             cwd=checkout,
             env={n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))},
             capture_output=True,

@@ -1,15 +1,24 @@
-"""What the dashboard costs on a deployment of years: 5,000 runs, 200,000 rows of paths in the ledger.
+"""What the dashboard costs on a deployment of years: 5,000 runs, and 200,000 rows of paths in the ledger.
 
-Seconds to the first byte of the overview, cold and warm, with the server as a user starts it, and kilobytes of its
-largest pages. Exit code 1 past a bound.
+Seconds to the first byte of pages, made anew and kept, of the server as a user starts it; its memory; kilobytes of
+every page; seconds of the table in a terminal. Exit code 1 past a bound.
 """
 
 from __future__ import annotations
 
+import argparse
+import http.client
 import json
+import os
+import shutil
+import socket
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 from statistics import NormalDist
@@ -17,7 +26,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import sqlalchemy as sa
+from bounds import Figure, judge
 
 from forex_core.append_only import text_of
 from forex_core.calendars import origin_instant
@@ -34,9 +45,13 @@ MEMBERS = ("random_walk", "arima_garch", "ets", "theta", "var", "drivers", "mome
 LEVELS = (0.01, 0.025, *(round(0.05 * i, 2) for i in range(1, 20)), 0.975, 0.99)
 INSERTED = 5000
 
+PAGES = ("", "usdclp-7d.html", "usdclp-90d.html", "usdclp-90d-2025.html", "health.html", "runs.html")
+WARM_S, MADE_S, PAGE_KB, MEMORY_MB, TABLE_S = 1.0, 8.0, 1500.0, 500.0, 15.0
+"""A page that is kept; one that is made anew; the largest page; the server; `forex dashboard` from start to exit."""
 
-def build_ledger(url: str) -> tuple[int, int]:
-    """Publications and rows of paths: written at once, without the chain, which no page reads."""
+
+def build_ledger(url: str, fewer: int = 1) -> tuple[int, int]:
+    """How many publications and rows of paths, with outcomes and scores: written at once, without their chains."""
     Ledger(url).kinds()
     engine = sa.create_engine(url)
     draw = np.random.default_rng(7)
@@ -66,7 +81,7 @@ def build_ledger(url: str) -> tuple[int, int]:
                 )
         for horizon in HORIZONS:
             steps = horizon.evaluation_steps
-            for origin in [day for day in known if day <= LAST][-PUBLICATIONS[horizon.days] :]:
+            for origin in [day for day in known if day <= LAST][-PUBLICATIONS[horizon.days] // fewer :]:
                 k, number = known[origin], len(heads) + 1
                 close = rate[k]
                 at = origin_instant(pair, origin)
@@ -218,3 +233,97 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any
 
 
 _Z = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+
+
+# --- Measuring
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """The server on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "forex_core.cli", "dashboard", "--serve", "--port", str(port)],
+        env=os.environ | {"FOREX_DATA_DIR": str(data), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield port, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def asked(port: int, path: str) -> tuple[float, int]:
+    """Seconds to the first byte of a page, and its bytes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    started = time.perf_counter()
+    connection.request("GET", f"/{path}")
+    answer = connection.getresponse()
+    seconds = time.perf_counter() - started
+    content = answer.read()
+    connection.close()
+    if answer.status != http.client.OK:
+        raise SystemExit(f"/{path} was answered with {answer.status}: {content[:200]!r}")
+    return seconds, len(content)
+
+
+def measure(data: Path) -> list[Figure]:
+    """What the pages and the table cost."""
+    told = []
+    with serving(data) as (port, process):
+        asked(port, "api/health")  # what a first answer imports is not the page's
+        for path in PAGES:
+            made, size = asked(port, path)
+            kept = min(asked(port, path)[0] for _ in range(5))
+            name = path or "overview"
+            told += [
+                Figure(f"{name}, made anew", made, "s", MADE_S),
+                Figure(f"{name}, kept", kept, "s", WARM_S),
+                Figure(f"{name}, size", size / 1000, "KB", PAGE_KB),
+            ]
+        told.append(Figure("server, memory", process.memory_info().rss / 1e6, "MB", MEMORY_MB))
+    environment = os.environ | {"FOREX_DATA_DIR": str(data)}
+    for what, arguments, bound in (
+        ("forex dashboard", (), TABLE_S),
+        ("forex dashboard --html", ("--html", str(data.parent / "site")), None),
+    ):
+        started = time.perf_counter()
+        line = [sys.executable, "-m", "forex_core.cli", "dashboard", *arguments]
+        subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL)
+        told.append(Figure(what, time.perf_counter() - started, "s", bound))
+    files = [file.stat().st_size for file in (data.parent / "site").glob("*.html")]
+    return [
+        *told,
+        Figure("pages of the site", len(files), ""),
+        Figure("largest of them", max(files) / 1000, "KB", PAGE_KB),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="200 runs, a tenth of the ledger")
+    parser.add_argument("--folder", type=Path, help="where to work; by default the temporary folder")
+    chosen = parser.parse_args(arguments)
+    home = Path(tempfile.mkdtemp(prefix="forex-dashboard-", dir=chosen.folder))
+    try:
+        os.environ["FOREX_DATA_DIR"] = str(home / "data")
+        forecasts, rows = build_ledger(load_settings().store_url, 10 if chosen.quick else 1)
+        runs = 200 if chosen.quick else 5000
+        build_runs(runs)
+        built = [
+            Figure("runs", runs, ""),
+            Figure("forecasts", forecasts, ""),
+            Figure("rows of paths", rows, ""),
+        ]
+        found = measure(home / "data")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    return judge("dashboard", [*built, *found])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

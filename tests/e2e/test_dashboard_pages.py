@@ -447,6 +447,8 @@ def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened) -> None:
     Ledger(settings.store_url).append(replace(entry(dashboards.LAST), version=None))
     page = opened.go(written(tmp_path / "site", dashboards.Told(), settings).address("usdclp-7d.html"))
     assert page.locator("#ahead svg:visible").count() == 1
+    assert page.locator("#weights path.area").count() == 2
+    assert page.locator("#champions").count() == 0
     words = page.locator("main").inner_text()
     for told in ("forex monitor", "from 20 live forecasts on", "forex rollback", "None was raised"):
         assert told in words

@@ -47,6 +47,8 @@ OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")
 HORIZONS = ("7d", "15d", "30d", "90d")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 VPS_MEGABYTES = 1200
+PAGES = ("mlflow", "dashboard")
+"""Services whose unit names no port: that of their command."""
 
 
 class Host:
@@ -57,7 +59,7 @@ class Host:
         self.data.mkdir(parents=True)
         sample = (FILES / "env.sample").read_text(encoding="utf-8")
         own = dotenv_values(stream=io.StringIO(self._here(sample).replace("CHANGE-ME", PASSWORD)))
-        self.ports = {"server": free_port(), "mlflow": free_port()}
+        self.ports = {service: free_port() for service in ("server", *PAGES)}
         self.api_url = f"http://127.0.0.1:{self.ports['server']}/api"
         own |= {
             "PREFECT_SERVER_API_PORT": str(self.ports["server"]),
@@ -82,9 +84,10 @@ class Host:
         unit = configparser.RawConfigParser(strict=False)
         unit.read(FILES / "systemd" / f"forex-{service}.service", encoding="utf-8")
         line = shlex.split(self._here(unit["Service"]["ExecStart"]).replace("%l", "host"))
-        return [*line, *(["--port", str(self.ports["mlflow"])] if service == "mlflow" else [])]
+        return [*line, *(["--port", str(self.ports[service])] if service in PAGES else [])]
 
-    def start(self, service: str) -> None:
+    def start(self, service: str, answering: str | None = None) -> None:
+        """A service, until it answers: at its health check, or where it does instead."""
         with (self.folder / f"{service}.log").open("ab") as log:
             self._running[service] = subprocess.Popen(
                 self.command(service),
@@ -94,9 +97,9 @@ class Host:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        health = {"server": "/api/health", "mlflow": "/health"}.get(service)
+        health = {"server": "/api/health", "mlflow": "/health", "dashboard": "/api/health"}.get(service)
         if health:
-            url = f"http://127.0.0.1:{self.ports[service]}{health}"
+            url = answering or f"http://127.0.0.1:{self.ports[service]}{health}"
             wait_for(lambda: self._answers(service, url), 120, f"{service} to answer")
 
     def _answers(self, service: str, url: str) -> bool:
@@ -548,6 +551,46 @@ class TestProxy:
 
             assert websocket(ports["443"], names["server"], trusted, None) == 401
             assert websocket(ports["443"], names["server"], trusted, f"forex:{PASSWORD}") == 101
+        finally:
+            if serving:
+                os.killpg(serving.pid, signal.SIGKILL)
+                serving.wait()
+            host.close()
+
+    def test_the_dashboard_stands_behind_it(self, tmp_path: Path) -> None:
+        """Under its name and with the password alone; its token is a second one."""
+        name, token = "dashboard.example.org", "a-token-of-a-test-5c"
+        host = Host(tmp_path / "host", FOREX_DASHBOARD__HOSTS=name, FOREX_DASHBOARD__TOKEN=token)
+        ports = {"443": str(free_port()), "80": str(free_port()), "8050": str(host.ports["dashboard"])}
+        serving = None
+        try:
+            health = f"http://127.0.0.1:{host.ports['dashboard']}/login"
+            host.start("dashboard", health)
+            serving = subprocess.Popen(
+                [nginx(), "-p", tmp_path, "-c", proxy(tmp_path, ports), "-e", "stderr", "-g", "daemon off;"],
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            wait_for(lambda: port_is_open(int(ports["443"])), 30, "nginx")
+            front, trusted = f"https://127.0.0.1:{ports['443']}", str(tmp_path / "nginx" / "forex.crt")
+
+            def call(method: str, path: str, **more: Any) -> requests.Response:
+                headers = {"Host": name} | more.pop("headers", {})
+                more |= {"verify": trusted, "timeout": 60, "allow_redirects": False}
+                return requests.request(method, f"{front}{path}", headers=headers, **more)
+
+            ours = ("forex", PASSWORD)
+            assert call("GET", "/").status_code == 401
+            asked = call("GET", "/", auth=ours)
+            assert (asked.status_code, asked.headers["Location"]) == (303, "login")
+            entered = call("POST", "/login", data={"token": token}, auth=ours)
+            assert entered.status_code == 303
+            assert "Secure" in entered.headers["Set-Cookie"]
+            cookie = {"Cookie": entered.headers["Set-Cookie"].partition(";")[0]}
+            assert "No forecasts yet" in call("GET", "/", headers=cookie, auth=ours).text
+            stranger = requests.get(health, headers={"Host": "evil.example.org"}, timeout=60)
+            assert stranger.status_code == 400
+            assert token not in host.log("dashboard")
         finally:
             if serving:
                 os.killpg(serving.pid, signal.SIGKILL)

@@ -19,6 +19,9 @@ from forex_core.dashboard.pages import page
 from forex_core.dashboard.reading import Trailing
 from forex_core.dashboard.sources import Series
 from forex_core.dashboard.words import number
+from forex_core.data.catalogue import entry as catalogued
+from forex_core.data.observations import Observations
+from forex_core.data.store import ObservationStore
 from forex_core.ledger import Ledger, Pending, Track
 from forex_core.types import HORIZONS, Horizon
 from tests import dashboards
@@ -95,6 +98,22 @@ class TestReader:
         shown = str(page("usdclp-7d.html", reader(settings)))
         assert "it is no part of the live record" in shown
         assert "No live forecast of this horizon has come to its end yet" in shown
+
+    def test_before_the_first_forecast_the_rate_is_what_was_observed(self, settings: Settings) -> None:
+        """But for a print that the quality gate does not believe."""
+        Ledger(settings.store_url).append(entry(dashboards.LAST, close=950.0))
+        days = pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=100)
+        values = 950 + np.arange(100) / 10
+        values[60] *= 100
+        known = catalogued("usdclp_close").definition.release.instants(days)
+        observed = Observations("usdclp_close", "yahoo", days, values, known)
+        ObservationStore(settings.store_url).record(observed, now=dashboards.NOW)
+        found = reader(settings).rates(Series(USDCLP, "close", H7), days[50].date())
+        assert found.days.tolist() == [day.date() for k, day in enumerate(days) if k >= 50 and k != 60]
+        assert found.values[0] == values[50]
+        assert found.values[-1] == 950.0, "the ledger has the last word"
+        (one,) = reader(settings).outlooks()
+        assert len(one.rates.days) > 35
 
     def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
         from dataclasses import replace

@@ -27,7 +27,7 @@ from forex_core.types import Pair
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deployments"
 BIN = Path(sys.executable).parent
-SERVICES = ("server", "worker", "mlflow")
+SERVICES = ("server", "worker", "mlflow", "dashboard")
 WORST_RATING = 3.0
 SANTIAGO = ZoneInfo("America/Santiago")
 
@@ -271,12 +271,13 @@ class TestContainers:
     def test_are_the_services_of_the_units(self, composed: dict[str, Any]) -> None:
         assert set(composed) == {*SERVICES, "deploy"}
         assert composed["mlflow"]["profiles"] == ["mlflow"]
+        assert composed["dashboard"]["profiles"] == ["dashboard"]
         assert "profiles" not in composed["server"]
         assert "profiles" not in composed["worker"]
 
     def test_publish_on_loopback(self, composed: dict[str, Any]) -> None:
         ports = {name: service["ports"] for name, service in composed.items() if "ports" in service}
-        assert set(ports) == {"server", "mlflow"}
+        assert set(ports) == {"server", "mlflow", "dashboard"}
         assert all(str(port).startswith("127.0.0.1:") for listed in ports.values() for port in listed)
 
     def test_see_the_data_where_a_command_outside_sees_them(self, composed: dict[str, Any]) -> None:

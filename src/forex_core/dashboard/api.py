@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+import numpy as np
+
 from forex_core.dashboard.reading import Outlook, Reader
 from forex_core.dashboard.sources import Series
 from forex_core.ledger import Published, Raised, Trajectory
@@ -273,12 +275,12 @@ def latest(reader: Reader, pair: Pair | None = None, horizon: str | None = None)
 
 def date_history(reader: Reader, pair: Pair, day: date) -> DateHistory:
     """What was said of a date, and what came."""
-    rates = {one.rate for one in reader.latest if one.pair == pair}
+    rates = sorted({one.rate for one in reader.latest if one.pair == pair})
     came = {}
-    for rate in sorted(rates):
-        known = reader.rates(Series(pair, rate, reader.latest[0].horizon), day).between(day, day)
-        if len(known.values):
-            came[rate] = float(known.values[0])
+    for rate in rates:
+        days, values = reader.ledger.rates(pair, rate, day)
+        if len(days) and days[0] == np.datetime64(day, "D"):
+            came[rate] = float(values[0])
     said = reader.ledger.for_date(pair, day) if rates else ()
     return DateHistory(
         pair=str(pair),

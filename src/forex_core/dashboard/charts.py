@@ -135,7 +135,7 @@ def said_and_came(paths: Sequence[Trajectory], rates: Rates, days_ahead: int) ->
         title=f"What was said {days_ahead} days before, and what came",
         caption=(
             "For each target date the 80 % band and the median (blue) as they were published at the horizon's end, and "
-            f"the rate that came (black). Inside the band: {inside} of {len(scored)}."
+            f"the rate that came. Inside the band: {inside} of {len(scored)}."
         ),
         description=(
             f"From {day(_date(ends[0]))} to {day(_date(ends[-1]))} the rate came inside the 80 % band on {inside} of "
@@ -273,9 +273,9 @@ def weights(history: History) -> Rows:
 
 
 def champions(history: History) -> Chart | None:
-    """Which version was published, with what was changed by hand."""
+    """Which version was published, with what was changed by hand; None before there is a second forecast."""
     published = [one for one in history.publications if one.version is not None]
-    if not published:
+    if len(published) < 2:
         return None
     days = number_of(np.array([one.origin for one in published], dtype="M8[D]"))
     versions = np.array([float(one.version or 0) for one in published])

@@ -199,20 +199,18 @@ class Rows:
         area = _Area(width, height, left, 48, self._span, (0.0, 1.0))
         top = max((float(np.nanmax(share)) for share in self.shares.values()), default=1.0) or 1.0
         parts = [area.opening(self.description), *area.dates()]
+        days = self.days if len(self.days) > 1 else np.array(self._span)  # one day alone is a level
         for k, name in enumerate(ordered):
-            share = self.shares[name]
+            share = np.broadcast_to(self.shares[name], len(days))
             base = _TOP + _ROW * (k + 1)
             look = "walk" if name == self.emphasised else "forecast"
             heights = [base - (_ROW - 5) * (0.0 if np.isnan(s) else float(s)) / top for s in share]
-            points = [f"{area.x(float(day)):.1f} {y:.1f}" for day, y in zip(self.days, heights, strict=True)]
+            points = [f"{area.x(float(day)):.1f} {y:.1f}" for day, y in zip(days, heights, strict=True)]
             parts.append(f'<path class="rule" d="M{area.left:.1f} {base}H{area.right:.1f}"/>')
-            if points:
-                first, last = area.x(float(self.days[0])), area.x(float(self.days[-1]))
-                along = "L".join(points)
-                parts.append(
-                    f'<path class="area {look}" d="M{first:.1f} {base}L{along}L{last:.1f} {base}Z"/>'
-                )
-                parts.append(f'<path class="line thin {look}" d="M{along}"/>')
+            first, last = area.x(float(days[0])), area.x(float(days[-1]))
+            along = "L".join(points)
+            parts.append(f'<path class="area {look}" d="M{first:.1f} {base}L{along}L{last:.1f} {base}Z"/>')
+            parts.append(f'<path class="line thin {look}" d="M{along}"/>')
             said = escape(self.labels.get(name, name))
             parts.append(
                 f'<text class="tick" x="{area.left - 7:.1f}" y="{base - 6}" text-anchor="end">{said}</text>'

@@ -17,7 +17,10 @@ import pandas as pd
 
 from forex_core.config import Settings
 from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
+from forex_core.data.catalogue import entry
 from forex_core.data.loading import store_of
+from forex_core.data.quality import gate
+from forex_core.data.series import Series as Prices
 from forex_core.data.status import SeriesStatus, status_of
 from forex_core.errors import ForexError
 from forex_core.ledger import Ledger, Pending, Published, Raised, Track, Trajectory
@@ -242,8 +245,27 @@ class Reader:
         """Years that an origin lies in, the newest first."""
         return tuple(sorted({one.origin.year for one in self.publications(series)}, reverse=True))
 
-    def rates(self, series: Series, since: date | None = None) -> Rates:
-        return Rates(*self.ledger.rates(series.pair, series.rate, since))
+    def rates(self, series: Series, since: date) -> Rates:
+        """What the ledger knows, and of the days before that what the store of observations holds."""
+        known = Rates(*self.ledger.rates(series.pair, series.rate, since))
+        until = known.days[0].item() - timedelta(days=1) if len(known.days) else self.now.date()
+        earlier, _ = _tried(lambda: self._observed_rates(series, since, until), None)
+        if earlier is None:
+            return known
+        return Rates(np.append(earlier.days, known.days), np.append(earlier.values, known.values))
+
+    def _observed_rates(self, series: Series, first: date, last: date) -> Rates | None:
+        """Prints that the quality gate lets pass; None where there are none."""
+        store = store_of(self._settings)
+        if first > last or not store.is_made:
+            return None
+        name = f"{series.pair.slug}_{series.rate}"
+        found = store.values(name, self.now, first, last)
+        if not len(found):
+            return None
+        raw = Prices(name, found.dates, found.values, entry(name).definition, found.known_at)
+        accepted = gate(raw, is_spot=True)
+        return Rates(accepted.dates.to_numpy().astype("M8[D]"), accepted.values)
 
     def paths(self, series: Series, first: date, last: date) -> tuple[Trajectory, ...]:
         """Of the origins from `first` to `last`."""
