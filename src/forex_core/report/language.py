@@ -6,7 +6,7 @@ stands what rooms below have said in English, such as why a print was taken out:
 said may come out of a run of last year. A message there is the pattern of such a text, and its translation is told with
 what stands in the fields (`Language.told`).
 
-`make messages` brings the catalogues in line with the code; docs/adr/0014 has why it is done like this.
+`make messages` brings the catalogues in line with the code; docs/adr/0016 has why it is done like this.
 """
 
 from __future__ import annotations
