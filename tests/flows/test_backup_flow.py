@@ -74,7 +74,7 @@ def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
     assert f"| {MODEL} | {published['run_id'][:8]} | stored: exact, recomputed: exact |" in artifact(
         "restore-drill"
     )
-    assert list(settings.root.glob("drill-*")) == []
+    assert list(settings.root.glob(".drill-*")) == []
 
 
 def test_a_drill_fails_where_a_forecast_cannot_be_made_again(market: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_drill_fails_where_the_archive_is_damaged(market: Path) -> None:
             path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ArchiveRefused, match="cannot be read"):
         flows().restore_drill()
-    assert list(load_settings().root.glob("drill-*")) == []
+    assert list(load_settings().root.glob(".drill-*")) == []
 
 
 def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:
