@@ -546,6 +546,48 @@ def test_archives_in_the_folder_that_cannot_be_linked_stay_there(
         assert not (Path(done.before[0]) / "cache").exists()
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_restore_that_ended_right_after_its_switch_is_finished_by_the_next(
+    deployment: Deployment, links: bool
+) -> None:
+    from forex_core.backup import restoring
+
+    state = deployment.data / "prefect-server" / "prefect.db"
+    state.parent.mkdir()
+    state.write_text("schedules")
+    deployment.report("report", b"then")
+    made = deployment.create()
+    deployment.report("report", b"now")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring, "_put_aside", ended)
+        if not links:
+            patch.setattr(os, "link", refused)
+        with pytest.raises(KeyboardInterrupt):
+            deployment.backups.restore(made.archive)
+    assert (deployment.data / "reports" / "report").read_bytes() == b"then"
+    assert state.exists() == links
+    if not links:  # a server was started meanwhile
+        state.parent.mkdir()
+        (state.parent / "new.db").write_text("begun empty")
+    deployment.backups.restore(made.archive)
+    first, second = sorted(deployment.folder.glob("data.before-restore-*"))
+    assert (first / "reports" / "report").read_bytes() == b"now"
+    assert (second / "reports" / "report").read_bytes() == b"then"
+    where = deployment.data if links else first
+    assert (where / "prefect-server" / "prefect.db").read_text() == "schedules", (
+        "never lost, nor mixed with another"
+    )
+    assert (deployment.data / "prefect-server" / "new.db").exists() != links
+    assert list(deployment.folder.glob(".data*")) == []
+
+
 @pytest.mark.parametrize("where", ["cache", "mlflow/mlruns", "a ñ b"])
 def test_a_disk_that_is_mounted_in_the_folder_is_named_and_nothing_changes(
     where: str, deployment: Deployment, small_disk: Callable[..., Path]

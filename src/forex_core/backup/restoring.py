@@ -620,7 +620,7 @@ def _link_anew(old: Path, new: Path) -> None:
     try:
         _link(old, new)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP):
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV, errno.ENOTSUP):
             raise
         _remove(new)
 
