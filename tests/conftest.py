@@ -184,12 +184,12 @@ def sqlite_store(migrated_sqlite: Path, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """`small_disk(size, inodes)` is an empty folder on a disk of its own."""
+    """`small_disk(size, inodes, at)` is an empty folder on a disk of its own, which may hide one that is there."""
     mounted: list[Path] = []
 
-    def disk(size: str, inodes: int = 10_000) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
+    def disk(size: str, inodes: int = 10_000, at: Path | None = None) -> Path:
+        folder = at or tmp_path / f"disk{len(mounted)}"
+        folder.mkdir(exist_ok=True)
         options = f"size={size},nr_inodes={inodes}"
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],

@@ -28,6 +28,8 @@ POSTGRES = ("postgresql:", "postgresql+", "postgres:")
 CONNECT_TIMEOUT_S = 5
 COPY_BUSY_S = 60.0
 """How long a copy waits for a locked SQLite database."""
+LOAD_BUSY_S = 60.0
+"""How long rows that are put back wait for whoever has their tables of PostgreSQL in a transaction."""
 _ROWS = 5000
 
 
@@ -262,7 +264,8 @@ def load_tables(copy: Path, uri: str, *, aside: str | None = None) -> dict[str, 
     """Put the rows of a copy in the place of those in a database, whose tables have been made by their program.
 
     One transaction: a reader, or who looks after a kill, finds all of the old rows or all of the new ones, and
-    programs that have the database open go on with the new ones. Tables that the copy lacks are left alone.
+    programs that have the database open go on with the new ones. Tables that the copy lacks are left alone. PostgreSQL:
+    from the first row that is kept aside to the end nobody else reads or writes the tables.
 
     Args:
         aside: PostgreSQL: schema, which is made, that keeps the rows of before.
@@ -271,7 +274,8 @@ def load_tables(copy: Path, uri: str, *, aside: str | None = None) -> dict[str, 
         Rows by table.
 
     Raises:
-        DatabaseError: the copy has tables or columns that the database lacks, or the rows contradict each other.
+        DatabaseError: the copy has tables or columns that the database lacks, the rows contradict each other, or
+            somebody holds a table of PostgreSQL for longer than `LOAD_BUSY_S`.
         sqlite3.Error, psycopg.Error, OSError: as they come.
     """
     with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as source:
@@ -318,12 +322,13 @@ def _load_postgres(source: sqlite3.Connection, uri: str, aside: str | None) -> d
             for table in _sqlite_tables(source)
         }
         tables = [sql.Identifier(name) for name in columns]
+        references = _references(database, list(columns))
+        _lock(database, uri, sorted({*columns, *(owner for owner, _, _ in references)}))
         if aside is not None:
             database.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(aside)))
             for table in tables:
                 kept = sql.SQL("{}.{}").format(sql.Identifier(aside), table)
                 database.execute(sql.SQL("CREATE TABLE {} AS TABLE {}").format(kept, table))
-        references = _references(database, list(columns))
         for owner, name, _ in references:
             database.execute(
                 sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
@@ -345,6 +350,53 @@ def _load_postgres(source: sqlite3.Connection, uri: str, aside: str | None) -> d
                 + sql.SQL(definition)
             )
     return counts
+
+
+def _lock(database: Connection[tuple[Any, ...]], uri: str, tables: Sequence[str]) -> None:
+    """Have tables for oneself until the transaction ends.
+
+    Whoever comes meanwhile waits behind this, so it is not waited for long.
+    """
+    from psycopg import errors, sql
+
+    database.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOAD_BUSY_S * 1000:.0f}",))
+    named = sql.SQL(", ").join(map(sql.Identifier, tables))
+    try:
+        database.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(named))
+    except errors.LockNotAvailable as error:
+        with postgres(uri) as other:
+            holders = other.execute(
+                "SELECT DISTINCT a.pid, a.usename, a.application_name, a.state FROM pg_locks AS l "
+                "JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+                "JOIN pg_stat_activity AS a USING (pid) "
+                "WHERE l.granted AND n.nspname = current_schema() AND c.relname = ANY(%s) AND a.pid <> %s "
+                "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY a.pid",
+                (list(tables), database.info.backend_pid),
+            ).fetchall()
+        told = "; ".join(
+            f"{pid} ({user}, {name or 'no name'}, {state})" for pid, user, name, state in holders
+        )
+        raise DatabaseError(
+            f"tables of {without_password(uri)} are held for more than {LOAD_BUSY_S:g} s by server processes {told}; "
+            "let them end, or end them (SELECT pg_terminate_backend(…)), and try again"
+        ) from error
+
+
+def refuse_without_schemas(uri: str) -> None:
+    """
+    Raises:
+        DatabaseError: the user of a PostgreSQL address may not make a schema, in which rows could be kept.
+    """
+    with postgres(uri) as database:
+        found = database.execute(
+            "SELECT has_database_privilege(current_database(), 'CREATE'), current_database(), current_user"
+        ).fetchone()
+    may, name, user = found or (False, "", "")
+    if not may:
+        raise DatabaseError(
+            f"{user} may not make a schema in the database {name}, where the rows that are there are to be kept; as "
+            f'its owner: GRANT CREATE ON DATABASE "{name}" TO "{user}"'
+        )
 
 
 def _load_table(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -14,12 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forex_core import databases
 from forex_core.backup import Backups, places
 from forex_core.config import load_settings
 from forex_core.data.loading import store_of
 from forex_core.data.observations import Observations
 from forex_core.databases import postgres
-from forex_core.errors import ArchiveRefused, BackupError
+from forex_core.errors import ArchiveRefused, BackupError, DatabaseError
 from forex_core.ledger import Alarm, Ledger
 from forex_core.tracking import ArchivedStore, open_store, registry_from_settings, tracker_from_settings
 from forex_core.tracking.build import connect
@@ -307,3 +313,176 @@ def test_a_database_out_of_reach(
     with pytest.raises(BackupError, match="could not be copied") as caught:
         source.enter(monkeypatch).create(str(tmp_path / "archives"))
     assert "very-hidden" not in str(caught.value)
+
+
+def runs_in(uri: str) -> int:
+    with postgres(uri) as database:
+        (found,) = database.execute("SELECT count(*) FROM runs").fetchone() or (0,)
+    return int(found)
+
+
+@pytest.fixture
+def remote(side: Callable[[str, str], Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Side:
+    """A deployment on PostgreSQL and a bucket with an archive, and three more runs since; the settings are its own."""
+    there = side("remote", "there")
+    backups = there.enter(monkeypatch)
+    fill(tmp_path / "files")
+    (there.data / "reports").mkdir(parents=True)
+    (there.data / "reports" / "report").write_text("then")
+    backups.create(str(tmp_path / "archives"))
+    (there.data / "reports" / "report").write_text("now")
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(tmp_path / "archives"))
+    for _ in range(3):
+        with tracker_from_settings(load_settings(), "forecaster_7d"):
+            pass
+    release(load_settings().mlflow_uri)
+    return there
+
+
+@pytest.mark.parametrize("moment", ["upload", "load"])
+def test_who_opens_the_folder_meanwhile_is_told_what_was_replaced(remote: Side, moment: str) -> None:
+    """Between the first look at it and the switch, which has not come then; rows are replaced before it."""
+    backups, uri = Backups(load_settings(), ArchivedStore()), load_settings().mlflow_uri
+    users: list[subprocess.Popen[bytes]] = []
+
+    def opened(stage: str, _done: int, _total: int) -> None:
+        if stage == moment and not users:
+            code = "import sys; f = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+            path = str(remote.data / "reports" / "report")
+            users.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+            )
+            assert users[0].stdout is not None
+            users[0].stdout.readline()
+
+    try:
+        with pytest.raises(BackupError, match=f"{remote.data} is in use by 1 processes") as caught:
+            backups.restore("latest", advance=opened)
+    finally:
+        for user in users:
+            user.communicate()
+    assert runs_in(uri) == 3
+    said = str(caught.value)
+    assert "Nothing was changed" not in said
+    schemas = re.findall(r"schema (before_restore_\w+)", said)
+    assert len(schemas) == 2
+    with postgres(uri) as database:
+        kept = database.execute(f'SELECT count(*) FROM "{schemas[0]}".runs').fetchone()  # type: ignore[arg-type]
+    assert kept == (6,)
+    assert f"files were put into {load_settings().mlflow_artifacts}" in said
+    assert (remote.data / "reports" / "report").read_text() == "now"
+    backups.restore("latest")
+    assert (remote.data / "reports" / "report").read_text() == "then"
+
+
+def test_what_hinders_the_switch_is_found_before_a_row_is_replaced(
+    remote: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups, uri = Backups(load_settings(), ArchivedStore()), load_settings().mlflow_uri
+    (remote.data / "backups").mkdir()
+    (remote.data / "backups" / "mine").write_text("mine")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refused)  # no disk can be made to fail here
+    with pytest.raises(BackupError, match="Input/output error") as caught:
+        backups.restore("latest")
+    assert "Replaced" not in str(caught.value)
+    assert runs_in(uri) == 6
+
+
+def test_a_transaction_that_holds_the_tables_is_named_and_holds_nobody_else(
+    remote: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "LOAD_BUSY_S", 1.0)
+    backups, uri = Backups(load_settings(), ArchivedStore()), load_settings().mlflow_uri
+    with postgres(uri, autocommit=False) as idle:
+        assert idle.execute("SELECT count(*) FROM runs").fetchone() == (6,)
+        started = time.monotonic()
+        with pytest.raises(
+            BackupError, match=rf"held for more than 1 s by .*{idle.info.backend_pid} \(.*idle in tr"
+        ) as caught:
+            backups.restore("latest")
+        assert time.monotonic() - started < 60
+        assert "very-hidden" not in str(caught.value)
+        assert runs_in(uri) == 6
+    backups.restore("latest")
+    assert runs_in(uri) == 3
+
+
+def test_a_user_who_may_make_no_schema_is_told_the_grant_before_anything(
+    remote: Side, s3_bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.engine import make_url
+
+    uri = load_settings().mlflow_uri
+    with postgres(uri) as database:
+        (name,) = database.execute("SELECT current_database()").fetchone() or ("",)
+        database.execute("CREATE ROLE lowly LOGIN")
+        database.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO lowly")
+        try:
+            lowly = make_url(uri).set(username="lowly").render_as_string(hide_password=False)
+            monkeypatch.setenv("FOREX_TRACKING_URI", lowly)
+            staged = []
+            with pytest.raises(DatabaseError, match=f'GRANT CREATE ON DATABASE "{name}" TO "lowly"'):
+                Backups(load_settings(), ArchivedStore()).restore(
+                    "latest", advance=lambda stage, *_: staged.append(stage)
+                )
+            assert staged == [], "nothing was written"
+        finally:
+            database.execute("DROP OWNED BY lowly")
+            database.execute("DROP ROLE lowly")
+
+
+def test_an_object_that_is_stored_again_while_others_prune_stays(
+    side: Callable[[str, str], Side], s3_bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody named it and it was old when the bucket was listed; the archive of another machine names it since."""
+    place = f"s3://{s3_bucket.name}/shared"
+    mine, other = side("local", "mine"), side("local", "other")
+    for one in (mine, other):
+        one.environment |= {"FOREX_BACKUP__TO": place} | s3_bucket.settings
+        (one.data / "reports").mkdir()
+        (one.data / "reports" / "report").write_bytes(b"the same" * 100)
+    (mine.data / "reports" / "goes").write_bytes(b"nobody's")
+    theirs = other.enter(monkeypatch)
+    backups = mine.enter(monkeypatch)
+    name = backups.create().archive.rpartition("/")[2]
+    s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key=f"shared/{name}")
+    (mine.data / "reports" / "goes").unlink()
+    (mine.data / "reports" / "report").write_bytes(b"another")
+    kept = backups.create()
+    monkeypatch.setattr(places, "GRACE", timedelta(seconds=3))
+    time.sleep(4.5)  # instants of a bucket are whole seconds
+    discard, made = places.Bucket.discard, list[Any]()
+
+    def between(bucket: places.Bucket, digests: list[str]) -> list[str]:
+        assert digests
+        made.append(theirs.create())
+        return discard(bucket, digests)
+
+    monkeypatch.setattr(places.Bucket, "discard", between)
+    done = backups.prune()
+    backups.verify(made[0].archive)
+    backups.verify(kept.archive)
+    assert done.objects == 1, "the one that nobody stored again"
+
+
+def test_an_object_below_another_is_told_and_the_rest_restored(
+    side: Callable[[str, str], Side], s3_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket holds both; no folder can."""
+    there = side("remote", "there")
+    backups = there.enter(monkeypatch)
+    fill(tmp_path / "files")
+    for name in ("a", "a-b", "a-b/c", "a/b", "a/b/c", "ab/c"):
+        s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=f"there/mlruns/{name}", Body=name.encode())
+    made = backups.create(str(tmp_path / "archives"))
+    assert set(made.missing) == {
+        f"{name}: a part of its path is an object too" for name in ("a-b/c", "a/b", "a/b/c")
+    }
+    root = backups.restore(made.archive, tmp_path / "restored").folder / "mlflow" / "mlruns"
+    assert [(root / name).read_text() for name in ("a", "a-b", "ab/c")] == ["a", "a-b", "ab/c"]

@@ -266,19 +266,30 @@ def test_restore_at_each_step_of_the_switch(scene: Scene, step: str) -> None:
     before = tree(scene.data / "mlflow" / "mlruns")
     scene.fill(1, draw)
     after = tree(scene.data / "mlflow" / "mlruns")
+    state = scene.data / "prefect-server" / "prefect.db"
+    state.parent.mkdir()
+    state.write_text("schedules and pauses")
     done = subprocess.run([sys.executable, "-c", STEP, step, made.archive], check=False)
     assert done.returncode == -signal.SIGKILL
     expected = after if step == "before the switch" else before
     assert tree(scene.data / "mlflow" / "mlruns") == expected
+    assert state.read_text() == "schedules and pauses", "a server that starts now goes on with it"
+    state.write_text("and what it wrote since")
     if expected == before:
         (aside,) = [*scene.folder.glob("data.before-restore-*"), *scene.folder.glob(".data.restoring-*")]
         assert tree(aside / "mlflow" / "mlruns") == after
     scene.backups.restore(made.archive)
     assert tree(scene.data / "mlflow" / "mlruns") == before
+    assert state.read_text() == "and what it wrote since"
+    assert list(scene.folder.glob(".data.restoring-*")) == [], (
+        "the next restore takes it away, or gives it its name"
+    )
+    kept = sorted(scene.folder.glob("data.before-restore-*"))
     if expected == before:
-        assert tree(aside / "mlflow" / "mlruns") == after, "the next restore leaves it alone"
-    else:
-        assert list(scene.folder.glob(".data.restoring-*")) == [], "the next restore takes it away"
+        assert tree(kept[0] / "mlflow" / "mlruns") == after, "the next restore leaves it alone"
+    assert len(kept) == (2 if expected == before else 1)
+    assert not any((folder / "prefect-server").exists() for folder in kept)
+    assert not (scene.data / ".unfinished").exists()
 
 
 def test_prune(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,19 @@ def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
     assert f"| {MODEL} | {published['run_id'][:8]} | stored: exact, recomputed: exact |" in artifact(
         "restore-drill"
     )
-    assert list(settings.root.glob("drill-*")) == []
+    assert list(settings.root.glob(".drill-*")) == []
+
+
+def test_a_drill_leaves_folders_of_others_alone(market: Path) -> None:
+    forecast(market)
+    flows().backup()
+    mine, killed = (load_settings().root / name / "x" for name in ("drill-results", ".drill-killed"))
+    for path in (mine, killed):
+        path.parent.mkdir()
+        path.write_text("x")
+    flows().restore_drill()
+    assert mine.read_text() == "x"
+    assert not killed.exists()
 
 
 def test_a_drill_fails_where_a_forecast_cannot_be_made_again(market: Path) -> None:
@@ -97,7 +109,7 @@ def test_a_drill_fails_where_the_archive_is_damaged(market: Path) -> None:
             path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ArchiveRefused, match="cannot be read"):
         flows().restore_drill()
-    assert list(load_settings().root.glob("drill-*")) == []
+    assert list(load_settings().root.glob(".drill-*")) == []
 
 
 def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:
@@ -109,7 +121,9 @@ def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:
     shutil.rmtree(registry.folder(champion))
     with pytest.raises(BackupError, match="files are missing that were there at the last one"):
         flows().backup()
-    assert len(flows().backup()["created"]["missing"]) == 1
+    again = flows().backup()["created"]
+    assert again["missing"]
+    assert again["newly_missing"] == []
 
 
 def test_a_flow_run_that_fails_is_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -513,6 +516,152 @@ def test_back_ends_that_cannot_be_replaced_in_one_step(
         deployment.backups.restore(made.archive)
 
 
+@pytest.mark.parametrize("how", ["a link to another disk", "a disk without hard links"])
+def test_archives_in_the_folder_that_cannot_be_linked_stay_there(
+    how: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.report("report", b"then")
+    (deployment.data / "cache" / "deep").mkdir(parents=True)
+    (deployment.data / "cache" / "deep" / "kept").write_text("kept")
+    with TemporaryDirectory(dir="/dev/shm") as other:
+        if how == "a link to another disk":
+            (deployment.data / "backups").symlink_to(other)
+        else:
+
+            def refused(*_: object, **__: object) -> None:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+            monkeypatch.setattr(os, "link", refused)  # no such file system can be made here
+        made = deployment.backups.create()
+        deployment.report("report", b"now")
+        spooled = deployment.data / "spool" / "spooled-1" / "run.json"
+        spooled.parent.mkdir(parents=True)
+        spooled.write_text("{}")
+        done = deployment.backups.restore("latest")
+        assert (deployment.data / "reports" / "report").read_bytes() == b"then"
+        assert deployment.backups.verify("latest").archive == made.archive
+        assert (deployment.data / "backups").is_symlink() == (how == "a link to another disk")
+        assert (deployment.data / "cache" / "deep" / "kept").read_text() == "kept"
+        assert spooled.read_text() == "{}"
+        assert not (Path(done.before[0]) / "cache").exists()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_restore_that_ended_right_after_its_switch_is_finished_by_the_next(
+    deployment: Deployment, links: bool
+) -> None:
+    from forex_core.backup import restoring
+
+    state = deployment.data / "prefect-server" / "prefect.db"
+    state.parent.mkdir()
+    state.write_text("schedules")
+    deployment.report("report", b"then")
+    made = deployment.create()
+    deployment.report("report", b"now")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring, "_put_aside", ended)
+        if not links:
+            patch.setattr(os, "link", refused)
+        with pytest.raises(KeyboardInterrupt):
+            deployment.backups.restore(made.archive)
+    assert (deployment.data / "reports" / "report").read_bytes() == b"then"
+    assert state.exists() == links
+    if not links:  # a server was started meanwhile
+        state.parent.mkdir()
+        (state.parent / "new.db").write_text("begun empty")
+    deployment.backups.restore(made.archive)
+    first, second = sorted(deployment.folder.glob("data.before-restore-*"))
+    assert (first / "reports" / "report").read_bytes() == b"now"
+    assert (second / "reports" / "report").read_bytes() == b"then"
+    where = deployment.data if links else first
+    assert (where / "prefect-server" / "prefect.db").read_text() == "schedules", (
+        "never lost, nor mixed with another"
+    )
+    assert (deployment.data / "prefect-server" / "new.db").exists() != links
+    assert list(deployment.folder.glob(".data*")) == []
+
+
+@pytest.mark.parametrize("where", ["cache", "mlflow/mlruns", "a ñ b"])
+def test_a_disk_that_is_mounted_in_the_folder_is_named_and_nothing_changes(
+    where: str, deployment: Deployment, small_disk: Callable[..., Path]
+) -> None:
+    """It would go where the folder of before goes, or could not be moved out of it."""
+    deployment.report("report", b"then")
+    made = deployment.create()
+    deployment.report("report", b"now")
+    (deployment.data / where).parent.mkdir(exist_ok=True)
+    mounted = small_disk("1m", at=deployment.data / where)
+    with pytest.raises(InputError, match=f"{mounted} is a mount point in {deployment.data}"):
+        deployment.backups.restore(made.archive)
+    assert (deployment.data / "reports" / "report").read_bytes() == b"now"
+    assert sorted(path.name for path in deployment.folder.iterdir()) == ["archives", "data"]
+
+
+def test_an_empty_disk_is_no_folder_to_restore_to(
+    deployment: Deployment, small_disk: Callable[..., Path]
+) -> None:
+    deployment.report("report")
+    made = deployment.create()
+    disk = small_disk("20m")
+    with pytest.raises(InputError, match="is a mount point"):
+        deployment.backups.restore(made.archive, disk)
+    assert deployment.backups.restore(made.archive, disk / "below").folder == disk / "below"
+
+
+def test_what_only_begins_like_a_part_of_an_archive_goes_on(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(deployment.data / "artifacts-backup"))
+    deployment.report("report")
+    mine = {"store-archives", "reports_2025", "mlflow-export", "settings.json.mine", "artifacts"}
+    for name in mine:
+        (deployment.data / name).mkdir()
+        (deployment.data / name / "mine").write_text(name)
+    made = deployment.backups.create()
+    done = deployment.backups.restore("latest")
+    for name in mine:
+        assert (deployment.data / name / "mine").read_text() == name
+    assert [one.address for one in deployment.backups.archives()] == [made.archive]
+    assert sorted(path.name for path in Path(done.before[0]).iterdir()) == ["reports"]
+
+
+def test_what_belongs_to_databases_of_before_stays_with_them(
+    tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the data folder itself, where a log would be taken for that of the new database."""
+    monkeypatch.setenv("FOREX_DATA__STORE_URL", f"sqlite:///{tracked.data / 'forex.db'}")
+    ObservationStore(load_settings().store_url).names()
+    made = tracked.create()
+    (tracked.data / "forex.db-wal").write_bytes(b"of before")
+    done = tracked.backups.restore(made.archive)
+    assert not (tracked.data / "forex.db-wal").exists()
+    assert (Path(done.before[0]) / "forex.db-wal").read_bytes() == b"of before"
+
+
+def test_a_restored_folder_is_as_closed_as_what_was_archived(tracked: Deployment) -> None:
+    """Whatever the umask of those who make archives and restore them."""
+    tracked.run()
+    release(load_settings().mlflow_uri)
+    (tracked.data / "mlflow" / "mlflow.db").chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        made = tracked.create()
+        new = tracked.restored(made)
+        (tracked.folder / "open").mkdir(mode=0o750)
+        empty = tracked.restored(made, "open")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (new, new / "mlflow" / "mlflow.db", empty)]
+    assert modes == [0o700, 0o600, 0o750]
+
+
 # --- retention
 
 
@@ -567,11 +716,11 @@ def test_old_archives_go_and_their_objects_with_them(
     start = datetime(2026, 11, 2, 8, tzinfo=UTC)
     made = [dated(deployment, start + timedelta(days=n), f"day {n}".encode()) for n in range(4)]
     dry = deployment.backups.prune(str(deployment.place), dry_run=True)
-    assert (dry.removed, dry.objects) == (tuple(made[:2]), 0)
-    assert len(deployment.manifests()) == 4
+    assert (dry.removed, dry.objects) == (tuple(made[:2]), 2)
+    assert (len(deployment.manifests()), len(deployment.objects())) == (4, 5)
     done = deployment.backups.prune(str(deployment.place))
     assert (done.kept, done.removed, done.damaged) == (tuple(made[2:]), tuple(made[:2]), {})
-    assert done.objects == 2
+    assert (done.objects, done.bytes) == (2, dry.bytes)
     assert [str(path) for path in deployment.manifests()] == made[2:]
     for archive in made[2:]:
         deployment.backups.verify(archive)
@@ -631,6 +780,25 @@ def test_archives_of_another_folder_do_not_count(
     ]
 
 
+def test_an_archive_of_an_instant_to_come_takes_nobodys_place(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was years ahead once: it is not the latest until then, and pushes none out."""
+    for name in ("DAILY", "WEEKLY", "MONTHLY"):
+        monkeypatch.setenv(f"FOREX_BACKUP__KEEP_{name}", "1" if name == "DAILY" else "0")
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(deployment.place))
+    ahead = dated(deployment, datetime.now(UTC) + timedelta(days=3000), b"ahead")
+    with pytest.raises(BackupError, match="of an instant to come"):
+        deployment.backups.verify("latest")
+    (deployment.data / "reports" / "link").symlink_to("/etc/hostname")
+    made = [dated(deployment, datetime(2026, 11, n, tzinfo=UTC), str(n).encode()) for n in (2, 3)]
+    assert deployment.backups.verify("latest").archive == made[1]
+    again = deployment.create()
+    assert again.newly_missing == (), "compared with the one before it, not with the one to come"
+    done = deployment.backups.prune()
+    assert (done.kept, done.removed) == ((again.archive, ahead), tuple(made))
+
+
 def test_no_object_goes_while_a_manifest_cannot_be_read(deployment: Deployment) -> None:
     deployment.report("report", b"one")
     made = deployment.create()
@@ -656,6 +824,24 @@ def test_full_mends_objects_that_were_damaged(deployment: Deployment) -> None:
         deployment.backups.verify(made.archive)
     deployment.create(full=True)
     deployment.backups.verify(made.archive)
+
+
+def test_a_manifest_of_an_instant_without_a_zone_is_refused(deployment: Deployment) -> None:
+    deployment.report("report")
+    path = Path(deployment.create().archive)
+    lines = pa.input_stream(str(path), compression="zstd").read().split(b"\n")
+    header = json.loads(lines[0])
+    header["created"] = header["created"].removesuffix("Z")
+    lines[0] = json.dumps(header).encode()
+    digest = hashlib.sha256(b"".join(line + b"\n" for line in lines[:-2])).hexdigest()
+    lines[-2] = json.dumps({"sha256": digest}).encode()
+    with pa.CompressedOutputStream(str(path), "zstd") as out:
+        out.write(b"\n".join(lines))
+    with pytest.raises(ArchiveRefused, match="created: Input should have timezone info"):
+        deployment.backups.verify(str(path))
+    good = deployment.create()
+    done = deployment.backups.prune(str(deployment.place))
+    assert (done.kept, list(done.damaged)) == ((good.archive,), [str(path)])
 
 
 # --- locks, disks, databases
@@ -798,6 +984,73 @@ def test_a_file_that_goes_while_it_is_read_is_not_in_it(
     made = deployment.create()
     assert [e.path for e in entries_of(made)] == ["settings.json", "reports/stays"]
     assert made.missing == ()
+
+
+def test_a_folder_that_goes_while_it_is_listed(deployment: Deployment) -> None:
+    deployment.report("stays")
+    going = deployment.data / "reports" / "going"
+    going.mkdir()
+    scandir = os.scandir
+
+    def listed(folder: Any) -> Any:
+        found = scandir(folder)
+        if folder == going:
+            going.rmdir()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forex_core.backup.sources.os.scandir", listed)
+        made = deployment.create()
+    assert not going.exists()
+    assert [e.path for e in entries_of(made)] == ["settings.json", "reports/stays"]
+
+
+@pytest.mark.parametrize("where", ["reports/archives", "spool", "mlflow/mlruns/archives", "a link"])
+def test_archives_do_not_lie_in_what_they_hold(tracked: Deployment, where: str) -> None:
+    tracked.run()
+    (tracked.data / "a link").symlink_to("reports")
+    with pytest.raises(InputError, match="which is archived itself"):
+        tracked.backups.create(str(tracked.data / where))
+    assert list(tracked.data.rglob("*.zst")) == []
+
+
+def test_of_many_missing_files_those_that_are_new_are_told(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*numbers: int) -> None:
+        for number in numbers:
+            (deployment.data / "reports" / f"{number:04d}").symlink_to("/nowhere")
+
+    def back(number: int) -> None:
+        (deployment.data / "reports" / f"{number:04d}").unlink()
+
+    def told(*numbers: int) -> tuple[str, ...]:
+        return tuple(f"{number:04d}: it is a link or no file" for number in numbers)
+
+    deployment.report("report")
+    gone(*range(300))
+    assert deployment.create().newly_missing == told(*range(300))
+    back(0)
+    assert deployment.create().newly_missing == ()
+    gone(500)
+    assert deployment.create().newly_missing == told(500)
+    back(200)
+    gone(600)
+    made = deployment.create()
+    assert made.newly_missing == told(600)
+    assert made.missing == told(*range(1, 200), *range(201, 300), 500, 600)
+
+    monkeypatch.setattr(making, "_TOLD_BYTES", 40 * (len(json.dumps(told(1)[0])) + 1))
+    made = deployment.create()
+    assert made.missing == told(*range(1, 41))
+    assert made.newly_missing == ()
+    assert deployment.create().newly_missing == ()
+    back(3)
+    assert deployment.create().newly_missing == ()
+    gone(3, 700)
+    assert deployment.create().newly_missing == (*told(3), "1 more")
+    header = deployment.backups.verify(deployment.create().archive).header
+    assert len(header.missing) + header.missing_more == 301
 
 
 @pytest.mark.slow

@@ -585,13 +585,25 @@ def test_archives_whose_manifests_are_damaged(look: Callable[..., Finding], trac
     beginning.write_bytes(b"nothing")
     finding = look("backups")
     assert finding.state == "warning"
-    assert finding.found.startswith(f"{beginning} cannot be read (")
-    assert f"{cut} cannot be read (" in finding.found
+    assert finding.found.startswith(f"{beginning} cannot be used (")
+    assert f"{cut} cannot be used (" in finding.found
     assert "the newest of " in finding.found
     good.unlink()
     finding = look("backups")
     assert finding.state == "failed"
     assert "is left that can be used" in finding.found
+
+
+def test_an_archive_of_an_instant_to_come(look: Callable[..., Finding], tracked: Deployment) -> None:
+    """It says nothing of when the last one was made."""
+    ahead = archived(tracked, -3000)
+    finding = look("backups")
+    assert finding.state == "failed"
+    assert f"{ahead} cannot be used (it is of 20" in finding.found
+    archived(tracked, 5)
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert "which is to come" in finding.found
 
 
 def test_nothing_to_keep_and_nobody_who_could(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from forex_core.backup.places import Place, S3Access, place_at, split_address
 from forex_core.backup.restoring import Restored, refuse_unknown, restore
 from forex_core.backup.retention import Archive, Pruned, Verified
 from forex_core.config import Settings
-from forex_core.errors import BackupError
+from forex_core.errors import BackupError, ForexError
 from forex_core.secrecy import redacted, told
 
 LATEST = "latest"
@@ -80,8 +81,18 @@ class Backups:
     def restore(self, archive: str, to: Path | None = None, advance: Advance = silent) -> Restored:
         """Restore an archive into a new or empty folder, or over the data folder and back ends of the settings."""
         place, name = self._archive(archive)
-        with self._translated("the archive could not be restored"):
-            return restore(self.settings, self.tracking, place, name, to, advance=advance)
+        replaced = list[str]()
+        try:
+            with self._translated("the archive could not be restored"):
+                return restore(
+                    self.settings, self.tracking, place, name, to, replaced=replaced, advance=advance
+                )
+        except ForexError as error:
+            if not replaced:
+                raise
+            raise BackupError(
+                f"{error}. Replaced by then: {'; '.join(replaced)}. Restore again when it is mended, or put those back"
+            ) from error
 
     def prune(self, at: str | None = None, *, dry_run: bool = False, advance: Advance = silent) -> Pruned:
         """Remove the archives that the settings' rules do not keep, and objects that no archive names."""
@@ -104,8 +115,14 @@ class Backups:
         if address != LATEST:
             place, name = split_address(address)
             return self._place(place), name
-        mine = str(self.settings.root)
-        found = [one for one in self.archives() if one.header and one.header.data_dir == mine]
+        mine, now = str(self.settings.root), datetime.now(UTC)
+        known = [one for one in self.archives() if one.header and one.header.data_dir == mine]
+        found = [one for one in known if one.header and not one.header.is_to_come(now)]
+        if known and not found:
+            raise BackupError(
+                f"every archive of {mine} in {self._place(None).address} is of an instant to come, such as "
+                f"{known[-1].address}; set the clock, or name the one that is meant"
+            )
         if not found:
             raise BackupError(
                 f"there is no archive of {mine} in {self._place(None).address}; 'forex backup create' makes one"

@@ -7,6 +7,7 @@ import json
 import platform
 import socket
 import sqlite3
+import stat
 import sys
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from pathlib import Path
 from threading import Condition
 from typing import Any, Protocol, TypeVar
@@ -43,7 +45,7 @@ from forex_core.backup.sources import BucketSource, FolderSource, Item, Source
 from forex_core.backup.stored import COUNTED, VERSIONS, store_parts
 from forex_core.config import Settings, is_secret
 from forex_core.databases import DatabaseCopy, copy_database, is_database, is_postgres, sqlite_path
-from forex_core.errors import ArchiveRefused, BackupError, DatabaseError
+from forex_core.errors import ArchiveRefused, BackupError, DatabaseError, InputError
 from forex_core.secrecy import told, without_password
 
 Advance = Callable[[str, int, int], None]
@@ -64,8 +66,10 @@ LIBRARIES = (
 )
 TRIES = 3
 """How often a file is read that changes while it is read."""
-_TOLD = 100
-"""How many missing files an archive names; the others are counted."""
+_TOLD_BYTES = 1 << 19
+"""How much of its header an archive names missing files with; the others are counted."""
+_LOGGED = 20
+"""How many of them are logged."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -171,6 +175,7 @@ def create(
 
     Raises:
         BackupError: nothing is there to be kept, or the tracking store is a server.
+        InputError: the place lies in what is archived.
     """
     started = time.perf_counter()
     if not is_database(settings.mlflow_uri):
@@ -178,11 +183,21 @@ def create(
             f"{without_password(settings.mlflow_uri)} is a server, whose database cannot be read from here; name its "
             "database (sqlite:/// or postgresql://) and run this where that can be reached"
         )
+    for folder in (settings.spool_dir, settings.pending_dir, settings.reports_dir):
+        _refuse_inside(place, folder)
     with place.locked(shared=False):
         place.sweep()
         with place.scratch() as scratch, ManifestWriter(scratch / "manifest") as written:
             making = _Making(settings, tracking, place, scratch, written, advance)
             return making.run(full, started)
+
+
+def _refuse_inside(place: Place, folder: Path) -> None:
+    if place.lies_in(folder):
+        raise InputError(
+            f"{place.address} lies in {folder}, which is archived itself, so each archive would hold those before; "
+            "name a folder elsewhere"
+        )
 
 
 class _Making:
@@ -214,7 +229,7 @@ class _Making:
 
     def run(self, full: bool, started: float) -> Created:
         created = datetime.now(UTC)
-        last = self._last_archive()
+        last = self._last_archive(created)
         if last and not full:
             self._know(last[0], last[2])
         try:
@@ -229,9 +244,11 @@ class _Making:
             raise
         name = archive_name(created)
         self._place.publish(finished, name)
-        for lost in header.missing:
+        for lost in header.missing[:_LOGGED]:
             logger.warning("the archive lacks {}", lost)
-        before = last[1].missing if last else ()
+        if len(header.missing) > _LOGGED:
+            more = len(header.missing) - _LOGGED + header.missing_more
+            logger.warning("the archive lacks {} more files", more)
         return Created(
             archive=self._place.address_of(name),
             created=created,
@@ -242,13 +259,13 @@ class _Making:
             bytes_written=self._stored,
             counts=header.counts,
             missing=header.missing,
-            newly_missing=tuple(lost for lost in header.missing if lost not in before),
+            newly_missing=_newly_missing(self._all_missing, last[1] if last else None),
             seconds=time.perf_counter() - started,
         )
 
     # --- The last archive of the same folder
 
-    def _last_archive(self) -> tuple[str, Header, set[bytes]] | None:
+    def _last_archive(self, now: datetime) -> tuple[str, Header, set[bytes]] | None:
         """Its name, its header, and the objects that it names; None where there is none that can be used."""
         for name in reversed(self._place.names()):
             opener, named = partial(self._place.open_manifest, name), set[bytes]()
@@ -258,8 +275,18 @@ class _Making:
                     named.add(bytes.fromhex(entry.sha256))
 
             try:
-                if manifest.header_of(name, opener).data_dir == str(self._settings.root):
-                    return name, manifest.checked(name, opener, note), named
+                header = manifest.header_of(name, opener)
+                if header.data_dir != str(self._settings.root):
+                    continue
+                if header.is_to_come(now):
+                    logger.warning(
+                        "archive {} is of {:%Y-%m-%d %H:%M} UTC, which is to come: it counts for nothing until then; "
+                        "set the clock, or remove the archive",
+                        name,
+                        header.created,
+                    )
+                    continue
+                return name, manifest.checked(name, opener, note), named
             except ArchiveRefused as error:
                 logger.warning("{}; every file is read again", error)
         return None
@@ -297,7 +324,8 @@ class _Making:
                 f"there is nothing to keep in {settings.root}; check FOREX_DATA_DIR and the folder that this is run "
                 "from"
             )
-        missing = [*self._missing, *self._required.values()]
+        missing = self._all_missing
+        named = _that_fit(missing)
         return Header(
             project=PROJECT,
             format=FORMAT,
@@ -317,9 +345,14 @@ class _Making:
             counts=counts,
             files=self._written.files,
             bytes=self._written.bytes,
-            missing=(*missing[:_TOLD], *([f"{len(missing) - _TOLD} more"] if len(missing) > _TOLD else ())),
+            missing=named,
+            missing_more=len(missing) - len(named),
             secrets=tuple(secrets),
         )
+
+    @property
+    def _all_missing(self) -> list[str]:
+        return sorted([*self._missing, *self._required.values()])
 
     def _copy_databases(self, made: Path) -> dict[str, DatabaseCopy]:
         """Copies of the databases that there are, by their place in an archive."""
@@ -335,6 +368,8 @@ class _Making:
                 copy = copy_database(uri, made / name, self._wanted(name) if is_postgres(uri) else _any)
             if table in copy.tables:
                 copies[name] = copy
+                # Its own mode, not the one that the user who happens to make the archive gives to new files.
+                copy.path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o777 if path else 0o600)
             else:  # its program has not made its tables yet
                 copy.path.unlink()
         return copies
@@ -388,11 +423,12 @@ class _Making:
 
     def _artifacts(self, root: str) -> Source:
         if root.startswith(S3):
-            return BucketSource(root, tracking_access(self._settings).client())
+            return BucketSource(root, tracking_access(self._settings).client(), self._left_out)
         folder = self._tracking.folder(root)
         if folder is None:
             self._left_out(root, "files of a store of this kind cannot be read from here")
             folder = self._scratch / "nothing"
+        _refuse_inside(self._place, folder)
         return FolderSource(folder, self._left_out)
 
     def _left_out(self, path: str, reason: str) -> None:
@@ -576,6 +612,22 @@ def database_errors() -> tuple[type[Exception], ...]:
 
 def _any(table: str) -> bool:
     return True
+
+
+def _that_fit(missing: list[str]) -> tuple[str, ...]:
+    """The first of what is missing, as many as a header can name."""
+    sizes = accumulate(len(json.dumps(lost)) + 1 for lost in missing)
+    return tuple(lost for lost, size in zip(missing, sizes, strict=True) if size <= _TOLD_BYTES)
+
+
+def _newly_missing(missing: list[str], last: Header | None) -> tuple[str, ...]:
+    """What was not missing at the last archive; of what that did not name, how many more there are now."""
+    if last is None:
+        return tuple(missing)
+    known, end = set(last.missing), last.missing[-1] if last.missing_more and last.missing else None
+    more = sum(end is not None and lost > end for lost in missing) - last.missing_more
+    fresh = [lost for lost in missing if lost not in known and (end is None or lost <= end)]
+    return (*fresh, *([f"{more} more"] if more > 0 else ()))
 
 
 def _is_of_no_entry(name: str) -> bool:

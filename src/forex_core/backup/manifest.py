@@ -15,25 +15,27 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, TypeVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from forex_core.errors import ArchiveRefused
 
 PROJECT = "forex-forecast"
 FORMAT = 1
-SPOOL, PENDING = "spool", "pending"
-PARTS = (SPOOL, PENDING, "settings.json", "databases", "artifacts", "reports")
+SPOOL, PENDING, SETTINGS, REPORTS = "spool", "pending", "settings.json", "reports"
+PARTS = (SPOOL, PENDING, SETTINGS, "databases", "artifacts", REPORTS)
 """The beginnings of all paths, in the order in which their files are taken.
 
 Spooled records and pending forecasts before the databases that take them, so that what is written meanwhile is in both;
 the database before the files that it refers to.
 """
-MLFLOW, STORE, SETTINGS = "databases/mlflow.db", "databases/store.db", "settings.json"
+MLFLOW, STORE = "databases/mlflow.db", "databases/store.db"
+AHEAD = timedelta(minutes=10)
+"""By how much the clocks of machines that share a place may differ."""
 _LINE_LIMIT = 1 << 20
 _CHUNK = 1 << 20
 _NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
@@ -83,7 +85,8 @@ class Header(BaseModel):
         roots: where artifacts were; those of the first are below artifacts/0, and so on.
         counts: runs, experiments, models …, as the databases had them.
         files, bytes: number of entries, and their size before compression.
-        missing: what the database refers to and was not there any more when the archive was made.
+        missing: what the database refers to and was not there any more when the archive was made, sorted.
+        missing_more: how many more there were, after those in their order.
         secrets: settings that were set and are left out.
     """
 
@@ -91,7 +94,7 @@ class Header(BaseModel):
 
     project: str
     format: int
-    created: datetime
+    created: AwareDatetime
     data_dir: str
     host: str
     program: str
@@ -104,7 +107,12 @@ class Header(BaseModel):
     files: int = Field(ge=0)
     bytes: int = Field(ge=0)
     missing: tuple[str, ...]
+    missing_more: int = Field(0, ge=0)
     secrets: tuple[str, ...]
+
+    def is_to_come(self, now: datetime) -> bool:
+        """Whether the clock that it was made by was ahead of this one, or this one has gone back since."""
+        return self.created > now + AHEAD
 
     @property
     def told(self) -> dict[str, Any]:

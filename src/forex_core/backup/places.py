@@ -18,6 +18,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,8 @@ LOCK_LIMIT_S = 600.0
 """How long one that writes or prunes waits for others."""
 GRACE = timedelta(days=1)
 """How long an object that no manifest names is kept in a bucket, which cannot be locked."""
+_DISCARDED = 100
+"""How many objects of a bucket are looked at before they are removed together."""
 _LOCK = ".lock"
 _SCRATCH = ".scratch-"
 _OBJECT = r"[0-9a-f]{64}"
@@ -175,8 +178,12 @@ class Place(ABC):
         """Name and stored size of each object, and whether it may go when no manifest names it."""
 
     @abstractmethod
-    def discard(self, digests: list[str]) -> None:
-        """Remove objects."""
+    def discard(self, digests: list[str]) -> list[str]:
+        """Remove objects: those that are gone now. One that was stored again since it was listed stays in a bucket."""
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether what is put here is put into a folder."""
+        return False
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Path]:
@@ -272,12 +279,16 @@ class Folder(Place):
                     if re.fullmatch(_OBJECT, one.name):
                         yield one.name, one.stat(follow_symlinks=False).st_size, True
 
-    def discard(self, digests: list[str]) -> None:
+    def discard(self, digests: list[str]) -> list[str]:
         for digest in digests:
             path = self._at(digest)
             path.unlink(missing_ok=True)
             with suppress(OSError):  # it holds others
                 path.parent.rmdir()
+        return digests
+
+    def lies_in(self, folder: Path) -> bool:
+        return Path(os.path.realpath(self.path)).is_relative_to(os.path.realpath(folder))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -361,16 +372,38 @@ class Bucket(Place):
         self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{name}{SUFFIX}")
 
     def objects(self) -> Iterator[tuple[str, int, bool]]:
-        before = datetime.now(UTC) - GRACE
         for found in self._listed(f"{self._prefix}objects/"):
             name = str(found["Key"]).rpartition("/")[2]
             if re.fullmatch(_OBJECT, name):
-                yield name, int(found["Size"]), found["LastModified"] < before
+                yield name, int(found["Size"]), self._may_go(found)
 
-    def discard(self, digests: list[str]) -> None:
-        for start in range(0, len(digests), 1000):
-            keys = [{"Key": self._key(digest)} for digest in digests[start : start + 1000]]
-            self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+    def discard(self, digests: list[str]) -> list[str]:
+        gone = list[str]()
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(digests), _DISCARDED):
+                listed = digests[start : start + _DISCARDED]
+                # Whoever made an archive meanwhile, on another machine, may have stored what is in it once more.
+                old = list(pool.map(lambda digest: self._may_go(self._head(digest)), listed))
+                going = [digest for digest, may_go in zip(listed, old, strict=True) if may_go]
+                if going:
+                    keys = [{"Key": self._key(digest)} for digest in going]
+                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+                gone += going
+        return gone
+
+    @staticmethod
+    def _may_go(found: Any) -> bool:
+        return found is not None and bool(found["LastModified"] < datetime.now(UTC) - GRACE)
+
+    def _head(self, digest: str) -> Any:
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._client.head_object(Bucket=self._bucket, Key=self._key(digest))
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                return None
+            raise
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

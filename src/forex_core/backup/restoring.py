@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -32,17 +33,22 @@ from forex_core.backup.creating import (
     silent,
     tracking_access,
 )
-from forex_core.backup.manifest import MLFLOW, PARTS, PENDING, SPOOL, STORE, Entry, Header
+from forex_core.backup.manifest import MLFLOW, PENDING, REPORTS, SETTINGS, SPOOL, STORE, Entry, Header
 from forex_core.backup.places import S3, Place
 from forex_core.backup.sources import BucketSource, FolderSource, Item
 from forex_core.backup.stored import COUNTED, store_parts
 from forex_core.config import Settings
-from forex_core.databases import is_database, is_postgres, load_tables, sqlite_path
+from forex_core.databases import is_database, is_postgres, load_tables, refuse_without_schemas, sqlite_path
 from forex_core.errors import ArchiveRefused, InputError, TrackingError
 from forex_core.secrecy import without_password
 
 MARK = ".unfinished"
-"""In a folder that is being restored; a lock on it tells that its process lives."""
+"""In a folder that is being restored; a lock on it tells that its process lives.
+
+Before the switch it is told the name that the folder beside it has on the way, and the one that it is to have after.
+"""
+BACKUPS = "backups"
+"""Where archives are in a data folder, unless they are elsewhere."""
 _ROOM = 1.05
 _EXCHANGE, _HERE = 2, -100
 """RENAME_EXCHANGE and AT_FDCWD of Linux."""
@@ -103,10 +109,16 @@ class _Layout:
         return Path(archived)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What belongs to an archive in the folder itself."""
-        places = (self.mlflow, self.store, self.artifacts)
-        return (*PARTS, *(place.parts[0] for place in places))
+    def is_remote(self) -> bool:
+        """Whether anything goes elsewhere than into the folder."""
+        return any((self.tracking_uri, self.store_url, self.artifact_root))
+
+    def names(self, roots: int) -> frozenset[str]:
+        """What belongs to an archive of so many roots of artifacts, in the folder itself."""
+        databases = (self.mlflow.parts[0], self.store.parts[0])
+        logs = (f"{name}{suffix}" for name in databases for suffix in ("-wal", "-shm", "-journal"))
+        artifacts = (self.root_of(number).parts[0] for number in range(roots or 1))
+        return frozenset((MARK, SPOOL, PENDING, SETTINGS, REPORTS, *databases, *logs, *artifacts))
 
     def root_of(self, number: int) -> Path:
         """The folder of a root of artifacts; further ones beside the first."""
@@ -120,6 +132,7 @@ def restore(
     name: str,
     to: Path | None = None,
     *,
+    replaced: list[str],
     advance: Advance = silent,
 ) -> Restored:
     """Restore an archive into a new or empty folder, or over the data folder of the settings and its back ends.
@@ -127,10 +140,12 @@ def restore(
     Args:
         to: the folder, in the layout of a data folder: SQLite and files. None: over what the settings name, in their
             back ends.
+        replaced: gets what was replaced in those back ends, which an error after it does not undo.
 
     Raises:
         ArchiveRefused: the archive is damaged, incomplete, dangerous or of a newer version.
-        InputError: the target is neither new nor empty, is in use, or has not the room.
+        InputError: the target is neither new nor empty, is in use, has not the room, or mounts in it.
+        DatabaseError: PostgreSQL lets nothing be kept aside.
     """
     started = time.perf_counter()
     with place.locked(shared=True):
@@ -138,15 +153,19 @@ def restore(
         refuse_unknown(header, tracking)
         target = _target(settings, to)
         layout = _Layout() if to else _layout(settings, tracking)
+        for uri in filter(None, (layout.tracking_uri, layout.store_url)):
+            refuse_without_schemas(uri)
         if to is None:
-            _refuse_use(target)
+            _refuse_use(target, replaced)
         _refuse_without_room(header, target)
         _sweep(target)
+        if to is None:
+            _finish(target, layout.names(len(header.roots)))
         with _staging(target) as staged:
             # Through a link, if the settings name one: so are the locations that MLflow is given from now on.
             known_as = target if to else settings.root
             restoring = _Restoring(
-                settings, tracking, place, name, header, layout, staged, target, known_as, advance
+                settings, tracking, place, name, header, layout, staged, target, known_as, replaced, advance
             )
             restoring.write()
             champions = restoring.check()
@@ -201,6 +220,7 @@ class _Restoring:
         staged: Path,
         target: Path,
         known_as: Path,
+        replaced: list[str],
         advance: Advance,
     ) -> None:
         self._settings = settings
@@ -212,6 +232,8 @@ class _Restoring:
         self._staged = staged
         self._target = target
         self._known_as = known_as
+        self._replaced = replaced
+        self._names = layout.names(len(header.roots))
         self._advance = advance
 
     def write(self) -> None:
@@ -307,8 +329,11 @@ class _Restoring:
         database = self._staged / self._layout.mlflow
         if MLFLOW in self._header.databases:
             self._tracking.move(database, self._moves(self._known_as, back_from=self._staged))
+        if over and self._target.exists() and self._layout.is_remote:
+            self._carry_over()  # what cannot be done for the folder is to fail before a row is replaced
         if self._layout.artifact_root:
             self._advance("upload", 0, 0)
+            self._replaced.append(f"files were put into {self._layout.artifact_root}")
             self._upload(self._layout.artifact_root)
         kept_in = f"before_restore_{stamp.lower()}"
         if self._layout.tracking_uri and database.is_file():
@@ -323,8 +348,10 @@ class _Restoring:
         _close(store)
         if over and self._target.exists():
             return (self._exchange(stamp), *before)
-        os.sync()
         self._target.parent.mkdir(parents=True, exist_ok=True)
+        if self._target.exists():
+            _as_the_owner(self._target, self._staged)
+        os.sync()
         self._staged.rename(self._target)
         (self._target / MARK).unlink()
         return tuple(before)
@@ -332,24 +359,28 @@ class _Restoring:
     def _exchange(self, stamp: str) -> str:
         """Put the new folder in the place of the one that is there; where that one is then."""
         aside = self._target.with_name(f"{self._target.name}.before-restore-{stamp}")
-        _refuse_use(self._target)
-        _link_archives(self._target, self._staged)
-        _link_spooled(self._target, self._staged)
-        _as_the_owner(self._target, self._staged)
+        self._carry_over()
+        (self._staged / MARK).write_text(f"{self._staged.name}\n{aside.name}\n", encoding="utf-8")
         (self._target / MARK).unlink(missing_ok=True)
         os.sync()
         _exchange(self._staged, self._target)
         users = processes_using(self._staged)
         if users:
             _exchange(self._staged, self._target)
-            raise _in_use(self._target, users)
-        self._staged.rename(aside)
-        (self._target / MARK).unlink()
-        # What no archive has, such as caches and Prefect's state, goes on; logs of databases are theirs alone.
-        for other in aside.iterdir():
-            if not other.name.startswith(self._layout.names) and not (self._target / other.name).exists():
-                other.rename(self._target / other.name)
+            raise _in_use(self._target, users, self._replaced)
+        _put_aside(self._target, self._staged, aside, self._names)
         return str(aside)
+
+    def _carry_over(self) -> None:
+        """Give the new folder what of the one that is there goes on, from the moment of the switch."""
+        _refuse_use(self._target, self._replaced)
+        for other in _others(self._staged, self._names):
+            _remove(other)
+        _link_archives(self._target, self._staged)
+        _link_spooled(self._target, self._staged)
+        _as_the_owner(self._target, self._staged)
+        for other in _others(self._target, self._names):
+            _link_anew(other, self._staged / other.name)
 
     def _moves(self, folder: Path, back_from: Path | None = None) -> list[tuple[str, str]]:
         """From where the artifacts' locations point, to where they will be in `folder` or its store of artifacts."""
@@ -369,7 +400,8 @@ class _Restoring:
         client = tracking_access(self._settings).client()
         for number in range(len(self._header.roots)):
             folder = self._staged / self._layout.root_of(number)
-            bucket = BucketSource(f"{root.rstrip('/')}{f'-{number}' if number else ''}", client)
+            address = f"{root.rstrip('/')}{f'-{number}' if number else ''}"
+            bucket = BucketSource(address, client, lambda path, reason: None)
             files = FolderSource(folder, lambda path, reason: None).items()
 
             def put(item: Item, folder: Path = folder, bucket: BucketSource = bucket) -> None:
@@ -384,9 +416,12 @@ class _Restoring:
         """Rows into PostgreSQL, whose present ones go into a schema of their own in the same transaction."""
         self._advance("load", 0, 0)
         load_tables(database, uri, aside=schema)
+        kept = f"schema {schema} of {without_password(uri)}"
+        self._replaced.append(f"rows, whose ones of before are in {kept}")
+        logger.info("rows were replaced; those of before are in {}", kept)
         database.unlink()
         _close(database)
-        return f"schema {schema} of {without_password(uri)}"
+        return kept
 
 
 def _close(database: Path) -> None:
@@ -416,33 +451,49 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
     return found
 
 
-def _in_use(target: Path, users: list[tuple[int, str]]) -> InputError:
+def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> InputError:
     told = "; ".join(f"{number} ({command})" for number, command in users[:5])
+    stop = "Stop" if replaced else "Nothing was changed; stop"
     return InputError(
-        f"{target} is in use by {len(users)} processes: {told}. Nothing was changed; stop them and try again, or "
-        "restore --to another folder"
+        f"{target} is in use by {len(users)} processes: {told}. {stop} them and try again, or restore --to another "
+        "folder"
     )
 
 
-def _refuse_use(target: Path) -> None:
+def _refuse_use(target: Path, replaced: list[str]) -> None:
     users = processes_using(target)
     if users:
-        raise _in_use(target, users)
+        raise _in_use(target, users, replaced)
 
 
 def _target(settings: Settings, to: Path | None) -> Path:
     """The folder itself, whatever link leads to it."""
     target = Path(os.path.realpath(to.expanduser() if to else settings.root))
+    if os.path.ismount(target):
+        raise InputError(
+            f"{target} is a mount point, which cannot be replaced; restore --to a folder below it, or from where it is "
+            "none"
+        )
     if to is None:
-        if os.path.ismount(target):
+        inside = _mounts_in(target)
+        if inside:
             raise InputError(
-                f"{target} is a mount point, which cannot be replaced; restore --to a folder below it, or from where "
-                "it is none"
+                f"{inside[0]} is a mount point in {target}, and would not change places with it; unmount it (an "
+                "archive that lies there is read from where else it is mounted), or restore --to another folder"
             )
         return target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there and not empty; name a folder that is new or empty")
     return target
+
+
+def _mounts_in(folder: Path) -> list[Path]:
+    """Mount points below a folder."""
+    with Path("/proc/self/mountinfo").open("rb") as mounts:
+        named = (line.split(b" ")[4] for line in mounts)
+        points = [re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), name) for name in named]
+    found = (Path(os.fsdecode(point)) for point in points)
+    return sorted(point for point in found if point != folder and point.is_relative_to(folder))
 
 
 def _layout(settings: Settings, tracking: TrackedStore) -> _Layout:
@@ -492,7 +543,7 @@ def _staging(target: Path) -> Iterator[Path]:
     """A folder beside the target, which goes unless it was put in its place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.name}.restoring-{os.getpid()}-{time.time_ns()}")
-    staged.mkdir(mode=0o755)
+    staged.mkdir(mode=0o700)
     lock = os.open(staged / MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -516,14 +567,105 @@ def _sweep(target: Path) -> None:
                 os.close(lock)
 
 
+def _finish(target: Path, names: frozenset[str]) -> None:
+    """Do what a restore that was killed after its switch left undone."""
+    try:
+        mark = os.open(target / MARK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        told = [Path(name).name for name in (target / MARK).read_text(encoding="utf-8").splitlines()]
+        starts = (f".{target.name}.restoring-", f"{target.name}.before-restore-")
+        if len(told) == 2 and all(map(str.startswith, told, starts)):
+            left, aside = map(target.with_name, told)
+            if left.is_dir() or aside.is_dir():
+                logger.warning("a restore was killed after its switch; what was there is kept: {}", aside)
+                _put_aside(target, left, aside, names)
+                return
+        (target / MARK).unlink()
+    except BlockingIOError:
+        pass  # it lives
+    finally:
+        os.close(mark)
+
+
+def _put_aside(target: Path, left: Path, aside: Path, names: frozenset[str]) -> None:
+    """Give the folder of before its name; what goes on in the new one is not kept twice, but for archives."""
+    if left.is_dir():
+        left.rename(aside)
+    for other in (*_others(aside, names), aside / BACKUPS):
+        try:
+            if not os.path.lexists(target / other.name):
+                with suppress(FileNotFoundError):
+                    other.rename(target / other.name)
+            elif other.name != BACKUPS:
+                _unlink_twins(other, target / other.name)
+        except OSError as error:
+            logger.warning("{} stays where it is: {}", other, error)
+    (target / MARK).unlink()
+
+
+def _others(folder: Path, names: frozenset[str]) -> list[Path]:
+    """What no archive has, such as caches and Prefect's state; but for archives themselves."""
+    return [path for path in folder.iterdir() if path.name not in names and path.name != BACKUPS]
+
+
+def _link_anew(old: Path, new: Path) -> None:
+    """Let a file, a link or all that is in a folder have a second name, in the place of what is there.
+
+    Where the file system or the owner does not let it there is none: it is moved after the switch.
+    """
+    _remove(new)
+    try:
+        _link(old, new)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV, errno.ENOTSUP):
+            raise
+        _remove(new)
+
+
+def _link(old: Path, new: Path) -> None:
+    status = old.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        os.link(old, new, follow_symlinks=False)
+        return
+    new.mkdir()
+    for inner in old.iterdir():
+        _link(inner, new / inner.name)
+    if os.geteuid() == 0:
+        os.chown(new, status.st_uid, status.st_gid)
+    shutil.copystat(old, new)
+
+
+def _unlink_twins(old: Path, new: Path) -> None:
+    """Remove what is the very same file in `new`."""
+    if old.is_dir() and not old.is_symlink():
+        for inner in old.iterdir():
+            _unlink_twins(inner, new / inner.name)
+        if not any(old.iterdir()):
+            old.rmdir()
+        return
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if os.path.samestat(old.lstat(), new.lstat()):
+            old.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _link_archives(target: Path, staged: Path) -> None:
     """Archives that are kept inside the data folder stay there: as further names of the same files.
 
     None of them is ever written again, so both folders may have them.
     """
-    backups = target / "backups"
-    if backups.is_dir():
-        shutil.copytree(backups, staged / "backups", copy_function=os.link, symlinks=True, dirs_exist_ok=True)
+    backups = target / BACKUPS
+    if os.path.lexists(backups):
+        _link_anew(backups, staged / BACKUPS)
 
 
 def _link_spooled(target: Path, staged: Path) -> None:
@@ -536,11 +678,18 @@ def _link_spooled(target: Path, staged: Path) -> None:
         here = staged / SPOOL / entry.name
         if _names(here) <= _names(entry):
             shutil.rmtree(here, ignore_errors=True)
-            shutil.copytree(entry, here, copy_function=os.link, symlinks=True)
+            shutil.copytree(entry, here, copy_function=_link_or_copy, symlinks=True)
     for waiting in (target / PENDING).glob("*.json"):
         (staged / PENDING).mkdir(exist_ok=True)
-        with suppress(FileExistsError):
-            os.link(waiting, staged / PENDING / waiting.name)
+        if not (staged / PENDING / waiting.name).exists():
+            _link_or_copy(waiting, staged / PENDING / waiting.name)
+
+
+def _link_or_copy(old: str | Path, new: str | Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError:  # of another user or disk
+        shutil.copy2(old, new)
 
 
 def _names(folder: Path) -> set[Path]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,7 @@ class Pruned:
     """What became of the archives of a place; addresses, the oldest first.
 
     `damaged` ones stay, with the reason; neither do they count among those that are kept. `objects` and `bytes` are
-    what was removed with no manifest naming it, compressed.
+    what was removed with no manifest naming it, compressed; or would be, of a dry run.
     """
 
     kept: tuple[str, ...]
@@ -78,13 +78,20 @@ def archives(place: Place) -> list[Archive]:
 
 
 def newest(place: Place, data_dir: str) -> list[Archive]:
-    """The newest archive of a folder whose manifest can be read, after newer ones that cannot, of whatever folder."""
-    found = list[Archive]()
+    """The newest archive of a folder whose manifest can be read, after newer ones that cannot, of whatever folder.
+
+    One of an instant to come is among those that cannot be used.
+    """
+    found, now = list[Archive](), datetime.now(UTC)
     for name in reversed(place.names()):
         one = _archive(place, name, manifest.header_of)
         if one.header and one.header.data_dir != data_dir:
             continue
-        if one.header:
+        if one.header and one.header.is_to_come(now):
+            one = replace(
+                one, header=None, fault=f"it is of {one.header.created:%Y-%m-%d %H:%M} UTC, which is to come"
+            )
+        elif one.header:
             one = _archive(place, name, manifest.checked)
         found.append(one)
         if one.header:
@@ -155,19 +162,19 @@ def prune(place: Place, rules: BackupConfig, *, dry_run: bool = False, advance: 
         for folder in sorted({one.header.data_dir for one in found if one.header}):
             of_it = [one for one in found if one.header and one.header.data_dir == folder]
             removed += _to_go(place, of_it, rules, damaged, sound, advance)
-        count = size = 0
         if not dry_run:
             advance("remove", 0, len(removed))
             for name in removed:
                 place.retract(name)
                 logger.info("archive {} removed", name)
-            count, size = _collect(place, damaged, advance)
+        loose = _loose(place, damaged, set(removed), advance)
+        gone = place.discard([*loose]) if loose and not dry_run else [*loose]
     return Pruned(
         kept=tuple(one.address for one in found if one.name not in removed and one.name not in damaged),
         removed=tuple(one.address for one in found if one.name in removed),
         damaged={place.address_of(name): fault for name, fault in damaged.items()},
-        objects=count,
-        bytes=size,
+        objects=len(gone),
+        bytes=sum(loose[digest] for digest in gone),
     )
 
 
@@ -199,8 +206,16 @@ def _to_go(
     sound: set[bytes],
     advance: Advance,
 ) -> list[str]:
-    """Names of the archives of one folder that go; what is found to be damaged is added to `damaged`."""
-    good = {one.name: one.header.created for one in found if one.header and one.name not in damaged}
+    """Names of the archives of one folder that go; what is found to be damaged is added to `damaged`.
+
+    One that is of an instant to come stays, and takes nobody's place.
+    """
+    now = datetime.now(UTC)
+    good = {
+        one.name: one.header.created
+        for one in found
+        if one.header and one.name not in damaged and not one.header.is_to_come(now)
+    }
     verified: set[str] = set()
     while True:
         kept = kept_by(rules, good.values())
@@ -222,8 +237,8 @@ def _to_go(
             del good[name]
 
 
-def _collect(place: Place, damaged: dict[str, str], advance: Advance) -> tuple[int, int]:
-    """Remove objects that no manifest names: how many, of how many bytes."""
+def _loose(place: Place, damaged: dict[str, str], without: set[str], advance: Advance) -> dict[str, int]:
+    """Objects that may go and that no manifest names, but for some: their sizes."""
     named: set[bytes] = set()
 
     def note(entry: Entry) -> None:
@@ -231,18 +246,18 @@ def _collect(place: Place, damaged: dict[str, str], advance: Advance) -> tuple[i
             named.add(bytes.fromhex(entry.sha256))
 
     for name in place.names():
+        if name in without:
+            continue
         try:
             manifest.checked(name, partial(place.open_manifest, name), note)
         except ArchiveRefused as error:
             # What it names cannot be told from what nobody names.
             damaged[name] = str(error)
             logger.warning("{}; no object is removed before it is mended or removed by hand", error)
-            return 0, 0
+            return {}
     advance("collect", 0, 0)
-    loose = [
-        (digest, size)
+    return {
+        digest: size
         for digest, size, may_go in place.objects()
         if may_go and bytes.fromhex(digest) not in named
-    ]
-    place.discard([digest for digest, _ in loose])
-    return len(loose), sum(size for _, size in loose)
+    }

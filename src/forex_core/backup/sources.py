@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,7 +89,7 @@ class FolderSource:
         try:
             with os.scandir(folder) as found:
                 listed = list(found)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         inner: list[tuple[bytes, os.DirEntry[str]]] = []
         for one in listed:
@@ -101,8 +101,9 @@ class FolderSource:
             folded = one.is_dir(follow_symlinks=False)
             inner.append((os.fsencode(f"{one.name}/" if folded else one.name), one))
         if not inner and prefix:
-            found_at = folder.stat()
-            yield Item(prefix, 0, stat.S_IMODE(found_at.st_mode) & 0o777, found_at.st_mtime_ns)
+            with suppress(FileNotFoundError):
+                found_at = folder.stat()
+                yield Item(prefix, 0, stat.S_IMODE(found_at.st_mode) & 0o777, found_at.st_mtime_ns)
         for key, one in sorted(inner, key=lambda pair: pair[0]):
             path = f"{prefix}{one.name}"
             if key.endswith(b"/"):
@@ -138,22 +139,36 @@ class FolderSource:
 
 
 class BucketSource:
-    """The objects below an s3:// address, fetched through a client of their store."""
+    """The objects below an s3:// address, fetched through a client of their store.
 
-    def __init__(self, address: str, client: Any) -> None:
+    One whose name is the folder of others, which no file system can hold, is the one that is kept; they are left out.
+    """
+
+    def __init__(self, address: str, client: Any, left_out: LeftOut) -> None:
         parsed = urlparse(address)
         self._bucket = parsed.netloc
         self._prefix = f"{parsed.path.strip('/')}/" if parsed.path.strip("/") else ""
         self._client = client
+        self._left_out = left_out
 
     def items(self) -> Iterator[Item]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix
         )
+        beginnings = list[
+            str
+        ]()  # of the present path, that are paths themselves: sorted by bytes, they came before it
         for page in pages:
             for found in page.get("Contents", ()):
                 path = str(found["Key"]).removeprefix(self._prefix)
-                if path and not path.endswith("/"):  # a mark that stands for a folder
+                if not path or path.endswith("/"):  # a mark that stands for a folder
+                    continue
+                while beginnings and not path.startswith(beginnings[-1]):
+                    beginnings.pop()
+                if any(path[len(one)] == "/" for one in beginnings):
+                    self._left_out(path, "a part of its path is an object too")
+                else:
+                    beginnings.append(path)
                     yield self._item(path, found["Size"], found["ETag"], found["LastModified"])
 
     @staticmethod

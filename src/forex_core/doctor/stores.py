@@ -268,7 +268,7 @@ def backups(patient: Patient) -> Finding:
         return Finding("ok", "there is nothing to keep yet")
     archives = Backups(chosen, ArchivedStore())
     place, found = archives.place(), archives.newest()
-    faults = [f"{one.address} cannot be read ({one.fault})" for one in found if one.fault]
+    faults = [f"{one.address} cannot be used ({one.fault})" for one in found if one.fault]
     mend = "look into it, remove what cannot be mended, and see that the next verifies: forex backup verify latest"
     if not found or found[-1].header is None:
         if faults:
@@ -284,7 +284,7 @@ def backups(patient: Patient) -> Finding:
     newest = found[-1].header
     told = f"the newest of {newest.created:%Y-%m-%d %H:%M} UTC, {newest.files} files, in {place}"
     if newest.missing:
-        told += f"; {len(newest.missing)} are missing in it"
+        told += f"; {len(newest.missing) + newest.missing_more} are missing in it"
     if _is_on_one_disk(place, chosen.root):
         told += "; on the disk of the data, with which it would be lost"
     if faults:

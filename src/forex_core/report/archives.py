@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -11,6 +11,8 @@ from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
 
 _COUNTS = ("runs", "models", "artifacts", "observations")
+_SHOWN = 100
+"""Of a long list of missing files; the document has them all."""
 
 
 def created_lines(document: Document) -> list[RenderableType]:
@@ -22,7 +24,7 @@ def created_lines(document: Document) -> list[RenderableType]:
             f"{document['files']} files, {size(document['bytes'])}{reused}; {size(document['bytes_written'])} written "
             f"in {document['seconds']:.1f} s ({counts(document['counts'])})"
         ),
-        *(Text(f"Missing: {one_line(lost)}") for lost in document["missing"]),
+        *_missing("Missing", document["missing"]),
     ]
 
 
@@ -35,7 +37,7 @@ def archives_table(document: Document) -> list[RenderableType]:
     table.add_column("Folder", overflow="fold")
     for one in document["archives"]:
         if one["fault"] is None:
-            missing = str(len(one["missing"]) or "")
+            missing = str(len(one["missing"]) + one["missing_more"] or "")
             runs = str(one["counts"].get("runs", ""))
             add_row(
                 table,
@@ -59,7 +61,7 @@ def verified_lines(document: Document) -> list[RenderableType]:
             f"{document['files']} files, {size(document['bytes'])}, {document['objects']} objects read "
             f"({counts(document['counts'])})"
         ),
-        *(Text(f"Missing when it was made: {one_line(lost)}") for lost in document["missing"]),
+        *_missing("Missing when it was made", document["missing"]),
     ]
 
 
@@ -79,7 +81,7 @@ def restored_lines(document: Document) -> list[RenderableType]:
             Text(f"What was there is kept: {place}; remove it when all is well")
             for place in document["before"]
         ),
-        *(Text(f"Missing when the archive was made: {one_line(lost)}") for lost in document["missing"]),
+        *_missing("Missing when the archive was made", document["missing"]),
         *(
             [Text(f"Secrets are not in an archive; set them again: {', '.join(document['secrets'])}")]
             if document["secrets"]
@@ -95,7 +97,7 @@ def pruned_lines(document: Document) -> list[RenderableType]:
         Text(f"{len(document['kept'])} archives kept, {len(document['removed'])} {would}"),
         *(Text(f"{would}: {address}") for address in document["removed"]),
         *(Text(f"DAMAGED: {address}: {one_line(fault)}") for address, fault in document["damaged"].items()),
-        Text(f"{document['objects']} objects that no archive names removed, {size(document['bytes'])}"),
+        Text(f"{document['objects']} objects that no archive names {would}, {size(document['bytes'])}"),
     ]
 
 
@@ -120,6 +122,11 @@ def drill_markdown(document: Document) -> str:
     for row in document["replays"]:
         lines.append(f"| {row['model']} | {(row['run_id'] or '–')[:8]} | {row['outcome']} |")
     return "\n".join(lines)
+
+
+def _missing(what: str, lost: Sequence[str]) -> list[Text]:
+    more = [Text(f"{what}: {len(lost) - _SHOWN} more")] if len(lost) > _SHOWN else []
+    return [*(Text(f"{what}: {one_line(one)}") for one in lost[:_SHOWN]), *more]
 
 
 def counts(found: Mapping[str, int]) -> str:
