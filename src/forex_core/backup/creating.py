@@ -388,7 +388,7 @@ class _Making:
 
     def _artifacts(self, root: str) -> Source:
         if root.startswith(S3):
-            return BucketSource(root, tracking_access(self._settings).client())
+            return BucketSource(root, tracking_access(self._settings).client(), self._scratch)
         folder = self._tracking.folder(root)
         if folder is None:
             self._left_out(root, "files of a store of this kind cannot be read from here")
