@@ -675,6 +675,36 @@ def test_one_writes_at_a_time(deployment: Deployment, monkeypatch: pytest.Monkey
     deployment.create()
 
 
+def test_a_lock_on_nfs(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clients lock with fcntl, which locks a file exclusively that is open for writing alone: flock(2)."""
+    monkeypatch.setattr("forex_core.backup.places.fcntl.flock", fcntl.lockf)  # no such disk is to be had here
+    deployment.report("report")
+    made = deployment.create()
+    deployment.backups.verify(made.archive)
+    assert deployment.backups.prune(str(deployment.place)).damaged == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="none but root can be another user")
+def test_archives_of_somebody_else_can_be_read(deployment: Deployment) -> None:
+    deployment.report("report")
+    deployment.create()
+    with TemporaryDirectory() as folder:  # which others may enter, unlike pytest's
+        place = Path(folder) / "archives"
+        shutil.copytree(deployment.place, place)
+        Path(folder).chmod(0o755)
+        (place / ".lock").chmod(0o644)
+        try:
+            os.seteuid(4242)
+            with (
+                Folder(place).locked(shared=True),
+                pytest.raises(BackupError, match="another backup"),
+                Folder(place).locked(shared=False, timeout_s=0.1),
+            ):
+                pass
+        finally:
+            os.seteuid(0)
+
+
 def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment) -> None:
     deployment.report("report")
     (deployment.place / ".scratch-killed").mkdir(parents=True)

@@ -220,7 +220,7 @@ class Folder(Place):
         if not shared:
             self.path.mkdir(parents=True, exist_ok=True)
         try:
-            lock = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            lock = _lock_file(self.path / _LOCK)
         except OSError:
             if not shared:
                 raise
@@ -457,6 +457,15 @@ def archive_name(created: datetime) -> str:
     'forex-20261128T123000.000000Z'
     """
     return f"{PREFIX}{created:%Y%m%dT%H%M%S.%f}Z"
+
+
+def _lock_file(path: Path) -> int:
+    """Open for writing where that may be: a client of NFS locks no other file exclusively (flock(2))."""
+    how = os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | how, 0o666)
+    except OSError:  # somebody else's, or on a disk that is mounted read-only
+        return os.open(path, os.O_RDONLY | how, 0o666)
 
 
 @contextmanager
