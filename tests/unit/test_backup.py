@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -14,11 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from errno import EACCES
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -645,6 +649,42 @@ def test_no_object_goes_while_a_manifest_cannot_be_read(deployment: Deployment) 
     assert len(deployment.objects()) == count
     path.write_bytes(content)
     assert deployment.backups.prune(str(deployment.place)).objects == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (ReadTimeoutError(endpoint_url="https://s3"), "check the bucket"),
+        (TimeoutError("timed out"), "check that the folders"),
+        (PermissionError(EACCES, "Permission denied"), "belong to this user"),
+    ],
+    ids=["bucket", "disk", "rights"],
+)
+def test_a_place_that_does_not_answer_is_no_damage(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, fault: Exception, advice: str
+) -> None:
+    for name in ("DAILY", "WEEKLY", "MONTHLY"):
+        monkeypatch.setenv(f"FOREX_BACKUP__KEEP_{name}", "1" if name == "DAILY" else "0")
+    start = datetime(2026, 11, 2, 8, tzinfo=UTC)
+    made = [dated(deployment, start + timedelta(days=n), f"day {n}".encode()) for n in range(3)]
+
+    class Silent(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise fault
+
+    with monkeypatch.context() as patch:  # a real one keeps silent for minutes before it is given up
+        patch.setattr(Folder, "_open", lambda *_: Silent())
+        with pytest.raises(BackupError, match=advice) as caught:
+            deployment.backups.verify(made[-1])
+        assert not isinstance(caught.value, ArchiveRefused)
+        with pytest.raises(BackupError, match=advice):
+            deployment.backups.prune(str(deployment.place))
+    assert [str(path) for path in deployment.manifests()] == made
+    done = deployment.backups.prune(str(deployment.place))
+    assert (done.kept, done.damaged) == ((made[-1],), {})
 
 
 def test_full_mends_objects_that_were_damaged(deployment: Deployment) -> None:

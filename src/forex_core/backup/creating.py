@@ -260,7 +260,7 @@ class _Making:
             try:
                 if manifest.header_of(name, opener).data_dir == str(self._settings.root):
                     return name, manifest.checked(name, opener, note), named
-            except ArchiveRefused as error:
+            except (ArchiveRefused, PermissionError) as error:
                 logger.warning("{}; every file is read again", error)
         return None
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
+from errno import EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, ENXIO, EUCLEAN
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, TypeVar
 
@@ -39,6 +40,8 @@ _CHUNK = 1 << 20
 _NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
 _INSIDE = re.compile(rf"{_NAME}(?:/{_NAME})*/?\Z")
 _NUMBERED = re.compile(r"artifacts/[0-9]{2}/")
+_FAULTS_OF_A_FILE = (EIO, EBADMSG, EUCLEAN, ELOOP, ENXIO, EISDIR, ENOTDIR)
+"""What the system says of a damaged place on a disk and of what is no file; not of rights, nor of one that is slow."""
 T = TypeVar("T", bound=BaseModel)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -266,6 +269,7 @@ class Decompressed:
 
     Raises:
         ArchiveRefused: it is not there, is cut off or is damaged so that it cannot be read.
+        OSError and others: as they come, where its place is at fault, such as a bucket that does not answer.
     """
 
     def __init__(self, what: str, opener: Opener) -> None:
@@ -289,5 +293,15 @@ class Decompressed:
             yield
         except FileNotFoundError:
             raise ArchiveRefused(f"{self._what} is not there") from None
-        except (OSError, pa.ArrowException) as error:
-            raise ArchiveRefused(f"{self._what} cannot be read: {' '.join(str(error).split())}") from error
+        except pa.ArrowException as error:
+            raise self._refusal(error) from error
+        except OSError as error:
+            # Arrow's has no number. A bucket's, of which some are of the system's kind, are subclasses without one.
+            if error.errno not in _FAULTS_OF_A_FILE and (
+                error.errno is not None or type(error) is not OSError
+            ):
+                raise
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> ArchiveRefused:
+        return ArchiveRefused(f"{self._what} cannot be read: {' '.join(str(error).split())}")
