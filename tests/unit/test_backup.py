@@ -249,6 +249,29 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_a_password_in_the_address_of_files_stays_out(
+    tracked: Deployment, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    """In that of the settings, and in those that the database has of before."""
+    client = open_store(load_settings().mlflow_uri)
+    run = client.create_run(client.create_experiment("old", "sftp://me:pLaNtEd1@old/runs"))
+    client.set_terminated(run.info.run_id)
+    client.create_registered_model("usdclp_7d")
+    client.create_model_version("usdclp_7d", "sftp://me:pLaNtEd2@older/runs/model", run.info.run_id)
+    monkeypatch.setenv("FOREX_TRACKING_URI", load_settings().mlflow_uri)
+    monkeypatch.setenv("FOREX_ARTIFACT_URI", "sftp://me:pLaNtEd3@new/runs")
+    made = tracked.create()
+    assert {lost.partition("sftp://me:***@")[2].partition("/")[0] for lost in made.missing} == {
+        "old",
+        "older",
+        "new",
+    }
+    with pytest.raises(InputError, match="files cannot be restored to sftp://") as caught:
+        tracked.backups.restore(made.archive)
+    written = b"".join(pa.input_stream(str(path), compression="zstd").read() for path in tracked.manifests())
+    assert "pLaNtEd" not in f"{written!r} {made} {told} {caught.value}"
+
+
 def files_of(deployment: Deployment) -> list[Path]:
     return [*deployment.objects(), *deployment.manifests()]
 
