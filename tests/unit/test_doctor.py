@@ -236,6 +236,10 @@ def test_a_data_folder_that_everybody_may_write(look: Callable[..., Finding], tm
         (".env", f"FOREX_TRACKING_URI=postgresql://me:{SECRET}@db/runs\n"),
         (".env", f"FOREX_NOTIFY__URLS=mailto://me:{SECRET}@example.com\n"),
         ("forex.toml", f'[data]\nnews_api_key = "{SECRET}"\n'),
+        (".env", "PREFECT_API_AUTH_STRING=forex:0123456789abcdef\n"),
+        (".env", "DO_NOT_TRACK=1\nexport AWS_SECRET_ACCESS_KEY='planted'\n"),
+        (".env", "MLFLOW_TRACKING_PASSWORD = planted\n"),
+        (".env", "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://me:planted@db/prefect\n"),
     ],
 )
 def test_a_file_with_secrets_is_for_its_owner_alone(
@@ -254,7 +258,11 @@ def test_a_file_with_secrets_is_for_its_owner_alone(
 
 def test_a_file_without_secrets_may_be_read(look: Callable[..., Finding]) -> None:
     Path("forex.toml").write_text('pair = "USDCLP"\n')
-    Path("forex.toml").chmod(0o644)
+    Path(".env").write_text(
+        "# PREFECT_API_AUTH_STRING=me:word\nFOREX_DATA__FRED_API_KEY=\nPREFECT_HOME=/srv\n"
+    )
+    for name in ("forex.toml", ".env"):
+        Path(name).chmod(0o644)
     assert look("permissions").state == "ok"
 
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from forex_core.calendars import desk_zone
 from forex_core.doctor.base import Finding, Patient
+from forex_core.secrecy import gives_secret
 from forex_core.types import Pair
 
 DISTRIBUTION = "forex-forecast"
@@ -140,7 +141,7 @@ def _is_told_to_others(path: Path, patient: Patient) -> bool:
         text = path.read_text("utf-8", errors="replace")
     except OSError:
         return False
-    return any(secret in text for secret in patient.settings.secrets)
+    return gives_secret(text) or any(secret in text for secret in patient.settings.secrets)
 
 
 def disk(patient: Patient) -> Finding:
