@@ -28,7 +28,7 @@ Document = dict[str, Any]
 RETRY_S = 60
 LIMIT_S = 2 * 60 * 60
 """Of a run, which takes seconds for a small store and minutes for a bucket of gigabytes."""
-_DRILL = "drill-"
+_DRILL = ".drill-"
 
 
 @task(

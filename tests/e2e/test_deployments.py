@@ -376,7 +376,7 @@ class TestDeployed:
         told = host.api("GET", "/artifacts/restore-drill/latest")["data"]
         assert str(archive) in told
         assert f"| usdclp-7d | {run.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
-        assert list(host.data.glob("drill-*")) == []
+        assert list(host.data.glob(".drill-*")) == []
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
         assert host.ended(host.run("forecast-7d"))["name"] == "Completed"
