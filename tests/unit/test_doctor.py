@@ -574,6 +574,18 @@ def test_archives_on_another_disk(
         assert look("backups").found.endswith(f"files, in {other}")
 
 
+def test_a_disk_of_archives_that_is_not_mounted(
+    look: Callable[..., Finding], tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there all the same, on the disk of the data."""
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(tracked.folder / "disk" / "forex"))
+    archived(tracked, 0)
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert finding.found.endswith("on the disk of the data, with which it would be lost")
+    assert "mount its disk" in finding.todo
+
+
 def test_an_archive_that_lacks_files(look: Callable[..., Finding], tracked: Deployment) -> None:
     archived(tracked, 0, missing=("one", "two"))
     assert "; 2 are missing in it" in look("backups").found
