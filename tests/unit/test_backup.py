@@ -678,7 +678,7 @@ def test_no_object_goes_while_a_manifest_cannot_be_read(deployment: Deployment) 
     ("fault", "advice"),
     [
         (ReadTimeoutError(endpoint_url="https://s3"), "check the bucket"),
-        (TimeoutError("timed out"), "check that the folders"),
+        (TimeoutError("timed out"), "look at its disk"),
         (PermissionError(EACCES, "Permission denied"), "belong to this user"),
     ],
     ids=["bucket", "disk", "rights"],

@@ -36,7 +36,7 @@ the database before the files that it refers to.
 """
 MLFLOW, STORE, SETTINGS = "databases/mlflow.db", "databases/store.db", "settings.json"
 _LINE_LIMIT = 1 << 20
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 _NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
 _INSIDE = re.compile(rf"{_NAME}(?:/{_NAME})*/?\Z")
 _NUMBERED = re.compile(r"artifacts/[0-9]{2}/")
@@ -158,7 +158,7 @@ class ManifestWriter:
             while text:
                 digest.update(text)
                 out.write(text)
-                text = body.read(_CHUNK)
+                text = body.read(CHUNK)
             out.write(json.dumps({"sha256": digest.hexdigest()}).encode() + b"\n")
         return self._path
 
@@ -255,7 +255,7 @@ def _lines(name: str, opener: Opener) -> Generator[bytes]:
     """Lines without their ends, each of limited length, whatever they are compressed to."""
     rest = b""
     with closing(Decompressed(f"archive {name}", opener)) as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(CHUNK):
             *whole, rest = (rest + chunk).split(b"\n")
             yield from whole
             if len(rest) > _LINE_LIMIT:

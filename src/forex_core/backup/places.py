@@ -27,7 +27,7 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 
-from forex_core.backup.manifest import Decompressed
+from forex_core.backup.manifest import CHUNK, Decompressed
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError
 from forex_core.secrecy import without_password
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 SUFFIX = ".jsonl.zst"
 PREFIX = "forex-"
 S3 = "s3://"
-CHUNK = 1 << 20
 LOCK_LIMIT_S = 600.0
 """How long one that writes or prunes waits for others."""
 GRACE = timedelta(days=1)
@@ -104,6 +103,8 @@ class Place(ABC):
 
     workers: int
     address: str
+    _scratch: Path | None = None
+    """The folder of `scratch`, while it is there."""
 
     # --- Content
 
@@ -111,7 +112,7 @@ class Place(ABC):
         """Keep the content of a file as it is now, in the place of an object of the same name."""
         digest, size = hashlib.sha256(), 0
         codec = pa.Codec("zstd")
-        with self._writing() as unfinished, file.open("rb") as content:
+        with _temporary(self._scratch) as unfinished, file.open("rb") as content:
             with unfinished.open("wb") as out:
                 while (chunk := content.read(CHUNK)) or not size:
                     digest.update(chunk)
@@ -200,9 +201,6 @@ class Place(ABC):
     @abstractmethod
     def _put(self, unfinished: Path, digest: str) -> bool: ...
 
-    @abstractmethod
-    def _writing(self) -> AbstractContextManager[Path]: ...
-
 
 class Folder(Place):
     """A place in a file system."""
@@ -213,7 +211,6 @@ class Folder(Place):
         self.path = path
         self.address = str(path)
         self._objects = path / "objects"
-        self._scratch: Path | None = None
 
     @contextmanager
     def locked(self, *, shared: bool, timeout_s: float = LOCK_LIMIT_S) -> Iterator[None]:
@@ -313,11 +310,6 @@ class Folder(Place):
         unfinished.rename(target)
         return is_new
 
-    @contextmanager
-    def _writing(self) -> Iterator[Path]:
-        with _temporary(self._scratch) as unfinished:
-            yield unfinished
-
 
 class Bucket(Place):
     """A place below a prefix of an S3-compatible bucket.
@@ -336,7 +328,6 @@ class Bucket(Place):
         self._client = access.client()
         mark = hashlib.sha256(self.address.encode()).hexdigest()[:16]
         self._local = Folder(home / f".s3-{mark}")
-        self._scratch: Path | None = None
 
     @contextmanager
     def locked(self, *, shared: bool, timeout_s: float = LOCK_LIMIT_S) -> Iterator[None]:
@@ -412,11 +403,6 @@ class Bucket(Place):
     def _put(self, unfinished: Path, digest: str) -> bool:
         self._client.upload_file(str(unfinished), self._bucket, self._key(digest))
         return False  # another machine may have named it by now
-
-    @contextmanager
-    def _writing(self) -> Iterator[Path]:
-        with _temporary(self._scratch) as unfinished:
-            yield unfinished
 
 
 def place_at(address: str, access: S3Access, home: Path) -> Place:
