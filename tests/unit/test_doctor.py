@@ -284,6 +284,13 @@ def test_a_disk_with_little_room(
     assert "cache may go" in finding.todo
 
 
+def test_what_a_killed_restore_left_is_named(look: Callable[..., Finding], tmp_path: Path) -> None:
+    assert "of a restore" not in look("disk").found
+    left = tmp_path / ".data.restoring-4242-1"
+    left.mkdir()
+    assert f"; {left} is of a restore" in look("disk").found
+
+
 def test_a_clock_that_went_back(look: Callable[..., Finding], sqlite_store: str) -> None:
     assert look("clock").state == "ok"
     database = Path(sqlite_store.removeprefix("sqlite:///"))
