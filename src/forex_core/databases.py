@@ -136,8 +136,9 @@ def _copy_sqlite(uri: str, target: Path) -> dict[str, int]:
         raise DatabaseError(
             f"there is no database at {without_password(uri.removeprefix(SQLITE))}; check its address"
         )
+    how = "mode=ro&immutable=1" if _is_at_rest(source) else "mode=ro"
     with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=COPY_BUSY_S)) as reader,
+        closing(sqlite3.connect(f"{source.as_uri()}?{how}", uri=True, timeout=COPY_BUSY_S)) as reader,
         closing(sqlite3.connect(target)) as writer,
     ):
         reader.isolation_level = None
@@ -147,6 +148,25 @@ def _copy_sqlite(uri: str, target: Path) -> dict[str, int]:
         reader.execute("COMMIT")
         writer.execute("PRAGMA journal_mode=DELETE")  # one file, to be kept and moved
     return counts
+
+
+def _is_at_rest(database: Path) -> bool:
+    """Whether a database is on a disk that is mounted read-only, where SQLite cannot make the files that it reads by.
+
+    Raises:
+        DatabaseError: rows of it are in a log, which cannot be read without them.
+    """
+    if not os.statvfs(database.parent).f_flag & os.ST_RDONLY:
+        return False
+    log, index = (database.with_name(f"{database.name}{suffix}") for suffix in ("-wal", "-shm"))
+    if not log.is_file() or not log.stat().st_size:
+        return True
+    if not index.is_file():
+        raise DatabaseError(
+            f"{database} is on a disk that is mounted read-only, and has rows in {log.name} that cannot be read there; "
+            "mount it for writing, or copy both files to another disk"
+        )
+    return False
 
 
 def _copy_postgres(uri: str, target: Path, wanted: Callable[[str], bool]) -> dict[str, int]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -271,6 +272,24 @@ def test_archives_in_a_bucket(
     with pytest.raises(ArchiveRefused):
         backups.restore("latest", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_files_of_a_bucket_go_through_the_place_of_the_archives(
+    side: Callable[[str, str], Side],
+    s3_bucket: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    small_disk: Callable[..., Path],
+) -> None:
+    """And not through /tmp, which may be a few megabytes of memory."""
+    source = side("local", "source")
+    source.environment |= {"FOREX_ARTIFACT_URI": f"s3://{s3_bucket.name}/runs"} | s3_bucket.settings
+    backups = source.enter(monkeypatch)
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="runs/0/large", Body=os.urandom(6_000_000))
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk("4m")))
+    made = backups.create(str(tmp_path / "archives"))
+    backups.verify(made.archive)
+    assert made.counts["artifacts"] == 1
 
 
 def test_an_object_that_no_manifest_names_yet_stays_in_a_bucket(

@@ -290,6 +290,7 @@ def unusable(secret: Secrets, gone: str) -> Iterator[tuple[str, Mapping[str, str
             "FOREX_BACKUP__S3_SECRET_ACCESS_KEY": word,
         },
     )
+    yield "files in a store of no kind", {"FOREX_ARTIFACT_URI": f"sftp://me:{coded}@{gone}/runs"}
     yield "place of archives of no kind", {"FOREX_BACKUP__TO": f"ftp://me:{coded}@{gone}/archives"}
     yield "targets", {"FOREX_NOTIFY__URLS": f"jsons://me:{coded}@{gone}/{coded}"}
     yield "targets of no kind", {"FOREX_NOTIFY__URLS": f"nonsense://me:{coded}@{gone}"}

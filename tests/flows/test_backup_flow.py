@@ -107,9 +107,13 @@ def test_a_drill_fails_where_the_archive_is_damaged(market: Path) -> None:
     for path in (load_settings().backups_dir / "objects").rglob("*"):
         if path.is_file() and path.stat().st_size > 10_000:
             path.write_bytes(path.read_bytes()[:-10])
+    left, mine = load_settings().root / ".drill-killed", load_settings().root / "drill-results"
+    left.mkdir()
+    mine.mkdir()
     with pytest.raises(ArchiveRefused, match="cannot be read"):
         flows().restore_drill()
     assert list(load_settings().root.glob(".drill-*")) == []
+    assert mine.is_dir(), "somebody's own"
 
 
 def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,12 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from errno import EACCES
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -246,6 +249,29 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
         "tracking.mlflow.s3_secret_access_key",
         "backup.s3_secret_access_key",
     )
+
+
+def test_a_password_in_the_address_of_files_stays_out(
+    tracked: Deployment, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    """In that of the settings, and in those that the database has of before."""
+    client = open_store(load_settings().mlflow_uri)
+    run = client.create_run(client.create_experiment("old", "sftp://me:pLaNtEd1@old/runs"))
+    client.set_terminated(run.info.run_id)
+    client.create_registered_model("usdclp_7d")
+    client.create_model_version("usdclp_7d", "sftp://me:pLaNtEd2@older/runs/model", run.info.run_id)
+    monkeypatch.setenv("FOREX_TRACKING_URI", load_settings().mlflow_uri)
+    monkeypatch.setenv("FOREX_ARTIFACT_URI", "sftp://me:pLaNtEd3@new/runs")
+    made = tracked.create()
+    assert {lost.partition("sftp://me:***@")[2].partition("/")[0] for lost in made.missing} == {
+        "old",
+        "older",
+        "new",
+    }
+    with pytest.raises(InputError, match="files cannot be restored to sftp://") as caught:
+        tracked.backups.restore(made.archive)
+    written = b"".join(pa.input_stream(str(path), compression="zstd").read() for path in tracked.manifests())
+    assert "pLaNtEd" not in f"{written!r} {made} {told} {caught.value}"
 
 
 def files_of(deployment: Deployment) -> list[Path]:
@@ -815,6 +841,42 @@ def test_no_object_goes_while_a_manifest_cannot_be_read(deployment: Deployment) 
     assert deployment.backups.prune(str(deployment.place)).objects == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (ReadTimeoutError(endpoint_url="https://s3"), "check the bucket"),
+        (TimeoutError("timed out"), "look at its disk"),
+        (PermissionError(EACCES, "Permission denied"), "belong to this user"),
+    ],
+    ids=["bucket", "disk", "rights"],
+)
+def test_a_place_that_does_not_answer_is_no_damage(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, fault: Exception, advice: str
+) -> None:
+    for name in ("DAILY", "WEEKLY", "MONTHLY"):
+        monkeypatch.setenv(f"FOREX_BACKUP__KEEP_{name}", "1" if name == "DAILY" else "0")
+    start = datetime(2026, 11, 2, 8, tzinfo=UTC)
+    made = [dated(deployment, start + timedelta(days=n), f"day {n}".encode()) for n in range(3)]
+
+    class Silent(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise fault
+
+    with monkeypatch.context() as patch:  # a real one keeps silent for minutes before it is given up
+        patch.setattr(Folder, "_open", lambda *_: Silent())
+        with pytest.raises(BackupError, match=advice) as caught:
+            deployment.backups.verify(made[-1])
+        assert not isinstance(caught.value, ArchiveRefused)
+        with pytest.raises(BackupError, match=advice):
+            deployment.backups.prune(str(deployment.place))
+    assert [str(path) for path in deployment.manifests()] == made
+    done = deployment.backups.prune(str(deployment.place))
+    assert (done.kept, done.damaged) == ((made[-1],), {})
+
+
 def test_full_mends_objects_that_were_damaged(deployment: Deployment) -> None:
     deployment.report("report", b"content")
     made = deployment.create()
@@ -859,6 +921,36 @@ def test_one_writes_at_a_time(deployment: Deployment, monkeypatch: pytest.Monkey
         ):
             pass
     deployment.create()
+
+
+def test_a_lock_on_nfs(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clients lock with fcntl, which locks a file exclusively that is open for writing alone: flock(2)."""
+    monkeypatch.setattr("forex_core.backup.places.fcntl.flock", fcntl.lockf)  # no such disk is to be had here
+    deployment.report("report")
+    made = deployment.create()
+    deployment.backups.verify(made.archive)
+    assert deployment.backups.prune(str(deployment.place)).damaged == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="none but root can be another user")
+def test_archives_of_somebody_else_can_be_read(deployment: Deployment) -> None:
+    deployment.report("report")
+    deployment.create()
+    with TemporaryDirectory() as folder:  # which others may enter, unlike pytest's
+        place = Path(folder) / "archives"
+        shutil.copytree(deployment.place, place)
+        Path(folder).chmod(0o755)
+        (place / ".lock").chmod(0o644)
+        try:
+            os.seteuid(4242)
+            with (
+                Folder(place).locked(shared=True),
+                pytest.raises(BackupError, match="another backup"),
+                Folder(place).locked(shared=False, timeout_s=0.1),
+            ):
+                pass
+        finally:
+            os.seteuid(0)
 
 
 def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -103,6 +105,32 @@ def test_a_copy_that_does_not_fit_changes_nothing(
         load_tables(copy, target)
     assert isinstance(caught.value, DatabaseError) or "foreign key" in said
     assert rows(target, tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "beside", [(), ("-wal", "-shm"), ("-wal",)], ids=["at rest", "in use", "a log alone"]
+)
+def test_on_a_disk_that_went_read_only(
+    beside: tuple[str, ...], tmp_path: Path, small_disk: Callable[..., Path]
+) -> None:
+    """Where SQLite cannot make the files by which it reads a database with a log."""
+    folder, live = small_disk("10m"), tmp_path / "live.db"
+    with closing(sqlite3.connect(live)) as source:
+        source.execute("PRAGMA journal_mode=WAL")
+        with source:
+            source.execute("CREATE TABLE runs (name)")
+            source.execute("INSERT INTO runs VALUES ('one')")
+        if not beside:
+            source.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for suffix in ("", *beside):
+            shutil.copyfile(f"{live}{suffix}", folder / f"runs.db{suffix}")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    address = f"sqlite:///{folder / 'runs.db'}"
+    if beside == ("-wal",):
+        with pytest.raises(DatabaseError, match=r"mounted read-only, and has rows in runs\.db-wal"):
+            copy_database(address, tmp_path / "copy.db")
+    else:
+        assert copy_database(address, tmp_path / "copy.db").tables == {"runs": 1}
 
 
 def test_what_is_no_database(copy: Path, tmp_path: Path) -> None:

@@ -236,6 +236,10 @@ def test_a_data_folder_that_everybody_may_write(look: Callable[..., Finding], tm
         (".env", f"FOREX_TRACKING_URI=postgresql://me:{SECRET}@db/runs\n"),
         (".env", f"FOREX_NOTIFY__URLS=mailto://me:{SECRET}@example.com\n"),
         ("forex.toml", f'[data]\nnews_api_key = "{SECRET}"\n'),
+        (".env", "PREFECT_API_AUTH_STRING=forex:0123456789abcdef\n"),
+        (".env", "DO_NOT_TRACK=1\nexport AWS_SECRET_ACCESS_KEY='planted'\n"),
+        (".env", "MLFLOW_TRACKING_PASSWORD = planted\n"),
+        (".env", "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://me:planted@db/prefect\n"),
     ],
 )
 def test_a_file_with_secrets_is_for_its_owner_alone(
@@ -254,7 +258,11 @@ def test_a_file_with_secrets_is_for_its_owner_alone(
 
 def test_a_file_without_secrets_may_be_read(look: Callable[..., Finding]) -> None:
     Path("forex.toml").write_text('pair = "USDCLP"\n')
-    Path("forex.toml").chmod(0o644)
+    Path(".env").write_text(
+        "# PREFECT_API_AUTH_STRING=me:word\nFOREX_DATA__FRED_API_KEY=\nPREFECT_HOME=/srv\n"
+    )
+    for name in ("forex.toml", ".env"):
+        Path(name).chmod(0o644)
     assert look("permissions").state == "ok"
 
 
@@ -274,6 +282,13 @@ def test_a_disk_with_little_room(
     assert finding.state == state
     assert "GB free at" in finding.found
     assert "cache may go" in finding.todo
+
+
+def test_what_a_killed_restore_left_is_named(look: Callable[..., Finding], tmp_path: Path) -> None:
+    assert "of a restore" not in look("disk").found
+    left = tmp_path / ".data.restoring-4242-1"
+    left.mkdir()
+    assert f"; {left} is of a restore" in look("disk").found
 
 
 def test_a_clock_that_went_back(look: Callable[..., Finding], sqlite_store: str) -> None:
@@ -564,6 +579,18 @@ def test_archives_on_another_disk(
         assert look("backups").found == f"no archive of {tracked.data} in {other}"
         archived(tracked, 0)
         assert look("backups").found.endswith(f"files, in {other}")
+
+
+def test_a_disk_of_archives_that_is_not_mounted(
+    look: Callable[..., Finding], tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there all the same, on the disk of the data."""
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(tracked.folder / "disk" / "forex"))
+    archived(tracked, 0)
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert finding.found.endswith("on the disk of the data, with which it would be lost")
+    assert "mount its disk" in finding.todo
 
 
 def test_an_archive_that_lacks_files(look: Callable[..., Finding], tracked: Deployment) -> None:

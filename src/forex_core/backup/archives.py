@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from errno import EDQUOT, ENOSPC
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM
 from pathlib import Path
 
 from forex_core.backup import retention
@@ -20,6 +20,14 @@ from forex_core.errors import BackupError, ForexError
 from forex_core.secrecy import redacted, told
 
 LATEST = "latest"
+_ADVICE = {
+    **dict.fromkeys((ENOSPC, EDQUOT), "make room and try again"),
+    **dict.fromkeys(
+        (ENOENT, EACCES, EPERM, ENOTDIR, EISDIR, EEXIST),
+        "check that the folders are there and belong to this user",
+    ),
+}
+_OF_A_DISK = "look at its disk: how it is mounted, whether it answers, what the system's log says of it"
 
 
 @dataclass(frozen=True)
@@ -138,12 +146,7 @@ class Backups:
             found = redacted(told(error), self.settings.secrets)
             raise BackupError(f"{what}: {found}; check the bucket, its endpoint and its keys") from error
         except OSError as error:
-            advice = (
-                "make room and try again"
-                if error.errno in (ENOSPC, EDQUOT)
-                else "check that the folders are there and belong to this user"
-            )
-            raise BackupError(f"{what}: {error}; {advice}") from error
+            raise BackupError(f"{what}: {error}; {_ADVICE.get(error.errno or 0, _OF_A_DISK)}") from error
         except database_errors() as error:
             found = redacted(told(error), self.settings.secrets)
             raise BackupError(f"{what}: {found}; check the database and its disk") from error

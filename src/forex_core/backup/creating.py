@@ -287,7 +287,7 @@ class _Making:
                     )
                     continue
                 return name, manifest.checked(name, opener, note), named
-            except ArchiveRefused as error:
+            except (ArchiveRefused, PermissionError) as error:
                 logger.warning("{}; every file is read again", error)
         return None
 
@@ -400,10 +400,11 @@ class _Making:
         for what, place in self._tracking.files(database):
             found = (self._tracking.below(place, root) for root in roots)
             path = next((f"{artifacts_prefix(n)}{p}" for n, p in enumerate(found) if p is not None), None)
+            shown = f"{what}: {without_password(place)}"
             if path is None:
-                self._missing.append(f"{what}: {place} lies in no folder of an experiment")
+                self._missing.append(f"{shown} lies in no folder of an experiment")
             else:
-                self._required[path] = f"{what}: {place} is not there"
+                self._required[path] = f"{shown} is not there"
         return roots, counts, schemas
 
     def _roots(self, database: Path) -> Iterator[str]:
@@ -417,16 +418,17 @@ class _Making:
                 found.append(location)
             else:
                 self._left_out(
-                    location, "files of an experiment outside the data folder and the place of artifacts"
+                    without_password(location),
+                    "files of an experiment outside the data folder and the place of artifacts",
                 )
         yield from found
 
     def _artifacts(self, root: str) -> Source:
         if root.startswith(S3):
-            return BucketSource(root, tracking_access(self._settings).client(), self._left_out)
+            return BucketSource(root, tracking_access(self._settings).client(), self._left_out, self._scratch)
         folder = self._tracking.folder(root)
         if folder is None:
-            self._left_out(root, "files of a store of this kind cannot be read from here")
+            self._left_out(without_password(root), "files of a store of this kind cannot be read from here")
             folder = self._scratch / "nothing"
         _refuse_inside(self._place, folder)
         return FolderSource(folder, self._left_out)

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from errno import EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, ENXIO, EUCLEAN
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, TypeVar
 
@@ -37,10 +38,12 @@ MLFLOW, STORE = "databases/mlflow.db", "databases/store.db"
 AHEAD = timedelta(minutes=10)
 """By how much the clocks of machines that share a place may differ."""
 _LINE_LIMIT = 1 << 20
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 _NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
 _INSIDE = re.compile(rf"{_NAME}(?:/{_NAME})*/?\Z")
 _NUMBERED = re.compile(r"artifacts/[0-9]{2}/")
+_FAULTS_OF_A_FILE = (EIO, EBADMSG, EUCLEAN, ELOOP, ENXIO, EISDIR, ENOTDIR)
+"""What the system says of a damaged place on a disk and of what is no file; not of rights, nor of one that is slow."""
 T = TypeVar("T", bound=BaseModel)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -163,7 +166,7 @@ class ManifestWriter:
             while text:
                 digest.update(text)
                 out.write(text)
-                text = body.read(_CHUNK)
+                text = body.read(CHUNK)
             out.write(json.dumps({"sha256": digest.hexdigest()}).encode() + b"\n")
         return self._path
 
@@ -260,7 +263,7 @@ def _lines(name: str, opener: Opener) -> Generator[bytes]:
     """Lines without their ends, each of limited length, whatever they are compressed to."""
     rest = b""
     with closing(Decompressed(f"archive {name}", opener)) as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(CHUNK):
             *whole, rest = (rest + chunk).split(b"\n")
             yield from whole
             if len(rest) > _LINE_LIMIT:
@@ -274,6 +277,7 @@ class Decompressed:
 
     Raises:
         ArchiveRefused: it is not there, is cut off or is damaged so that it cannot be read.
+        OSError and others: as they come, where its place is at fault, such as a bucket that does not answer.
     """
 
     def __init__(self, what: str, opener: Opener) -> None:
@@ -297,5 +301,15 @@ class Decompressed:
             yield
         except FileNotFoundError:
             raise ArchiveRefused(f"{self._what} is not there") from None
-        except (OSError, pa.ArrowException) as error:
-            raise ArchiveRefused(f"{self._what} cannot be read: {' '.join(str(error).split())}") from error
+        except pa.ArrowException as error:
+            raise self._refusal(error) from error
+        except OSError as error:
+            # Arrow's has no number. A bucket's, of which some are of the system's kind, are subclasses without one.
+            if error.errno not in _FAULTS_OF_A_FILE and (
+                error.errno is not None or type(error) is not OSError
+            ):
+                raise
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> ArchiveRefused:
+        return ArchiveRefused(f"{self._what} cannot be read: {' '.join(str(error).split())}")

@@ -28,7 +28,7 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 
-from forex_core.backup.manifest import Decompressed
+from forex_core.backup.manifest import CHUNK, Decompressed
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError
 from forex_core.secrecy import without_password
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 SUFFIX = ".jsonl.zst"
 PREFIX = "forex-"
 S3 = "s3://"
-CHUNK = 1 << 20
 LOCK_LIMIT_S = 600.0
 """How long one that writes or prunes waits for others."""
 GRACE = timedelta(days=1)
@@ -107,6 +106,8 @@ class Place(ABC):
 
     workers: int
     address: str
+    _scratch: Path | None = None
+    """The folder of `scratch`, while it is there."""
 
     # --- Content
 
@@ -114,7 +115,7 @@ class Place(ABC):
         """Keep the content of a file as it is now, in the place of an object of the same name."""
         digest, size = hashlib.sha256(), 0
         codec = pa.Codec("zstd")
-        with self._writing() as unfinished, file.open("rb") as content:
+        with _temporary(self._scratch) as unfinished, file.open("rb") as content:
             with unfinished.open("wb") as out:
                 while (chunk := content.read(CHUNK)) or not size:
                     digest.update(chunk)
@@ -207,9 +208,6 @@ class Place(ABC):
     @abstractmethod
     def _put(self, unfinished: Path, digest: str) -> bool: ...
 
-    @abstractmethod
-    def _writing(self) -> AbstractContextManager[Path]: ...
-
 
 class Folder(Place):
     """A place in a file system."""
@@ -220,14 +218,13 @@ class Folder(Place):
         self.path = path
         self.address = str(path)
         self._objects = path / "objects"
-        self._scratch: Path | None = None
 
     @contextmanager
     def locked(self, *, shared: bool, timeout_s: float = LOCK_LIMIT_S) -> Iterator[None]:
         if not shared:
             self.path.mkdir(parents=True, exist_ok=True)
         try:
-            lock = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            lock = _lock_file(self.path / _LOCK)
         except OSError:
             if not shared:
                 raise
@@ -324,11 +321,6 @@ class Folder(Place):
         unfinished.rename(target)
         return is_new
 
-    @contextmanager
-    def _writing(self) -> Iterator[Path]:
-        with _temporary(self._scratch) as unfinished:
-            yield unfinished
-
 
 class Bucket(Place):
     """A place below a prefix of an S3-compatible bucket.
@@ -347,7 +339,6 @@ class Bucket(Place):
         self._client = access.client()
         mark = hashlib.sha256(self.address.encode()).hexdigest()[:16]
         self._local = Folder(home / f".s3-{mark}")
-        self._scratch: Path | None = None
 
     @contextmanager
     def locked(self, *, shared: bool, timeout_s: float = LOCK_LIMIT_S) -> Iterator[None]:
@@ -446,11 +437,6 @@ class Bucket(Place):
         self._client.upload_file(str(unfinished), self._bucket, self._key(digest))
         return False  # another machine may have named it by now
 
-    @contextmanager
-    def _writing(self) -> Iterator[Path]:
-        with _temporary(self._scratch) as unfinished:
-            yield unfinished
-
 
 def place_at(address: str, access: S3Access, home: Path) -> Place:
     """The place of an address; `home` is where a lock is kept for one that has none.
@@ -490,6 +476,15 @@ def archive_name(created: datetime) -> str:
     'forex-20261128T123000.000000Z'
     """
     return f"{PREFIX}{created:%Y%m%dT%H%M%S.%f}Z"
+
+
+def _lock_file(path: Path) -> int:
+    """Open for writing where that may be: a client of NFS locks no other file exclusively (flock(2))."""
+    how = os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | how, 0o666)
+    except OSError:  # somebody else's, or on a disk that is mounted read-only
+        return os.open(path, os.O_RDONLY | how, 0o666)
 
 
 @contextmanager

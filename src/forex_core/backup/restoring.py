@@ -508,7 +508,9 @@ def _layout(settings: Settings, tracking: TrackedStore) -> _Layout:
     remote = artifacts.startswith(S3)
     local = tracking.folder(artifacts)
     if local is None and not remote:
-        raise InputError(f"files cannot be restored to {artifacts} from here; restore --to a folder")
+        raise InputError(
+            f"files cannot be restored to {without_password(artifacts)} from here; restore --to a folder"
+        )
     places = {
         "mlflow": sqlite_path(settings.mlflow_uri),
         "store": sqlite_path(settings.store_url),

@@ -142,14 +142,18 @@ class BucketSource:
     """The objects below an s3:// address, fetched through a client of their store.
 
     One whose name is the folder of others, which no file system can hold, is the one that is kept; they are left out.
+
+    Args:
+        scratch: folder for copies, of which each thread has one at a time.
     """
 
-    def __init__(self, address: str, client: Any, left_out: LeftOut) -> None:
+    def __init__(self, address: str, client: Any, left_out: LeftOut, scratch: Path | None = None) -> None:
         parsed = urlparse(address)
         self._bucket = parsed.netloc
         self._prefix = f"{parsed.path.strip('/')}/" if parsed.path.strip("/") else ""
         self._client = client
         self._left_out = left_out
+        self._scratch = scratch
 
     def items(self) -> Iterator[Item]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
@@ -178,12 +182,18 @@ class BucketSource:
 
     @contextmanager
     def local(self, item: Item) -> Iterator[Path]:
+        from boto3.s3.transfer import TransferConfig
         from botocore.exceptions import ClientError
 
-        with TemporaryDirectory() as scratch:
+        with TemporaryDirectory(dir=self._scratch) as scratch:
             copy = Path(scratch) / "object"
             try:
-                self._client.download_file(self._bucket, self._prefix + item.path, str(copy))
+                self._client.download_file(
+                    self._bucket,
+                    self._prefix + item.path,
+                    str(copy),
+                    Config=TransferConfig(use_threads=False),  # ten each would hold eight megabytes each
+                )
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
                     raise FileNotFoundError(item.path) from error

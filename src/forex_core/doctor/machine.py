@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from forex_core.calendars import desk_zone
 from forex_core.doctor.base import Finding, Patient
+from forex_core.secrecy import gives_secret
 from forex_core.types import Pair
 
 DISTRIBUTION = "forex-forecast"
@@ -140,7 +141,7 @@ def _is_told_to_others(path: Path, patient: Patient) -> bool:
         text = path.read_text("utf-8", errors="replace")
     except OSError:
         return False
-    return any(secret in text for secret in patient.settings.secrets)
+    return gives_secret(text) or any(secret in text for secret in patient.settings.secrets)
 
 
 def disk(patient: Patient) -> Finding:
@@ -148,6 +149,9 @@ def disk(patient: Patient) -> Finding:
     place = _nearest(patient.settings.root)
     usage, state = shutil.disk_usage(place), os.statvfs(place)
     told = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.1f} GB free at {place}"
+    root = patient.settings.root
+    if left := sorted(root.parent.glob(f".{root.name}.restoring-*")):
+        told += f"; {left[0]} is of a restore that goes on or was killed, and the next one takes it away"
     todo = f"make room; {patient.settings.cache_dir} may go at any time, at the price of computing it again"
     if usage.free < FREE_FAILED_BYTES or (state.f_files and not state.f_favail):
         return Finding("failed", told if state.f_favail else f"{told}, and no inodes", todo)

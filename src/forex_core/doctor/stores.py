@@ -17,7 +17,6 @@ from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair
 if TYPE_CHECKING:
     from forex_core.tracking.queries import RunRow
 
-SQLITE = "sqlite:///"
 SHOWN = 3
 """Of a long list."""
 LATE_AFTER_DAYS = 10
@@ -47,7 +46,8 @@ def tracking_store(patient: Patient) -> Finding:
         return Finding("ok", told)
     told = f"{told}, {state.megabytes:.1f} MB, journal mode {state.journal}"
     if state.journal != "wal":
-        return Finding("warning", told, f"sqlite3 {address.removeprefix(SQLITE)} 'PRAGMA journal_mode=WAL'")
+        path = sqlite_path(patient.settings.mlflow_uri)
+        return Finding("warning", told, f"sqlite3 {path} 'PRAGMA journal_mode=WAL'")
     return Finding("ok", told)
 
 
@@ -289,6 +289,9 @@ def backups(patient: Patient) -> Finding:
         told += "; on the disk of the data, with which it would be lost"
     if faults:
         return Finding("warning", f"{_some(faults)}; {told}", mend)
+    if _is_on_one_disk(place, chosen.root) and not Path(place).is_relative_to(chosen.root):
+        todo = "FOREX_BACKUP__TO names a folder elsewhere: mount its disk, if it has one (findmnt)"
+        return Finding("warning", told, todo)
     if datetime.now(UTC) - newest.created > ARCHIVED_WITHIN:
         todo = "forex backup create makes one; see why the flow backup does not: prefect flow-run ls --flow-name backup"
         return Finding("warning", f"none for {(datetime.now(UTC) - newest.created).days} days: {told}", todo)
