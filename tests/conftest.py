@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +36,7 @@ settings.load_profile("repeatable")
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from tests.forecasting import Forecasters
     from tests.mailbox import Mailbox
 
 ROOT = Path(__file__).parents[1]
@@ -595,25 +596,23 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
+def forecasters(prefect_server: None) -> Iterator[Forecasters]:
+    """Starts forecasts in processes of their own."""
+    from tests.forecasting import Forecasters
+
+    starting = Forecasters(draws=False)
+    yield starting
+    starting.close()
+
+
+@pytest.fixture(scope="session")
 def kept_pictures() -> Iterator[None]:
-    """Charts are drawn by the renderer once for every set of names, and its pictures are given out again for others.
+    """Charts are drawn once for every set of names, where no test looks at them; tests/unit/test_report.py does."""
+    from tests.forecasting import keep_pictures
 
-    A process that draws takes more than a second, as much as the rest of a flow run, where no test looks at what is
-    drawn; tests/unit/test_report.py does.
-    """
-    from forex_core.report import drawing
-
-    renderer, kept = drawing._ask, dict[tuple[str, ...], dict[str, Any]]()
-
-    def ask(request: Mapping[str, Any]) -> dict[str, Any]:
-        names = (*request["specs"], str(request["script"]))
-        if names not in kept:
-            kept[names] = renderer(request)
-        return kept[names]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "_ask", ask)
-        yield
+    end = keep_pictures()
+    yield
+    end()
 
 
 @pytest.fixture

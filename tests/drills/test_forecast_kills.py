@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ from forex_core.tracking.spool import waiting
 from forex_core.tracking.store import release
 from forex_core.types import Pair
 from tests.drills.moments import drawn, share_of
+from tests.forecasting import EXIT, STAGES, Forecasters
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,112 +40,48 @@ pytestmark = [
 ]
 
 MODEL, EXPERIMENT = "usdclp-7d", "forecaster_7d"
-LIGHT = EngineConfig(
-    members=("random_walk", "theta"), min_members=1, grid_origins=60, warmup_origins=8
-).model_dump_json()
-STAGES = {
-    "bundle loaded": "computing",
-    "forecast computed": "beginning the run",
-    "run begun": "registering the model",
-    "model registered": "settling",
-    f"{MODEL}: ": "writing the report",
-    "report written": "logging",
-    "run logged": "ending",
-}
-"""What the log says as a stage begins. Before the first nothing is written; the last goes on to the exit."""
-
+LIGHT = EngineConfig(members=("random_walk", "theta"), min_members=1, grid_origins=60, warmup_origins=8)
 IN_EACH, ANYWHERE = 10, 30
 """Moments of each stage, and of the whole time from the first write to the exit: a hundred."""
 
-WORK = """
-import os, signal, sys, threading, time
-from datetime import date
-from loguru import logger
-from flows.forecast import forecast_7d
-from forex_core.config import load_settings
-from forex_core.data.loading import bundle_of
-from forex_core.engine import build_engine
-from forex_core.tracking.packaging import import_mlflow
-stages = sys.argv[1:]
 
-def tell(message):
-    said = message.record["message"]
-    for stage in stages:
-        if said.startswith(stage):
-            print(stage, time.monotonic(), sep="=", flush=True)
+@dataclass
+class Killer:
+    """Forecasts for one day after the other, killed or not; where it found them, and how long stages last took."""
 
-logger.add(tell)
-import_mlflow()
-build_engine(load_settings()).prepare(bundle_of(load_settings(pair="USDCLP", source="csv", paths=["market.csv"])))
-assert threading.active_count() == 1, "a fork has no other"
-for line in sys.stdin:
-    forecaster = os.fork()
-    if forecaster == 0:
-        os.setsid()
-        print("of", os.getpid(), sep="=", flush=True)
-        forecast_7d(pair="USDCLP", source="store", as_of=date.fromisoformat(line.strip()))
-        sys.exit()
-    _, status = os.waitpid(forecaster, 0)
-    print("exit", time.monotonic(), os.waitstatus_to_exitcode(status), sep="=", flush=True)
-"""
+    forecasters: Forecasters
+    days: Iterator[date]
+    lengths: dict[str, float] = field(default_factory=dict)
+    hit: Counter[str] = field(default_factory=Counter)
 
+    def let_live(self) -> None:
+        assert self._watched(next(self.days)) == EXIT
 
-class Forecasters:
-    """Processes that make one forecast each and have all that they start in their group.
+    def kill(self, stage: str, delay: float) -> date:
+        """Kill one so long after the beginning of a stage; the day that it was to forecast."""
+        day = next(self.days)
+        self.hit[self._watched(day, stage, delay)] += 1
+        return day
 
-    They are forks of one that has imported everything, which takes longer than a forecast.
-    """
-
-    def __init__(self) -> None:
-        self._parent = subprocess.Popen(
-            [sys.executable, "-c", WORK, *STAGES],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.lengths = dict.fromkeys(STAGES, 0.0)
-        """Seconds that each stage took when it was last gone through."""
-
-    def close(self) -> None:
-        with self._parent:
-            self._parent.kill()
-
-    def whole(self, day: date) -> None:
-        assert self._forecast(day, "", 0.0) == "exit"
-
-    def killed(self, day: date, stage: str, delay: float) -> str:
-        """Kill one so long after the beginning of a stage; the stage in which that found it, or its exit."""
-        return self._forecast(day, stage, delay)
-
-    def _forecast(self, day: date, until: str, delay: float) -> str:
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        print(day, file=self._parent.stdin, flush=True)
-        number, found, began = 0, "", 0.0
-        for line in self._parent.stdout:
-            said, at, *code = line.strip().split("=")
-            if said == "of":
-                number = int(at)
-                continue
-            if code == [str(-signal.SIGKILL)]:
-                break
+    def _watched(self, day: date, until: str = "", delay: float = 0.0) -> str:
+        """The stage in which it came to its end."""
+        forecast, found, began = self.forecasters.start(source="store", as_of=day), "", 0.0
+        for stage, at in forecast.stages():
+            if forecast.exit_code == -signal.SIGKILL:
+                return found
             if found:
-                self.lengths[found] = float(at) - began
-            found, began = said, float(at)
-            if code:
-                assert code == ["0"]
-                break
-            if said == until:
+                self.lengths[found] = at - began
+            found, began = stage, at
+            if stage == until:
                 time.sleep(delay)
-                with suppress(ProcessLookupError):
-                    os.killpg(number, signal.SIGKILL)
-        return found
+                forecast.kill()
+        assert forecast.exit_code == 0
+        return EXIT
 
 
 @dataclass
 class Deployment:
-    """A data folder with observations, in which forecasts are made for one day after the other."""
+    """A data folder with observations."""
 
     data: Path
     days: Iterator[date]
@@ -213,14 +147,14 @@ class Deployment:
 @pytest.fixture
 def deployment(sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
     for name, value in {
-        "FOREX_ENGINE": LIGHT,
+        "FOREX_ENGINE": LIGHT.model_dump_json(),
         "FOREX_DATA__DRIVERS": "[]",
         "FOREX_DATA__MAX_AGE_BUSINESS_DAYS": "1",
         "MLFLOW_TRACKING_URI": sqlite_store,
     }.items():
         monkeypatch.setenv(name, value)
     rows = 900
-    table = synthetic_table(rows + 200, seed=5)[["Date", "USDCLP"]]
+    table = synthetic_table(rows + 300, seed=5)[["Date", "USDCLP"]]
     table.to_csv(tmp_path / "market.csv", index=False)
     market = observations_of(
         [tmp_path / "market.csv"],
@@ -235,15 +169,21 @@ def deployment(sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     release(sqlite_store)
 
 
-def test_a_forecast(deployment: Deployment) -> None:
+@pytest.fixture
+def drawing(prefect_server: None) -> Iterator[Forecasters]:
+    """Forecasters that have processes which draw."""
+    starting = Forecasters(draws=True)
+    yield starting
+    starting.close()
+
+
+def test_a_forecast(deployment: Deployment, drawing: Forecasters) -> None:
     """Without a champion at first, then with one, each killed one followed by another for its day."""
     draw, kept = drawn(), deployment.data.with_name("kept")
-    shutil.copytree(deployment.data, kept)
-    forecasters, hit = Forecasters(), Counter[str]()
+    killer = Killer(drawing, deployment.days)
 
     def kill(stage: str, delay: float) -> None:
-        day = next(deployment.days)
-        hit[forecasters.killed(day, stage, delay)] += 1
+        day = killer.kill(stage, delay)
         deployment.check_databases()
         before = {run.info.run_id: run.info.status for run in deployment.runs()}
         document = deployment.next_forecast(day)
@@ -251,28 +191,25 @@ def test_a_forecast(deployment: Deployment) -> None:
             assert before[document["run_id"]] == "FINISHED", "what is published was published"
         deployment.check(document)
 
-    try:
-        for _ in range(2):  # of the second, nothing is made for the first time
-            forecasters.whole(next(deployment.days))
-        print({STAGES[stage]: f"{length:.2f} s" for stage, length in forecasters.lengths.items()})
-        release(load_settings().mlflow_uri)
-        shutil.rmtree(deployment.data)
-        shutil.copytree(kept, deployment.data)
-        for stage in STAGES:
-            for _ in range(3 * share_of(IN_EACH)):
-                if hit[stage] < share_of(IN_EACH):
-                    kill(stage, draw.random() * forecasters.lengths[stage])
-        for _ in range(share_of(ANYWHERE)):
-            at = draw.random() * sum(forecasters.lengths.values())
-            for stage, length in forecasters.lengths.items():
-                if at < length:
-                    kill(stage, at)
-                    break
-                at -= length
-    finally:
-        forecasters.close()
-    print(
-        f"killed {sum(hit.values()) - hit['exit']} at work:", {n: hit[stage] for stage, n in STAGES.items()}
-    )
+    shutil.copytree(deployment.data, kept)
+    for _ in range(2):  # of the second, nothing is made for the first time
+        killer.let_live()
+    lengths = killer.lengths
+    print({STAGES[stage]: f"{length:.2f} s" for stage, length in lengths.items()})
+    shutil.rmtree(deployment.data)
+    shutil.copytree(kept, deployment.data)
     for stage in STAGES:
-        assert hit[stage] >= share_of(IN_EACH), f"{STAGES[stage]} was over before its moments"
+        for _ in range(3 * share_of(IN_EACH)):
+            if killer.hit[stage] < share_of(IN_EACH):
+                kill(stage, draw.random() * lengths[stage])
+    for _ in range(share_of(ANYWHERE)):
+        at = draw.random() * sum(lengths.values())
+        for stage, length in lengths.items():
+            if at < length:
+                kill(stage, at)
+                break
+            at -= length
+    at_work = sum(killer.hit[stage] for stage in STAGES)
+    print(f"killed {at_work} at work:", {name: killer.hit[stage] for stage, name in STAGES.items()})
+    for stage in STAGES:
+        assert killer.hit[stage] >= share_of(IN_EACH), f"{STAGES[stage]} was over before its moments"

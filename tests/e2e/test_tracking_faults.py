@@ -48,6 +48,7 @@ from forex_core.tracking.packaging import import_mlflow, save_model
 from forex_core.tracking.store import release
 from forex_core.types import Horizon, Pair
 from tests.deployments import older_store
+from tests.faults import damage
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -464,6 +465,30 @@ def test_database_locked(
     assert spooled(settings) == 0
     run = open_store(settings.mlflow_uri).get_run(str(tracker.run_id))
     assert (run.data.metrics, run.info.status) == ({"a": 1.0, "b": 2.0}, "FINISHED")
+
+
+@covers("Database damaged")
+@pytest.mark.parametrize("symptom", [0, 1])
+def test_database_damaged(fault: str, symptom: int, settings: Settings, shell: Shell, run_id: str) -> None:
+    forex_says("backup", "create")
+    release(settings.mlflow_uri)
+    with tracker_of(settings) as tracker:
+        if symptom == 0:
+            damage(database(settings))
+        else:
+            database(settings).write_bytes(b"no database" * 9999)
+        release(settings.mlflow_uri)
+        tracker.log_metrics({"a": 1.0})
+    shows(fault, tracker.degraded, symptom)
+    assert "'forex backup restore latest'" in str(tracker.degraded)
+    assert spooled(settings) == 1
+    release(settings.mlflow_uri)
+    shell.cure(fault)
+    assert spooled(settings) == 0
+    client = open_store(settings.mlflow_uri)
+    assert client.get_run(run_id).data.metrics == {"m": 1.0}
+    (run,) = [run for run in client.search_runs(["1"]) if run.info.run_id != run_id]
+    assert (run.data.metrics, run.info.status) == ({"a": 1.0}, "FINISHED")
 
 
 @covers("Database replaced under a program")

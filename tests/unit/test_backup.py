@@ -422,6 +422,37 @@ def test_over_the_data_folder_what_was_there_is_kept(tracked: Deployment) -> Non
     tracked.backups.create()
 
 
+def spooled(deployment: Deployment, name: str, *files: str) -> None:
+    """An entry with these files in the spool."""
+    entry = deployment.data / "spool" / name
+    entry.mkdir(parents=True, exist_ok=True)
+    (entry / "run.json").write_text(name)
+    for file in files:
+        (entry / file).write_text(f"{file} of {name}")
+
+
+def test_over_the_data_folder_what_waits_in_the_spool_goes_on_waiting(tracked: Deployment) -> None:
+    """Whether it was spooled since, was half spooled at the time, or is half replayed by now."""
+    tracked.run()
+    spooled(tracked, "half-spooled", "0001.json")
+    spooled(tracked, "half-replayed", "0001.json", "0002.json", "end.json")
+    made = tracked.create()
+    release(load_settings().mlflow_uri)
+    spooled(tracked, "half-spooled", "0001.json", "0002.json", "end.json")
+    (tracked.data / "spool" / "half-replayed" / "0001.json").unlink()
+    spooled(tracked, "since", "0001.json")
+    (tracked.data / "spool" / "since.lock").write_text("")
+    (tracked.data / "spool" / ".removed-gone").mkdir()
+    before = tree(tracked.data / "spool")
+    done = tracked.backups.restore(made.archive)
+    whole = {"0001.json", "0002.json", "end.json", "run.json"}
+    found = {
+        entry.name: {file.name for file in entry.iterdir()} for entry in (tracked.data / "spool").iterdir()
+    }
+    assert found == {"half-spooled": whole, "half-replayed": whole, "since": {"0001.json", "run.json"}}
+    assert tree(Path(done.before[0]) / "spool") == before, "and what was there is there"
+
+
 def test_processes_that_use_the_folder_are_named_and_nothing_changes(tracked: Deployment) -> None:
     tracked.run()
     made = tracked.create()

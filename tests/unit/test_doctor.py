@@ -445,6 +445,16 @@ def test_a_horizon_that_was_not_published_for_long(
     assert look("forecasts").state == "ok"
 
 
+def test_a_run_of_after_now(look: Callable[..., Finding], sqlite_store: str, tmp_path: Path) -> None:
+    """The clock has gone back, though everything was written since."""
+    published(sqlite_store, tmp_path, "ahead", days_ago=-2)
+    assert look("clock").state == "ok"
+    finding = look("forecasts")
+    assert finding.state == "failed"
+    assert "The clock has gone back, or was ahead: run " in finding.found
+    assert "timedatectl set-ntp true" in finding.found
+
+
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """Settings with a store of observations that ends today, of the pair alone."""
