@@ -3,6 +3,7 @@
 collect_ignore = [
     "backup_speed.py",
     "command_speed.py",
+    "dashboard_speed.py",
     "data_speed.py",
     "engine_speed.py",
     "servers.py",
