@@ -71,6 +71,8 @@ PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 SERVICE = "forex-forecast"
 TIME_LIMIT_S = 1800
 """Of a run, which takes seconds and may wait minutes for sources and for other runs."""
+IN_LEDGER_TAG = "in_ledger"
+"""Tag of a run whose forecast the ledger has, or that waits for it."""
 WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
 """Tags of a Prefect run that published and has something to say."""
 
@@ -245,16 +247,26 @@ def send(mail: Mail, tracker: Tracker, settings: Settings) -> list[str]:
 
 def _write_down(entry: Entry, ledger: Ledger, tracker: Tracker, settings: Settings) -> str | None:
     """The forecast into the ledger, after those that wait; a warning where it cannot be, for it is published."""
-    pending = Pending(settings.pending_dir)
+    pending, refusal = Pending(settings.pending_dir), None
+    try:
+        pending.keep(entry)
+    except OSError as error:
+        refusal = error
     try:
         _, faults = pending.deliver(ledger)
-        written = pending.publish(entry, ledger)
-    except (LedgerError, OSError) as error:
+        written = ledger.append(entry)
+    except LedgerError as error:
+        if refusal is not None:
+            return (
+                f"The ledger could not be written ({error}), nor the forecast kept until it can be ({refusal}): it is "
+                "in no track record. Mend that and publish it again."
+            )
+        tracker.set_tags({IN_LEDGER_TAG: "waits"})
         return (
             f"The ledger could not be written, and the forecast waits in {settings.pending_dir}: {error}. The next "
             "forecast writes it, and so does 'forex monitor'."
         )
-    tracker.set_tags({"ledger_number": str(written.number), LEDGER_TAG: written.digest})
+    tracker.set_tags({IN_LEDGER_TAG: "yes", "ledger_number": str(written.number), LEDGER_TAG: written.digest})
     return " ".join(faults) or None
 
 
@@ -289,7 +301,11 @@ def _quote(asked: Asked, bundle: MarketBundle, settings: Settings) -> Quote | Ab
 def _last_document(tracker: Tracker, bundle: MarketBundle, horizon: Horizon) -> Document | None:
     """That of the last forecast of the same pair, rate and horizon, None where there is none or it cannot be read."""
     key = {"pair": str(bundle.pair), "rate": bundle.rate, "horizon": str(horizon), "status": "published"}
-    run_id = tracker.find_run(key)
+    # One that is neither in the ledger nor waiting for it is published again.
+    run_id = next(
+        (found for state in ("yes", "waits") if (found := tracker.find_run(key | {IN_LEDGER_TAG: state}))),
+        None,
+    )
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     try:
         document = json.loads(text) if text else None
@@ -330,7 +346,11 @@ def _published_before(
     theirs = champion if champion and champion.rate in (None, bundle.rate) else None
     if theirs and theirs.trained_until and theirs.trained_until <= bundle.origin:
         key["published_version"] = str(theirs.number)
-    run_id = tracker.find_run(key)
+    # One that is neither in the ledger nor waiting for it is published again.
+    run_id = next(
+        (found for state in ("yes", "waits") if (found := tracker.find_run(key | {IN_LEDGER_TAG: state}))),
+        None,
+    )
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     if text is None:
         return None

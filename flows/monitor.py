@@ -21,7 +21,7 @@ from flows.logs import connect_logging
 from flows.rollback import adapt_bands, rollback
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.errors import ForexError, TrackingError
-from forex_core.ledger import Alarm, Ledger, Pending, Scored, Track
+from forex_core.ledger import Alarm, Ledger, Pending, Published, Scored, Track
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
 from forex_core.monitoring import Reading, band_factors, drift, judge, key
 from forex_core.report.document import data_notices
@@ -59,14 +59,13 @@ def scored(ledger: Ledger, bundle: MarketBundle) -> tuple[Document, tuple[Scored
 def judged(
     ledger: Ledger, bundle: MarketBundle, horizon: Horizon, settings: Settings
 ) -> tuple[Track, list[Reading]]:
-    """The track record of a horizon and its alarms; those that are raised are kept."""
+    """The track record of a horizon, and the alarms of the recipe that publishes now: of another it says nothing."""
     since = bundle.origin - timedelta(days=LOOKED_BACK_DAYS)
     track = ledger.track(bundle.pair, bundle.rate, horizon, since=since, members=True)
     raised = _raised_before(ledger, bundle, horizon)
-    found = [*judge(track, raised, settings.monitor)]
-    last = track.origins[-1].astype("M8[D]").item() if len(track) else bundle.origin
-    _keep(ledger, bundle, horizon, found, last)
-    return track, found
+    published = _live(ledger, bundle, horizon)
+    own = [one.number for one in published if one.recipe == published[-1].recipe]
+    return track, [*judge(track.at(np.isin(track.publications, own)), raised, settings.monitor)]
 
 
 @task(name="log", cache_policy=NO_CACHE, persist_result=False)
@@ -156,14 +155,13 @@ def monitor(
     ledger = Ledger(settings.store_url, settings.root)
     warnings = [*delivered(settings, ledger)]
     bundle = load(settings, as_of)
-    came, found = scored(ledger, bundle)
+    came, scores = scored(ledger, bundle)
     published = {
-        horizon: last[-1].published_at
-        for horizon in HORIZONS
-        if (last := ledger.publications(bundle.pair, horizon, last=1))
+        horizon: found[-1].published_at for horizon in HORIZONS if (found := _live(ledger, bundle, horizon))
     }
     horizons: dict[str, Document] = {}
     raised: list[str] = []
+    noticed: list[tuple[Horizon | None, list[Reading]]] = []
     for horizon in published:
         track, readings = judged(ledger, bundle, horizon, settings)
         ends = at_the_end(track)
@@ -173,13 +171,15 @@ def monitor(
                 run_id = logged(track, readings, bundle, settings)
             except TrackingError as error:
                 warnings.append(f"The live record of {horizon} could not be logged: {error}.")
+        noticed.append((horizon, readings))
         alarms = [reading for reading in readings if reading.raised]
         told = [f"{bundle.pair} {horizon}, {key(r.kind, r.step)}: {r.found}" for r in alarms]
         raised += told
         done = _acted(ledger, bundle, horizon, alarms, told, settings, source, paths) if alarms else []
         warnings += done
         horizons[str(horizon)] = _horizon_document(by_lead(track), ends, readings, run_id, done)
-    of_data = _of_data(ledger, bundle, settings)
+    of_data = [*drift(bundle, _raised_before(ledger, bundle, None), settings.monitor)]
+    noticed.append((None, of_data))
     raised += [f"{bundle.pair}, {r.kind}: {r.found}" for r in of_data if r.raised]
     for horizon, last in published.items():
         days = (bundle.as_of - last).days
@@ -194,7 +194,7 @@ def monitor(
         "origin": bundle.origin.isoformat(),
         "as_of": bundle.as_of.isoformat(),
         "outcomes": came,
-        "scored": len(found),
+        "scored": len(scores),
         "horizons": horizons,
         "data": {"alarms": [_reading_document(r) for r in of_data], "notices": data_notices(bundle)},
         "raised": raised,
@@ -205,6 +205,9 @@ def monitor(
         key=f"monitor-{bundle.pair.slug}",
         description=f"Live track record of {bundle.pair}",
     )
+    # Last, so that a run that ends before raises them again.
+    for horizon, readings in noticed:
+        _keep(ledger, bundle, horizon, readings)
     if not raised and not warnings:
         return document
     return Completed(name="CompletedWithWarning", message=" ".join([*raised, *warnings]), data=document)
@@ -220,21 +223,19 @@ def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None
     return found
 
 
-def _keep(
-    ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None, readings: list[Reading], origin: date
-) -> None:
+def _live(ledger: Ledger, bundle: MarketBundle, horizon: Horizon) -> list[Published]:
+    """The forecasts of the rate that were published in their time."""
+    found = ledger.publications(bundle.pair, horizon)
+    return [one for one in found if one.live and one.rate == bundle.rate]
+
+
+def _keep(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None, readings: list[Reading]) -> None:
+    """The alarms that are raised, so that each is raised once."""
     for r in readings:
         if r.raised:
-            alarm = Alarm(r.kind, r.step, origin, r.statistic, r.threshold, r.found)
+            alarm = Alarm(r.kind, r.step, r.until or bundle.origin, r.statistic, r.threshold, r.found)
             ledger.raise_alarm(bundle.pair, bundle.rate, horizon, alarm)
             logger.warning("{}: {}", key(r.kind, r.step), r.found)
-
-
-def _of_data(ledger: Ledger, bundle: MarketBundle, settings: Settings) -> list[Reading]:
-    """Whether the rate has begun to move otherwise; kept like the alarms of a horizon."""
-    found = [*drift(bundle, _raised_before(ledger, bundle, None), settings.monitor)]
-    _keep(ledger, bundle, None, found, bundle.origin)
-    return found
 
 
 def _acted(
@@ -302,5 +303,8 @@ def _horizon_document(
 
 
 def _reading_document(reading: Reading) -> Document:
-    since = reading.since.isoformat() if reading.since else None
-    return asdict(reading) | {"since": since, "raised": reading.raised}
+    days = {
+        name: day.isoformat() if day else None
+        for name, day in (("since", reading.since), ("until", reading.until))
+    }
+    return asdict(reading) | days | {"raised": reading.raised}

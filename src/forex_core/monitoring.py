@@ -75,7 +75,7 @@ class Reading:
     """One alarm as it stands: it is raised where the statistic is above the threshold.
 
     `step` is the lead of the forecasts, 0 where it is of the data; `count` is how many forecasts, or days, it rests on,
-    and `since` the first of them.
+    `since` the first of them and `until` the last.
     """
 
     kind: AlarmKind
@@ -84,6 +84,7 @@ class Reading:
     threshold: float
     count: int
     since: date | None
+    until: date | None
     found: str
 
     @property
@@ -136,7 +137,8 @@ def _coverage(kind: AlarmKind, record: Record, share: float) -> Reading:
         if count
         else "no outcomes yet"
     )
-    return Reading(kind, record.steps, statistic, threshold, count, _day(record.origins, first), found)
+    last = _day(record.origins, len(record.origins) - 1)
+    return Reading(kind, record.steps, statistic, threshold, count, _day(record.origins, first), last, found)
 
 
 def _skill(record: Record, share: float, at_least: int) -> Reading:
@@ -146,14 +148,18 @@ def _skill(record: Record, share: float, at_least: int) -> Reading:
     threshold = _skill_threshold(steps, gap, share, at_least)
     if len(d) < at_least:
         found = f"{len(d)} outcomes, and {at_least} are the least that is judged"
-        return Reading("no skill", steps, 0.0, threshold, len(d), _day(origins, 0), found)
+        return Reading(
+            "no skill", steps, 0.0, threshold, len(d), _day(origins, 0), _day(origins, len(d) - 1), found
+        )
     statistic = float(cosine_statistic(d, steps, gap)[0])
     worse = float(d.mean())
     found = (
         f"the CRPS of the last {len(d)} forecasts is {1e4 * abs(worse):.2f} basis points of the rate "
         f"{'above' if worse > 0 else 'below'} that of the random walk"
     )
-    return Reading("no skill", steps, statistic, threshold, len(d), _day(origins, 0), found)
+    return Reading(
+        "no skill", steps, statistic, threshold, len(d), _day(origins, 0), _day(origins, len(d) - 1), found
+    )
 
 
 def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
@@ -192,7 +198,16 @@ def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfi
             else shown[kind](value)
         )
         found.append(
-            Reading(kind, 0, value, thresholds[kind], len(recent), _day(days, len(days) - DRIFT_DAYS), told)
+            Reading(
+                kind,
+                0,
+                value,
+                thresholds[kind],
+                len(recent),
+                _day(days, len(days) - DRIFT_DAYS),
+                _day(days, len(days) - 1),
+                told,
+            )
         )
     return tuple(found)
 
@@ -308,7 +323,7 @@ def _drift_thresholds(past: Array, share: float) -> Mapping[AlarmKind, float]:
 
 
 def _day(days: Array, k: int) -> date | None:
-    if k >= len(days):
+    if not 0 <= k < len(days):
         return None
     found: date = days[k].astype("M8[D]").item()
     return found

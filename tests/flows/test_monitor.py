@@ -105,6 +105,39 @@ class TestPublished:
         assert published.run_id == state.result()["run_id"]
         assert len(Pending(settings.pending_dir)) == 0
 
+    def test_while_the_ledger_is_away_each_forecast_waits_by_itself(self, market: Path) -> None:
+        settings = load_settings()
+        ledger().kinds()
+        database = settings.root / "store" / "forex.db"
+        content = database.read_bytes()
+        for beside in database.parent.glob("forex.db-*"):
+            beside.unlink()
+        database.write_bytes(b"no database at all" * 100)
+        (settings.pending_dir).mkdir()
+        (settings.pending_dir / "other.json").write_text('{"pair": "USDCLP"}')
+        for day in (date(2018, 5, 4), DAY):
+            assert "waits in" in flow_state(market, day).message
+        assert flow_state(market, DAY).result()["already_published"]
+        database.write_bytes(content)
+        assert "other.json is no forecast" in monitored(market, as_of=DAY).message
+        assert [p.origin for p in ledger().publications()] == [date(2018, 5, 4), DAY]
+
+    def test_what_can_be_kept_nowhere_is_said_and_published_again(self, market: Path) -> None:
+        settings = load_settings()
+        ledger().kinds()
+        database = settings.root / "store" / "forex.db"
+        content = database.read_bytes()
+        for beside in database.parent.glob("forex.db-*"):
+            beside.unlink()
+        database.write_bytes(b"no database at all" * 100)
+        settings.pending_dir.write_text("a file where the folder should be")
+        assert "it is in no track record" in flow_state(market).message
+        database.write_bytes(content)
+        settings.pending_dir.unlink()
+        again = forecast(market)
+        assert "already_published" not in again
+        assert [p.run_id for p in ledger().publications()] == [again["run_id"]]
+
     def test_without_tracking_it_is_written_all_the_same(
         self, market: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -124,8 +157,8 @@ class TestPublished:
             forecast(market)
 
 
-def flow_state(market: Path) -> Any:
-    return forecast(market, return_state=True)
+def flow_state(market: Path, day: date = DAY) -> Any:
+    return forecast(market, day, return_state=True)
 
 
 class TestMonitored:
@@ -234,7 +267,7 @@ def test_the_digests_of_runs_are_what_a_ledger_is_held_against(market: Path, sql
             connection.execute(f"DROP TRIGGER {name}")
         connection.execute("DELETE FROM publications")
         connection.execute("DELETE FROM predictions")
-    assert any("is not in the ledger" in fault for fault in ledger().verify(anchors).faults)
+    assert any("the ledger has none like it" in fault for fault in ledger().verify(anchors).faults)
 
 
 def test_the_document_is_json(market: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -612,7 +612,7 @@ class Ledger:
             heads, "forecast", lambda row: _digest(row.previous, *_read(row, rows.get(row.number, [])))
         )
         faults += _broken(came, "outcome", lambda row: _digest(row.previous, _outcome_of(row)))
-        faults += unaccounted(anchors, {row.run_id: row.digest for row in heads})
+        faults += unaccounted(anchors, {row.digest for row in heads})
         faults += _misjudged(
             scored, {row.number: row for row in heads}, rows, {row.number: row for row in came}
         )
@@ -628,13 +628,12 @@ class Ledger:
         )
 
 
-def unaccounted(anchors: Mapping[str, str], known: Mapping[str, str] = {}) -> list[str]:
-    """Runs whose digest is not that of the ledger, which has `known` by run."""
+def unaccounted(anchors: Mapping[str, str], known: Collection[str] = ()) -> list[str]:
+    """Runs whose digest is none of those `known` to the ledger: by digest, for a run that was spooled has a new id."""
     return [
-        f"run {run_id} was published with the digest {digest[:12]}…, and "
-        + ("is not in the ledger" if run_id not in known else f"the ledger has {known[run_id][:12]}…")
+        f"run {run_id} was published with the digest {digest[:12]}…, and the ledger has none like it"
         for run_id, digest in anchors.items()
-        if known.get(run_id) != digest
+        if digest not in known
     ]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from loguru import logger
 
-from forex_core.errors import LedgerError, LedgerUnavailable
+from forex_core.errors import InputError, LedgerError, LedgerUnavailable
 from forex_core.ledger.book import Ledger
-from forex_core.ledger.entry import Entry, Published
+from forex_core.ledger.entry import Entry
 
 
 class Pending:
@@ -18,27 +18,28 @@ class Pending:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def publish(self, entry: Entry, ledger: Ledger) -> Published:
-        """Write an entry, by way of a file that the next run finds where this one is killed or the ledger is away.
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry until `deliver` has written it, whatever becomes of this process and of the ledger.
 
         Raises:
             OSError: the file cannot be written.
-            LedgerError: the ledger cannot be written; the entry waits.
         """
         path = self._folder / f"{entry.run_id}.json"
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(entry.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        written = ledger.append(entry)
-        path.unlink(missing_ok=True)
-        return written
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(entry.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def deliver(self, ledger: Ledger) -> tuple[int, tuple[str, ...]]:
         """Write what waits, the oldest first; how many were written, and what is wrong with the others.
+
+        A file that is no entry keeps no other from being written.
 
         Raises:
             LedgerUnavailable: the ledger cannot be written just now; what waits goes on waiting.
@@ -49,7 +50,7 @@ class Pending:
                 entries.append((Entry.from_json(path.read_text(encoding="utf-8")), path))
             except FileNotFoundError:  # another process was quicker
                 continue
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, InputError, OSError) as error:
                 faults.append(f"{path} is no forecast ({type(error).__name__}); look at it and remove it")
         written = 0
         for entry, path in sorted(entries, key=lambda one: one[0].published_at):
@@ -57,8 +58,8 @@ class Pending:
                 ledger.append(entry)
             except LedgerUnavailable:
                 raise
-            except LedgerError as error:
-                faults.append(f"{path}: {error}")
+            except (LedgerError, ValueError, TypeError, IndexError) as error:
+                faults.append(f"{path} cannot be written ({error}); look at it and remove it")
                 continue
             path.unlink(missing_ok=True)
             logger.info("the forecast of run {} is in the ledger now", entry.run_id)
