@@ -165,20 +165,21 @@ def _skill(record: Record, share: float, at_least: int) -> Reading:
 def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
     """Whether the rate has begun to move otherwise than it did: by its returns over their own σ, never by its level.
 
-    u_t = r_t / σ_{t−1}, with σ of the random walk's bands. Over the last twenty rows: the mean of u² (volatility), the
-    mean of u times √20 (returns), and the share of rows without a move (a feed that stands still). What is usual is
-    drawn from the rows before, with replacement.
+    u_t = r_t / σ_{t−1}, with σ of the random walk's bands, over its root mean square of the five years before. Over the
+    last twenty rows: the mean of u² (volatility), the mean of u times √20 (returns), and the share of rows without a
+    move (a feed that stands still).
     """
     returns = np.diff(np.log(bundle.spot), prepend=np.nan)
     u = returns / np.concatenate([[np.nan], reference_sigma(bundle)[:-1]])
     days = bundle.dates.to_numpy().astype("M8[D]")
     usable = np.isfinite(u)
     u, days = u[usable], days[usable]
-    past, recent = u[:-DRIFT_DAYS], u[-DRIFT_DAYS:]
+    past = u[:-DRIFT_DAYS][-5 * YEAR :]
+    past, recent = past / np.sqrt((past**2).mean()), u[-DRIFT_DAYS:] / np.sqrt((past**2).mean())
     found: list[Reading] = []
     if len(past) < YEAR:
         return ()
-    thresholds = _drift_thresholds(past[-5 * YEAR :], config.false_alarms_a_year / 3)
+    thresholds = _drift_thresholds(past, config.false_alarms_a_year / 3)
     shown: dict[AlarmKind, Callable[[float], str]] = {
         "volatility": lambda x: (
             f"the rate moved {np.sqrt(x):.1f} times as much as usual over {DRIFT_DAYS} days"
@@ -314,12 +315,29 @@ def _skill_threshold(steps: int, gap: float, share: float, at_least: int) -> flo
 
 
 def _drift_thresholds(past: Array, share: float) -> Mapping[AlarmKind, float]:
-    """What the largest of a year's windows is in that share of years, of rows drawn from the past."""
-    draws = np.random.default_rng(_SEED).choice(past, (YEARS // 4, YEAR + DRIFT_DAYS - 1))
-    windows = np.lib.stride_tricks.sliding_window_view(draws, DRIFT_DAYS, axis=1)
+    """What the largest window of a year is in that share of years where nothing is wrong.
+
+    Of moves by the walks of the bands: five years of history have no tail of one year in sixty. How often a rate stands
+    still is its own: that of rows drawn from the past.
+    """
+    stands = np.random.default_rng(_SEED).choice(past, (YEARS // 4, YEAR + DRIFT_DAYS - 1))
     return {
-        kind: float(np.quantile(measure(windows).max(axis=1), 1 - share)) for kind, measure in _DRIFT.items()
+        kind: _largest_window(kind, share) if kind != "stale rate" else _quantile_of(kind, stands, share)
+        for kind in _DRIFT
     }
+
+
+@lru_cache(maxsize=8)
+def _largest_window(kind: AlarmKind, share: float) -> float:
+    walked, sigma = _clustered_walks()
+    u = np.diff(walked, axis=1) / sigma[:, :-1]
+    before, year = u[:, : -(YEAR + DRIFT_DAYS)], u[:, -(YEAR + DRIFT_DAYS) :]
+    return _quantile_of(kind, year / np.sqrt((before**2).mean(axis=1, keepdims=True)), share)
+
+
+def _quantile_of(kind: AlarmKind, u: Array, share: float) -> float:
+    windows = np.lib.stride_tricks.sliding_window_view(u, DRIFT_DAYS, axis=1)
+    return float(np.quantile(_DRIFT[kind](windows).max(axis=1), 1 - share))
 
 
 def _day(days: Array, k: int) -> date | None:

@@ -134,7 +134,7 @@ def test_a_rate_that_moves_as_before_is_no_alarm() -> None:
 
 @pytest.mark.parametrize(
     ("change", "drift_by", "kind"),
-    [(3.0, 0.0, "volatility"), (1.0, 1.5, "returns"), (0.0, 0.0, "stale rate")],
+    [(5.0, 0.0, "volatility"), (1.0, 1.5, "returns"), (0.0, 0.0, "stale rate")],
 )
 def test_one_that_moves_otherwise_is(change: float, drift_by: float, kind: str) -> None:
     found = moved(change, drift_by)
