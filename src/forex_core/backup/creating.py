@@ -207,7 +207,7 @@ class _Making:
         self._storing = set[bytes]()
         self._changed = Condition()
         self._fresh: list[str] = []
-        self._required: dict[str, str] = {}
+        self._required: dict[str, tuple[str, str]] = {}
         self._missing: list[str] = []
         self._new = self._reused = self._stored = 0
 
@@ -295,7 +295,7 @@ class _Making:
                 f"there is nothing to keep in {settings.root}; check FOREX_DATA_DIR and the folder that this is run "
                 "from"
             )
-        missing = [*self._missing, *self._required.values()]
+        missing = [*self._missing, *_lost(self._required.values())]
         return Header(
             project=PROJECT,
             format=FORMAT,
@@ -360,13 +360,17 @@ class _Making:
         counts |= self._tracking.counts(database)
         schemas[MLFLOW] = self._tracking.schema(database)
         roots += self._roots(database)
+        elsewhere = dict[str, str]()
         for what, place in self._tracking.files(database):
             found = (self._tracking.below(place, root) for root in roots)
             path = next((f"{artifacts_prefix(n)}{p}" for n, p in enumerate(found) if p is not None), None)
             if path is None:
-                self._missing.append(f"{what}: {place} lies in no folder of an experiment")
+                elsewhere.setdefault(what, place)
             else:
-                self._required[path] = f"{what}: {place} is not there"
+                self._required[path] = what, place
+        self._missing += [
+            f"{what}: {place} lies in no folder of an experiment" for what, place in elsewhere.items()
+        ]
         return roots, counts, schemas
 
     def _roots(self, database: Path) -> Iterator[str]:
@@ -570,6 +574,15 @@ def database_errors() -> tuple[type[Exception], ...]:
     """What the drivers of databases raise, as far as they are loaded."""
     psycopg = sys.modules.get("psycopg")
     return (sqlite3.Error, *((psycopg.Error,) if psycopg else ()))
+
+
+def _lost(required: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A line for each model and run, of its files that are not there."""
+    places: dict[str, list[str]] = {}
+    for what, place in required:
+        places.setdefault(what, []).append(place)
+    for what, (first, *more) in places.items():
+        yield f"{what}: {first} is not there" + (f", nor are {len(more)} more of its files" if more else "")
 
 
 def _any(table: str) -> bool:
