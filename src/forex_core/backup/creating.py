@@ -223,7 +223,7 @@ class _Making:
         self._storing = set[bytes]()
         self._changed = Condition()
         self._fresh: list[str] = []
-        self._required: dict[str, str] = {}
+        self._required: dict[str, tuple[str, str]] = {}
         self._missing: list[str] = []
         self._new = self._reused = self._stored = 0
 
@@ -352,7 +352,7 @@ class _Making:
 
     @property
     def _all_missing(self) -> list[str]:
-        return sorted([*self._missing, *self._required.values()])
+        return sorted([*self._missing, *_lost(self._required.values())])
 
     def _copy_databases(self, made: Path) -> dict[str, DatabaseCopy]:
         """Copies of the databases that there are, by their place in an archive."""
@@ -397,14 +397,17 @@ class _Making:
         counts |= self._tracking.counts(database)
         schemas[MLFLOW] = self._tracking.schema(database)
         roots += self._roots(database)
+        elsewhere = dict[str, str]()
         for what, place in self._tracking.files(database):
             found = (self._tracking.below(place, root) for root in roots)
             path = next((f"{artifacts_prefix(n)}{p}" for n, p in enumerate(found) if p is not None), None)
-            shown = f"{what}: {without_password(place)}"
             if path is None:
-                self._missing.append(f"{shown} lies in no folder of an experiment")
+                elsewhere.setdefault(what, without_password(place))
             else:
-                self._required[path] = f"{shown} is not there"
+                self._required[path] = what, without_password(place)
+        self._missing += [
+            f"{what}: {place} lies in no folder of an experiment" for what, place in elsewhere.items()
+        ]
         return roots, counts, schemas
 
     def _roots(self, database: Path) -> Iterator[str]:
@@ -610,6 +613,15 @@ def database_errors() -> tuple[type[Exception], ...]:
     """What the drivers of databases raise, as far as they are loaded."""
     psycopg = sys.modules.get("psycopg")
     return (sqlite3.Error, *((psycopg.Error,) if psycopg else ()))
+
+
+def _lost(required: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A line for each model and run, of its files that are not there."""
+    places: dict[str, list[str]] = {}
+    for what, place in required:
+        places.setdefault(what, []).append(place)
+    for what, (first, *more) in places.items():
+        yield f"{what}: {first} is not there" + (f", nor are {len(more)} more of its files" if more else "")
 
 
 def _any(table: str) -> bool:

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REPORT, PDF, CHARTS = "report.html", "report.pdf", "charts"
 DOCUMENT = "forecast.json"
 SNAPSHOT = "snapshot.parquet"
-_STALE_SECONDS = 24 * 3600.0
+_UNFINISHED, _STALE_SECONDS = ".unfinished-", 24 * 3600.0
 
 
 def write_report(
@@ -95,12 +95,13 @@ def _whole(folder: Path) -> Iterator[Path]:
     Raises:
         ForexError: when something cannot be written; nothing of it is left then.
     """
-    making = folder.with_name(f".{folder.name}")
+    making = folder.with_name(f"{_UNFINISHED}{folder.name}")
     try:
         making.mkdir(parents=True)
-        for left in folder.parent.glob(".*"):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+        for left in folder.parent.glob(f"{_UNFINISHED}*"):
+            with suppress(OSError):  # removed by another meanwhile
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(left)
         yield making
         making.rename(folder)
     except OSError as error:
