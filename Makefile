@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow check audit format bench bench-panel bench-peers size docs deploy clean
+.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers alarms size docs messages deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -44,6 +44,9 @@ test: $(DEV)  ## the test suite
 test-slow: $(DEV)  ## the tests that take longer
 	$(VENV)/bin/pytest -n 2 -m slow
 
+drills: $(DEV)  ## every kill at a random moment, ten minutes of forecasts at once; test-slow has a tenth
+	FOREX_DRILLS=1 $(VENV)/bin/pytest -s -m slow tests/drills
+
 check: $(DEV)  ## format, lint, types, import contracts, doctests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -58,11 +61,13 @@ format: $(DEV)  ## format the code and mend what the linter can
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(DEV)  ## seconds and memory of engine, command, tracking and store, fails past a bound (ARGS="--quick")
+bench: $(DEV)  ## seconds and memory of engine, command, tracking, store, backup and dashboard, fails past a bound (ARGS="--quick")
 	$(VENV)/bin/python tests/bench/engine_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/command_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/tracking_speed.py $(ARGS)
 	$(VENV)/bin/python tests/bench/data_speed.py $(ARGS)
+	$(VENV)/bin/python tests/bench/backup_speed.py $(ARGS)
+	$(VENV)/bin/python tests/bench/dashboard_speed.py $(ARGS)
 
 bench-panel: $(DEV)  ## the ensemble on the 26 pairs of the ECB panel, fails past its bounds
 	$(VENV)/bin/python tests/bench/panel.py $(ARGS)
@@ -76,11 +81,17 @@ $(PEERS): tests/bench/peers-requirements.txt
 bench-peers: $(DEV) $(PEERS)  ## our scores beside statsforecast's models (ARGS="--help")
 	$(VENV)/bin/python tests/bench/peers.py $(ARGS)
 
+alarms: $(DEV)  ## how often the monitor's alarms err and how soon they come, simulated (minutes)
+	$(VENV)/bin/python tests/bench/alarms.py
+
 size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
 	$(VENV)/bin/python tests/bench/test_size.py
 
 docs: $(DEV)  ## write docs/cli.md from the commands' own help
 	$(VENV)/bin/typer forex_core.cli utils docs --name forex --title "Command line" --output docs/cli.md
+
+messages: $(DEV)  ## bring the catalogues of the report's languages in line with the code
+	$(VENV)/bin/python .ci/messages.py
 
 deploy:  ## pool, deployments and automations on the Prefect server of PREFECT_API_URL
 	@$(VENV)/bin/python -m flows.deploy

@@ -26,7 +26,12 @@ OURS = "forex-forecast"
 DEVELOPMENT = ("dev",)
 """Extras whose packages are not given to anybody."""
 SOUND, AT_FAULT, NOT_AUDITED = 0, 1, 3
-REFUSED = re.compile(r"\bA?GPL|Affero|(?<!Lesser )General Public License", re.IGNORECASE)
+REFUSED = re.compile(
+    r"\bA?GPL|Affero|(?<!Lesser )General Public License|\bSSPL|Server Side Public|\bCC-BY-(NC|ND)|\bBUSL",
+    re.IGNORECASE,
+)
+CHOICES = {"text-unidecode": "Artistic-1.0-Perl OR GPL-2.0-or-later"}
+"""Of packages that name several licences and say in a text alone that one may choose."""
 UNKNOWN = "unknown"
 
 
@@ -85,6 +90,8 @@ def asked() -> Audit | str:
 def licence(found: Distribution) -> str:
     """As the package states it: an expression, classifiers, or the first line of a text."""
     metadata = found.metadata
+    if (name := canonicalize_name(str(metadata["Name"]))) in CHOICES:
+        return CHOICES[name]
     if metadata.get("License-Expression"):
         return str(metadata.get("License-Expression"))
     named = [
@@ -119,12 +126,21 @@ def given_out(name: str = OURS) -> Iterator[Distribution]:
 def is_refused(text: str) -> bool:
     """Whether a licence, all of those that one may choose from, would bind whoever builds on this system.
 
+    Several names without an `OR` hold together.
+
     >>> [is_refused(text) for text in ("MIT", "AGPL-3.0", "GNU General Public License v3", "LGPL-3.0-or-later")]
     [False, True, True, False]
-    >>> is_refused("Artistic License; GNU General Public License (GPL)"), is_refused("MIT AND GPL-2.0-only")
+    >>> is_refused("MIT OR GPL-2.0-only"), is_refused("(MIT OR GPL-2.0-only) AND GPL-3.0-only")
     (False, True)
     """
-    return all(REFUSED.search(choice) for choice in re.split(r"; | OR ", text))
+
+    def flat(expression: str) -> bool:  # AND binds closer
+        return all(REFUSED.search(choice) for choice in re.split(r"\s+OR\s+", expression))
+
+    inner = re.compile(r"\(([^()]*\s(?:OR|AND)\s[^()]*)\)")  # what else stands in brackets belongs to a name
+    while found := inner.search(text):
+        text = f"{text[: found.start()]}{'GPL' if flat(found[1]) else 'MIT'}{text[found.end() :]}"
+    return flat(text)
 
 
 def told(lines: Sequence[str]) -> None:

@@ -6,11 +6,13 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import pandas as pd
 from loguru import logger
 from prefect import Flow, flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -21,26 +23,47 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.logs import connect_logging
+from flows.notice import readers_of
+from forex_core.briefing.absent import Absent
+from forex_core.briefing.document import briefing_document
+from forex_core.briefing.position import Position
+from forex_core.briefing.quote import given
 from forex_core.calendars import latest_origin
 from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.data.loading import bundle_of
+from forex_core.data.loading import bundle_of, market_quote
+from forex_core.data.observations import Quote
+from forex_core.data.snapshot import read_snapshot
 from forex_core.engine import Engine, Progress, build_engine
-from forex_core.errors import InputError, SourceUnavailable, TrackingError
+from forex_core.errors import (
+    ConfigError,
+    InputError,
+    LedgerError,
+    SourceError,
+    SourceUnavailable,
+    TrackingError,
+)
+from forex_core.ledger import Entry, Ledger, Pending
+from forex_core.notify import Message
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
-from forex_core.report.folder import DOCUMENT, copy_report, write_report
+from forex_core.report.folder import DOCUMENT, SNAPSHOT, copy_report, write_report
+from forex_core.report.language import language_of
+from forex_core.report.mail import Mail, report_mail
+from forex_core.report.pdf import require_pdf
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
+    LEDGER_TAG,
     Candidacy,
     Tracker,
+    begun_ahead,
     forecast_record,
     model_name,
     short_id,
     sweep,
     tracker_from_settings,
 )
-from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair, Publication
+from forex_core.types import HORIZONS, Horizon, LanguageCode, MarketBundle, Pair, Publication
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
@@ -48,13 +71,35 @@ PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 SERVICE = "forex-forecast"
 TIME_LIMIT_S = 1800
 """Of a run, which takes seconds and may wait minutes for sources and for other runs."""
+IN_LEDGER_TAG = "in_ledger"
+"""Tag of a run whose forecast the ledger has, or that waits for it."""
 WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
 """Tags of a Prefect run that published and has something to say."""
+
+ASKED_TAG = "position"
+"""MLflow tag of what a run was asked for beside the forecast: a hash, 'none' for nothing."""
 
 UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
 SPOOLED = (
     "The tracking store could not be reached: 'forex tracking replay' logs this run when it can be again."
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a forecast is read for: a position, a quote given by hand, a past day; and how: its language, as PDF."""
+
+    position: Position
+    quote: Quote | None
+    as_of: date | None
+    lang: LanguageCode
+    pdf: bool
+
+    @property
+    def digest(self) -> str:
+        """With another one the same data are published again; they also are where a PDF is asked for."""
+        quote = f" {self.quote.value!r}" if self.quote else ""
+        return f"{self.position.digest}{quote}{'' if self.lang == 'en' else f' {self.lang}'}"
 
 
 def _source_was_unavailable(_task: object, _run: object, state: State[Any]) -> bool:
@@ -99,47 +144,135 @@ def compute(
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(
     choice: Choice,
-    recipe: str,
+    engine: Engine,
     bundle: MarketBundle,
     tracker: Tracker,
     candidacy: Candidacy | None,
+    ledger: Ledger,
     settings: Settings,
-) -> Document:
-    """Log and register the model, settle who is champion, and only then say so in report and run."""
-    name, horizon = _run_name(), choice.published.horizon
-    with ThreadPoolExecutor(1) as pool:
+    asked: Asked,
+) -> tuple[Document, Mail]:
+    """Log and register the model, settle who is champion, and only then say so in report, run and ledger.
+
+    Returns:
+        The document of the run, and the mail that brings its report.
+    """
+    name, horizon, language = _run_name(), choice.published.horizon, language_of(asked.lang)
+    with ThreadPoolExecutor(2) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
-        drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir)
+        drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
+        quote = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
+        logger.info("run begun: {}", run_id)
         made, planned = None, choice.published
         if candidacy:
             if choice.new is not None:
                 made = candidacy.register(tracker, choice.new, bundle, settings)
+                logger.info("model registered: {}", made)
             choice = candidacy.settle(choice, made, bundle.origin)
+        run = choice.published
+        publication = (
+            candidacy.publication(choice, made)
+            if candidacy
+            else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
+        )
+        previous = _last_document(tracker, bundle, horizon)
+        beside = briefing_document(
+            run,
+            bundle,
+            engine,
+            position=asked.position,
+            quote=quote.result(),
+            publication=publication,
+            previous=previous,
+            before=_rows_of(previous),
+        )
         drawings = drawn.result()
-    run = choice.published
     if run is not planned:  # the new state was withheld
-        drawings = draw_charts(run, bundle, settings.cache_dir)
-    publication = (
-        candidacy.publication(choice, made)
-        if candidacy
-        else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
-    )
+        drawings = draw_charts(run, bundle, settings.cache_dir, language)
     folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(run_id)}"
-    document = write_report(folder, run, bundle, run_id, drawings, publication)
+    document = write_report(
+        folder,
+        run,
+        bundle,
+        run_id,
+        drawings,
+        publication,
+        beside,
+        lang=asked.lang,
+        pdf=settings.report.pdf,
+    )
     logger.info("report written: {}", document["report"])
     own = settings.engine.model_dump(mode="json")
-    tracker.log(forecast_record(choice, bundle, publication, recipe, own))
+    tracker.log(forecast_record(choice, bundle, publication, engine.recipe, own))
     description = f"{horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
-    tracker.set_tags({**_seat(candidacy), "mlflow.note.content": description})
+    tracker.set_tags({**_seat(candidacy), ASKED_TAG: asked.digest, "mlflow.note.content": description})
     tracker.log_artifacts_dir(folder, "reports")
     if candidacy:
         candidacy.mark_published(choice, made, tracker)
-    warnings = [*(candidacy.warnings if candidacy else ()), *([SPOOLED] if tracker.degraded else ())]
+    entry = Entry.of(run, bundle, publication, _own(run_id, name, settings), pd.Timestamp.now("UTC"))
+    unwritten = _write_down(entry, ledger, tracker, settings)
+    warnings = [
+        *(candidacy.warnings if candidacy else ()),
+        *([SPOOLED] if tracker.degraded else ()),
+        *([unwritten] if unwritten else ()),
+    ]
     if warnings:
         tracker.set_tags({"warnings": " ".join(warnings)})
     logger.info("run logged: {}", run_id)
-    return document | {"warnings": warnings}
+    document |= {"warnings": warnings}
+    return document, report_mail(run, bundle, document, publication, language)
+
+
+@task(name="send report", cache_policy=NO_CACHE, persist_result=False)
+def send(mail: Mail, tracker: Tracker, settings: Settings) -> list[str]:
+    """Send a report to whom the settings name, and note in the run whether that was done; returns who did not get it.
+
+    Nothing here makes a forecast fail.
+    """
+    if settings.skip_email:
+        return []
+    message = Message(mail.title, mail.text, mail.html, mail.pictures, mail.files)
+    try:
+        sent = readers_of(settings).send(message)
+    except ConfigError as error:
+        return [f"The report was sent to nobody: {error}."]
+    if not sent.deliveries:
+        return []
+    tracker.set_tags(
+        {"skip_email": "false", "report_sent": f"{len(sent.delivered)} of {len(sent.deliveries)}"}
+    )
+    return [f"The report did not reach {one.target}: {one.reason}." for one in sent.refused]
+
+
+def _write_down(entry: Entry, ledger: Ledger, tracker: Tracker, settings: Settings) -> str | None:
+    """The forecast into the ledger, after those that wait; a warning where it cannot be, for it is published."""
+    pending, refusal = Pending(settings.pending_dir), None
+    try:
+        pending.keep(entry)
+    except OSError as error:
+        refusal = error
+    try:
+        _, faults = pending.deliver(ledger)
+        written = ledger.append(entry)
+    except LedgerError as error:
+        if refusal is not None:
+            return (
+                f"The ledger could not be written ({error}), nor the forecast kept until it can be ({refusal}): it is "
+                "in no track record. Mend that and publish it again."
+            )
+        tracker.set_tags({IN_LEDGER_TAG: "waits"})
+        return (
+            f"The ledger could not be written, and the forecast waits in {settings.pending_dir}: {error}. The next "
+            "forecast writes it, and so does 'forex monitor'."
+        )
+    tracker.set_tags({IN_LEDGER_TAG: "yes", "ledger_number": str(written.number), LEDGER_TAG: written.digest})
+    return " ".join(faults) or None
+
+
+def _own(run_id: str, name: str, settings: Settings) -> str:
+    """What tells a run from all others, also where none is tracked."""
+    return run_id if settings.tracking.is_on else f"{run_id}-{name}-{uuid4().hex[:8]}"
 
 
 def _seat(candidacy: Candidacy | None) -> dict[str, str]:
@@ -148,10 +281,56 @@ def _seat(candidacy: Candidacy | None) -> dict[str, str]:
     return {"pin": (pin.audit_run or pin.at) if pin else "none"}
 
 
+def _quote(asked: Asked, bundle: MarketBundle, settings: Settings) -> Quote | Absent:
+    """The quote that was given, else the last market price; that there is none keeps no forecast from being made."""
+    if asked.quote is not None:
+        return asked.quote
+    if asked.as_of is not None:
+        return Absent("past_day", {"day": asked.as_of.isoformat()})
+    if not settings.is_fetched:
+        return Absent("not_live", {"source": settings.source})
+    if bundle.rate != "close":
+        return Absent("other_rate", {"rate": bundle.rate})
+    try:
+        return market_quote(settings, bundle.pair)
+    except (SourceError, SourceUnavailable) as error:
+        logger.warning("no quote: {}", error)
+        return Absent("unavailable", {"reason": str(error)})
+
+
+def _last_document(tracker: Tracker, bundle: MarketBundle, horizon: Horizon) -> Document | None:
+    """That of the last forecast of the same pair, rate and horizon, None where there is none or it cannot be read."""
+    key = {"pair": str(bundle.pair), "rate": bundle.rate, "horizon": str(horizon), "status": "published"}
+    # One that is neither in the ledger nor waiting for it is published again.
+    run_id = next(
+        (found for state in ("yes", "waits") if (found := tracker.find_run(key | {IN_LEDGER_TAG: state}))),
+        None,
+    )
+    text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
+    try:
+        document = json.loads(text) if text else None
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _rows_of(document: Document | None) -> MarketBundle | None:
+    """The rows that a forecast was made of, where the folder of its report is still there."""
+    try:
+        return read_snapshot(Path(document["report"]).parent / SNAPSHOT) if document else None
+    except (SourceError, KeyError, TypeError):
+        return None
+
+
 def _published_before(
-    tracker: Tracker, engine: Engine, bundle: MarketBundle, horizon: Horizon, candidacy: Candidacy | None
+    tracker: Tracker,
+    engine: Engine,
+    bundle: MarketBundle,
+    horizon: Horizon,
+    candidacy: Candidacy | None,
+    asked: Asked,
 ) -> Document | None:
-    """The document of a finished run of the same recipe, data, as-of day and champion, if its report is still there."""
+    """The document of a finished run of all the same, down to what was asked for, if its report is still there."""
     key = {
         "pair": str(bundle.pair),
         "rate": bundle.rate,
@@ -160,41 +339,65 @@ def _published_before(
         "recipe": engine.recipe,
         "as_of_date": bundle.as_of.date().isoformat(),
         "status": "published",
+        ASKED_TAG: asked.digest,
         **_seat(candidacy),
     }
     champion = candidacy.standing.champion if candidacy else None
-    asked = champion if champion and champion.rate in (None, bundle.rate) else None
-    if asked and asked.trained_until and asked.trained_until <= bundle.origin:
-        key["published_version"] = str(asked.number)
-    run_id = tracker.find_run(key)
+    theirs = champion if champion and champion.rate in (None, bundle.rate) else None
+    if theirs and theirs.trained_until and theirs.trained_until <= bundle.origin:
+        key["published_version"] = str(theirs.number)
+    # One that is neither in the ledger nor waiting for it is published again.
+    run_id = next(
+        (found for state in ("yes", "waits") if (found := tracker.find_run(key | {IN_LEDGER_TAG: state}))),
+        None,
+    )
     text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
     if text is None:
         return None
     document: Document = json.loads(text)
-    if not Path(document["report"]).is_file():
+    needed = [document["report"], *([document.get("pdf") or ""] if asked.pdf else [])]
+    if not all(Path(path).is_file() for path in needed):
         return None
     logger.info("published as run {} already; force publishes again", run_id)
-    return document | {"already_published": True, "warnings": []}
+    return document | {"already_published": True, "warnings": list(candidacy.warnings) if candidacy else []}
 
 
 def _forecast(
-    horizon: Horizon, settings: Settings, as_of: date | None, output: Path | None, force: bool
+    horizon: Horizon,
+    settings: Settings,
+    as_of: date | None,
+    output: Path | None,
+    force: bool,
+    cash_flows: Path | None,
+    quote: float | None,
 ) -> Document | State[Document]:
     """The task graph that every horizon shares."""
     connect_logging()
     logger.info("flow started: {} {}", settings.pair, horizon)
+    ledger = Ledger(
+        settings.store_url, settings.root
+    )  # an address that is none is said before anything is computed
     with ExitStack() as opened:
         tracker = opened.enter_context(_tracker(settings, horizon))
+        if settings.report.pdf:
+            require_pdf()
         bundle = load(settings, as_of)
+        position = Position.of(settings.treasury, cash_flows).settled(bundle, horizon)
+        by_hand = given(quote, bundle) if quote is not None else None
+        asked = Asked(position, by_hand, as_of, settings.lang, settings.report.pdf)
         engine = build_engine(settings, PROGRESS.get())
         candidacy = Candidacy.of(settings, bundle.pair, horizon)
         if candidacy:
             opened.enter_context(candidacy)
             _sweep(settings)
-        document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy)
+            candidacy.warnings += _clock_warnings(settings) if as_of is None else []
+        document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy, asked)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
-            document = publish(choice, engine.recipe, bundle, tracker, candidacy, settings)
+            document, mail = publish(choice, engine, bundle, tracker, candidacy, ledger, settings, asked)
+            if unsent := send(mail, tracker, settings):
+                document["warnings"] += unsent
+                tracker.set_tags({"warnings": " ".join(document["warnings"])})
         if output:
             document = copy_report(document, output.absolute())
         create_markdown_artifact(
@@ -223,7 +426,7 @@ def _tracker(settings: Settings, horizon: Horizon) -> Tracker:
             "pair": _canonical(settings.pair),
             "horizon": str(horizon),
             "environment": settings.environment,
-            "skip_email": str(settings.skip_email).lower(),
+            "skip_email": "true",  # until the report has been sent to somebody
             "prefect_flow_run_id": str(flow_run.id or "none"),
         },
     )
@@ -235,6 +438,16 @@ def _sweep(settings: Settings) -> None:
         sweep(settings)
     except TrackingError as error:
         logger.warning("runs of killed processes were not looked for: {}", error)
+
+
+def _clock_warnings(settings: Settings) -> list[str]:
+    """That the clock is wrong, by which a run without an as-of forecasts; nothing where that cannot be told."""
+    try:
+        wrong = begun_ahead(settings)
+    except TrackingError as error:
+        logger.warning("whether the clock has gone back could not be told: {}", error)
+        return []
+    return [wrong] if wrong else []
 
 
 def _canonical(pair: str) -> str:
@@ -291,6 +504,13 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
         as_of: date | None = None,
         output: Path | None = None,
         force: bool = False,
+        budget_rate: float | None = None,
+        exposure: float | None = None,
+        cash_flows: Path | None = None,
+        quote: float | None = None,
+        lang: LanguageCode | None = None,
+        pdf: bool | None = None,
+        skip_email: bool | None = None,
     ) -> Document | State[Document]:
         """Publish a forecast.
 
@@ -301,11 +521,29 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
             as_of: forecast with what was known at the origin of this date; by default now.
             output: folder of the report; by default one of its own below the data folder.
             force: publish again although this recipe has published these data.
+            budget_rate: rate that plans are made with; by default the one of the settings.
+            exposure: amount in base currency at the end of the horizon, negative where it is paid, 0 for none; by
+                default the one of the settings.
+            cash_flows: CSV file with the columns date and amount, all within the horizon.
+            quote: market rate of now; by default the last price, where the source is fetched.
+            lang: language of the report, en or es; by default the one of the settings.
+            pdf: write the report as PDF too; by default as the settings say.
+            skip_email: send the report to nobody; by default as the settings say.
         """
-        settings = load_settings(pair=pair, source=source, paths=paths)
+        at_stake = {"budget_rate": budget_rate, "exposure": exposure}
+        treasury = {name: value for name, value in at_stake.items() if value is not None}
+        settings = load_settings(
+            pair=pair,
+            source=source,
+            paths=paths,
+            treasury=treasury or None,
+            lang=lang,
+            report=None if pdf is None else {"pdf": pdf},
+            skip_email=skip_email,
+        )
         if as_of is None and (reason := _late(settings)):
             return Completed(name="Skipped", message=reason)
-        return _forecast(horizon, settings, as_of, output, force)
+        return _forecast(horizon, settings, as_of, output, force, cash_flows, quote)
 
     return forecast
 

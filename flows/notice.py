@@ -19,22 +19,33 @@ Document = dict[str, Any]
 
 
 def notifier_of(settings: Settings) -> Notifier:
-    """Whoever is to be told by the settings and by the Secret block that they name.
+    """Whoever is to be told of events by the settings and by the Secret block that they name.
 
     Raises:
         ConfigError: when there is no such block, or it holds no addresses.
     """
     name = settings.notify.prefect_block
-    return Notifier(settings.notify, _addresses(name) if name else ())
+    return Notifier(settings.notify, _addresses(name, "notify") if name else ())
 
 
-def _addresses(name: str) -> list[str]:
-    """The addresses in a Secret block: one, one a line, or a list."""
+def readers_of(settings: Settings) -> Notifier:
+    """Whoever is sent reports, which are others.
+
+    Raises:
+        ConfigError: as `notifier_of`.
+    """
+    name = settings.report.prefect_block
+    config = settings.notify.model_copy(update={"urls": settings.report.urls})
+    return Notifier(config, _addresses(name, "report") if name else ())
+
+
+def _addresses(name: str, group: str) -> list[str]:
+    """The addresses in a Secret block that a group of settings names: one, one a line, or a list."""
     try:
         block = Secret.load(name, _sync=True)
     except ValueError as error:
         raise ConfigError(
-            f"there is no Prefect Secret block '{name}' (notify.prefect_block); make it on this server, with the "
+            f"there is no Prefect Secret block '{name}' ({group}.prefect_block); make it on this server, with the "
             "addresses as its value"
         ) from error
     value = block.get()

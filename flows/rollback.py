@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from forex_core.tracking import (
     to_roll_back,
     tracker_from_settings,
 )
-from forex_core.types import Horizon, MarketBundle, Pair
+from forex_core.types import Array, Horizon, MarketBundle, Pair
 
 Document = dict[str, Any]
 
@@ -125,6 +126,23 @@ def _change(
     if told.is_failed():  # which makes nothing undone
         logger.warning("Prefect's page does not show the {} of {}: {}", plan.action, model, told.message)
     return document
+
+
+def adapt_bands(
+    horizon: Horizon, factors: Array, until: date, why: str, settings: Settings, champion: int
+) -> Document:
+    """The champion with other bands in its own place, tried and audited like every change of champion."""
+    tags = {"pair": settings.pair, "environment": settings.environment}
+    tracker = tracker_from_settings(settings, AUDIT, tags=tags, start_on_enter=False)
+
+    def find(succession: Succession) -> Plan:
+        return succession.adapt(factors, until, why, tracker)
+
+    def about(_: Registry, standing: Standing) -> Version | None:
+        return standing.champion
+
+    paths = list(settings.paths)
+    return _change(str(horizon), settings.pair, settings.source, paths, find, about, why, False, champion)
 
 
 def _held(horizon: str, pair: str | None) -> str | None:

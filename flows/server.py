@@ -79,8 +79,8 @@ class TemporaryServer:
         except (OSError, http.client.HTTPException) as error:
             self._end()
             raise ForexError(
-                f"Prefect's temporary server did not start ({error}): {self._last_error}; name a running server in "
-                "PREFECT_API_URL"
+                f"Prefect's temporary server did not start ({error}): {self._last_error}; mend that, or name a "
+                "running server in PREFECT_API_URL"
             ) from error
         if status != http.client.OK:
             raise ForexError(f"Prefect's temporary server answers with {status}, expected {http.client.OK}")

@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,9 @@ settings.load_profile("repeatable")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from tests.forecasting import Forecasters
+    from tests.mailbox import Mailbox
 
 ROOT = Path(__file__).parents[1]
 MAY_BE_SKIPPED_IN_CI = ("shared_data", "gpu")
@@ -178,6 +181,31 @@ def sqlite_store(migrated_sqlite: Path, tmp_path: Path) -> Iterator[str]:
     shutil.copyfile(migrated_sqlite, path)
     yield f"sqlite:///{path}"
     release(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """`small_disk(size, inodes, at)` is an empty folder on a disk of its own, which may hide one that is there."""
+    mounted: list[Path] = []
+
+    def disk(size: str, inodes: int = 10_000, at: Path | None = None) -> Path:
+        folder = at or tmp_path / f"disk{len(mounted)}"
+        folder.mkdir(exist_ok=True)
+        options = f"size={size},nr_inodes={inodes}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr}")
+        mounted.append(folder)
+        return folder
+
+    yield disk
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class PostgresServer:
@@ -439,6 +467,63 @@ def webhook() -> Iterator[Webhook]:
     serving.server_close()
 
 
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    from tests.mailbox import receiving
+
+    with receiving() as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def compose_services(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """`compose_services(**settings)` are the services of the compose file, as Compose reads them in a checkout.
+
+    Its settings are those of the sample, but for those that are given. Without Compose the test is skipped.
+    """
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("there is no docker-compose here; install the package docker-compose")
+
+    def read(**settings: str) -> dict[str, Any]:
+        import yaml
+
+        checkout = tmp_path_factory.mktemp("checkout")
+        shutil.copytree(ROOT / "deployments", checkout / "deployments")
+        sample = (ROOT / "deployments" / "env.sample").read_text(encoding="utf-8")
+        own = "".join(f"{name}={value}\n" for name, value in settings.items())  # of two the latter counts
+        (checkout / ".env").write_text(sample + own, encoding="utf-8")
+        line = [program, "-f", "deployments/compose.yaml", "--env-file", ".env"]
+        done = subprocess.run(
+            [*line, "--profile", "mlflow", "--profile", "dashboard", "--profile", "deploy", "config"],
+            cwd=checkout,
+            env={n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+        return found
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def pdf() -> None:
+    """What makes PDFs and reads them: WeasyPrint's system packages and Poppler's programs."""
+    from forex_core.errors import ConfigError
+    from forex_core.report.pdf import require_pdf
+
+    try:
+        require_pdf()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    if shutil.which("pdftotext") is None:
+        pytest.skip("there is no pdftotext here; install the package poppler-utils")
+
+
 @pytest.fixture(scope="session")
 def tiny_chronos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_chronos(kind, steps)` is the folder of an untrained model of kind "2" or "bolt", to be read.
@@ -511,25 +596,23 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
+def forecasters(prefect_server: None) -> Iterator[Forecasters]:
+    """Starts forecasts in processes of their own."""
+    from tests.forecasting import Forecasters
+
+    starting = Forecasters(draws=False)
+    yield starting
+    starting.close()
+
+
+@pytest.fixture(scope="session")
 def kept_pictures() -> Iterator[None]:
-    """Charts are drawn by the renderer once for every set of names, and its pictures are given out again for others.
+    """Charts are drawn once for every set of names, where no test looks at them; tests/unit/test_report.py does."""
+    from tests.forecasting import keep_pictures
 
-    A process that draws takes more than a second, as much as the rest of a flow run, where no test looks at what is
-    drawn; tests/unit/test_report.py does.
-    """
-    from forex_core.report import drawing
-
-    renderer, kept = drawing._ask, dict[tuple[str, ...], dict[str, Any]]()
-
-    def ask(request: Mapping[str, Any]) -> dict[str, Any]:
-        names = (*request["specs"], str(request["script"]))
-        if names not in kept:
-            kept[names] = renderer(request)
-        return kept[names]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "_ask", ask)
-        yield
+    end = keep_pictures()
+    yield
+    end()
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from forex_core.errors import ConfigError
+from forex_core.errors import ConfigError, InputError
 from forex_core.secrecy import passwords_in
-from forex_core.types import RateKind
+from forex_core.types import LanguageCode, Pair, RateKind
 
 PREFIX = "FOREX_"
 MEMBERS: tuple[str, ...] = (
@@ -132,6 +132,25 @@ class NotifyConfig(BaseModel):
         return _listed(value)
 
 
+class ReportConfig(BaseModel):
+    """What a report is beside a page, and who is sent it: others than those whom `NotifyConfig` names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="addresses as those of notify.urls; attempts and limits are those of notify"
+    )
+    prefect_block: str | None = Field(
+        None, description="name of a Prefect Secret block that holds more of them, for flows"
+    )
+    pdf: bool = Field(False, description="also as PDF, which needs the extra pdf")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return _listed(value)
+
+
 class MLflowSettings(BaseModel):
     """Where runs are logged and how they begin."""
 
@@ -164,6 +183,76 @@ class TrackingConfig(BaseModel):
     @property
     def is_on(self) -> bool:
         return self.enabled and self.backend == "mlflow"
+
+
+class MonitorConfig(BaseModel):
+    """When published forecasts and their data are an alarm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    false_alarms_a_year: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="share of years in which one alarm of one horizon is raised and nothing is wrong",
+    )
+    min_forecasts: int = Field(30, ge=20, description="scored forecasts below which skill is not judged")
+    silent_after_days: Mapping[str, int] = Field(
+        default_factory=lambda: {"7d": 5, "15d": 7, "30d": 10, "90d": 10},
+        description="days without a published forecast of each horizon",
+    )
+
+
+class TreasuryConfig(BaseModel):
+    """What the readers of forecasts of `Settings.pair` have at stake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget_rate: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="rate that plans are made with, quote per base currency"
+    )
+    exposure: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="amount in base currency at the end of the horizon: positive is received, negative paid",
+    )
+
+
+class DashboardConfig(BaseModel):
+    """Who may read the dashboard that is served, and by which names it is reached."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token: SecretStr | None = Field(
+        None, min_length=16, description="whoever reads the served dashboard is asked for it"
+    )
+    hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names that a proxy serves it under: one, or a JSON list; localhost and addresses go without",
+    )
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return _listed(value)
+
+
+class BackupConfig(BaseModel):
+    """Where archives go and how long they are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: str | None = Field(
+        None, description="default: backups below data_dir; or another folder, or s3://bucket/path"
+    )
+    keep_daily: int = Field(7, ge=0, description="the newest archive of each of so many days that have one")
+    keep_weekly: int = Field(4, ge=0, description="the same of weeks")
+    keep_monthly: int = Field(12, ge=0, description="the same of months")
+    s3_endpoint_url: str | None = Field(
+        None, description="default: that of tracking.mlflow; the keys as well"
+    )
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
 
 
 OTHER_NAMES: dict[str, str] = {
@@ -220,7 +309,10 @@ class Settings(BaseSettings):
     )
     columns: dict[str, str] = Field({}, description="CSV column name to series name or pair")
     environment: str = "development"
-    skip_email: bool = True
+    lang: LanguageCode = Field("en", description="of reports, and of the mails that bring them")
+    skip_email: bool = Field(
+        False, description="send no report; without an address in report.urls none is sent anyway"
+    )
     cache: bool = Field(
         True, description="keep the members' answers below data_dir, so that a run computes what is new"
     )
@@ -232,7 +324,12 @@ class Settings(BaseSettings):
     chronos: ChronosConfig = ChronosConfig()
     data: DataConfig = DataConfig()
     notify: NotifyConfig = NotifyConfig()
+    report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
+    treasury: TreasuryConfig = TreasuryConfig()
+    backup: BackupConfig = BackupConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    dashboard: DashboardConfig = DashboardConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -296,12 +393,22 @@ class Settings(BaseSettings):
         return self.tracking.mlflow.artifact_uri or own
 
     @property
+    def pending_dir(self) -> Path:
+        """Forecasts that are published and that the ledger has not taken yet."""
+        return self.root / "pending"
+
+    @property
     def store_url(self) -> str:
         return self.data.store_url or f"sqlite:///{self.root / 'store' / 'forex.db'}"
 
     @property
     def reports_dir(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def dashboard_dir(self) -> Path:
+        """Pages that the flow `dashboard` writes."""
+        return self.root / "dashboard"
 
     @property
     def spool_dir(self) -> Path:
@@ -358,12 +465,20 @@ def _listed(value: object) -> object:
 def load_settings(**overrides: Any) -> Settings:
     """Settings from every layer; an override of None leaves its layer to the others.
 
+    What is at stake in one pair is not in another: overridden with another pair, of `treasury` the override alone
+    counts.
+
     Raises:
         ConfigError: for a name that is not a setting, or a value that it cannot take.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
         _refuse_unknown_names(overrides)
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        settings = Settings(**given)
+        if "pair" in given and not _is_same_pair(given["pair"], Settings().pair):
+            own = TreasuryConfig.model_validate(given.get("treasury", {}))
+            settings = settings.model_copy(update={"treasury": own})
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -381,6 +496,13 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError(f"the settings cannot be read: {error}") from error
 
 
+def _is_same_pair(one: str, other: str) -> bool:
+    try:
+        return Pair.parse(one) == Pair.parse(other)
+    except InputError:  # whoever uses it says so
+        return False
+
+
 def _may_hold_secret(place: tuple[int | str, ...]) -> bool:
     """Whether what was found at a place of the settings could be or hold a secret: where that is unknown, it could."""
     model: object = Settings
@@ -390,13 +512,14 @@ def _may_hold_secret(place: tuple[int | str, ...]) -> bool:
         if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
             return True
         model = model.model_fields[name].annotation
-    return _mentions_secret(model)
+    return is_secret(model)
 
 
-def _mentions_secret(annotation: object) -> bool:
+def is_secret(annotation: object) -> bool:
+    """Whether a value of this type is, or holds, a secret."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return any(_mentions_secret(field.annotation) for field in annotation.model_fields.values())
-    return annotation is SecretStr or any(_mentions_secret(inner) for inner in get_args(annotation))
+        return any(is_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(is_secret(inner) for inner in get_args(annotation))
 
 
 def known_names() -> frozenset[str]:

@@ -8,8 +8,13 @@
     ├── SourceUnavailable       a source could not be reached just now; trying again may help
     ├── ForecastError           the engine could not produce a forecast it would stand behind
     │   └── MemberError         one member could not answer; the run goes on without it
+    ├── DatabaseError           a database cannot be copied, or a copy does not fit where it is to go
     ├── TrackingError           the tracking store could not be opened or written, or refused what it was given
     │   └── TrackingUnavailable it cannot be reached or written just now; what was to be logged can be kept for later
+    ├── LedgerError             the ledger was changed, or refused what it was given
+    │   └── LedgerUnavailable   it cannot be reached or written just now
+    ├── BackupError             an archive could not be made, verified, restored or found
+    │   └── ArchiveRefused      what an archive holds is not what was put into it, or not for this program
     └── NotifyError             a message reached nobody, or not everybody
 
 A message says what was found, what was expected and what to do about it.
@@ -50,6 +55,26 @@ class ForecastError(ForexError):
 
 class MemberError(ForecastError):
     """One member could not answer. The run records the reason and goes on without it."""
+
+
+class DatabaseError(ForexError):
+    """A database cannot be copied, or a copy does not fit where it is to go."""
+
+
+class LedgerError(ForexError):
+    """The ledger of published forecasts was changed, or refused what it was given."""
+
+
+class LedgerUnavailable(LedgerError):  # noqa: N818  a state of the ledger, not a fault of what was to be written
+    """The ledger cannot be reached or written just now; what was to be written can be kept for later."""
+
+
+class BackupError(ForexError):
+    """An archive could not be made, verified, restored or found; what was there is there."""
+
+
+class ArchiveRefused(BackupError):  # noqa: N818  a state of the archive
+    """An archive is damaged, incomplete, made to do harm, or of another program or a newer version."""
 
 
 class TrackingError(ForexError):

@@ -62,19 +62,25 @@ def equal_weighted_cosine(d: Array, steps: int, every: int = 5) -> Test:
     n = len(d)
     if n < 10 or np.ptp(d) == 0:
         return Test(0.0, 1.0 if n < 10 or d[0] <= 0 else 0.0)
+    stat, dof = cosine_statistic(d, steps, every)
+    return Test(float(stat), float(stdtr(dof, -stat)))
+
+
+def cosine_statistic(d: Array, steps: int, every: float) -> tuple[Array, int]:
+    """t and ν of `equal_weighted_cosine`, of many series [..., n] at once; 0 for one that does not vary."""
     variance, dof = _cosine_variance(d, steps, every)
-    stat = float(d.mean() / np.sqrt(variance / n))
-    return Test(stat, float(stdtr(dof, -stat)))
+    error = np.sqrt(variance / d.shape[-1])
+    return np.divide(d.mean(axis=-1), error, out=np.zeros_like(error), where=error > 0), dof
 
 
-def _cosine_variance(d: Array, steps: int, every: int) -> tuple[float, int]:
-    """Ω, the long-run variance of `d` [n], and ν, as `equal_weighted_cosine` has them."""
-    n = len(d)
+def _cosine_variance(d: Array, steps: int, every: float) -> tuple[Array, int]:
+    """Ω, the long-run variance of `d` [..., n], and ν, as `equal_weighted_cosine` has them."""
+    n = d.shape[-1]
     dof = int(max(4, np.floor(min(0.4 * n ** (2 / 3), n * every / (2 * steps)))))
     j = np.arange(1, dof + 1)[:, None]
     cosines = np.cos(np.pi * j * (np.arange(1, n + 1) - 0.5) / n)
-    projections = np.sqrt(2 / n) * (cosines * d).sum(axis=1)
-    return float((projections**2).mean()), dof
+    projections = np.sqrt(2 / n) * (cosines * d[..., None, :]).sum(axis=-1)
+    return np.asarray((projections**2).mean(axis=-1)), dof
 
 
 def diebold_mariano(d: Array, lags: int) -> Test | None:
@@ -212,7 +218,7 @@ def compare_crps(new: Judged, old: Judged, walk: Judged, every: int) -> Comparis
     difference = float(d.mean() / w.mean())
     around = (d - difference * w) / w.mean()
     steps = new.truth.shape[1]
-    variance = _cosine_variance(around, steps, every)[0] if n > 1 else 0.0
+    variance = float(_cosine_variance(around, steps, every)[0]) if n > 1 else 0.0
     return Comparison(difference, float(np.sqrt(variance / n)), n, n * every / max(every, steps))
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
+import smtplib
+import ssl
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formataddr, localtime, make_msgid
 from functools import cache, cached_property
 from html import escape
+from mimetypes import guess_type
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from urllib.parse import parse_qsl, urlsplit
 
 from loguru import logger
@@ -21,6 +28,7 @@ from forex_core.secrecy import redacted, spellings
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
+    from apprise.plugins.email import NotifyEmail
 
 Kind = Literal["info", "success", "warning", "failure"]
 
@@ -38,7 +46,8 @@ class Message:
     Attributes:
         title: one line.
         text: plain, for whoever shows no HTML.
-        html: the same for mail; its plain part is made from it then.
+        html: the same for mail.
+        pictures: files that `html` shows as `cid:` and their name; attachments to whatever is no mail.
         attachments: files; one that is missing is left out, and the message says so.
         kind: how services that have colours show it.
     """
@@ -46,6 +55,7 @@ class Message:
     title: str
     text: str
     html: str | None = None
+    pictures: tuple[Path, ...] = ()
     attachments: tuple[Path, ...] = ()
     kind: Kind = "info"
 
@@ -135,7 +145,6 @@ class Target:
     def _made(self) -> NotifyBase | None:
         """Apprise's object, a new one: it has not to wait for what another one has sent."""
         from apprise import Apprise, AppriseAsset
-        from apprise.plugins.email import NotifyEmail
 
         asset = AppriseAsset(
             app_id="forex-forecast", app_desc="Forex forecast", secure_logging=True, async_mode=False
@@ -145,7 +154,7 @@ class Target:
             return None
         made.socket_connect_timeout = made.socket_read_timeout = self.timeout_s
         made.retry = 0  # ours have a limit of time
-        if self.recipient is not None and isinstance(made, NotifyEmail):
+        if self.recipient is not None and _is_mail(made):
             made.targets = [self.recipient]
         return made
 
@@ -167,9 +176,7 @@ class Target:
     @property
     def by_recipient(self) -> tuple[Target, ...]:
         """One target for each recipient of mail, so that who got a message is not told again."""
-        from apprise.plugins.email import NotifyEmail
-
-        if not isinstance(self.plugin, NotifyEmail):
+        if self.plugin is None or not _is_mail(self.plugin):
             return (self,)
         return tuple(replace(self, recipient=recipient) for recipient in self.plugin.targets)
 
@@ -181,9 +188,8 @@ class Target:
                 "error=400: expected an address that Apprise knows, such as mailto://user:password@example.com or "
                 "json://example.com/hook; see https://appriseit.com/services/"
             )
-        with _Heard() as heard:
-            delivered = _notify(plugin, message)
-        return None if delivered else redacted(heard.reason, self._secrets)[:_REASON_LENGTH]
+        reason = _mailed(plugin, message) if _takes_html_mail(plugin, message) else _told(plugin, message)
+        return None if reason is None else redacted(reason, self._secrets)[:_REASON_LENGTH]
 
     @property
     def _secrets(self) -> frozenset[str]:
@@ -237,24 +243,113 @@ class _Delivering(threading.Thread):
         return Delivery(self._target.name, reason is None, self._attempts, seconds, reason)
 
 
-def _notify(plugin: NotifyBase, message: Message) -> bool:
+def _told(plugin: NotifyBase, message: Message) -> str | None:
+    """Send by Apprise; why it was refused."""
     from apprise import Apprise, NotifyFormat, NotifyType
 
-    html = message.html if plugin.notify_format == NotifyFormat.HTML else None
+    html = message.html if _is_mail(plugin) and plugin.notify_format == NotifyFormat.HTML else None
     target = Apprise()
     target.add(plugin)
-    return bool(
-        target.notify(
+    with _Heard() as heard:
+        delivered = target.notify(
             body=html or message.text,
             title=" ".join(message.title.split()),  # a second line would be a header of the mail
             notify_type=NotifyType(message.kind),
             body_format=NotifyFormat.HTML if html else NotifyFormat.TEXT,
-            attach=[str(path) for path in message.attachments] or None,
+            attach=[str(path) for path in (*message.pictures, *message.attachments)] or None,
         )
-    )
+    return None if delivered else heard.reason
+
+
+def _takes_html_mail(plugin: NotifyBase, message: Message) -> bool:
+    """Whether a message is mailed by ourselves (docs/adr/0015); what is to be encrypted is left to Apprise."""
+    from apprise import NotifyFormat
+    from apprise.plugins.email.base import PGP_MODE_DEFAULT
+
+    wants_html = message.html is not None and plugin.notify_format == NotifyFormat.HTML
+    return wants_html and _is_mail(plugin) and plugin.pgp_mode == PGP_MODE_DEFAULT
+
+
+def _is_mail(plugin: NotifyBase) -> TypeGuard[NotifyEmail]:
+    from apprise.plugins.email import NotifyEmail
+
+    return isinstance(plugin, NotifyEmail)
+
+
+def _mailed(plugin: Any, message: Message) -> str | None:
+    """Send a mail with text and HTML, pictures in the HTML and files beside both; why it was refused.
+
+    Args:
+        plugin: Apprise's object of an address of mail, which has read everything out of it.
+    """
+    from apprise.plugins.email.common import SecureMailMode
+
+    context = ssl.create_default_context()
+    if not plugin.verify_certificate:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    server: smtplib.SMTP | None = None
+    try:
+        if plugin.secure_mode == SecureMailMode.SSL:
+            server = smtplib.SMTP_SSL(
+                plugin.smtp_host, plugin.port, timeout=plugin.socket_connect_timeout, context=context
+            )
+        else:
+            server = smtplib.SMTP(plugin.smtp_host, plugin.port, timeout=plugin.socket_connect_timeout)
+        if plugin.secure_mode == SecureMailMode.STARTTLS:
+            server.starttls(context=context)
+        if plugin.user and plugin.password:
+            server.login(plugin.user, plugin.password)
+        recipients = [*(address for _, address in plugin.targets), *plugin.cc, *plugin.bcc]
+        refused = server.send_message(_composed(plugin, message), plugin.from_addr[1], recipients)
+    except (OSError, smtplib.SMTPException, RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        if server is not None:
+            with suppress(OSError, smtplib.SMTPException):
+                server.quit()
+    return f"some recipients were refused: {refused}" if refused else None
+
+
+def _composed(plugin: Any, message: Message) -> EmailMessage:
+    mail = EmailMessage(policy=SMTP)
+    name, address = plugin.from_addr
+    mail["Subject"] = " ".join(message.title.split())  # a second line would be a header of the mail
+    mail["From"] = formataddr((name or plugin.app_id, address))
+    mail["To"] = ", ".join(formataddr((name or "", address)) for name, address in plugin.targets)
+    if plugin.cc:
+        mail["Cc"] = ", ".join(sorted(plugin.cc))
+    if plugin.reply_to:
+        mail["Reply-To"] = ", ".join(sorted(plugin.reply_to))
+    mail["Date"] = localtime()
+    mail["Message-ID"] = make_msgid(domain=address.rpartition("@")[2] or plugin.smtp_host)
+    for header, value in plugin.headers.items():
+        mail[header] = value
+    mail.set_content(message.text)
+    mail.add_alternative(message.html, subtype="html")
+    *_, html = mail.iter_parts()
+    assert isinstance(html, EmailMessage)
+    for path in message.pictures:
+        kind, subtype = _media_type(path)
+        html.add_related(
+            path.read_bytes(), kind, subtype, cid=f"<{path.name}>", filename=path.name, disposition="inline"
+        )
+    for path in message.attachments:
+        kind, subtype = _media_type(path)
+        charset = {"charset": "utf-8"} if kind == "text" else {}
+        mail.add_attachment(path.read_bytes(), kind, subtype, filename=path.name, params=charset)
+    return mail
+
+
+def _media_type(path: Path) -> tuple[str, str]:
+    kind, _, subtype = (guess_type(path.name)[0] or "application/octet-stream").partition("/")
+    return kind, subtype
 
 
 def _with_files_that_exist(message: Message) -> Message:
+    pictures = tuple(path for path in message.pictures if path.is_file())
+    if pictures != message.pictures:
+        logger.warning("A message goes without its pictures, which are not there")
+        message = replace(message, pictures=pictures)
     missing = [path for path in message.attachments if not path.is_file()]
     if not missing:
         return message

@@ -1,4 +1,4 @@
-"""What is told to nobody: passwords within addresses, and texts without them."""
+"""What is told to nobody: passwords within addresses, and texts and errors without them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ MASK = "***"
 _PASSWORDS = ("password", "passwd", "pass", "pwd", "token", "secret", "key", "auth")
 _BEFORE_HOST = re.compile(r"(^[^:/]+://[^:/]*:)([^@]+)(?=@)")
 """What stands there may hold brackets and slashes, which no parser of addresses takes."""
+_NAMES = ("forex", "mlflow", "postgres", "prefect")
+_GIVEN = re.compile(r"""(?m)^[ \t]*(?:export[ \t]+)?([\w.-]+)[ \t]*=[ \t]*["']?([^\s"']+)""")
 _IN_QUERY = re.compile(rf"(?i)([?&][^=&]*(?:{'|'.join(_PASSWORDS)})=)[^&#]*")
 
 
@@ -43,10 +45,40 @@ def spellings(secrets: Iterable[str]) -> frozenset[str]:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """
+    """A text with its secrets masked; one that is a name of these programs only where a password stands.
+
+    Masked everywhere such a word would spoil the text, and be told by it.
+
     >>> redacted("login of me with p@ss was refused", ["p@ss"])
     'login of me with *** was refused'
+    >>> redacted("postgresql://forex:forex@db/forex: forex doctor", ["forex"])
+    'postgresql://forex:***@db/forex: forex doctor'
     """
     for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
-        text = text.replace(secret, MASK)
+        if secret in _NAMES:
+            text = re.sub(rf"(?<=[:=]){secret}(?=[@&#'\"\s]|\Z)", MASK, text)
+        else:
+            text = text.replace(secret, MASK)
     return text
+
+
+def gives_secret(text: str) -> bool:
+    """Whether a file of settings, of any program, gives a password, a key or a token.
+
+    >>> [gives_secret(line) for line in ("PREFECT_API_AUTH_STRING=me:word", "URL=http://me:word@host")]
+    [True, True]
+    >>> [gives_secret(line) for line in ("A_KEY=", "# A_KEY=word", "URL=http://host")]
+    [False, False, False]
+    """
+    given = ((match[1].lower(), match[2]) for match in _GIVEN.finditer(text))
+    return any(name.endswith((*_PASSWORDS, "auth_string")) or passwords_in(value) for name, value in given)
+
+
+def told(error: BaseException, address: str = "") -> str:
+    """An error on one line, without the passwords of an address that it may name.
+
+    >>> told(ValueError("no login\\n for me:p@ss"), "postgresql://me:p%40ss@db/runs")
+    'ValueError: no login for me:***'
+    """
+    text = redacted(" ".join(str(error).split()), passwords_in(address))[:500]
+    return f"{type(error).__name__}: {text}"

@@ -29,6 +29,9 @@ Mask = npt.NDArray[np.bool_]
 RateKind = Literal["close", "observed", "reference"]
 """What a pair's rate is: the close of the spot market, the rate a central bank observes, a reference rate."""
 
+LanguageCode = Literal["en", "es"]
+"""Of a report; the code, documents, tags and logs are in English."""
+
 RATE_NAMES: Mapping[RateKind, str] = {
     "close": "market close",
     "observed": "observed rate",

@@ -1,4 +1,5 @@
-"""Seconds that the engine takes: cold, on the next day, for all horizons, by origins, by history, by past runs.
+"""Seconds that the engine takes: cold, on the next day, for all horizons, by origins, by history, by past runs; and
+what stands beside a forecast: joint paths, figures, contributions.
 
 The bundle is in memory and imports are not counted; they are told beside. Every measurement starts in an
 interpreter of its own. Chronos is left out. Exit code 1 past a bound. `--charts` writes docs/figures/speed.svg.
@@ -25,6 +26,7 @@ FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 
 COLD_SECONDS = 10.0
 NEXT_DAY_SECONDS = 1.5
+BRIEFING_SECONDS = 3.0
 FOUR_TO_ONE = 1.3
 LINEAR = 1.25
 """Seconds that an origin adds between the two largest numbers of origins over those between the two before."""
@@ -87,14 +89,19 @@ def measure_cold(folder: Path) -> dict[str, Seconds]:
 
 
 def measure_next_day(folder: Path) -> dict[str, Seconds]:
-    """The day after a run, by an engine that finds that run's answers on disk."""
+    """The day after a run, by an engine that finds that run's answers on disk; and what stands beside its forecast."""
+    from forex_core.briefing.document import briefing_document
+    from forex_core.briefing.position import Position
     from forex_core.types import HORIZONS
 
     before, today = last_days(2)
     engine(folder).forecast(embedded(before), HORIZONS[0])
     bundle = embedded(today)
     made = engine(folder)
-    return {"next day": timed(partial(made.forecast, bundle, HORIZONS[0]))}
+    next_day = timed(partial(made.forecast, bundle, HORIZONS[0]))
+    run, position = made.forecast(bundle, HORIZONS[-1]), Position(float(bundle.spot[-1]), 1e6)
+    beside = timed(partial(briefing_document, run, bundle, made, position=position))
+    return {"next day": next_day, "beside": beside}
 
 
 def measure_imports(_: Path) -> dict[str, Seconds]:
@@ -173,6 +180,7 @@ def figures(runs: dict[str, list[dict[str, Seconds]]]) -> list[Figure]:
 
     add("260 origins, cold", middle(runs["cold"], "one"), COLD_SECONDS)
     add("the next day, answers kept", middle(runs["next day"], "next day"), NEXT_DAY_SECONDS)
+    add("what stands beside a forecast", middle(runs["next day"], "beside"), BRIEFING_SECONDS)
     add("imports, in none of the above", middle(runs["imports"], "imports"))
     one, others = middle(runs["cold"], "one"), middle(runs["cold"], "others")
     out.append(

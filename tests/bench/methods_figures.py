@@ -1,7 +1,8 @@
-"""The figures and the table by year of docs/methods.md: calibration, coverage by step and by year, years lost.
+"""The figures and tables of docs/methods.md: calibration, coverage by step and by year, years lost, joint paths.
 
 Every weekday from --from to --to is an origin, so that no day of the week is favoured; weights and bands learn on the
-fixed grid as in a published forecast. Writes docs/figures/*.svg and prints the table as Markdown.
+fixed grid as in a published forecast. Joint paths are drawn at every fifth. Writes docs/figures/*.svg and prints the
+tables as Markdown.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from forex_core.briefing.sample_paths import sample_paths
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.data.bundle import load_bundle
 from forex_core.data.providers.csv_files import CsvProvider
 from forex_core.engine import Engine, Paths, build_members
 from forex_core.evaluation import Judged, score
+from forex_core.models.random_walk import reference_sigma
 from forex_core.report.charts import CONFIG, FORECAST, MUTED, WALK
 from forex_core.report.drawing import draw
-from forex_core.types import ENSEMBLE, HORIZONS, LEVELS, PATH_STEPS, Horizon, Mask, Pair, Scores
+from forex_core.types import ENSEMBLE, HORIZONS, LEVELS, PATH_STEPS, Forecast, Horizon, Mask, Pair, Scores
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 LEARNING_ROWS = 1400
 """Rows before the first scored origin, which hold the 260 grid origins that it learns from."""
+
+BARRIERS = (0.3, 0.8, 1.3)
+"""Distance of a rate that is to be touched from the close, in σ√H."""
 
 COLOURS = ("#0b2f52", FORECAST, "#6fa8dc", WALK)
 Row = dict[str, Any]
@@ -145,6 +151,42 @@ def markdown(table: list[Row], scored: Scored) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def joint(scored: Scored) -> str:
+    """Probabilities of touch beside how often they came true; how often the mean rate of a path lay in its bands."""
+    sides = [(side, barrier) for barrier in BARRIERS for side in (1, -1)]
+    names = [f"{'above' if side > 0 else 'below'} {barrier} σ√H" for side, barrier in sides]
+    head = ["ahead", "n", *names, "mean rate in 80 %", "below its worst 5 %", "above"]
+    lines = [head, ["---"] * len(head)]
+    bundle, sigma = scored.paths.bundle, reference_sigma(scored.paths.bundle)
+    for horizon in HORIZONS:
+        steps = horizon.evaluation_steps
+        told, happened, place = [], [], []
+        for n in np.flatnonzero(scored.paths.scored(horizon, scored.among))[::5]:
+            row = int(scored.paths.rows[n])
+            days = tuple(day.date() for day in bundle.dates[row + 1 : row + 1 + steps])
+            quantiles = scored.paths.quantiles[ENSEMBLE][n, :steps]
+            origin = bundle.dates[row].date()
+            forecast = Forecast(bundle.pair, origin, days, tuple(range(1, steps + 1)), LEVELS, quantiles)
+            prices = sample_paths(forecast, bundle).prices
+            truth = bundle.spot[row + 1 : row + 1 + steps]
+            at = [
+                side * bundle.spot[row] * np.exp(side * b * sigma[row] * np.sqrt(steps)) for side, b in sides
+            ]
+            told.append(
+                [(side * prices > b).any(axis=1).mean() for (side, _), b in zip(sides, at, strict=True)]
+            )
+            happened.append([(side * truth > b).any() for (side, _), b in zip(sides, at, strict=True)])
+            place.append((prices.mean(axis=1) < truth.mean()).mean())
+        pairs = zip(np.mean(told, axis=0), np.mean(happened, axis=0), strict=True)
+        shares = np.array(place)
+        inside = [(shares > 0.1) & (shares < 0.9), shares < 0.05, shares > 0.95]
+        cells = [f"{100 * a:.0f} ({100 * b:.0f})" for a, b in pairs] + [
+            f"{100 * i.mean():.0f}" for i in inside
+        ]
+        lines.append([str(horizon), str(len(place)), *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def _row(year: str, horizon: Horizon, scores: Scores, count: int) -> Row:
     return {
         "year": year,
@@ -233,6 +275,8 @@ def main() -> None:
     for name, svg in draw(specs).svg.items():
         (FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
     print(markdown(table, scored))
+    print()
+    print(joint(scored))
 
 
 if __name__ == "__main__":

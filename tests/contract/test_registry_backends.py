@@ -18,6 +18,7 @@ from forex_core.champion import Choice, Decision
 from forex_core.cli import app
 from forex_core.config import ChronosConfig, EngineConfig, load_settings
 from forex_core.data.snapshot import write_snapshot
+from forex_core.databases import is_database
 from forex_core.engine import Engine, build_members
 from forex_core.errors import InputError, TrackingError
 from forex_core.report.document import forecast_document, replay_record
@@ -40,7 +41,6 @@ from forex_core.tracking.build import connect
 from forex_core.tracking.packaging import MODEL, save_model
 from forex_core.tracking.registry import FILES_TAG, Pin
 from forex_core.tracking.replay import replay
-from forex_core.tracking.store import is_database
 from forex_core.types import ForecastRun, Horizon, MarketBundle, Pair
 
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ class TestEveryTracker:
         """None of this is worth a crash of the work that is tracked."""
 
         def everything() -> None:
-            tracker.log(Record({"p": "1"}, {"m": 1.0}, {"s": (1.0, 2.0)}, {"t": "x"}))
+            tracker.log(Record({"p": "1"}, {"m": 1.0}, {"s": {1: 1.0, 2: 2.0}}, {"t": "x"}))
             tracker.log_params({"deep": {"er": [1, None]}, "é ñ%": object(), 3: 4})
             tracker.log_metrics({"nan": float("nan"), "text": "x", "flag": True}, step=3)
             tracker.log_metrics({})
@@ -448,7 +448,7 @@ class TestMetrics:
         with mlflow_tracker() as tracker:
             for step in range(3):
                 tracker.log_metrics({"loss": 3 - step}, step=step)
-            tracker.log(Record(stepped={"by_step": (1.0, 4.0, 9.0)}))
+            tracker.log(Record(stepped={"by_step": {1: 1.0, 2: 4.0, 3: 9.0}}))
         assert tracker.run_id is not None
         loss = store.client.get_metric_history(tracker.run_id, "loss")
         assert sorted((m.step, m.value) for m in loss) == [(0, 3.0), (1, 2.0), (2, 1.0)]
@@ -515,7 +515,7 @@ class TestKeysAndBatches:
                 Record(
                     {f"p{n}": str(n) for n in range(250)},
                     {f"m{n}": float(n) for n in range(2100)},
-                    {"s": tuple(float(n) for n in range(1500))},
+                    {"s": {n: float(n) for n in range(1, 1501)}},
                     {f"t{n}": str(n) for n in range(230)},
                 )
             )
@@ -887,7 +887,7 @@ def test_rows_written_in_one_transaction_are_those_that_mlflow_writes(
                 Record(
                     {"a": "1", "b": "x" * 6000},
                     {"m": 1.5, "minus": -0.0},
-                    {"s": (3.0, 1.0, 2.0)},
+                    {"s": {1: 3.0, 2: 1.0, 3: 2.0}},
                     {"pair": "USDMXN", "t": "v"},
                 )
             )

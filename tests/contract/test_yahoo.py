@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 from yfinance.data import YfData
 
 from forex_core.data.http import Pace, Retries
+from forex_core.data.observations import Quote
 from forex_core.data.providers.labelling import FUTURE, NO_VALUE, NOT_POSITIVE
 from forex_core.data.providers.yahoo import YahooFetcher
 from forex_core.data.series import MARKET_CLOSE, SPOT_CLOSE
@@ -505,6 +507,63 @@ def test_a_series_that_yahoo_does_not_give(server: Server) -> None:
         with pytest.raises(SourceError, match=f"gives no series '{series}'"):
             fetcher(server).fetch(series, START, END)
     assert not server.asked
+
+
+class TestQuote:
+    """The last price, as the chart's meta has it."""
+
+    NOON = stamp("2024-06-28", LONDON, 12, 30)
+
+    def test_is_the_last_price_with_its_time(self, server: Server) -> None:
+        server.play(yahoo(good(chart(regularMarketPrice=951.3, regularMarketTime=self.NOON))))
+        found = fetcher(server).quote("usdclp_close")
+        assert found == Quote(951.3, pd.Timestamp("2024-06-28T11:30Z"), "yahoo")
+        [asked] = charts_asked(server)
+        assert int(asked["period2"]) - int(asked["period1"]) <= 8 * 86_400 + 3_600, "a week, and no years"
+
+    def test_is_there_where_no_day_has_closed(self, server: Server) -> None:
+        server.play(yahoo(good(chart([], [], regularMarketPrice=951.3, regularMarketTime=self.NOON))))
+        assert fetcher(server).quote("usdclp_close").value == 951.3
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"regularMarketPrice": None},
+            {"regularMarketPrice": "951.3"},
+            {"regularMarketPrice": 0.0},
+            {"regularMarketPrice": -1.0},
+            {"regularMarketPrice": True},
+            {"regularMarketTime": None},
+        ],
+    )
+    def test_what_is_none_is_refused(self, server: Server, said: dict[str, Any]) -> None:
+        server.play(yahoo(good(chart(**said))))
+        with pytest.raises(
+            SourceError, match=r"yahoo gives no last price of CLP=X: found .* expected a positive"
+        ):
+            fetcher(server).quote("usdclp_close")
+
+    def test_a_time_in_milliseconds_is_refused(self, server: Server) -> None:
+        server.play(yahoo(good(chart(regularMarketTime=1719574200000))))
+        with pytest.raises(SourceError, match="found regularMarketTime 1719574200000 where seconds"):
+            fetcher(server).quote("usdclp_close")
+
+    @pytest.mark.parametrize("behaviour", [hang, drop, status(503)], ids=["hang", "drop", "503"])
+    def test_is_asked_for_once_where_that_is_all_there_is_time_for(
+        self, server: Server, behaviour: Behaviour
+    ) -> None:
+        server.play(yahoo(behaviour))
+        hasty = replace(fetcher(server, timeout_s=0.5), retries=Retries(attempts=1))
+        started = time.perf_counter()
+        with pytest.raises(SourceUnavailable, match=r"tried once\. Check the network"):
+            hasty.quote("usdclp_close")
+        assert time.perf_counter() - started < 4
+        assert len(charts_asked(server)) <= 2, "curl asks again on a connection that was closed on it"
+
+    def test_of_another_instrument_is_refused(self, server: Server) -> None:
+        server.play(yahoo(good(chart(currency="USD"))))
+        with pytest.raises(SourceError, match="found currency 'USD'"):
+            fetcher(server).quote("usdclp_close")
 
 
 def test_a_revision_is_seen(server: Server) -> None:

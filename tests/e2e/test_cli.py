@@ -64,6 +64,20 @@ def broken(folder: Path, kind: str) -> list[str | Path]:
             return ["7d", "--output", good / "below-a-file"]
         case "files for a source without files":
             return ["7d", "--source", "ecb", "--path", good]
+        case "budget rate of another unit":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "0.0011"]
+        case "quote of another unit":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--quote", "9.5"]
+        case "cash flows without amounts":
+            bad.write_text("date,sum\n2024-07-01,5\n")
+            return ["7d", "--path", good, "--pair", "USDCLP", "--cash-flows", bad]
+        case "cash flow outside the horizon":
+            bad.write_text("date,amount\n2031-01-01,5\n")
+            return ["7d", "--path", good, "--pair", "USDCLP", "--cash-flows", bad]
+        case "budget rate below nothing":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "-5"]
+        case "language":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--lang", "fr"]
         case "unknown source":
             return ["7d", "--source", "bloomberg"]
     return ["7d", "--path", bad, "--pair", "USDCLP"]
@@ -88,6 +102,12 @@ KINDS = {
     "directory": "is a directory",
     "unwritable output": "cannot write into",
     "files for a source without files": "reads no files",
+    "budget rate of another unit": "Expected CLP per USD",
+    "quote of another unit": "the quote 9.5 is not within 20%",
+    "cash flows without amounts": "no column 'amount'; found 'date', 'sum'",
+    "cash flow outside the horizon": "the cash flow of 2031-01-01 lies outside the horizon",
+    "budget rate below nothing": "'treasury.budget_rate'",
+    "language": "'lang'",
     "unknown source": "'source'",
 }
 
@@ -137,7 +157,18 @@ def test_help_is_complete(command: str, forex: Forex, tmp_path: Path) -> None:
     done = forex(command, "--help", COLUMNS="120")
     assert done.returncode == 0
     wanted = {
-        "forecast": ("--pair", "--source", "--path", "--as-of", "--output", "--force", "--json"),
+        "forecast": (
+            "--pair",
+            "--source",
+            "--path",
+            "--as-of",
+            "--output",
+            "--lang",
+            "--pdf",
+            "--skip-email",
+            "--force",
+            "--json",
+        ),
         "evaluate": ("--from", "--to", "--every", "--pair", "--source", "--path", "--json"),
     }[command]
     assert all(option in done.stdout for option in wanted)

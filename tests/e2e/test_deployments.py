@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import configparser
 import io
-import json
 import os
 import re
 import shlex
@@ -48,6 +47,8 @@ OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")
 HORIZONS = ("7d", "15d", "30d", "90d")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 VPS_MEGABYTES = 1200
+PAGES = ("mlflow", "dashboard")
+"""Services whose unit names no port: that of their command."""
 
 
 class Host:
@@ -58,7 +59,7 @@ class Host:
         self.data.mkdir(parents=True)
         sample = (FILES / "env.sample").read_text(encoding="utf-8")
         own = dotenv_values(stream=io.StringIO(self._here(sample).replace("CHANGE-ME", PASSWORD)))
-        self.ports = {"server": free_port(), "mlflow": free_port()}
+        self.ports = {service: free_port() for service in ("server", *PAGES)}
         self.api_url = f"http://127.0.0.1:{self.ports['server']}/api"
         own |= {
             "PREFECT_SERVER_API_PORT": str(self.ports["server"]),
@@ -83,9 +84,10 @@ class Host:
         unit = configparser.RawConfigParser(strict=False)
         unit.read(FILES / "systemd" / f"forex-{service}.service", encoding="utf-8")
         line = shlex.split(self._here(unit["Service"]["ExecStart"]).replace("%l", "host"))
-        return [*line, *(["--port", str(self.ports["mlflow"])] if service == "mlflow" else [])]
+        return [*line, *(["--port", str(self.ports[service])] if service in PAGES else [])]
 
-    def start(self, service: str) -> None:
+    def start(self, service: str, answering: str | None = None) -> None:
+        """A service, until it answers: at its health check, or where it does instead."""
         with (self.folder / f"{service}.log").open("ab") as log:
             self._running[service] = subprocess.Popen(
                 self.command(service),
@@ -95,9 +97,9 @@ class Host:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        health = {"server": "/api/health", "mlflow": "/health"}.get(service)
+        health = {"server": "/api/health", "mlflow": "/health", "dashboard": "/api/health"}.get(service)
         if health:
-            url = f"http://127.0.0.1:{self.ports[service]}{health}"
+            url = answering or f"http://127.0.0.1:{self.ports[service]}{health}"
             wait_for(lambda: self._answers(service, url), 120, f"{service} to answer")
 
     def _answers(self, service: str, url: str) -> bool:
@@ -331,15 +333,22 @@ class TestDeployed:
 
     def test_a_schedule_makes_runs(self, host: Host) -> None:
         """Within 70 s; with another SQLAlchemy the server looks well and schedules nothing."""
+        flows = [entry["flow"] for entry in described() if "schedules" in entry]
+        assert {*flows} == {*(f"forecast-{horizon}" for horizon in HORIZONS), "backup", "restore-drill"}
         wait_for(
-            lambda: all(host.runs_of(f"forecast-{horizon}", "SCHEDULED") for horizon in HORIZONS),
+            lambda: all(host.runs_of(flow, "SCHEDULED") for flow in flows),
             70,
-            "scheduled runs of all four",
+            "scheduled runs of all of them",
             lambda: host.log("server"),
         )
-        for run in host.runs_of("forecast-15d", "SCHEDULED"):
-            due = pd.Timestamp(run["expected_start_time"]).tz_convert("America/Santiago")
-            assert (due.strftime("%H:%M"), due.day_of_week in (0, 3)) == ("08:00", True)
+        for flow, time_of_day, weekdays in (
+            ("forecast-15d", "08:00", (0, 3)),
+            ("backup", "21:30", range(7)),
+            ("restore-drill", "10:00", (6,)),
+        ):
+            for run in host.runs_of(flow, "SCHEDULED"):
+                due = pd.Timestamp(run["expected_start_time"]).tz_convert("America/Santiago")
+                assert (due.strftime("%H:%M"), due.day_of_week in weekdays) == (time_of_day, True), flow
 
     def test_parameters_are_explained(self, host: Host) -> None:
         for flow in {entry["flow"] for entry in described()}:
@@ -356,6 +365,21 @@ class TestDeployed:
         (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
         assert run.info.status == "FINISHED"
         assert run.data.tags["environment"] == "production"
+
+    def test_a_backup_and_a_restore_drill_complete(self, host: Host) -> None:
+        """The drill makes again what was published, at both levels, and its artifact says so."""
+        published = host.run("forecast-7d", {"force": True})
+        assert host.ended(published)["name"] == "Completed"
+        (run,) = [r for r in host.tracked("7d") if r.data.tags["prefect_flow_run_id"] == published]
+        for flow in ("backup", "restore-drill"):
+            done = host.prefect("deployment", "run", f"{flow}/forex", "--watch")
+            assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
+        (archive,) = sorted((host.data / "backups").glob("*.jsonl.zst"))[-1:]
+        assert str(archive) in host.api("GET", "/artifacts/backup/latest")["data"]
+        told = host.api("GET", "/artifacts/restore-drill/latest")["data"]
+        assert str(archive) in told
+        assert f"| usdclp-7d | {run.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
+        assert list(host.data.glob(".drill-*")) == []
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
         assert host.ended(host.run("forecast-7d"))["name"] == "Completed"
@@ -533,6 +557,46 @@ class TestProxy:
                 serving.wait()
             host.close()
 
+    def test_the_dashboard_stands_behind_it(self, tmp_path: Path) -> None:
+        """Under its name and with the password alone; its token is a second one."""
+        name, token = "dashboard.example.org", "a-token-of-a-test-5c"
+        host = Host(tmp_path / "host", FOREX_DASHBOARD__HOSTS=name, FOREX_DASHBOARD__TOKEN=token)
+        ports = {"443": str(free_port()), "80": str(free_port()), "8050": str(host.ports["dashboard"])}
+        serving = None
+        try:
+            health = f"http://127.0.0.1:{host.ports['dashboard']}/login"
+            host.start("dashboard", health)
+            serving = subprocess.Popen(
+                [nginx(), "-p", tmp_path, "-c", proxy(tmp_path, ports), "-e", "stderr", "-g", "daemon off;"],
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            wait_for(lambda: port_is_open(int(ports["443"])), 30, "nginx")
+            front, trusted = f"https://127.0.0.1:{ports['443']}", str(tmp_path / "nginx" / "forex.crt")
+
+            def call(method: str, path: str, **more: Any) -> requests.Response:
+                headers = {"Host": name} | more.pop("headers", {})
+                more |= {"verify": trusted, "timeout": 60, "allow_redirects": False}
+                return requests.request(method, f"{front}{path}", headers=headers, **more)
+
+            ours = ("forex", PASSWORD)
+            assert call("GET", "/").status_code == 401
+            asked = call("GET", "/", auth=ours)
+            assert (asked.status_code, asked.headers["Location"]) == (303, "login")
+            entered = call("POST", "/login", data={"token": token}, auth=ours)
+            assert entered.status_code == 303
+            assert "Secure" in entered.headers["Set-Cookie"]
+            cookie = {"Cookie": entered.headers["Set-Cookie"].partition(";")[0]}
+            assert "No forecasts yet" in call("GET", "/", headers=cookie, auth=ours).text
+            stranger = requests.get(health, headers={"Host": "evil.example.org"}, timeout=60)
+            assert stranger.status_code == 400
+            assert token not in host.log("dashboard")
+        finally:
+            if serving:
+                os.killpg(serving.pid, signal.SIGKILL)
+                serving.wait()
+            host.close()
+
 
 def nginx() -> str:
     found = shutil.which("nginx")
@@ -662,6 +726,54 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: Webhook) -> None:
+    """A place that nobody can write, an archive that is damaged."""
+    host = on_a_machine(
+        tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/"
+    )
+    try:
+        # One waits for a minute before it tries again, and then another: the others need not wait for it.
+        host.prefect("work-pool", "set-concurrency-limit", "forex", "3")
+        assert host.ended(host.run("forecast-7d"))["type"] == "COMPLETED"
+        unwritable = host.run("backup", {"to": "/proc/archives"})
+        assert host.ended(host.run("backup"))["type"] == "COMPLETED"
+        assert host.ended(host.run("restore-drill"))["type"] == "COMPLETED", host.log("worker")
+        for path in (host.data / "backups" / "objects").rglob("*"):
+            if path.is_file() and path.stat().st_size > 10_000:
+                path.write_bytes(path.read_bytes()[:-10])
+        assert not any("restore-drill" in body["title"] for _, body, _ in webhook.received)
+
+        damaged = host.run("restore-drill")
+        for flow, run, reason in (
+            ("restore-drill", damaged, "cannot be read"),
+            ("backup", unwritable, "could not be made"),
+        ):
+            state = host.ended(run, 300)
+            assert (state["type"], state["name"]) == ("FAILED", "Failed")
+            assert reason in state["message"]
+            wait_for(
+                lambda title=f"{flow}: Failed": any(
+                    body["title"] == title for _, body, _ in webhook.received
+                ),
+                120,
+                "an alert",
+                lambda: host.log("worker"),
+            )
+        told = {body["title"]: body for _, body, _ in webhook.received}
+        assert set(told) == {"restore-drill: Failed", "backup: Failed"}
+        for title, run, reason in (
+            ("restore-drill: Failed", damaged, "cannot be read"),
+            ("backup: Failed", unwritable, "/proc/archives"),
+        ):
+            assert told[title]["type"] == "failure"
+            assert run in told[title]["message"]
+            assert reason in told[title]["message"]
+    finally:
+        host.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
     """Worker and run killed in the middle, the server as well and started again: within six minutes."""
     host = on_a_machine(tmp_path, ("server", "worker"))
@@ -738,21 +850,22 @@ def workers(host: Host, pool: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
-    """Server, worker and one forecast with all members; shared pages are counted once."""
+    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once."""
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
         wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
-        idle = megabytes(host)
-        run, peak = host.run("forecast-7d"), dict[str, float]()
-        while host.state(run)["type"] not in ENDED:
-            now = megabytes(host)
-            if sum(now.values()) > sum(peak.values()):
-                peak = now
-            time.sleep(0.1)
-        assert host.state(run)["type"] == "COMPLETED", host.log("worker")
-        print(json.dumps({"idle": idle, "peak": peak, "together": sum(peak.values())}, indent=1))
-        assert "the run" in peak
-        assert sum(peak.values()) < VPS_MEGABYTES
+        print("idle", megabytes(host))
+        for flow in ("forecast-7d", "backup", "restore-drill"):
+            run, peak = host.run(flow), dict[str, float]()
+            while host.state(run)["type"] not in ENDED:
+                now = megabytes(host)
+                if sum(now.values()) > sum(peak.values()):
+                    peak = now
+                time.sleep(0.1)
+            assert host.state(run)["type"] == "COMPLETED", host.log("worker")
+            print(flow, peak, "together", sum(peak.values()))
+            assert "the run" in peak
+            assert sum(peak.values()) < VPS_MEGABYTES
     finally:
         host.close()
 

@@ -40,6 +40,20 @@ def test_one_that_refuses_makes_the_command_fail(
     assert TOKEN not in done.stdout + done.stderr
 
 
+def test_readers_of_reports_are_others(
+    entry: Forex, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_REPORT__URLS", f"json://127.0.0.1:{webhook.port}/{TOKEN}")
+    assert entry("notify", "test").returncode == 2
+    assert webhook.received == []
+    assert entry("notify", "test", "--report").returncode == 0
+    assert [path for path, _, _ in webhook.received] == [f"/{TOKEN}"]
+    monkeypatch.delenv("FOREX_REPORT__URLS")
+    done = entry("notify", "test", "--report")
+    assert done.returncode == 2
+    assert "FOREX_REPORT__URLS" in done.stderr
+
+
 def test_without_targets_it_says_how_to_name_one(entry: Forex) -> None:
     done = entry("notify", "test")
     assert done.returncode == 2

@@ -68,6 +68,9 @@ def run_readme_command(command: list[str], forex: Forex, tmp_path: Path, **own: 
     table[["Date", "VIX"]].to_csv(tmp_path / "rates.csv", index=False)
     if "store" in command:
         assert forex("data", "import", "market.csv", "--pair", "USDCLP", **own).returncode == 0
+    if command[0] == "backup":  # of whatever there is by now
+        assert forex("data", "import", "market.csv", "--pair", "USDCLP", **own).returncode == 0
+        assert forex("backup", "create", **own).returncode == 0
     if "live" in command:  # no test asks the network; without one the command says what goes
         gone = {"FOREX_DATA__ADDRESSES": json.dumps(dict.fromkeys(SOURCES, "http://nowhere.invalid"))}
         done = forex(*command, **gone, **own, FOREX_DATA__NEWS_DAYS="0")

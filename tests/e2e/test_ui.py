@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,14 +69,17 @@ class Pages:
 
 
 @contextmanager
-def pages(folder: Path, *arguments: str) -> Iterator[Pages]:
+def pages(
+    folder: Path, command: Sequence[str] = ("forex", "ui"), environment: Mapping[str, str] | None = None
+) -> Iterator[Pages]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "_MLFLOW_"))}
+    program, *arguments = command
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "forex"), "ui", "--port", str(port), *arguments],
+        [str(Path(sys.executable).parent / program), *arguments, "--port", str(port)],
         cwd=folder,
-        env=kept | {"PYTHONUNBUFFERED": "1"},
+        env=kept | {"PYTHONUNBUFFERED": "1", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,7 +88,8 @@ def pages(folder: Path, *arguments: str) -> Iterator[Pages]:
         assert process.stdout is not None
         said = process.stdout.readline()
         assert said, process.communicate(timeout=60)
-        assert said.startswith(f"http://127.0.0.1:{port}/#/experiments")
+        assert said.startswith("http://")
+        assert f":{port}/#/experiments" in said
         yield Pages(f"http://127.0.0.1:{port}", process)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -143,6 +147,32 @@ def test_pages_show_a_run_and_its_report_and_write_nothing(folder: Path, tmp_pat
         assert shown.runs() == {"first", "second"}, "what is written meanwhile is shown"
         _is_small_and_local(shown, folder)
     assert shown.process.returncode in (0, -signal.SIGTERM)
+
+
+def test_the_container_of_the_pages_finds_the_reports_of_the_worker(
+    compose_services: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    migrated_sqlite: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its command and environment, with `data/` where the worker's container and a command outside have it as well."""
+    data = tmp_path / "a disk" / "forex data"
+    services = compose_services(FOREX_DATA_DIR=f"'{data}'")
+    worker, shown = services["worker"], services["mlflow"]
+    for service in (worker, shown):
+        assert service["environment"]["FOREX_DATA_DIR"] == str(data)
+        assert service["volumes"] == [f"{data}:{data}:rw"]
+    (data / "mlflow").mkdir(parents=True)
+    (data / "mlflow" / "mlflow.db").write_bytes(migrated_sqlite.read_bytes())
+    monkeypatch.setenv("FOREX_DATA_DIR", worker["environment"]["FOREX_DATA_DIR"])
+    run_id = logged_run(tmp_path, "of the worker")
+    release(load_settings().mlflow_uri)
+    with pages(tmp_path, shown["command"], shown["environment"]) as found:
+        report = f"/get-artifact?path=reports/report.html&run_uuid={run_id}"
+        assert found.ask(report) == (200, REPORT.encode())
+        process = psutil.Process(found.process.pid)
+        listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+        assert listening == ["0.0.0.0"], "of the container's own network; outside it is published on loopback"
 
 
 def _is_small_and_local(shown: Pages, folder: Path) -> None:

@@ -113,6 +113,72 @@ def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("light")
+def test_what_is_asked_for_beside_the_forecast_is_published_with_it(market: Path, tmp_path: Path) -> None:
+    """Another position is another report; the same one is published once."""
+    day = date(2018, 6, 8)
+    flows = tmp_path / "flows.csv"
+    flows.write_text("date,amount\n2018-06-12,100000\n2018-06-15,-50000\n")
+    asked = {"budget_rate": 1000.0, "exposure": -2e6, "cash_flows": flows, "quote": 1005.0}
+    bare = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day)
+    close = bare["origin_close"]
+    asked |= {"budget_rate": 1.01 * close, "quote": 1.005 * close}
+    told = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day, **asked)
+    assert bare["treasury"] is None
+    assert bare["quote"]["absent"]["kind"] == "past_day"
+    assert bare["changes"] == {"absent": {"kind": "first"}}
+    assert told["run_id"] != bare["run_id"]
+    assert told["quantiles"] == bare["quantiles"]
+    assert told["treasury"]["exposure"]["side"] == "short"
+    assert told["treasury"]["cash_flows"]["side"] == "mixed"
+    assert told["quote"]["value"] == pytest.approx(1.005 * close)
+    assert told["changes"]["run_id"] == bare["run_id"]
+    assert told["changes"]["data"]["new_rows"] == 0
+    assert told["changes"]["data"]["revised"] == []
+    assert told["changes"]["median"]["before"] == told["changes"]["median"]["now"]
+    again = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day, **asked)
+    assert again["already_published"]
+    assert (again["run_id"], again["treasury"]) == (told["run_id"], told["treasury"])
+    stored = json.loads((Path(told["report"]).parent / "forecast.json").read_text())
+    assert stored["treasury"] == told["treasury"]
+    tags = {run.info.run_id: run.data.tags["position"] for run in runs(tmp_path)}
+    assert tags[bare["run_id"]] == "none"
+    assert "2000000" not in tags[told["run_id"]]
+
+
+@pytest.mark.usefixtures("light")
+def test_the_settings_say_what_is_at_stake_in_their_pair(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_PAIR", "USDCLP")
+    monkeypatch.setenv("FOREX_TREASURY__BUDGET_RATE", "1000")
+    monkeypatch.setenv("FOREX_TREASURY__EXPOSURE", "5e5")
+    told = run_flow(WEEK, source="csv", paths=[market])["treasury"]
+    assert told["budget_rate"] == 1000.0
+    assert told["exposure"]["amount"] == 500_000.0
+    without = run_flow(WEEK, source="csv", paths=[market], exposure=0)["treasury"]
+    assert (without["budget_rate"], without["exposure"]) == (1000.0, None)
+    other = tmp_path / "other.csv"
+    pd.read_csv(market).rename(columns={"USDCLP": "EURCLP"}).to_csv(other, index=False)
+    assert run_flow(WEEK, pair="EURCLP", source="csv", paths=[other])["treasury"] is None
+
+
+@pytest.mark.usefixtures("light")
+def test_a_position_that_cannot_be_is_refused_and_recorded(market: Path, tmp_path: Path) -> None:
+    from forex_core.errors import InputError
+
+    flows = tmp_path / "flows.csv"
+    flows.write_text("date,amount\n2031-01-02,100000\n")
+    for asked, said in (
+        ({"cash_flows": flows}, "outside the horizon"),
+        ({"quote": 9.0}, "the quote 9 is not within"),
+        ({"budget_rate": 9.0}, "the budget rate 9 is"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], **asked)
+    assert {run.info.status for run in runs(tmp_path)} == {"FAILED"}
+
+
+@pytest.mark.usefixtures("light")
 def test_the_same_data_on_a_later_day_are_older_and_published_again(market: Path, tmp_path: Path) -> None:
     last = pd.read_csv(market).Date.iloc[-1]
     fresh = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=date.fromisoformat(last))

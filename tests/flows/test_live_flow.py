@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -52,11 +53,26 @@ def test_a_flow_fetches_publishes_and_goes_on_without_a_network(
     assert first["news"]["count"] == len(world.titles)
     assert [event["title"] for event in first["events"]["items"]] == ["CPI"]
     assert {source["name"] for source in first["data_sources"]} == {"yahoo"}
+    assert first["quote"]["source"] == "yahoo"
+    assert first["quote"]["value"] == pytest.approx(1.002 * first["origin_close"], rel=1e-6)
+    today = datetime.now(UTC).date().isoformat()
+    assert first["quote"]["at"][:10] == today
+    assert first["quote"]["target_dates"][0] > today, (
+        "it stands for the close of today or of the next business day"
+    )
 
     configure(monkeypatch, "http://nowhere.invalid")
     again = FLOWS[month](pair="USDCLP", source="live", force=True)
     assert again["fingerprint"] == first["fingerprint"]
     assert any("network" in notice for notice in again["notices"])
+    assert again["quote"]["absent"]["kind"] == "unavailable", "which keeps no forecast from being published"
+    assert "network" in again["quote"]["absent"]["reason"]
+    assert again["changes"]["run_id"] == first["run_id"]
+
+    by_hand = FLOWS[month](pair="USDCLP", source="live", quote=first["quote"]["value"])
+    assert by_hand["quote"]["source"] == "given"
+    past = FLOWS[month](pair="USDCLP", source="live", as_of=date.fromisoformat(DAYS[-30]))
+    assert past["quote"] == {"absent": {"kind": "past_day", "day": DAYS[-30]}}
 
     configure(monkeypatch, "http://nowhere.invalid", MAX_AGE_BUSINESS_DAYS="0")
     monkeypatch.setattr(load, "retries", 0)

@@ -49,6 +49,9 @@ def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
     with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
         assert answer.read() == b"true"
     assert (tmp_path / "prefect" / "prefect.db").is_file()
+    process = psutil.Process(server._process.pid)
+    listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert listening == ["127.0.0.1"]
     server.stop()
     server.stop()
     with pytest.raises(OSError, match="refused"):

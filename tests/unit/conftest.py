@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import MarketBundle
+from tests.deployments import Deployment
 
 ROWS = 760
 
@@ -26,3 +29,15 @@ def bundle(table: pd.DataFrame) -> MarketBundle:
 def following(table: pd.DataFrame) -> MarketBundle:
     """The same market one day on."""
     return bundle_of(table)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    """Without a tracking store."""
+    return Deployment(tmp_path)
+
+
+@pytest.fixture
+def tracked(sqlite_store: str, tmp_path: Path) -> Deployment:
+    """With a migrated tracking store."""
+    return Deployment(tmp_path)

@@ -102,6 +102,14 @@ def test_licences_of_what_is_given_out(
         ("GPL-3.0-or-later", True),
         ("GPL-2.0-only OR MIT", False),
         ("unknown", False),
+        ("(MIT OR GPL-2.0-only) AND GPL-3.0-only", True),
+        ("MIT AND (Apache-2.0 OR (GPL-2.0-only AND ISC))", False),
+        ("MIT AND (GPL-2.0-only OR (AGPL-3.0-only AND ISC))", True),
+        ("MIT License; GNU General Public License v3 (GPLv3)", True),
+        ("GNU Library or Lesser General Public License (LGPL)", False),
+        ("SSPL-1.0", True),
+        ("CC-BY-NC-4.0", True),
+        ("CC-BY-4.0", False),
     ],
 )
 def test_licences_that_bind_others(audit: ModuleType, text: str, refused: bool) -> None:

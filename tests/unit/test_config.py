@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from forex_core.config import MEMBERS, Settings, known_names, load_settings
+from forex_core.config import MEMBERS, Settings, TreasuryConfig, known_names, load_settings
 from forex_core.errors import ConfigError
 
 
@@ -177,6 +177,7 @@ class TestValues:
             ("FOREX_ENGINE__MIN_MEMBERS", "0", ("engine.min_members", "0", "greater than or equal to 1")),
             ("FOREX_SOURCE", "yahoo", ("source", "yahoo", "'ecb', 'csv', 'store', 'live' or 'auto'")),
             ("FOREX_SKIP_EMAIL", "perhaps", ("skip_email", "perhaps", "boolean")),
+            ("FOREX_LANG", "fr", ("lang", "fr", "'en' or 'es'")),
             ("FOREX_COLUMNS", "Close", ("columns", "JSON", 'FOREX_COLUMNS=\'{"Close": "USDCLP"}\'')),
             ("FOREX_ENGINE", "{", ("engine", "JSON")),
         ],
@@ -200,6 +201,31 @@ class TestValues:
     def test_a_dotenv_file_that_is_not_text_is_refused(self, folder: Path) -> None:
         (folder / ".env").write_bytes(b"FOREX_PAIR=\xff\n")
         assert "cannot be read" in refusal()
+
+
+class TestTreasury:
+    def test_is_of_the_pair_of_the_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FOREX_PAIR", "USDCLP")
+        monkeypatch.setenv("FOREX_TREASURY__BUDGET_RATE", "950")
+        monkeypatch.setenv("FOREX_TREASURY__EXPOSURE", "-2000000")
+        for pair in (None, "USDCLP", "usd/clp"):
+            found = load_settings(pair=pair).treasury
+            assert (found.budget_rate, found.exposure) == (950.0, -2e6)
+        assert load_settings(pair="EURUSD").treasury == TreasuryConfig()
+        assert load_settings(pair="DOLLARS").treasury == TreasuryConfig()
+
+    def test_what_is_given_with_another_pair_is_of_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FOREX_PAIR", "USDCLP")
+        monkeypatch.setenv("FOREX_TREASURY__BUDGET_RATE", "950")
+        given = load_settings(pair="EURUSD", treasury={"exposure": 5.0}).treasury
+        assert (given.budget_rate, given.exposure) == (None, 5.0)
+        own = load_settings(treasury={"exposure": 5.0}).treasury
+        assert (own.budget_rate, own.exposure) == (950.0, 5.0)
+
+    @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "much"])
+    def test_a_budget_rate_is_a_positive_number(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+        monkeypatch.setenv("FOREX_TREASURY__BUDGET_RATE", value)
+        assert "treasury.budget_rate" in refusal()
 
 
 class TestPlaces:

@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -25,7 +27,7 @@ from forex_core.types import Pair
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deployments"
 BIN = Path(sys.executable).parent
-SERVICES = ("server", "worker", "mlflow")
+SERVICES = ("server", "worker", "mlflow", "dashboard")
 WORST_RATING = 3.0
 SANTIAGO = ZoneInfo("America/Santiago")
 
@@ -207,6 +209,28 @@ class TestDeployments:
             latest_origin(clp, d) > latest_origin(clp, d - timedelta(minutes=1)) for d in due if opens(clp, d)
         )
 
+    @pytest.mark.parametrize(
+        ("flow", "time_of_day", "days"), [("backup", "21:30", 1), ("restore_drill", "10:00", 7)]
+    )
+    def test_archives_are_due_once_a_day_whatever_the_clock_does(
+        self, flow: str, time_of_day: str, days: int, described: dict[str, Any]
+    ) -> None:
+        """In Chile an hour is skipped in a night of September, and another comes twice in one of April."""
+        from prefect.server.schemas.schedules import CronSchedule
+
+        (entry,) = [each for each in described["deployments"] if each["entrypoint"].endswith(f":{flow}")]
+        (said,) = entry["schedules"]
+        schedule = CronSchedule(cron=said["cron"], timezone=said["timezone"], day_or=said["day_or"])
+        start = datetime(2026, 1, 1, tzinfo=SANTIAGO)
+        dates = asyncio.run(schedule.get_dates(n=400, start=start))
+        due = [datetime.fromtimestamp(d.timestamp(), SANTIAGO) for d in dates]
+        assert {d.strftime("%H:%M") for d in due} == {time_of_day}
+        assert {(later.date() - earlier.date()).days for earlier, later in pairwise(due)} == {days}
+        hours = {(later - earlier).total_seconds() / 3600 - 24 * days for earlier, later in pairwise(dates)}
+        assert hours == {-1.0, 0.0, 1.0}, "both changes of the clock are among them"
+        if days == 7:
+            assert {d.weekday() for d in due} == {6}
+
     def test_nothing_is_left_alone_with_two_processes(self, described: dict[str, Any]) -> None:
         for entry in described["deployments"]:
             limit, forecast = entry["concurrency_limit"], "forecast" in entry["tags"]
@@ -238,33 +262,22 @@ class TestDeployments:
 
 
 @pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The file as Compose reads it in a checkout with the sample's settings."""
-    compose = needed("docker-compose", "docker-compose")
-    checkout = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(FILES, checkout / "deployments")
-    shutil.copyfile(FILES / "env.sample", checkout / ".env")
-    done = call(
-        compose,
-        *("-f", "deployments/compose.yaml", "--env-file", ".env"),
-        *("--profile", "mlflow", "--profile", "deploy", "config"),
-        cwd=checkout,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
-    return found
+def composed(compose_services: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """The services as Compose reads them in a checkout with the sample's settings."""
+    return compose_services()
 
 
 class TestContainers:
     def test_are_the_services_of_the_units(self, composed: dict[str, Any]) -> None:
         assert set(composed) == {*SERVICES, "deploy"}
         assert composed["mlflow"]["profiles"] == ["mlflow"]
+        assert composed["dashboard"]["profiles"] == ["dashboard"]
         assert "profiles" not in composed["server"]
         assert "profiles" not in composed["worker"]
 
     def test_publish_on_loopback(self, composed: dict[str, Any]) -> None:
         ports = {name: service["ports"] for name, service in composed.items() if "ports" in service}
-        assert set(ports) == {"server", "mlflow"}
+        assert set(ports) == {"server", "mlflow", "dashboard"}
         assert all(str(port).startswith("127.0.0.1:") for listed in ports.values() for port in listed)
 
     def test_see_the_data_where_a_command_outside_sees_them(self, composed: dict[str, Any]) -> None:

@@ -14,19 +14,42 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 
 from flows.health import prefect
+from forex_core.backup import manifest
+from forex_core.backup.manifest import ManifestWriter
+from forex_core.backup.places import Folder, archive_name
 from forex_core.config import Settings, load_settings
-from forex_core.doctor import CHECKS, Check, Checked, Finding, Patient, examine, machine, summary
+from forex_core.doctor import (
+    CHECKS,
+    LIMIT_S,
+    Check,
+    Checked,
+    Finding,
+    Patient,
+    base,
+    examine,
+    machine,
+    summary,
+)
+from forex_core.ledger import Ledger
 from forex_core.testing import synthetic_table
 from forex_core.tracking import MLflowTracker, open_store
 from forex_core.tracking.process import PROCESS_TAG, this_process
+from tests.deployments import Deployment, entries_of
+from tests.faults import damage
+from tests.ledgers import entry
+
+if TYPE_CHECKING:
+    from tests.conftest import S3Bucket
 
 SECRET = "hidden-5d1f0a"
 
@@ -62,8 +85,13 @@ def contents(folder: Path) -> dict[str, int]:
 # --- all of them
 
 
-def test_on_a_new_machine_nothing_fails_and_nothing_is_left(tmp_path: Path) -> None:
-    before = set(Path("/dev/shm").glob("forex-doctor-*"))
+def test_on_a_new_machine_nothing_fails_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(
+        base, "_memory", lambda: tmp_path / "memory"
+    )  # other examinations are in the machine's
     found = examine(CHECKS, load_settings(), limit_s=120)
     assert [one.name for one in found] == [check.name for check in CHECKS]
     assert {one.name: one.finding.found for one in found if not one.is_sound} == {
@@ -72,7 +100,7 @@ def test_on_a_new_machine_nothing_fails_and_nothing_is_left(tmp_path: Path) -> N
     } | {one.name: one.finding.found for one in found if one.name == "services" and not one.is_sound}
     assert summary(found)["failed"] == 0
     assert not (tmp_path / "data").exists()
-    assert set(Path("/dev/shm").glob("forex-doctor-*")) - before == set()
+    assert list((tmp_path / "memory").iterdir()) == []
 
 
 def test_it_changes_nothing_of_a_system_that_is_there(sqlite_store: str, tmp_path: Path) -> None:
@@ -208,6 +236,10 @@ def test_a_data_folder_that_everybody_may_write(look: Callable[..., Finding], tm
         (".env", f"FOREX_TRACKING_URI=postgresql://me:{SECRET}@db/runs\n"),
         (".env", f"FOREX_NOTIFY__URLS=mailto://me:{SECRET}@example.com\n"),
         ("forex.toml", f'[data]\nnews_api_key = "{SECRET}"\n'),
+        (".env", "PREFECT_API_AUTH_STRING=forex:0123456789abcdef\n"),
+        (".env", "DO_NOT_TRACK=1\nexport AWS_SECRET_ACCESS_KEY='planted'\n"),
+        (".env", "MLFLOW_TRACKING_PASSWORD = planted\n"),
+        (".env", "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://me:planted@db/prefect\n"),
     ],
 )
 def test_a_file_with_secrets_is_for_its_owner_alone(
@@ -226,7 +258,11 @@ def test_a_file_with_secrets_is_for_its_owner_alone(
 
 def test_a_file_without_secrets_may_be_read(look: Callable[..., Finding]) -> None:
     Path("forex.toml").write_text('pair = "USDCLP"\n')
-    Path("forex.toml").chmod(0o644)
+    Path(".env").write_text(
+        "# PREFECT_API_AUTH_STRING=me:word\nFOREX_DATA__FRED_API_KEY=\nPREFECT_HOME=/srv\n"
+    )
+    for name in ("forex.toml", ".env"):
+        Path(name).chmod(0o644)
     assert look("permissions").state == "ok"
 
 
@@ -246,6 +282,13 @@ def test_a_disk_with_little_room(
     assert finding.state == state
     assert "GB free at" in finding.found
     assert "cache may go" in finding.todo
+
+
+def test_what_a_killed_restore_left_is_named(look: Callable[..., Finding], tmp_path: Path) -> None:
+    assert "of a restore" not in look("disk").found
+    left = tmp_path / ".data.restoring-4242-1"
+    left.mkdir()
+    assert f"; {left} is of a restore" in look("disk").found
 
 
 def test_a_clock_that_went_back(look: Callable[..., Finding], sqlite_store: str) -> None:
@@ -289,16 +332,6 @@ def test_no_store_yet(look: Callable[..., Finding]) -> None:
 def test_tracking_that_is_off(look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
     assert look("tracking store").state == "skipped"
-
-
-def damage(path: Path) -> None:
-    """Write into the middle of a database that nobody has open."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = bytearray(path.read_bytes())
-    for at in range(len(content) // 4, len(content) // 2):
-        content[at] = at % 251
-    path.write_bytes(content)
 
 
 def test_a_store_that_is_damaged(look: Callable[..., Finding], sqlite_store: str) -> None:
@@ -372,6 +405,19 @@ def test_runs_whose_process_is_gone(look: Callable[..., Finding], sqlite_store: 
     assert client.get_run(run_id).info.status == "RUNNING", "a doctor looks"
 
 
+def test_forecasts_that_wait_for_the_ledger(look: Callable[..., Finding]) -> None:
+    settings = load_settings()
+    assert look("ledger") == Finding("ok", "none yet")
+    assert not (settings.root / "store").exists()
+    one = entry(date(2026, 3, 2))
+    Ledger(settings.store_url, settings.root).append(one)
+    assert look("ledger").found == "the last of 1 forecasts was of USDCLP 7d"
+    settings.pending_dir.mkdir()
+    (settings.pending_dir / "x.json").write_text(one.to_json())
+    finding = look("ledger")
+    assert (finding.state, finding.todo) == ("warning", "write them: forex monitor")
+
+
 def test_runs_that_wait_in_the_spool(look: Callable[..., Finding], tmp_path: Path) -> None:
     settings = load_settings()
     assert look("spool") == Finding("ok", "nothing waits")
@@ -397,6 +443,16 @@ def test_a_horizon_that_was_not_published_for_long(
     assert "late: 7d" in finding.found
     published(sqlite_store, tmp_path, "new", days_ago=2)
     assert look("forecasts").state == "ok"
+
+
+def test_a_run_of_after_now(look: Callable[..., Finding], sqlite_store: str, tmp_path: Path) -> None:
+    """The clock has gone back, though everything was written since."""
+    published(sqlite_store, tmp_path, "ahead", days_ago=-2)
+    assert look("clock").state == "ok"
+    finding = look("forecasts")
+    assert finding.state == "failed"
+    assert "The clock has gone back, or was ahead: run " in finding.found
+    assert "timedatectl set-ntp true" in finding.found
 
 
 @pytest.fixture
@@ -488,6 +544,172 @@ def test_sources_are_asked_only_when_that_is_wanted(
     assert "yahoo: " in finding.found
 
 
+# --- archives
+
+
+def archived(deployment: Deployment, days_ago: float, **header: Any) -> Path:
+    """The manifest of an archive that says that it was made so long ago."""
+    made = deployment.backups.create()
+    path, created = Path(made.archive), datetime.now(UTC) - timedelta(days=days_ago)
+    told = manifest.header_of(path.name, partial(path.open, "rb"))
+    with ManifestWriter(path.with_name("made")) as written:
+        for entry in entries_of(made):
+            written.add(entry)
+        written.finish(told.model_copy(update={"created": created, **header}))
+    path.unlink()
+    return path.with_name("made").rename(path.with_name(f"{archive_name(created)}.jsonl.zst"))
+
+
+def test_archives_are_made_every_day(look: Callable[..., Finding], tracked: Deployment) -> None:
+    place = tracked.data / "backups"
+    finding = look("backups")
+    assert (finding.state, finding.found) == (
+        "warning",
+        f"no archive of {tracked.data} in {place}, which is not there",
+    )
+    assert "forex backup create" in finding.todo
+    assert not place.exists(), "a doctor looks"
+    old = archived(tracked, 5.5)
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert finding.found.startswith("none for 5 days: the newest of ")
+    assert "prefect flow-run ls" in finding.todo
+    archived(tracked, 1.9)
+    finding = look("backups")
+    assert finding.state == "ok"
+    assert finding.found.endswith(f"in {place}; on the disk of the data, with which it would be lost")
+    assert old.is_file()
+
+
+def test_archives_on_another_disk(
+    look: Callable[..., Finding], tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TemporaryDirectory(dir="/dev/shm") as other:
+        monkeypatch.setenv("FOREX_BACKUP__TO", other)
+        assert look("backups").found == f"no archive of {tracked.data} in {other}"
+        archived(tracked, 0)
+        assert look("backups").found.endswith(f"files, in {other}")
+
+
+def test_a_disk_of_archives_that_is_not_mounted(
+    look: Callable[..., Finding], tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there all the same, on the disk of the data."""
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(tracked.folder / "disk" / "forex"))
+    archived(tracked, 0)
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert finding.found.endswith("on the disk of the data, with which it would be lost")
+    assert "mount its disk" in finding.todo
+
+
+def test_an_archive_that_lacks_files(look: Callable[..., Finding], tracked: Deployment) -> None:
+    archived(tracked, 0, missing=("one", "two"))
+    assert "; 2 are missing in it" in look("backups").found
+
+
+def test_an_archive_of_another_folder_is_none_of_ours(
+    look: Callable[..., Finding], tracked: Deployment
+) -> None:
+    archived(tracked, 0, data_dir="/elsewhere")
+    assert look("backups").found.startswith("no archive of ")
+
+
+def test_archives_whose_manifests_are_damaged(look: Callable[..., Finding], tracked: Deployment) -> None:
+    """At the beginning, or cut off."""
+    good, cut, beginning = (archived(tracked, days) for days in (1, 0.5, 0.25))
+    cut.write_bytes(cut.read_bytes()[:-20])
+    beginning.write_bytes(b"nothing")
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert finding.found.startswith(f"{beginning} cannot be used (")
+    assert f"{cut} cannot be used (" in finding.found
+    assert "the newest of " in finding.found
+    good.unlink()
+    finding = look("backups")
+    assert finding.state == "failed"
+    assert "is left that can be used" in finding.found
+
+
+def test_an_archive_of_an_instant_to_come(look: Callable[..., Finding], tracked: Deployment) -> None:
+    """It says nothing of when the last one was made."""
+    ahead = archived(tracked, -3000)
+    finding = look("backups")
+    assert finding.state == "failed"
+    assert f"{ahead} cannot be used (it is of 20" in finding.found
+    archived(tracked, 5)
+    finding = look("backups")
+    assert finding.state == "warning"
+    assert "which is to come" in finding.found
+
+
+def test_nothing_to_keep_and_nobody_who_could(
+    look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look("backups") == Finding("ok", "there is nothing to keep yet")
+    monkeypatch.setenv("FOREX_TRACKING_URI", "http://127.0.0.1:1")
+    assert look("backups").state == "skipped"
+
+
+def test_a_place_of_archives_that_is_none(
+    look: Callable[..., Finding], tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tracked.folder / "a file").write_text("")
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(tracked.folder / "a file"))
+    finding = look("backups")
+    assert finding.state == "failed"
+    assert "Not a directory" in finding.found
+
+
+def test_archives_in_a_bucket(
+    look: Callable[..., Finding], tracked: Deployment, s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_bucket.settings.items():
+        monkeypatch.setenv(name, value)
+    place = f"s3://{s3_bucket.name}/archives"
+    monkeypatch.setenv("FOREX_BACKUP__TO", place)
+    assert look("backups").found == f"no archive of {tracked.data} in {place}"
+    tracked.backups.create()
+    finding = look("backups")
+    assert finding.state == "ok"
+    assert finding.found.endswith(f"files, in {place}")
+    monkeypatch.setenv("FOREX_BACKUP__TO", "s3://no-such-bucket/archives")
+    finding = look("backups")
+    assert finding.state == "failed"
+    assert "NoSuchBucket" in finding.found
+
+
+def test_a_bucket_that_does_not_answer(
+    look: Callable[..., Finding], tracked: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens; somebody listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        address = f"http://me:{SECRET}@127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("FOREX_BACKUP__TO", "s3://bucket/archives")
+        for name, value in (
+            ("ENDPOINT_URL", address),
+            ("ACCESS_KEY_ID", "me"),
+            ("SECRET_ACCESS_KEY", SECRET),
+        ):
+            monkeypatch.setenv(f"FOREX_BACKUP__S3_{name}", value)
+        began = time.monotonic()
+        finding = look("backups")
+        assert time.monotonic() - began < LIMIT_S, "before the whole examination is cut off"
+    for found in (finding, look("backups")):
+        assert found.state == "failed"
+        assert "check the bucket, its endpoint and its keys" in found.found
+        assert SECRET not in found.found
+
+
+def test_an_archive_that_is_made_meanwhile_is_not_waited_for(
+    look: Callable[..., Finding], tracked: Deployment
+) -> None:
+    archived(tracked, 0)
+    with Folder(tracked.data / "backups").locked(shared=False):
+        assert look("backups").state == "ok"
+        assert len(tracked.backups.archives()) == 1
+
+
 # --- whom it tells
 
 
@@ -501,6 +723,10 @@ def test_targets_that_are_not_understood(
     monkeypatch.setenv("FOREX_NOTIFY__URLS", f"json://127.0.0.1/{SECRET}")
     finding = look("notification")
     assert finding.state == "ok"
+    assert SECRET not in finding.found
+    monkeypatch.setenv("FOREX_REPORT__URLS", f"jason://127.0.0.1/{SECRET}")
+    finding = look("notification")
+    assert (finding.state, finding.todo.split()[1]) == ("failed", "FOREX_REPORT__URLS")
     assert SECRET not in finding.found
 
 

@@ -86,6 +86,11 @@ import flows, forex_core.engine, forex_core.report.document, forex_core.report.f
     assert HEAVY & loaded_after(code) == set()
 
 
+def test_the_dashboard_loads_neither_chart_library_nor_server_nor_tracking() -> None:
+    loaded = loaded_after("import forex_core.dashboard, forex_core.dashboard.pages")
+    assert (HEAVY - {"sqlalchemy"}) & loaded == set()
+
+
 def test_an_engine_that_finds_all_answers_kept_loads_no_library(tmp_path: Path) -> None:
     """Nor does a member without weights, which is asked every time, or the check before a run."""
     market = tmp_path / "market.csv"

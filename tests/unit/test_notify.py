@@ -8,21 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import default
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from loguru import logger
 from pydantic import SecretStr
 
 from forex_core.config import NotifyConfig
 from forex_core.notify import Delivery, Message, Notifier, Sent
+from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -30,8 +25,6 @@ if TYPE_CHECKING:
 # Of the mail server here, which takes a password without TLS.
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
 
-PASSWORD = "p@ss/word-7f3a"
-IN_URL = "p%40ss%2Fword-7f3a"
 TOKEN = "token-9c41d2e8"
 MESSAGE = Message("Forecast 7d failed", "No fresh data of USD/CLP.\nRun 'forex doctor'.")
 
@@ -72,67 +65,6 @@ def heard() -> Iterator[list[str]]:
 # --- mail
 
 
-@dataclass
-class Mailbox:
-    """What a mail server took: (recipients, message). `answers` are given to the next messages in place of 250."""
-
-    received: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    refused: tuple[str, ...] = ()
-    port: int = 0
-    logins: int = 0
-
-    async def handle_RCPT(  # noqa: N802
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if address in self.refused:
-            return "550 5.1.1 no such user"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.answers:
-            return self.answers.pop(0)
-        message = message_from_bytes(bytes(envelope.content or b""), policy=default)
-        assert isinstance(message, EmailMessage)
-        self.received.append((list(envelope.rcpt_tos), message))
-        return "250 OK"
-
-    def login(
-        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
-    ) -> AuthResult:
-        self.logins += 1
-        right = LoginPassword(b"desk", PASSWORD.encode())
-        return AuthResult(success=data == right, handled=False)
-
-
-class OnAnyPort(Controller):
-    """A mail server on a port that the system chooses."""
-
-    def _trigger_server(self) -> None:
-        assert self.server is not None
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    """A mail server that asks for a password."""
-    box = Mailbox()
-    controller = OnAnyPort(
-        box, hostname="127.0.0.1", port=0, authenticator=box.login, auth_require_tls=False, auth_required=True
-    )
-    controller.start()
-    box.port = controller.port
-    yield box
-    controller.stop()
-
-
-def mail(box: Mailbox, *, password: str = IN_URL, to: str = "cfo@example.com") -> str:
-    sender = "from=forex@example.com"
-    return f"mailto://desk:{password}@127.0.0.1:{box.port}/?{sender}&to={to}&smtp=127.0.0.1&mode=insecure"
-
-
 def test_a_mail_arrives_with_title_and_text(mailbox: Mailbox) -> None:
     delivery = only(notifier(mail(mailbox)).send(MESSAGE))
     assert (delivery.delivered, delivery.attempts, delivery.reason) == (True, 1, None)
@@ -146,19 +78,81 @@ def test_a_mail_arrives_with_title_and_text(mailbox: Mailbox) -> None:
     assert "Run 'forex doctor'." in body.get_content()
 
 
-def test_a_mail_with_html_and_files(mailbox: Mailbox, tmp_path: Path) -> None:
-    table = tmp_path / "forecast.csv"
-    table.write_text("date,median\n2024-06-28,950.1\n")
-    message = Message("Forecast 7d", "plain words", "<p>The <b>median</b> is 950.1</p>", (table,))
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "fan.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    return path
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text("<p>El dólar</p>", encoding="utf-8")
+    return path
+
+
+def test_a_mail_with_html_pictures_and_files(mailbox: Mailbox, picture: Path, report: Path) -> None:
+    html = f'<p>The <b>mediana</b> is 950,1 €</p><img src="cid:{picture.name}" alt="">'
+    message = Message("Dólar: 950,1", "plain wörds", html, (picture,), (report,))
     assert only(notifier(mail(mailbox)).send(message)).delivered
-    arrived = mailbox.received[0][1]
-    html, plain = arrived.get_body(("html",)), arrived.get_body(("plain",))
-    assert html is not None
+    recipients, arrived = mailbox.received[0]
+    assert recipients == ["cfo@example.com"]
+    assert arrived["subject"] == "Dólar: 950,1"
+    assert arrived["from"].addresses[0].addr_spec == "forex@example.com"
+    assert arrived["to"].addresses[0].addr_spec == "cfo@example.com"
+    assert arrived["message-id"].endswith("@example.com>")
+    assert arrived["date"].datetime is not None
+    plain, rich = arrived.get_body(("plain",)), arrived.get_body(("html",))
     assert plain is not None
-    assert "<b>median</b>" in html.get_content()
-    assert "median is 950.1" in plain.get_content().replace("*", "")
-    attached = {part.get_filename(): part.get_content() for part in arrived.iter_attachments()}
-    assert attached["forecast.csv"].replace("\r\n", "\n") == table.read_text()
+    assert rich is not None
+    assert plain.get_content().strip() == "plain wörds"
+    assert rich.get_content().strip() == html
+    # mixed(alternative(plain, related(html, picture)), report): where mail programs look for each.
+    assert arrived.get_content_type() == "multipart/mixed"
+    body, attached = arrived.iter_parts()
+    assert [part.get_content_type() for part in body.iter_parts()] == ["text/plain", "multipart/related"]
+    _, shown = list(body.iter_parts())[1].iter_parts()
+    assert (shown.get_content_type(), shown["content-id"]) == ("image/png", "<fan.png>")
+    assert shown.get_content_disposition() == "inline"
+    assert shown.get_content() == picture.read_bytes()
+    assert (attached.get_filename(), attached.get_content_type()) == ("report.html", "text/html")
+    assert attached.get_content_disposition() == "attachment"
+    assert attached.get_content().strip() == "<p>El dólar</p>"
+
+
+def test_copies_of_a_mail_go_where_the_address_says(mailbox: Mailbox, picture: Path) -> None:
+    address = (
+        f"{mail(mailbox)}&cc=desk@example.com&bcc=audit@example.com&reply=fx@example.com&+X-Team=treasury"
+    )
+    message = Message("t", "text", "<p>html</p>", (picture,))
+    assert only(notifier(address).send(message)).delivered
+    recipients, arrived = mailbox.received[0]
+    assert sorted(recipients) == ["audit@example.com", "cfo@example.com", "desk@example.com"]
+    assert (arrived["cc"], arrived["bcc"], arrived["reply-to"]) == (
+        "desk@example.com",
+        None,
+        "fx@example.com",
+    )
+    assert arrived["x-team"] == "treasury"
+
+
+def test_who_asks_for_text_gets_text(mailbox: Mailbox, picture: Path) -> None:
+    message = Message("t", "plain words", "<p>html</p>", (picture,))
+    assert only(notifier(f"{mail(mailbox)}&format=text").send(message)).delivered
+    arrived = mailbox.received[0][1]
+    body = arrived.get_body(("plain",))
+    assert body is not None
+    assert body.get_content().strip() == "plain words"
+    assert arrived.get_body(("html",)) is None
+    assert [part.get_filename() for part in arrived.iter_attachments()] == ["fan.png"]
+
+
+def test_what_is_to_be_encrypted_is_never_sent_in_the_clear(mailbox: Mailbox, picture: Path) -> None:
+    message = Message("t", "text", "<p>secret rate</p>", (picture,))
+    delivery = only(notifier(f"{mail(mailbox)}&pgp=encrypt").send(message))
+    assert not delivery.delivered
+    assert mailbox.received == []
 
 
 def test_a_title_cannot_add_headers_or_recipients(mailbox: Mailbox) -> None:
@@ -172,44 +166,54 @@ def test_a_title_cannot_add_headers_or_recipients(mailbox: Mailbox) -> None:
 
 def test_a_missing_file_is_said_and_does_not_stop_the_message(mailbox: Mailbox, tmp_path: Path) -> None:
     lost = tmp_path / "report.html"
-    assert only(
-        notifier(mail(mailbox)).send(Message("t", "text", "<p>html</p>", attachments=(lost,)))
-    ).delivered
+    message = Message("t", "text", "<p>html</p>", (tmp_path / "fan.png",), (lost,))
+    assert only(notifier(mail(mailbox)).send(message)).delivered
     arrived = mailbox.received[0][1]
-    html = arrived.get_body(("html",))
-    assert html is not None
-    assert f"Not attached, since it is not there: {lost}" in html.get_content().replace("=\n", "")
+    for kind in ("html", "plain"):
+        body = arrived.get_body((kind,))
+        assert body is not None
+        assert f"Not attached, since it is not there: {lost}" in body.get_content()
     assert list(arrived.iter_attachments()) == []
 
 
-def test_a_wrong_password_is_tried_once_and_the_reason_is_the_servers(mailbox: Mailbox) -> None:
-    delivery = only(notifier(mail(mailbox, password=TOKEN), attempts=3).send(MESSAGE))
+HTML = Message("t", "text", "<p>html</p>")
+PLAIN_OR_HTML = pytest.mark.parametrize("message", [MESSAGE, HTML], ids=["plain", "html"])
+
+
+@PLAIN_OR_HTML
+def test_a_wrong_password_is_tried_once_and_the_reason_is_the_servers(
+    mailbox: Mailbox, message: Message
+) -> None:
+    delivery = only(notifier(mail(mailbox, password=TOKEN), attempts=3).send(message))
     assert (delivery.delivered, delivery.attempts) == (False, 1)
     assert "535" in str(delivery.reason)
     assert TOKEN not in str(delivery)
     assert mailbox.received == []
 
 
-def test_of_several_recipients_each_is_told_apart_and_once(mailbox: Mailbox) -> None:
+@PLAIN_OR_HTML
+def test_of_several_recipients_each_is_told_apart_and_once(mailbox: Mailbox, message: Message) -> None:
     mailbox.refused = ("gone@example.com",)
     to = "cfo@example.com,gone@example.com,desk@example.com"
-    sent = notifier(mail(mailbox, to=to), attempts=3).send(MESSAGE)
+    sent = notifier(mail(mailbox, to=to), attempts=3).send(message)
     assert [one.delivered for one in sent.deliveries] == [True, False, True]
     assert "550" in str(sent.refused[0].reason)
     assert "gone@example.com" in sent.refused[0].target
     assert sorted(who for who, _ in mailbox.received) == [["cfo@example.com"], ["desk@example.com"]]
 
 
-def test_a_server_that_is_busy_is_asked_again(mailbox: Mailbox) -> None:
+@PLAIN_OR_HTML
+def test_a_server_that_is_busy_is_asked_again(mailbox: Mailbox, message: Message) -> None:
     mailbox.answers = ["451 4.3.0 try again later", "451 4.3.0 try again later"]
-    delivery = only(notifier(mail(mailbox), attempts=3).send(MESSAGE))
+    delivery = only(notifier(mail(mailbox), attempts=3).send(message))
     assert (delivery.delivered, delivery.attempts) == (True, 3)
     assert len(mailbox.received) == 1
 
 
-def test_a_server_that_stays_busy_is_given_up_with_its_reason(mailbox: Mailbox) -> None:
+@PLAIN_OR_HTML
+def test_a_server_that_stays_busy_is_given_up_with_its_reason(mailbox: Mailbox, message: Message) -> None:
     mailbox.answers = ["451 4.3.0 try again later"] * 5
-    delivery = only(notifier(mail(mailbox), attempts=2).send(MESSAGE))
+    delivery = only(notifier(mail(mailbox), attempts=2).send(message))
     assert (delivery.delivered, delivery.attempts) == (False, 2)
     assert "try again later" in str(delivery.reason)
     assert len(mailbox.answers) == 3
@@ -253,14 +257,18 @@ def hook(port: int, path: str = f"/{TOKEN}") -> str:
     return f"json://desk:{IN_URL}@127.0.0.1:{port}{path}"
 
 
-BOTH = pytest.mark.parametrize("address", [bare_mail, hook])
+BOTH = pytest.mark.parametrize(
+    ("address", "message"), [(bare_mail, MESSAGE), (bare_mail, HTML), (hook, MESSAGE)]
+)
 
 
 @BOTH
-def test_a_server_that_says_nothing_is_left_after_the_time_out(address: Callable[[int], str]) -> None:
+def test_a_server_that_says_nothing_is_left_after_the_time_out(
+    address: Callable[[int], str], message: Message
+) -> None:
     done = threading.Event()
     with server(lambda caller: done.wait(30) and None) as port:
-        delivery = only(notifier(address(port), timeout_s=0.3).send(MESSAGE))
+        delivery = only(notifier(address(port), timeout_s=0.3).send(message))
         done.set()
     assert not delivery.delivered
     assert "timed out" in str(delivery.reason).lower()
@@ -268,7 +276,7 @@ def test_a_server_that_says_nothing_is_left_after_the_time_out(address: Callable
 
 
 @BOTH
-def test_a_server_that_hangs_up_half_way(address: Callable[[int], str]) -> None:
+def test_a_server_that_hangs_up_half_way(address: Callable[[int], str], message: Message) -> None:
     def half(caller: socket.socket) -> None:
         if address is bare_mail:
             caller.sendall(b"220 here\r\n")
@@ -277,21 +285,22 @@ def test_a_server_that_hangs_up_half_way(address: Callable[[int], str]) -> None:
         caller.recv(1000)
 
     with server(half) as port:
-        delivery = only(notifier(address(port), attempts=2).send(MESSAGE))
+        delivery = only(notifier(address(port), attempts=2).send(message))
     assert (delivery.delivered, delivery.attempts) == (False, 2)
     assert delivery.reason
 
 
 @BOTH
-def test_a_server_that_is_not_there(address: Callable[[int], str]) -> None:
+def test_a_server_that_is_not_there(address: Callable[[int], str], message: Message) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    delivery = only(notifier(address(port)).send(MESSAGE))
+    delivery = only(notifier(address(port)).send(message))
     assert not delivery.delivered
     assert "refused" in str(delivery.reason).lower()
 
 
-def test_a_server_that_drips_forever_does_not_outlast_the_limit() -> None:
+@PLAIN_OR_HTML
+def test_a_server_that_drips_forever_does_not_outlast_the_limit(message: Message) -> None:
     """Each byte comes within the time-out; the whole never ends."""
 
     def drip(caller: socket.socket) -> None:
@@ -301,7 +310,7 @@ def test_a_server_that_drips_forever_does_not_outlast_the_limit() -> None:
 
     with server(drip) as port:
         began = time.monotonic()
-        delivery = only(notifier(bare_mail(port), limit_s=0.8).send(MESSAGE))
+        delivery = only(notifier(bare_mail(port), limit_s=0.8).send(message))
         assert time.monotonic() - began < 2
     assert not delivery.delivered
     assert "no answer within 0.8 s (notify.limit_s)" in str(delivery.reason)

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 
 from forex_core.data import tables
 from forex_core.data.observations import Observations
-from forex_core.data.store import SCHEMA, ObservationStore
+from forex_core.data.store import ObservationStore
 from forex_core.errors import ConfigError, SourceError, SourceUnavailable
 
+VERSION = tables.PART.version
 NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
 
 
@@ -67,8 +68,14 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        (SCHEMA + 1, f"newer version .*version {SCHEMA + 1}, this one knows {SCHEMA}.*install the newer"),
-        (1, f"earlier version .*version 1, this one knows {SCHEMA}.*move it away or name another store"),
+        (
+            VERSION + 1,
+            f"newer version .*version {VERSION + 1}, this one knows {VERSION}.*install the newer",
+        ),
+        (
+            1,
+            f"earlier version .*version 1, this one knows {VERSION}.*move it away or name another store",
+        ),
     ],
 )
 def test_a_store_of_another_version_is_refused(tmp_path: Path, version: int, words: str) -> None:
@@ -190,7 +197,7 @@ def test_a_full_disk_keeps_nothing_of_a_batch(tmp_path: Path) -> None:
 
 
 def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forex_core.data.store.BUSY_S", 0.2)
+    monkeypatch.setattr("forex_core.append_only.BUSY_S", 0.2)
     store = ObservationStore(f"sqlite:///{tmp_path}/forex.db")
     store.record(seen(), now=NOW)
     with closing(sqlite3.connect(tmp_path / "forex.db", isolation_level=None)) as other:

@@ -103,6 +103,37 @@ def test_a_number_that_another_process_has_now_is_not_the_process(store: str) ->
     assert [state_of(store, run)[0] for run in (alive, reused, gone)] == ["RUNNING", "KILLED", "KILLED"]
 
 
+SWEEP = """
+import json, os, sys
+from forex_core.config import load_settings
+from forex_core.tracking import sweep
+hidden = not os.path.exists(f"/proc/{sys.argv[1]}")
+print(json.dumps([hidden, {one.run_id: one.state for one in sweep(load_settings())}]))
+"""
+SANDBOX = """
+mount -t proc -o hidepid=2 proc /proc
+exec setpriv --regid 4242 --clear-groups unshare --user --map-current-user "$@"
+"""
+"""ProtectProc=invisible and PrivateUsers=yes of a unit; the group of root is shown every process."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="none but root can mount a /proc")
+def test_a_process_that_a_sandbox_hides_is_not_gone(sqlite_store: str, tmp_path: Path) -> None:
+    with running(sqlite_store, tmp_path) as (process, run_id):
+        gone = run_of(sqlite_store, replace(this_process(), pid=2**22 + 1))
+        sandbox = ["unshare", "--mount", "sh", "-e", "-c", SANDBOX, "sh"]
+        done = subprocess.run(
+            [*sandbox, sys.executable, "-c", SWEEP, str(process.pid)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [True, {run_id: "elsewhere", gone: "orphaned"}]
+        assert [state_of(sqlite_store, run)[0] for run in (run_id, gone)] == ["RUNNING", "KILLED"]
+
+
 @pytest.mark.parametrize(
     ("change", "alive"),
     [
@@ -137,7 +168,10 @@ def test_a_run_of_another_machine_is_given_up_after_the_limit(
     assert state_of(store, young)[0] == "KILLED"
 
 
-@pytest.mark.parametrize("tag", [None, "", "somebody's own", "[]", '{"pid": 4}'])
+NO_NUMBERS = [json.dumps(asdict(this_process()) | {"pid": pid}) for pid in ("1", -1, 0, None, 1.5)]
+
+
+@pytest.mark.parametrize("tag", [None, "", "somebody's own", "[]", '{"pid": 4}', *NO_NUMBERS])
 def test_a_run_that_tells_no_process_is_left_alone_however_old(store: str, tag: str | None) -> None:
     client = open_store(store)
     began = int(time.time() * 1000 - 1000 * HOUR_MS)

@@ -579,7 +579,7 @@ def test_no_question_makes_a_store(tmp_path: Path) -> None:
 
 
 def test_no_question_makes_tables(new_postgres: Callable[..., str]) -> None:
-    from forex_core.tracking.store import postgres
+    from forex_core.databases import postgres
 
     uri = new_postgres()
     with queries.existing_store(uri) as client:

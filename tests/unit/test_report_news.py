@@ -638,4 +638,4 @@ def test_a_close_that_is_held_back_is_told_with_the_one_that_is_used() -> None:
     assert bundle.spot[-1] == table["USDCLP"][398]
     assert told.startswith("The forecast starts from the close of ")
     assert f"{table['USDCLP'][398]:.2f}: of " in told
-    assert f"{table['USDCLP'][399]:.1f}, " in told
+    assert f"{table['USDCLP'][399]:,.1f}, " in told

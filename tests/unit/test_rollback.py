@@ -716,13 +716,15 @@ class TestRefusals:
         assert court.audits() == []
 
     def test_where_the_copy_does_not_verify(self, court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
-        from forex_core.tracking import copies
+        from forex_core import databases
 
         court.reign()
-        counted = copies._counts
+        counted = databases.table_counts
         # A table that lost a row on the way, which no disk does on demand.
         monkeypatch.setattr(
-            copies, "_counts", lambda c: counted(c) | ({} if c.isolation_level is None else {"runs": 99})
+            databases,
+            "table_counts",
+            lambda c: counted(c) | ({} if c.isolation_level is None else {"runs": 99}),
         )
         with refused(court, TrackingError, "the copy of the database does not verify"):
             court.rollback(backups=court.backups)

@@ -61,7 +61,7 @@ def runs(bench: dict[str, ModuleType], **changes: dict[str, tuple[float, float]]
     module = bench["engine_speed"]
     measured = {
         "cold": {"one": (6.0, 6.0), "others": (1.0, 1.0)},
-        "next day": {"next day": (1.0, 1.0)},
+        "next day": {"next day": (1.0, 1.0), "beside": (1.0, 1.0)},
         "imports": {"imports": (2.0, 2.0)},
         "origins": {str(n): (n / 50, n / 50) for n in module.ORIGINS},
         "history": {str(n): (1.0, 1.0) for n in module.HISTORY},
@@ -77,6 +77,8 @@ def missed(bench: dict[str, ModuleType], **changes: dict[str, tuple[float, float
 def test_the_engines_bounds_can_be_missed(bench: dict[str, ModuleType]) -> None:
     origins = bench["engine_speed"].ORIGINS
     assert missed(bench) == []
+    slow = {"next day": {"next day": (1.0, 1.0), "beside": (3.1, 1.0)}}
+    assert missed(bench, **slow) == ["what stands beside a forecast"]
     assert missed(bench, cold={"one": (10.5, 9.0), "others": (1.0, 1.0)}) == ["260 origins, cold"]
     assert missed(bench, cold={"one": (6.0, 6.0), "others": (6.0, 6.0)}) == [
         "four horizons in one process over one"

@@ -79,7 +79,7 @@ def all_runs(client: MlflowClient) -> list[Run]:
 def log_everything(tracker: MLflowTracker, files: Path) -> None:
     tracker.log_params({"deep": {"er": 1}, "long": "x" * 7000})
     tracker.log_metrics({"m": 1.0, "nan": float("nan")})
-    tracker.log(Record(stepped={"s": (1.0, 2.0, 3.0)}, tags={"t": "v"}))
+    tracker.log(Record(stepped={"s": {1: 1.0, 2: 2.0, 3: 3.0}}, tags={"t": "v"}))
     tracker.log_artifact(files / "a.txt", "single")
     tracker.log_artifacts_dir(files, "all")
     assert tracker.log_model(files / "model", "model") is None, "a spooled model has no address yet"
@@ -314,8 +314,27 @@ class TestDegrading:
         tracker = build(sqlite_store)
         tracker.start_run()
         remove_file(sqlite_store)
-        with pytest.raises(TrackingError, match=r"removed or replaced.*spool.*cannot be written either"):
+        (spool.parent / "file").write_text("x")
+        for lose in (
+            lambda: tracker.log_metrics({"a": 1}),
+            lambda: tracker.log_artifact(spool.parent / "file"),
+        ):
+            with pytest.raises(
+                TrackingUnavailable, match=r"removed or replaced.*spool.*cannot be written either"
+            ):
+                lose()
+
+    def test_with_a_spool_that_has_no_room_leaves_no_entry_without_a_header(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], small_disk: Callable[..., Path]
+    ) -> None:
+        spool = small_disk("64k") / "spool"
+        (spool.parent / "filler").write_bytes(b"0" * 65536)
+        tracker = build(sqlite_store, spool=spool)
+        tracker.start_run()
+        remove_file(sqlite_store)
+        with pytest.raises(TrackingUnavailable, match="No space left on device"):
             tracker.log_metrics({"a": 1})
+        assert list(spool.iterdir()) == []
 
     def test_is_not_for_entries_that_the_store_would_refuse_at_any_time(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from forex_core import databases
 from forex_core.config import load_settings
 from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking import (
@@ -76,6 +77,24 @@ for number in range(int(sys.argv[5])):
 """
 
 
+KILLED_START = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from forex_core.tracking import open_store
+left = int(sys.argv[2])
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(connection, cursor, statement, *_):
+    global left
+    left -= statement.split()[0] in ("CREATE", "ALTER", "DROP")
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_store(sys.argv[1])
+"""
+
+
 class TestFirstStart:
     @pytest.mark.slow
     def test_of_eight_processes_at_once_on_a_fresh_store_loses_nothing(
@@ -106,6 +125,18 @@ class TestFirstStart:
         assert logged == sorted((str(mark), str(n)) for mark in marks for n in range(RUNS_EACH))
         assert all(run.info.status == "FINISHED" for run in runs)
         assert all(run.data.metrics == {f"m{n}": n for n in range(20)} for run in runs)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("changes", [3, 100])
+    def test_that_was_killed_is_made_again(self, fresh: str, tmp_path: Path, changes: int) -> None:
+        """In the first tables, and in the middle of MLflow's migrations."""
+        killed = subprocess.run([sys.executable, "-c", KILLED_START, fresh, str(changes)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        log_run(fresh, tmp_path / "mlruns")
+        path = databases.sqlite_path(fresh)
+        if path is not None:
+            release(fresh)
+            assert {one.name for one in path.parent.iterdir()} == {path.name, f"{path.name}.first-start.lock"}
 
     def test_puts_the_default_experiment_where_files_go(
         self, fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -379,7 +410,7 @@ class TestCopy:
         self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log_run(uri, tmp_path / "files")
-        counts = copying._counts
+        counts = databases.table_counts
 
         def lossy(connection: sqlite3.Connection) -> dict[str, int]:
             """As if the copy had lost a row; a backup that loses one cannot be caused."""
@@ -388,7 +419,7 @@ class TestCopy:
             )
             return {table: n - (table == "runs" and writable) for table, n in counts(connection).items()}
 
-        monkeypatch.setattr(copying, "_counts", lossy)
+        monkeypatch.setattr(databases, "table_counts", lossy)
         with pytest.raises(TrackingError, match="runs: 1 rows in the store, 0 in the copy"):
             copy_database(uri, tmp_path / "copies" / "copy.db")
         assert list((tmp_path / "copies").iterdir()) == []

@@ -109,7 +109,8 @@ def main() -> None:
         gc.freeze()
 
 
-def settings_from(pair: str | None, source: str | None, path: list[Path] | None) -> Settings:
+def settings_from(pair: str | None, source: str | None, path: list[Path] | None, **more: Any) -> Settings:
+    """The settings with what was given on the command line; of `more` settings None and {} are not given."""
     if path and source not in (None, "csv"):
         raise InputError(
             f"--source {source} reads no files, found --path {path[0]}; expected --source csv, or none, beside files"
@@ -117,7 +118,8 @@ def settings_from(pair: str | None, source: str | None, path: list[Path] | None)
     implied = source or ("csv" if path else None)
     # A source that is asked for and reads no files leaves the files of the settings aside.
     paths = path or ([] if source and source != "csv" else None)
-    settings = load_settings(pair=pair, source=implied, paths=paths)
+    given = {name: value for name, value in more.items() if value not in (None, {})}
+    settings = load_settings(pair=pair, source=implied, paths=paths, **given)
     Pair.parse(settings.pair)
     return settings
 

@@ -39,7 +39,7 @@ def doctor(
 
     configure_logging(verbose)
     began = time.monotonic()
-    found = _examined(online)
+    found = _examined(online, began)
     counts = summary(found)
     document = {
         "checks": [one.document for one in found],
@@ -51,9 +51,9 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _examined(online: bool) -> tuple[Checked, ...]:
+def _examined(online: bool, began: float) -> tuple[Checked, ...]:
     from flows import health
-    from forex_core.doctor import CHECKS, Checked, Finding, examine
+    from forex_core.doctor import CHECKS, LEAST_S, LIMIT_S, Checked, Finding, examine
     from forex_core.tracking.packaging import import_mlflow
 
     checks = (*CHECKS, *health.CHECKS)
@@ -67,4 +67,5 @@ def _examined(online: bool) -> tuple[Checked, ...]:
             *(Checked(check.name, skipped, 0.0) for check in others),
         )
     import_mlflow()  # once, before the checks ask for parts of it at once
-    return examine(checks, settings, online=online)
+    left_s = LIMIT_S - (time.monotonic() - began)
+    return examine(checks, settings, online=online, limit_s=max(left_s, LEAST_S))

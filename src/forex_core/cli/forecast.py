@@ -41,6 +41,10 @@ What it would have said of another pair on a past day:
 Your own files, the result as JSON:
 
     forex forecast 90d --source csv --path market.csv --path rates.csv --pair USDCLP --json
+
+What it means for two million dollars that come in within a month and are planned at 950:
+
+    forex forecast 30d --pair USDCLP --source live --budget-rate 950 --exposure 2000000
 """
 
 
@@ -56,6 +60,57 @@ def forecast(
             "--output", metavar="DIR", help="Folder of the report. [default: one below the data folder]"
         ),
     ] = None,
+    budget_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-rate",
+            metavar="RATE",
+            help="Rate that plans are made with: how probable it is that the rate is above it, and what falls short of "
+            "it. [default: the setting treasury.budget_rate]",
+        ),
+    ] = None,
+    exposure: Annotated[
+        float | None,
+        typer.Option(
+            "--exposure",
+            metavar="AMOUNT",
+            help="Amount in base currency that is received (positive) or paid (negative) at the end of the horizon: "
+            "its worst 5 % rate and expected shortfall; 0 for none. [default: the setting treasury.exposure]",
+        ),
+    ] = None,
+    cash_flows: Annotated[
+        Path | None,
+        typer.Option(
+            "--cash-flows",
+            metavar="FILE",
+            help="CSV file with the columns date and amount (base currency, negative where it is paid), all within the "
+            "horizon: the mean rate over them, and their expected shortfall.",
+        ),
+    ] = None,
+    quote: Annotated[
+        float | None,
+        typer.Option(
+            "--quote",
+            metavar="RATE",
+            help="Market rate of now, for the forecast from there. [default: the last price, where the source is "
+            "fetched]",
+        ),
+    ] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            "--lang", metavar="LANG", help="Language of the report: en or es. [default: the setting lang, en]"
+        ),
+    ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write the report as PDF too (needs the extra pdf).")
+    ] = False,
+    skip_email: Annotated[
+        bool,
+        typer.Option(
+            "--skip-email", help="Send the report to nobody, whoever the setting report.urls names."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Publish again although these data were published before.")
     ] = False,
@@ -71,21 +126,37 @@ def forecast(
     from forex_core.report.folder import prepare_folder
 
     configure_logging(verbose)
+    from forex_core.briefing.position import Position
+
     ahead = Horizon.parse(horizon)
     day = day_of("--as-of", as_of)
-    settings = settings_from(pair, source, path)
+    settings = settings_from(
+        pair,
+        source,
+        path,
+        treasury=_given(budget_rate=budget_rate, exposure=exposure),
+        lang=lang,
+        report=_given(pdf=pdf or None),
+        skip_email=skip_email or None,
+    )
+    position = Position.of(settings.treasury, cash_flows)
     prepare_folder(settings.root)
     # Prefect's server needs seconds to get ready, in which everything else is imported and the input is read.
     server = prepare_manual_run(settings.root, verbose=verbose)
 
+    from forex_core.briefing.quote import given
     from forex_core.data.loading import bundle_of
     from forex_core.engine import build_engine
+    from forex_core.report.pdf import require_pdf
     from forex_core.report.text import forecast_tables
     from forex_core.tracking import has_champion
 
     engine = build_engine(settings)
     bundle = None if settings.is_fetched else bundle_of(settings, day)
     if bundle is not None:
+        position.settled(bundle, ahead)
+        if quote is not None:
+            given(quote, bundle)
         # What is wrong with the input is said before a run is started and recorded.
         try:
             engine.check(bundle, ahead)
@@ -95,6 +166,8 @@ def forecast(
         logger.info("input read: {} rows of {} up to {}", len(bundle), bundle.pair, bundle.origin)
     if output:
         prepare_folder(output)
+    if settings.report.pdf:
+        require_pdf()
 
     def prepare() -> None:
         if bundle is not None:
@@ -121,5 +194,16 @@ def forecast(
                 as_of=day,
                 output=output,
                 force=force,
+                budget_rate=budget_rate,
+                exposure=exposure,
+                cash_flows=cash_flows,
+                quote=quote,
+                lang=settings.lang,
+                pdf=settings.report.pdf,
+                skip_email=settings.skip_email,
             )
     print_document(document, as_json, forecast_tables)
+
+
+def _given(**values: float | bool | None) -> dict[str, float | bool]:
+    return {name: value for name, value in values.items() if value is not None}

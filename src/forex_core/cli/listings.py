@@ -19,6 +19,7 @@ from forex_core.cli.app import (
 )
 from forex_core.config import Settings
 from forex_core.errors import InputError
+from forex_core.secrecy import without_password
 from forex_core.types import HORIZONS, Horizon, Pair
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ def list_experiments(as_json: JsonOption = False, as_csv: CsvOption = False) -> 
     """
     from forex_core.report.listing import experiments_rows, experiments_table
     from forex_core.tracking.queries import existing_store, experiments
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     store = _store(settings_from(None, None, None))
@@ -99,7 +99,6 @@ def list_runs(
     """
     from forex_core.report.listing import runs_rows, runs_table
     from forex_core.tracking import queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     ahead, one_pair = Horizon.parse(horizon), Pair.parse(pair) if pair else None
@@ -182,7 +181,6 @@ def best_run(
     """
     from forex_core.report.listing import best_rows, best_table
     from forex_core.tracking import queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     ahead, settings = Horizon.parse(horizon), settings_from(pair, None, None)
@@ -247,7 +245,6 @@ def compare_runs(
     """
     from forex_core.report.listing import comparison_rows, comparison_tables
     from forex_core.tracking import queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     by_horizon = len(targets) == 1 and targets[0] in map(str, HORIZONS)
@@ -295,7 +292,6 @@ def list_models(pair: EveryPairOption = None, as_json: JsonOption = False, as_cs
     """List the registered models: every version with its aliases, run, recipe and cut-off, newest first."""
     from forex_core.report.listing import models_rows, models_table
     from forex_core.tracking.queries import existing_store, models
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     store = _store(settings_from(pair, None, None))
@@ -331,7 +327,6 @@ def history(
     """
     from forex_core.report.listing import audits_rows, audits_table
     from forex_core.tracking import AUDIT, queries
-    from forex_core.tracking.store import without_password
 
     refuse_both(as_json, as_csv)
     store = _store(settings_from(pair, None, None))

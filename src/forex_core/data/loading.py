@@ -29,7 +29,7 @@ from forex_core.data.catalogue import (
     entry,
     spot_name,
 )
-from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher
+from forex_core.data.observations import EventFetcher, Fetcher, NewsFetcher, Quote
 from forex_core.data.providers import provider
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Progress, Refreshed, Refresher
@@ -38,6 +38,9 @@ from forex_core.errors import DataQualityError, InputError, SourceError, SourceU
 from forex_core.types import HORIZONS, MarketBundle, Pair, Repair
 
 NEWS, CALENDAR = "news", "calendar"
+
+QUOTE_TIMEOUT_S, QUOTE_DEADLINE_S = 5.0, 8.0
+"""For the quote at publication, which a forecast does not wait for as it does for its data."""
 
 
 def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
@@ -115,6 +118,25 @@ def refresh(
         if names is None:
             done += (refresher.refresh_news(sources.news), refresher.refresh_events(sources.events))
         return done
+
+
+def market_quote(settings: Settings, pair: Pair) -> Quote:
+    """The last price of the pair's spot market, asked for once.
+
+    Raises:
+        SourceUnavailable: the source could not be reached, or took too long.
+        SourceError: it gives none.
+    """
+    from forex_core.data.http import Retries
+    from forex_core.data.providers.yahoo import YahooFetcher
+
+    fetcher = YahooFetcher(
+        settings.data.addresses.get(YAHOO),
+        timeout_s=min(QUOTE_TIMEOUT_S, settings.data.timeout_s),
+        deadline_s=QUOTE_DEADLINE_S,
+        retries=Retries(attempts=1),
+    )
+    return fetcher.quote(spot_name(pair, "close"))
 
 
 @dataclass(frozen=True)
@@ -200,8 +222,7 @@ def _cure(settings: Settings, pair: Pair) -> str:
 
 def _offline(pair: Pair) -> str:
     """What to do without a network; the embedded rates are no way out for a currency that they lack."""
-    embedded = {pair.base, pair.quote} <= ECB_CURRENCIES
-    return (
-        f"Without a network: 'forex data import FILE --pair {pair}' and --source store, or your files with "
-        "--source csv --path FILE" + (", or the embedded rates with --source ecb" if embedded else "")
-    )
+    files = f"'forex data import FILE --pair {pair}' and --source store, or your files with --source csv --path FILE"
+    if {pair.base, pair.quote} <= ECB_CURRENCIES:
+        return f"Without a network: {files}, or the embedded rates with --source ecb"
+    return f"Without a network: {files}"

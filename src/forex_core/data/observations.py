@@ -46,6 +46,15 @@ class Observations:
         return len(self.dates)
 
 
+@dataclass(frozen=True)
+class Quote:
+    """A market rate of some instant (UTC), in the pair's unit, and who said it."""
+
+    value: float
+    at: pd.Timestamp
+    source: str
+
+
 class Fetcher(Protocol):
     """A source of observations over the network. It reads and labels; it repairs nothing."""
 

@@ -6,8 +6,6 @@ Nothing is ever changed: a revised value is a new row, and what was known at an 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 
+from forex_core.append_only import POSTGRES, SQLITE, AppendOnlyDatabase, Instant, utc
 from forex_core.data import tables
 from forex_core.data.catalogue import entry
 from forex_core.data.observations import Observations
@@ -39,22 +37,12 @@ from forex_core.data.prints import (
     periods,
     wanted,
 )
-from forex_core.errors import ConfigError, ForexError, SourceError, SourceUnavailable
-from forex_core.secrecy import passwords_in, redacted, without_password
 from forex_core.strangers import title_key
 from forex_core.types import Array, Event, Headline, Mask
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection
 
-SCHEMA = 2
-"""Version of the tables."""
-BUSY_S = 60
-"""How long a writer waits for others; an import of a million rows takes some ten seconds."""
-CONNECT_TIMEOUT_S = 5
-FIRST_START_LIMIT_S = 180
-_PART = "observations"
-_LOCK_KEY = int.from_bytes(hashlib.sha256(b"forex-forecast observations").digest()[:8], "big", signed=True)
 _FIRSTS = (EARLIER, FIRST)
 _Scheduled = tuple[pd.Timestamp, str, str]
 """What tells an event from others of its calendar: instant, title and currency."""
@@ -155,17 +143,13 @@ class ObservationStore:
         Raises:
             ConfigError: for another address, or where PostgreSQL's driver is not installed.
         """
-        self._url = _address(url)
-        # Without its password.
-        self.address = without_password(self._url.render_as_string()).replace("+psycopg", "", 1)
-        self._path: Path | None = None
-        if self._url.get_backend_name() == tables.SQLITE:
-            self._path = Path(str(self._url.database)).absolute()
-            if below is not None and not self._path.resolve().is_relative_to(below.resolve()):
-                raise ConfigError(
-                    f"the store {self.address} lies outside {below}, where no backup looks; move it below"
-                )
-        self._engine_made: Engine | None = None
+        self._database = AppendOnlyDatabase(url, tables.PART, below)
+        self.address = self._database.address
+
+    @property
+    def is_made(self) -> bool:
+        """Whether anything was ever asked of it; nothing is made to find out."""
+        return self._database.is_made
 
     # --- Writing
 
@@ -201,7 +185,7 @@ class ObservationStore:
         given = [observations] if isinstance(observations, Observations) else list(observations)
         counts: dict[str, Counts] = {}
         spans: dict[str, Span | None] = {}
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             at = _now(now)
             for one in given:
                 incoming = Rows.of(one)
@@ -212,9 +196,7 @@ class ObservationStore:
                 held = Rows.joined(firsts, revisions, others).sorted()
                 ranks = np.array([rank(one.series, name) for name in names])
                 mode = Mode(explicit, explicit and restates)
-                made, codes, counted = decide(
-                    one, incoming, held, ranks, mode, spans[one.series], tables.utc(at)
-                )
+                made, codes, counted = decide(one, incoming, held, ranks, mode, spans[one.series], utc(at))
                 batch = _batch(connection, one.source, one.series, at, counted.rows, origin)
                 tables.insert(connection, one.series, codes, one.source, batch, made)
                 ended, begun = periods(firsts, revisions, made, codes)
@@ -233,7 +215,7 @@ class ObservationStore:
         """Keep what is said otherwise than before under a link, or without one for the first time; how many that is."""
         given = {_told_under(headline): headline for headline in headlines}
         h = tables.headlines.c
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             at = _now(now)
             known = _standing_news(
                 _known(
@@ -279,7 +261,7 @@ class ObservationStore:
         for event in events:
             when = event.when.tz_convert("UTC").as_unit("us")
             given.setdefault(_week(when), {})[when, event.title, event.currency] = replace(event, when=when)
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             at = _now(now)
             whens = [when for week in given.values() for when, _, _ in week]
             known = _standing_events(connection, min(whens), max(whens)) if whens else {}
@@ -356,7 +338,7 @@ class ObservationStore:
         """All prints of one day, the first one first."""
         o, b = tables.observations.c, tables.batches.c
         with self._reading() as connection:
-            on = day.isoformat() if connection.dialect.name == tables.SQLITE else day
+            on = day.isoformat() if connection.dialect.name == SQLITE else day
             rows = connection.execute(
                 sa.select(o.value, o.available_at, o.source, o.batch, b.recorded_at, b.origin)
                 .join_from(tables.observations, tables.batches, o.batch == b.id)
@@ -432,7 +414,7 @@ class ObservationStore:
         o = tables.observations.c
         with self._reading() as connection:
             found: pd.Timestamp | None = connection.scalar(
-                sa.select(sa.func.min(o.available_at, type_=tables.Instant)).where(
+                sa.select(sa.func.min(o.available_at, type_=Instant)).where(
                     o.series == series, o.revision.in_(_FIRSTS)
                 )
             )
@@ -467,200 +449,13 @@ class ObservationStore:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        """One state of the whole store, whatever is written meanwhile."""
-        with self._translated():
-            engine = self._engine()
-            if self._path is None:
-                engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            with engine.begin() as connection:
-                if self._path is None:
-                    # Without statistics of a table just filled, its planner may think that a scan is cheap.
-                    for setting in (
-                        "enable_seqscan",
-                        "enable_bitmapscan",
-                        "enable_hashjoin",
-                        "enable_mergejoin",
-                        "jit",
-                    ):
-                        connection.exec_driver_sql(f"SET LOCAL {setting} = off")
-                yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """The one writer's transaction."""
-        with self._translated():
-            engine = self._engine().execution_options(writes=True)
-            with engine.begin() as connection:
-                if self._path is None:
-                    _lock(connection)
-                yield connection
-
-    def _engine(self) -> Engine:
-        if self._engine_made is None:
-            engine = self._connecting()
-            with engine.begin() as connection:
-                found = _version(connection)
-            if found is None:
-                found = self._first_start(engine)
-            if found > SCHEMA:
-                raise SourceError(
-                    f"the store {self.address} was made by a newer version of this program (its tables are of version "
-                    f"{found}, this one knows {SCHEMA}); install the newer one, or name another store"
-                )
-            if found < SCHEMA:
-                raise SourceError(
-                    f"the store {self.address} was made by an earlier version of this program (its tables are of "
-                    f"version {found}, this one knows {SCHEMA}) and is not converted; move it away or name another "
-                    "store, then fetch and import again"
-                )
-            self._engine_made = engine
-        return self._engine_made
-
-    def _connecting(self) -> Engine:
-        """Connections that are opened for each transaction: none is inherited by a fork or outlives a restored file."""
-        if self._path is None:
-            arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-            return sa.create_engine(
-                self._url,
-                poolclass=sa.NullPool,
-                connect_args={} if "connect_timeout" in self._url.query else arguments,
-            )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(self._url, poolclass=sa.NullPool, connect_args={"timeout": BUSY_S})
-
-        @sa.event.listens_for(engine, "connect")
-        def _on_connect(connection: Any, _record: object) -> None:
-            connection.isolation_level = None  # transactions begin where we say
-            connection.execute("PRAGMA mmap_size = 1073741824")
-
-        @sa.event.listens_for(engine, "begin")
-        def _on_begin(connection: Connection) -> None:
-            # A reader that turns writer in its midst may not be let in at all; a writer is one from the start.
-            writes = connection.get_execution_options().get("writes")
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-        return engine
-
-    def _first_start(self, engine: Engine) -> int:
-        """Make the tables in one transaction, unless another process did so while this one waited."""
-        writing = engine.execution_options(writes=True)
-        if self._path is None:
-            with writing.begin() as connection:
-                _lock(connection)
-                return _version(connection) or _make(connection)
-        with FileLock(f"{self._path}.first-start.lock", timeout=FIRST_START_LIMIT_S):
-            with engine.connect() as connection:
-                # Outside any transaction; it lasts in the file.
-                raw: Any = connection.connection.driver_connection
-                raw.execute("PRAGMA journal_mode = WAL")
-            with writing.begin() as connection:
-                return _version(connection) or _make(connection)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except ForexError:
-            raise
-        except _database_errors() as error:
-            raise self._told_of(error) from error
-        except ImportError as error:
-            raise ConfigError(
-                f"{self.address} needs a driver that is not installed; install it with "
-                "'pip install \"forex-forecast[postgres]\"'"
-            ) from error
-
-    def _told_of(self, error: BaseException) -> ForexError:
-        cause = getattr(error, "orig", None) or error
-        reason = " ".join(str(cause).split())[:300]
-        reason = redacted(reason, passwords_in(self._url.render_as_string(hide_password=False)))
-        store = f"the store {self.address}"
-        kind = str(getattr(cause, "sqlite_errorname", ""))
-        state = str(getattr(cause, "sqlstate", None) or "")
-        if (
-            kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-            or isinstance(cause, Timeout)
-            or state == "55P03"
-        ):
-            return SourceUnavailable(
-                f"{store} is being written by another process ({reason}); try again later"
-            )
-        if kind.startswith(("SQLITE_FULL", "SQLITE_IOERR")) or state.startswith("53"):
-            return SourceUnavailable(
-                f"{store} could not be written ({reason}); nothing of this was kept: make room and try again"
-            )
-        if kind.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            return SourceError(
-                f"{store} is no sound SQLite database ({reason}); restore it from a backup, or name another store"
-            )
-        if kind.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(
-            cause, OSError
-        ):
-            return SourceError(
-                f"{store} cannot be opened for writing ({reason}); its folder and its file must belong to this user"
-            )
-        if self._path is None and type(cause).__name__ in {
-            "OperationalError",
-            "AdminShutdown",
-            "InterfaceError",
-        }:
-            return SourceUnavailable(f"{store} could not be reached ({reason}); check that its server runs")
-        return SourceError(f"{store} refused this: {type(cause).__name__}: {reason}")
-
-
-def _address(url: str) -> sa.URL:
-    expected = (
-        "the store's address is sqlite:////path/forex.db or postgresql://user@host/database, found "
-        + (
-            f"{url.partition(':')[0]}://…"
-            if "://" in url
-            else "none: a path alone"  # what follows may hold a password
-        )
-    )
-    try:
-        made = sa.make_url(url.replace("postgres:", "postgresql:", 1) if url.startswith("postgres:") else url)
-    except sa.exc.ArgumentError as error:
-        raise ConfigError(expected) from error
-    if made.get_backend_name() == tables.POSTGRES:
-        return made.set(drivername="postgresql+psycopg")
-    if (
-        made.drivername != tables.SQLITE
-        or not made.database
-        or made.database.startswith((":", "file:"))
-        or made.query
-    ):
-        raise ConfigError(expected)
-    return made
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
-    found: list[type[Exception]] = [sa.exc.SQLAlchemyError, sqlite3.Error, OSError, Timeout]
-    if sys.modules.get("psycopg"):
-        found.append(sys.modules["psycopg"].Error)
-    return tuple(found)
-
-
-def _lock(connection: Connection) -> None:
-    """Become the one writer of PostgreSQL until the end of the transaction."""
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_S}s'")
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
-
-
-def _version(connection: Connection) -> int | None:
-    """Version of the tables; None before they are made."""
-    if not sa.inspect(connection).has_table(tables.versions.name):
-        return None
-    return connection.scalar(sa.select(tables.versions.c.version).where(tables.versions.c.part == _PART))
-
-
-def _make(connection: Connection) -> int:
-    tables.metadata.create_all(connection)
-    for guard in tables.guards(connection.dialect.name):
-        connection.exec_driver_sql(
-            guard.replace("%", "%%") if connection.dialect.name == tables.POSTGRES else guard
-        )
-    connection.execute(tables.versions.insert().values(part=_PART, version=SCHEMA))
-    return SCHEMA
+        with self._database.reading() as connection:
+            if connection.dialect.name == POSTGRES:
+                # Without statistics of a table just filled, its planner may think that a scan is cheap.
+                for setting in ("seqscan", "bitmapscan", "hashjoin", "mergejoin"):
+                    connection.exec_driver_sql(f"SET LOCAL enable_{setting} = off")
+                connection.exec_driver_sql("SET LOCAL jit = off")
+            yield connection
 
 
 def _prints(series: str, rows: Rows, names: Sequence[str], recorded_at: Mapping[str, pd.Timestamp]) -> Prints:
@@ -697,7 +492,7 @@ def _asked(series: str, as_of: pd.Timestamp, window_days: int) -> tables.Asked:
 
 def _before(as_of: pd.Timestamp) -> np.datetime64:
     """The first instant of which nothing is known yet."""
-    return tables.utc(as_of.tz_convert("UTC").floor("us")) + np.timedelta64(1, "us")
+    return utc(as_of.tz_convert("UTC").floor("us")) + np.timedelta64(1, "us")
 
 
 def _held(connection: Connection, series: str, days: Days, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
@@ -790,9 +585,7 @@ def _recorded_at(connection: Connection, what: str, as_of: pd.Timestamp) -> pd.T
 def _recorded_by_source(connection: Connection, what: str, as_of: pd.Timestamp) -> dict[str, pd.Timestamp]:
     b = tables.batches.c
     latest, first = (
-        sa.select(b.source, function(b.recorded_at, type_=tables.Instant))
-        .where(b.what == what)
-        .group_by(b.source)
+        sa.select(b.source, function(b.recorded_at, type_=Instant)).where(b.what == what).group_by(b.source)
         for function in (sa.func.max, sa.func.min)
     )
     known = latest.where(b.recorded_at <= as_of)

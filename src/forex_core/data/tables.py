@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import sqlalchemy as sa
 
+from forex_core.append_only import DAY, NUMBER, POSTGRES, SQLITE, Instant, Part
 from forex_core.data.prints import FOREVER, Integers, Periods, Rows
+from forex_core.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-SQLITE, POSTGRES = "sqlite", "postgresql"
 _LONG_AGO = np.datetime64("0001-01-01", "us")
 _LENGTHS = 60
 """Lengths in bits that periods from there to `FOREVER` may have, 0 for no end among them."""
 
 
-class Instant(sa.types.TypeDecorator[pd.Timestamp]):
-    """An instant in UTC to the microsecond; on SQLite as text of one length, whose order is that of time."""
-
-    impl = sa.TIMESTAMP(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        return dialect.type_descriptor(sa.Text() if dialect.name == SQLITE else sa.TIMESTAMP(timezone=True))
-
-    def process_bind_param(self, value: pd.Timestamp | None, dialect: sa.Dialect) -> object:
-        if value is None:
-            return None
-        return text_of(value) if dialect.name == SQLITE else value.to_pydatetime(warn=False)
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> pd.Timestamp | None:
-        return None if value is None else pd.Timestamp(value).tz_convert("UTC")
-
-
 metadata = sa.MetaData()
-versions = sa.Table(
-    "schema_versions",
-    metadata,
-    sa.Column("part", sa.Text, primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
-)
 batches = sa.Table(
     "batches",
     metadata,
-    sa.Column(
-        "id", sa.BigInteger().with_variant(sa.Integer, SQLITE), sa.Identity(always=True), primary_key=True
-    ),
+    sa.Column("id", NUMBER, sa.Identity(always=True), primary_key=True),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("what", sa.Text, nullable=False),  # a series, or one of the two below
     sa.Column("recorded_at", Instant, nullable=False),
@@ -69,7 +43,7 @@ observations = sa.Table(
     # The code of `prints`. It stands before the day in the key, so that what was known first lies side by side however
     # often it was revised, and so does what was known so many days later.
     sa.Column("revision", sa.SmallInteger, primary_key=True, autoincrement=False),
-    sa.Column("date", sa.Date().with_variant(sa.Text, SQLITE), primary_key=True),
+    sa.Column("date", DAY, primary_key=True),
     sa.Column("available_at", Instant, primary_key=True),
     sa.Column("value", sa.Double, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
@@ -86,7 +60,7 @@ periods = sa.Table(
     sa.Column("series", sa.Text, primary_key=True),
     sa.Column("length", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("since", Instant, primary_key=True),
-    sa.Column("date", sa.Date().with_variant(sa.Text, SQLITE), primary_key=True),
+    sa.Column("date", DAY, primary_key=True),
     sa.Column("until", Instant, nullable=False),
     sa.Column("value", sa.Double, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
@@ -113,29 +87,16 @@ events = sa.Table(
     sa.Column("impact", sa.Text, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
 )
-_KEPT = (batches, observations, headlines, events)
-_REFUSAL = "rows of {} are never changed or removed: record what was revised as a new row"
-
-
-def guards(dialect: str) -> Iterator[str]:
-    """Triggers that keep the tables append-only."""
-    if dialect == POSTGRES:
-        yield (
-            "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            f"RAISE EXCEPTION '{_REFUSAL.format('%')}', TG_TABLE_NAME; END $$"
-        )
-    for name in (table.name for table in _KEPT):
-        if dialect == POSTGRES:
-            yield (
-                f"CREATE TRIGGER {name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
-            )
-        else:
-            for change in ("UPDATE", "DELETE"):
-                yield (
-                    f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name} "
-                    f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL.format(name)}'); END"
-                )
+PART = Part(
+    name="observations",
+    version=2,
+    metadata=metadata,
+    kept=(batches, observations, headlines, events),
+    noun="store",
+    renewal="move it away or name another store, then fetch and import again",
+    unavailable=SourceUnavailable,
+    refused=SourceError,
+)
 
 
 # --- Statements in both dialects: {name} stands for a parameter, {{name}} for what the dialect puts there
@@ -358,15 +319,3 @@ def plan(connection: Connection, templates: Sequence[str], asked: Asked, names: 
             explain + _statement(template, dialect), asked.bound(names, dialect)
         )
     )
-
-
-def utc(instant: pd.Timestamp) -> np.datetime64:
-    return instant.tz_convert("UTC").tz_localize(None).as_unit("us").to_datetime64()
-
-
-def text_of(instant: pd.Timestamp) -> str:
-    """
-    >>> text_of(pd.Timestamp("2026-01-02 17:00", tz="America/New_York"))
-    '2026-01-02T22:00:00.000000Z'
-    """
-    return f"{np.datetime_as_string(utc(instant), unit='us')}Z"

@@ -1,9 +1,20 @@
 """The examination behind `forex doctor`: one function a check, one line in `CHECKS`."""
 
 from forex_core.doctor import machine, smoke, stores
-from forex_core.doctor.base import LIMIT_S, Check, Checked, Finding, Patient, State, examine, summary
+from forex_core.doctor.base import LEAST_S, LIMIT_S, Check, Checked, Finding, Patient, State, examine, summary
 
-__all__ = ["CHECKS", "LIMIT_S", "Check", "Checked", "Finding", "Patient", "State", "examine", "summary"]
+__all__ = [
+    "CHECKS",
+    "LEAST_S",
+    "LIMIT_S",
+    "Check",
+    "Checked",
+    "Finding",
+    "Patient",
+    "State",
+    "examine",
+    "summary",
+]
 
 STORE = "tracking store"
 BASICS = "tracker basics"
@@ -20,7 +31,9 @@ CHECKS: tuple[Check, ...] = (
     Check("spool", stores.spool),
     Check("forecasts", stores.forecasts, (STORE,)),
     Check("observation store", stores.observation_store),
+    Check("ledger", stores.ledger),
     Check("data sources", stores.data_sources),
+    Check("backups", stores.backups),
     Check("notification", stores.notification),
     Check("services", machine.services),
     Check(BASICS, smoke.tracker_basics),

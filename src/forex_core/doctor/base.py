@@ -22,7 +22,9 @@ State = Literal["ok", "warning", "failed", "skipped"]
 STATES: tuple[State, ...] = ("ok", "warning", "failed", "skipped")
 
 LIMIT_S = 12.0
-"""For all checks together, after what they import: what has not answered by then has failed."""
+"""For all checks together and what they import: what has not answered by then has failed."""
+LEAST_S = 9.0
+"""What they have of it where a busy machine was long at the imports."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _late(check: Check, found: Mapping[str, Checked], limit_s: float) -> Finding
     if silent:
         return Finding("skipped", f"'{silent[0]}' has not answered")
     todo = "see what it waits for: a server that does not answer, a locked database, a slow disk"
-    return Finding("failed", f"no answer within {limit_s:g} s", todo)
+    return Finding("failed", f"no answer within {limit_s:.2g} s", todo)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from forex_core.calendars import desk_zone
 from forex_core.doctor.base import Finding, Patient
+from forex_core.secrecy import gives_secret
 from forex_core.types import Pair
 
 DISTRIBUTION = "forex-forecast"
@@ -111,12 +113,18 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _can_be_written(folder: Path) -> bool:
+    """Whether this user may write there; where there is no room is another matter."""
+    return _refusal(folder) in (None, errno.ENOSPC, errno.EDQUOT)
+
+
+def _refusal(folder: Path) -> int | None:
+    """Number of the error with which a file in a folder is refused."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"0")
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def _chown(place: Path) -> str:
@@ -133,14 +141,17 @@ def _is_told_to_others(path: Path, patient: Patient) -> bool:
         text = path.read_text("utf-8", errors="replace")
     except OSError:
         return False
-    return any(secret in text for secret in patient.settings.secrets)
+    return gives_secret(text) or any(secret in text for secret in patient.settings.secrets)
 
 
 def disk(patient: Patient) -> Finding:
     """There is room where the system writes."""
     place = _nearest(patient.settings.root)
     usage, state = shutil.disk_usage(place), os.statvfs(place)
-    told = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.0f} GB free at {place}"
+    told = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.1f} GB free at {place}"
+    root = patient.settings.root
+    if left := sorted(root.parent.glob(f".{root.name}.restoring-*")):
+        told += f"; {left[0]} is of a restore that goes on or was killed, and the next one takes it away"
     todo = f"make room; {patient.settings.cache_dir} may go at any time, at the price of computing it again"
     if usage.free < FREE_FAILED_BYTES or (state.f_files and not state.f_favail):
         return Finding("failed", told if state.f_favail else f"{told}, and no inodes", todo)
@@ -159,7 +170,7 @@ def clock(patient: Patient) -> Finding:
     """The clock agrees with that of the disk, has not gone back, and the time zones are known."""
     set_it = "set the clock, and keep it right: timedatectl set-ntp true"
     place = _nearest(patient.settings.root)
-    with tempfile.TemporaryFile(dir=place if _can_be_written(place) else patient.scratch) as probe:
+    with tempfile.TemporaryFile(dir=patient.scratch if _refusal(place) else place) as probe:
         before = time.time()
         probe.write(b"0")
         probe.flush()

@@ -1,25 +1,28 @@
-"""Checks of what the system keeps and whom it tells: tracking store, runs and their files, spool, data, targets."""
+"""Checks of what the system keeps and whom it tells: tracking store, runs and files, spool, data, archives, targets."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forex_core.config import Settings
 from forex_core.data.catalogue import NEEDS, entry
+from forex_core.databases import is_database, sqlite_path
 from forex_core.doctor.base import Finding, Patient
 from forex_core.errors import ForexError, SourceError
+from forex_core.secrecy import without_password
 from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair
 
 if TYPE_CHECKING:
     from forex_core.tracking.queries import RunRow
 
-SQLITE = "sqlite:///"
 SHOWN = 3
 """Of a long list."""
 LATE_AFTER_DAYS = 10
 """A forecast that is made once a week, and a holiday."""
+ARCHIVED_WITHIN = timedelta(days=2)
+"""Of archives that are made every night, one may fail."""
 KEPT_SOURCES = ("store", "live", "auto")
 _OFF = Finding("skipped", "tracking is off (tracking.enabled, tracking.backend)")
 
@@ -27,7 +30,6 @@ _OFF = Finding("skipped", "tracking is off (tracking.enabled, tracking.backend)"
 def tracking_store(patient: Patient) -> Finding:
     """The store can be opened, is of this MLflow, keeps its files where they belong, and is sound."""
     from forex_core.tracking.health import store_state
-    from forex_core.tracking.store import without_password
 
     if not patient.settings.tracking.is_on:
         return _OFF
@@ -44,7 +46,8 @@ def tracking_store(patient: Patient) -> Finding:
         return Finding("ok", told)
     told = f"{told}, {state.megabytes:.1f} MB, journal mode {state.journal}"
     if state.journal != "wal":
-        return Finding("warning", told, f"sqlite3 {address.removeprefix(SQLITE)} 'PRAGMA journal_mode=WAL'")
+        path = sqlite_path(patient.settings.mlflow_uri)
+        return Finding("warning", told, f"sqlite3 {path} 'PRAGMA journal_mode=WAL'")
     return Finding("ok", told)
 
 
@@ -65,8 +68,6 @@ def run_files(patient: Patient) -> Finding:
 
 def orphaned_runs(patient: Patient) -> Finding:
     """No run is RUNNING whose process is gone."""
-    from datetime import timedelta
-
     from forex_core.tracking.orphans import running_runs
     from forex_core.tracking.queries import existing_store
 
@@ -102,13 +103,15 @@ def spool(patient: Patient) -> Finding:
 
 
 def forecasts(patient: Patient) -> Finding:
-    """When each horizon was last published."""
-    from forex_core.tracking import queries
+    """When each horizon was last published, and not after now."""
+    from forex_core.tracking import begun_ahead, queries
 
     chosen = patient.settings
     if not chosen.tracking.is_on:
         return _OFF
     pair, now = Pair.parse(chosen.pair), datetime.now(UTC)
+    if wrong := begun_ahead(chosen):
+        return Finding("failed", wrong)
     with queries.existing_store(chosen.mlflow_uri) as client:
         last = (
             {ahead: _published(queries.runs(client, pair, ahead, 1, "finished")) for ahead in HORIZONS}
@@ -140,8 +143,7 @@ def observation_store(patient: Patient) -> Finding:
     from forex_core.tracking.health import damage_of
 
     chosen = patient.settings
-    path = Path(chosen.store_url.removeprefix(SQLITE)) if chosen.store_url.startswith(SQLITE) else None
-    store = store_of(chosen)
+    path, store = sqlite_path(chosen.store_url), store_of(chosen)
     if path is not None and not path.is_file():
         if chosen.source in KEPT_SOURCES:
             return Finding(
@@ -155,8 +157,27 @@ def observation_store(patient: Patient) -> Finding:
         return Finding(
             "failed", f"{store.address} is damaged: {damage}", "restore it from a backup (docs/operations.md)"
         )
-    names = store.names()
-    return Finding("ok", f"{store.address}: {len(names)} series")
+    series = len(store.names()) if store.is_made else 0
+    return Finding("ok", f"{store.address}: {series} series")
+
+
+def ledger(patient: Patient) -> Finding:
+    """Published forecasts are in the ledger, and none waits for it."""
+    from forex_core.ledger import Ledger, Pending
+
+    chosen = patient.settings
+    book, waiting = Ledger(chosen.store_url, chosen.root), len(Pending(chosen.pending_dir))
+    last = book.publications(last=1) if book.is_made else ()
+    told = (
+        f"the last of {last[0].number} forecasts was of {last[0].pair} {last[0].horizon}"
+        if last
+        else "none yet"
+    )
+    if waiting:
+        return Finding(
+            "warning", f"{told}; {waiting} wait in {chosen.pending_dir}", "write them: forex monitor"
+        )
+    return Finding("ok", told)
 
 
 def data_sources(patient: Patient) -> Finding:
@@ -216,8 +237,6 @@ def _keys_missing(settings: Settings, pair: Pair) -> list[str]:
 
 def _unreachable(patient: Patient, pair: Pair) -> list[str]:
     """Sources that do not answer, each asked for the last days of one series; nothing is kept of what they say."""
-    from datetime import timedelta
-
     from forex_core.data.loading import sources_of, wanted_series
 
     asked: dict[str, str] = {}
@@ -236,17 +255,68 @@ def _unreachable(patient: Patient, pair: Pair) -> list[str]:
     return problems
 
 
+def backups(patient: Patient) -> Finding:
+    """An archive was made not long ago, and says what is in it; whether that can be used, a restore drill shows."""
+    from forex_core.backup import Backups
+    from forex_core.tracking.archived import ArchivedStore
+
+    chosen = patient.settings
+    if not is_database(chosen.mlflow_uri):
+        return Finding("skipped", "the tracking store is a server, which keeps its own archives")
+    databases = [sqlite_path(uri) for uri in (chosen.mlflow_uri, chosen.store_url)]
+    if all(path is not None and not path.is_file() for path in databases):
+        return Finding("ok", "there is nothing to keep yet")
+    archives = Backups(chosen, ArchivedStore())
+    place, found = archives.place(), archives.newest()
+    faults = [f"{one.address} cannot be used ({one.fault})" for one in found if one.fault]
+    mend = "look into it, remove what cannot be mended, and see that the next verifies: forex backup verify latest"
+    if not found or found[-1].header is None:
+        if faults:
+            return Finding(
+                "failed", f"no archive of {chosen.root} is left that can be used: {_some(faults)}", mend
+            )
+        absent = "" if _is_there(place) else ", which is not there"
+        return Finding(
+            "warning",
+            f"no archive of {chosen.root} in {place}{absent}",
+            "forex backup create makes one; the flow backup makes one a day",
+        )
+    newest = found[-1].header
+    told = f"the newest of {newest.created:%Y-%m-%d %H:%M} UTC, {newest.files} files, in {place}"
+    if newest.missing:
+        told += f"; {len(newest.missing) + newest.missing_more} are missing in it"
+    if _is_on_one_disk(place, chosen.root):
+        told += "; on the disk of the data, with which it would be lost"
+    if faults:
+        return Finding("warning", f"{_some(faults)}; {told}", mend)
+    if _is_on_one_disk(place, chosen.root) and not Path(place).is_relative_to(chosen.root):
+        todo = "FOREX_BACKUP__TO names a folder elsewhere: mount its disk, if it has one (findmnt)"
+        return Finding("warning", told, todo)
+    if datetime.now(UTC) - newest.created > ARCHIVED_WITHIN:
+        todo = "forex backup create makes one; see why the flow backup does not: prefect flow-run ls --flow-name backup"
+        return Finding("warning", f"none for {(datetime.now(UTC) - newest.created).days} days: {told}", todo)
+    return Finding("ok", told)
+
+
+def _is_there(place: str) -> bool:
+    return "://" in place or Path(place).is_dir()
+
+
+def _is_on_one_disk(place: str, root: Path) -> bool:
+    return "://" not in place and root.exists() and Path(place).stat().st_dev == root.stat().st_dev
+
+
 def notification(patient: Patient) -> Finding:
-    """Somebody is told, at addresses that are understood. Nothing is sent."""
+    """Somebody is told, and sent reports, at addresses that are understood. Nothing is sent."""
     from forex_core.notify import Notifier
 
-    chosen = patient.settings.notify
+    chosen, report = patient.settings.notify, patient.settings.report
     targets = Notifier(chosen).targets
-    unknown = [target.name for target in targets if target.plugin is None]
-    if unknown:
-        return Finding(
-            "failed", _some(unknown), "correct FOREX_NOTIFY__URLS (https://appriseit.com/services/)"
-        )
+    readers = Notifier(chosen.model_copy(update={"urls": report.urls})).targets
+    for variable, named in (("FOREX_NOTIFY__URLS", targets), ("FOREX_REPORT__URLS", readers)):
+        if unknown := [target.name for target in named if target.plugin is None]:
+            todo = f"correct {variable} (https://appriseit.com/services/)"
+            return Finding("failed", _some(unknown), todo)
     names = [target.name for target in targets]
     if chosen.prefect_block:
         names.append(f"those of the Prefect block '{chosen.prefect_block}'")

@@ -18,27 +18,16 @@ import altair as alt
 import numpy as np
 
 from forex_core.calendars import desk_zone
-from forex_core.report.document import day_words, events_ahead, price_decimals
+from forex_core.report.document import events_ahead, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
+from forex_core.report.language import ENGLISH, Language, label_of
+from forex_core.report.look import FONT, PALETTE, spread
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
 Row = dict[str, Any]
 Layers = alt.LayerChart | alt.FacetChart
 Chart = Layers | alt.ConcatChart
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-"""One stack for the page and its charts; the static renderer falls back to its own sans-serif."""
-
-PALETTE: dict[str, tuple[str, str]] = {
-    "paper": ("#ffffff", "#14181d"),
-    "ink": ("#1d2733", "#e6eaf0"),
-    "muted": ("#5b6774", "#a3aebb"),
-    "grid": ("#e2e6eb", "#2c343d"),
-    "forecast": ("#1b5e9e", "#6fb0ee"),
-    "walk": ("#b4540a", "#f0a05a"),
-}
-"""Role: (light, dark). Blue for ours and orange for the yardstick stay apart for every kind of colour vision."""
 
 PAPER, INK, MUTED, GRID, FORECAST, WALK = (light for light, _ in PALETTE.values())
 
@@ -107,6 +96,7 @@ class Picture:
     description: str
     chart: Chart
     data: Mapping[str, Sequence[Row]]
+    language: Language
     height: int | None = None
 
     def spec(self, *, still: bool = False) -> Row:
@@ -117,20 +107,21 @@ class Picture:
             spec = _without_hover(spec)
         if self.height is not None:
             spec |= {"width": WIDTH, "height": self.height}
-        look = {"description": self.description, "background": PAPER, "config": CONFIG}
+        config = CONFIG | {"locale": self.language.in_charts}
+        look = {"description": self.description, "background": PAPER, "config": config}
         return spec | look | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
 
 
-def charts(run: ForecastRun, bundle: MarketBundle) -> dict[str, Picture]:
+def charts(run: ForecastRun, bundle: MarketBundle, language: Language = ENGLISH) -> dict[str, Picture]:
     """Every chart of a run by name, in reading order; `drivers` is absent when no driver has recent values."""
     drawn = {
-        "fan": fan(run, bundle),
-        "weights": weights(run),
-        "error_by_step": error_by_step(run.evaluation),
-        "coverage_by_step": coverage_by_step(run.evaluation),
+        "fan": fan(run, bundle, language),
+        "weights": weights(run, language),
+        "error_by_step": error_by_step(run.evaluation, language),
+        "coverage_by_step": coverage_by_step(run.evaluation, language),
     }
     if recent_drivers(bundle):
-        drawn["drivers"] = drivers(bundle)
+        drawn["drivers"] = drivers(bundle, language)
     return drawn
 
 
@@ -148,7 +139,9 @@ class Drawings:
         return {f"{name}.png": png for name, png in self.still.png.items()}
 
 
-def draw_charts(run: ForecastRun, bundle: MarketBundle, cache: Path | None = None) -> Drawings:
+def draw_charts(
+    run: ForecastRun, bundle: MarketBundle, cache: Path | None = None, language: Language = ENGLISH
+) -> Drawings:
     """The charts of a run, drawn. Most of the time this waits for the process that draws.
 
     Args:
@@ -157,26 +150,14 @@ def draw_charts(run: ForecastRun, bundle: MarketBundle, cache: Path | None = Non
     Raises:
         ForexError: the charts could not be drawn.
     """
-    made = charts(run, bundle)
+    made = charts(run, bundle, language)
     still = draw({name: picture.spec(still=True) for name, picture in made.items()})
     return Drawings(made, still, browser_script(cache))
 
 
-def label_of(name: str) -> str:
-    """A model or series name for people.
-
-    >>> [label_of(n) for n in ("random_walk", "arima_garch", "ets")]
-    ['Random walk', 'ARIMA GARCH', 'ETS']
-    """
-    acronyms = {"arima", "garch", "ets", "var", "dxy", "vix", "sp500"}
-    words = [w.upper() if w.lower() in acronyms else w for w in name.split("_") if w]
-    text = " ".join(words)
-    return text[:1].upper() + text[1:]
-
-
-def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
+def fan(run: ForecastRun, bundle: MarketBundle, language: Language = ENGLISH) -> Picture:
     """Recent closes, then the median with its 80 % and 95 % bands, and the random walk as a dashed line."""
-    forecast, height = run.forecast, 360
+    forecast, height, say = run.forecast, 360, language.say
     rows = int(np.clip(6 * run.horizon.evaluation_steps, *HISTORY_ROWS))
     days, closes = bundle.dates[-rows:], bundle.spot[-rows:]
     close = float(closes[-1])
@@ -187,15 +168,22 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
         for cover in (80, 95)
         for side, q in zip(("low", "high"), forecast.interval(cover / 100), strict=True)
     }
-    history = [_dated(d.date(), close=_rounded(c, decimals)) for d, c in zip(days, closes, strict=True)]
-    start = _dated(
+
+    def dated(day: date, **values: Any) -> Row:
+        return _dated(day, language, **values)
+
+    def shown(value: float) -> str:
+        return language.number(float(value), decimals)
+
+    history = [dated(d.date(), close=_rounded(c, decimals)) for d, c in zip(days, closes, strict=True)]
+    start = dated(
         forecast.origin,
         median=_rounded(close, decimals),
         walk=_rounded(close, decimals),
         **dict.fromkeys(bands, _rounded(close, decimals)),
     )
     ahead = [
-        _dated(
+        dated(
             day,
             median=_rounded(forecast.median[h], decimals),
             walk=_rounded(close, decimals),
@@ -209,28 +197,30 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
     ends = [
         ("95 %", float(bands["high95"][-1]), MUTED),
         ("80 %", float(bands["high80"][-1]), MUTED),
-        ("median", float(forecast.median[-1]), FORECAST),
-        ("last close", close, WALK),
+        (say("median"), float(forecast.median[-1]), FORECAST),
+        (say("last close"), close, WALK),
         ("80 %", float(bands["low80"][-1]), MUTED),
         ("95 %", float(bands["low95"][-1]), MUTED),
     ]
     labels = _end_labels(
-        [(f"{words}: {value:,.{decimals}f}", value, colour) for words, value, colour in ends],
+        [(f"{words}: {shown(value)}", value, colour) for words, value, colour in ends],
         domain,
         height,
-        _dated(forecast.target_dates[-1]),
+        dated(forecast.target_dates[-1]),
     )
     x = alt.X("date:T", title=None, axis=_date_axis())
 
     def y(field: str) -> alt.Y:
         scale = alt.Scale(domain=domain, zero=False, nice=False)
-        return alt.Y(f"{field}:Q", scale=scale, title=run.forecast.pair.unit, axis=alt.Axis(tickCount=6))
+        return alt.Y(
+            f"{field}:Q", scale=scale, title=language.told(forecast.pair.unit), axis=alt.Axis(tickCount=6)
+        )
 
     def tip(field: str, title: str) -> alt.Tooltip:
         return alt.Tooltip(f"{field}:Q", title=title, format=price)
 
-    when = alt.Tooltip("day:N", title="Date")
-    marks, lighter = _event_marks(run, bundle)
+    when = alt.Tooltip("day:N", title=say("Date"))
+    marks, lighter = _event_marks(run, bundle, language)
     if marks and (forecast.target_dates[-1] - days[0].date()).days > CROWDED_DAYS:
         marks = {"events": marks["events_by_week"]}
     layers = [
@@ -242,17 +232,17 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
         _on("history").mark_line(color=INK, strokeWidth=1.5).encode(x=x, y=y("close")),
         _on("fan").mark_line(color=FORECAST, strokeWidth=2.25).encode(x=x, y=y("median")),
         *_labels(labels, x, y("at")),
-        _hover("history", [when, tip("close", "Close")]).encode(x=x),
+        _hover("history", [when, tip("close", say("Close"))]).encode(x=x),
         _hover(
             "ahead",
             [
                 when,
-                tip("high95", "95 % band, high"),
-                tip("high80", "80 % band, high"),
-                tip("median", "Median"),
-                tip("low80", "80 % band, low"),
-                tip("low95", "95 % band, low"),
-                tip("walk", "Random walk"),
+                tip("high95", say("95 % band, high")),
+                tip("high80", say("80 % band, high")),
+                tip("median", say("Median")),
+                tip("low80", say("80 % band, low")),
+                tip("low95", say("95 % band, low")),
+                tip("walk", say("Random walk")),
             ],
         ).encode(x=x),
     ]
@@ -262,7 +252,20 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
         "ahead": ahead,
         **_by_colour(labels),
     }
-    told = ""
+    caption = say(
+        "The last {rows} closes, then the median (line) with the 80 % band (darker) and the 95 % band (lighter). "
+        "The dashed line is the random walk: the last close, carried forward.",
+        rows=len(history),
+    )
+    description = say(
+        "From {close} on {origin} to a median of {median} on {last}, 80 % band {low80} to {high80}, "
+        "95 % band {low95} to {high95}.",
+        close=shown(close),
+        origin=language.day(forecast.origin),
+        median=shown(forecast.median[-1]),
+        last=language.day(forecast.target_dates[-1]),
+        **{name: shown(values[-1]) for name, values in bands.items()},
+    )
     if marks:
         # Above the plot, where no line runs; the rule lies beneath the bands.
         rule = _on("events").mark_rule(color=MUTED, strokeWidth=1, opacity=0.4)
@@ -274,29 +277,28 @@ def fan(run: ForecastRun, bundle: MarketBundle) -> Picture:
             target.encode(x=x, y=alt.value(-14), y2=alt.value(height // 8)),
         ]
         data |= marks
-        of = " of high or medium impact" if lighter else ""
-        told = f" A triangle marks a day with scheduled events{of}, or a week where days lie close."
-    last = forecast.target_dates[-1]
+        caption += " " + (
+            say(
+                "A triangle marks a day with scheduled events of high or medium impact, or a week where days lie close."
+            )
+            if lighter
+            else say("A triangle marks a day with scheduled events, or a week where days lie close.")
+        )
+        description += " " + say("Scheduled events are marked.")
     return Picture(
-        title=f"{run.forecast.pair.slashed}: close and forecast",
-        caption=(
-            f"The last {len(history)} closes, then the median (line) with the 80 % band (darker) and the 95 % band "
-            "(lighter). The dashed line is the random walk: the last close, carried forward." + told
-        ),
-        description=(
-            f"From {close:,.{decimals}f} on {day_words(forecast.origin)} to a median of "
-            f"{forecast.median[-1]:,.{decimals}f} on {day_words(last)}, 80 % band "
-            f"{bands['low80'][-1]:,.{decimals}f} to {bands['high80'][-1]:,.{decimals}f}, 95 % band "
-            f"{bands['low95'][-1]:,.{decimals}f} to {bands['high95'][-1]:,.{decimals}f}."
-            + (" Scheduled events are marked." if marks else "")
-        ),
+        title=say("{pair}: close and forecast", pair=forecast.pair.slashed),
+        caption=caption,
+        description=description,
         chart=alt.layer(*layers, *lines),
         data=data,
+        language=language,
         height=height,
     )
 
 
-def _event_marks(run: ForecastRun, bundle: MarketBundle) -> tuple[dict[str, list[Row]], bool]:
+def _event_marks(
+    run: ForecastRun, bundle: MarketBundle, language: Language
+) -> tuple[dict[str, list[Row]], bool]:
     """A row for each day to mark, and for each week where days lie too close; whether low impact was left out."""
     zone = desk_zone(bundle.pair)
     dated = [(e.when.tz_convert(zone), e) for e in events_ahead(run, bundle)]
@@ -308,40 +310,50 @@ def _event_marks(run: ForecastRun, bundle: MarketBundle) -> tuple[dict[str, list
         day = at.date()
         days.setdefault(day, []).append((f"{at:%H:%M}", event))
         monday = day - timedelta(days=day.weekday())
-        weeks.setdefault(monday, []).append((f"{day_words(day)[:-5]}, {at:%H:%M}", event))
+        weeks.setdefault(monday, []).append((f"{language.day(day, year=False)}, {at:%H:%M}", event))
     first = {day - timedelta(days=day.weekday()): day for day in reversed(days)}
     if not days:
         return {}, lighter
     return {
-        "events": [_dated(day, events=_told(day_words(day), found)) for day, found in days.items()],
+        "events": [
+            _dated(day, language, events=_told(language.day(day), found, language))
+            for day, found in days.items()
+        ],
         "events_by_week": [
-            _dated(first[monday], events=_told(f"Week of {day_words(monday)}", found))
+            _dated(
+                first[monday],
+                language,
+                events=_told(language.say("Week of {day}", day=language.day(monday)), found, language),
+            )
             for monday, found in weeks.items()
         ],
     }, lighter
 
 
-def _told(heading: str, found: Sequence[tuple[str, Event]]) -> str:
+def _told(heading: str, found: Sequence[tuple[str, Event]], language: Language) -> str:
     """What the hover over a mark says: the events of most weight, in their order."""
     weight = {"high": 0, "medium": 1, "": 2}
     chosen = sorted(found, key=lambda one: weight.get(one[1].impact, 3))[:EVENTS_IN_HOVER]
     lines = [
-        f"{at} {plain(f'{e.currency} {e.title}', 80)}" + (f" ({plain(e.impact, 16)})" if e.impact else "")
+        f"{at} {plain(f'{e.currency} {e.title}', 80)}"
+        + (f" ({language.told(plain(e.impact, 16))})" if e.impact else "")
         for at, e in found
         if (at, e) in chosen
     ]
-    more = [f"and {len(found) - len(lines)} more"] if len(lines) < len(found) else []
+    left = len(found) - len(lines)
+    more = [language.say_n("and {n} more", "and {n} more", left)] if left else []
     return "\n".join([heading, *lines, *more])
 
 
-def weights(run: ForecastRun) -> Picture:
+def weights(run: ForecastRun, language: Language = ENGLISH) -> Picture:
     """One bar per member, the largest first."""
+    say = language.say
     ordered = sorted(run.members, key=lambda m: (-m.weight, m.name))
     data = [
         {
-            "model": label_of(m.name),
+            "model": label_of(m.name, language),
             "weight": round(m.weight, 4),
-            "label": f"{100 * m.weight:.1f} %",
+            "label": f"{language.number(100 * m.weight, 1)} %",
             "walk": m.name == RANDOM_WALK,
         }
         for m in ordered
@@ -356,55 +368,62 @@ def weights(run: ForecastRun) -> Picture:
         title=None,
         axis=alt.Axis(domain=False, ticks=False, labelPadding=8, labelLimit=220),
     )
-    tips = [alt.Tooltip("model:N", title="Model"), alt.Tooltip("label:N", title="Weight")]
+    tips = [alt.Tooltip("model:N", title=say("Model")), alt.Tooltip("label:N", title=say("Weight"))]
     colour = alt.condition("datum.walk", alt.value(WALK), alt.value(FORECAST))
     bars = _on("members").mark_bar(size=11).encode(x=x, y=y, color=colour, tooltip=tips)
     values = _on("members").mark_text(align="left", dx=6, color=INK).encode(x=x, y=y, text="label:N")
     described = ", ".join(f"{d['model']} {d['label']}" for d in data)
     return Picture(
-        title="Weights of the members",
-        caption=(
+        title=say("Weights of the members"),
+        caption=say(
             "How much each member's median counts in the ensemble; the random walk in orange. Estimated only from "
             "forecasts whose outcome was known."
         ),
-        description=f"Weights of the members: {described}.",
+        description=say("Weights of the members: {weights}.", weights=described),
         chart=alt.layer(bars, values),
         data={"members": data},
+        language=language,
         height=26 * max(len(data), 1),
     )
 
 
-def error_by_step(evaluation: Evaluation) -> Picture:
+def error_by_step(evaluation: Evaluation, language: Language = ENGLISH) -> Picture:
     """RMSE of the ensemble over that of the random walk, step by step."""
-    height = 240
+    height, say = 240, language.say
     ours = np.asarray(evaluation.scores[ENSEMBLE].rmse_by_step)
     walk = np.asarray(evaluation.scores[RANDOM_WALK].rmse_by_step)
     ratio = np.divide(ours, walk, out=np.full(len(walk), np.nan), where=walk > 0)
     rows: list[Row] = [
-        {"step": h + 1, "ratio": _rounded(ratio[h], 4), "ours": f"{ours[h]:,.4g}", "walk": f"{walk[h]:,.4g}"}
+        {
+            "step": h + 1,
+            "ratio": _rounded(ratio[h], 4),
+            "ours": language.figures(ours[h], 4),
+            "walk": language.figures(walk[h], 4),
+        }
         for h in range(len(ratio))
         if np.isfinite(ratio[h])
     ]
     shown = np.array([1.0, *(r["ratio"] for r in rows)])
     domain = _padded(min(float(shown.min()), 0.98), max(float(shown.max()), 1.02), 0.06)
-    ends = [("random walk", 1.0, WALK)]
+    ends = [(say("random walk"), 1.0, WALK)]
     if rows:
-        ends.append((f"ensemble: {rows[-1]['ratio']:.3f}", float(rows[-1]["ratio"]), FORECAST))
+        last = float(rows[-1]["ratio"])
+        ends.append((say("ensemble: {ratio}", ratio=language.number(last, 3)), last, FORECAST))
     labels = _end_labels(ends, domain, height, {"step": len(ratio)})
-    x = _step_axis(len(ratio))
+    x = _step_axis(len(ratio), language)
     y = alt.Y(
         "ratio:Q",
-        title="RMSE, random walk = 1",
+        title=say("RMSE, random walk = 1"),
         scale=alt.Scale(domain=domain, zero=False, nice=False),
         axis=alt.Axis(tickCount=5, format=".2f"),
     )
     level = [{"step": 1, "at": 1.0}, {"step": len(ratio), "at": 1.0}]
     at = alt.Y("at:Q", scale=alt.Scale(domain=domain, zero=False, nice=False))
     tips = [
-        alt.Tooltip("step:Q", title="Step"),
-        alt.Tooltip("ratio:Q", title="Ratio", format=".3f"),
-        alt.Tooltip("ours:N", title=f"RMSE ensemble, {evaluation.pair.quote}"),
-        alt.Tooltip("walk:N", title=f"RMSE random walk, {evaluation.pair.quote}"),
+        alt.Tooltip("step:Q", title=say("Step")),
+        alt.Tooltip("ratio:Q", title=say("Ratio"), format=".3f"),
+        alt.Tooltip("ours:N", title=say("RMSE ensemble, {quote}", quote=evaluation.pair.quote)),
+        alt.Tooltip("walk:N", title=say("RMSE random walk, {quote}", quote=evaluation.pair.quote)),
     ]
     chart = alt.layer(
         _on("level").mark_line(color=WALK, strokeWidth=1.25, strokeDash=[4, 3]).encode(x=x, y=at),
@@ -413,28 +432,31 @@ def error_by_step(evaluation: Evaluation) -> Picture:
         _hover("steps", tips).encode(x=x),
     )
     return Picture(
-        title="Error by step",
-        caption=(
+        title=say("Error by step"),
+        caption=say(
             "RMSE of the ensemble's median as a share of the random walk's, by weekdays ahead; below 1 the ensemble "
             "was closer."
         ),
-        description=(
-            f"RMSE ratio of the ensemble to the random walk from {_or_dash(ratio[0])} at step 1 "
-            f"to {_or_dash(ratio[-1])} at step {len(ratio)}."
+        description=say(
+            "RMSE ratio of the ensemble to the random walk from {first} at step 1 to {last} at step {steps}.",
+            first=_or_none(ratio[0], language),
+            last=_or_none(ratio[-1], language),
+            steps=len(ratio),
         ),
         chart=chart,
         data={"steps": rows, "level": level, **_by_colour(labels)},
+        language=language,
         height=height,
     )
 
 
-def coverage_by_step(evaluation: Evaluation) -> Picture:
+def coverage_by_step(evaluation: Evaluation, language: Language = ENGLISH) -> Picture:
     """Share of outcomes inside the ensemble's 80 % and 95 % bands, step by step, against what was promised."""
-    height = 260
+    height, say = 260, language.say
     scores = evaluation.scores[ENSEMBLE]
-    by_band = {"80 % band": scores.coverage_80_by_step, "95 % band": scores.coverage_95_by_step}
-    nominal = {"80 % band": 0.80, "95 % band": 0.95}
-    n = len(evaluation.origins)
+    names = say("80 % band"), say("95 % band")
+    by_band = dict(zip(names, (scores.coverage_80_by_step, scores.coverage_95_by_step), strict=True))
+    nominal = dict(zip(names, (0.80, 0.95), strict=True))
     rows: list[Row] = [
         {
             "step": h + 1,
@@ -450,21 +472,23 @@ def coverage_by_step(evaluation: Evaluation) -> Picture:
     lowest = min([0.7, *(r["coverage"] - 0.03 for r in rows)])
     domain = [max(0.0, math.floor(lowest * 20) / 20), 1.0]
     ends = [
-        (f"{band}: {100 * values[-1]:.1f} %", float(values[-1]), FORECAST)
+        (f"{band}: {language.number(100 * values[-1], 1)} %", float(values[-1]), FORECAST)
         for band, values in by_band.items()
         if values and math.isfinite(values[-1])
     ]
     labels = _end_labels(ends, domain, height, {"step": steps})
-    x = _step_axis(steps)
+    x = _step_axis(steps, language)
     scale = alt.Scale(domain=domain, zero=False, nice=False)
-    y = alt.Y("coverage:Q", title="Outcomes inside", scale=scale, axis=alt.Axis(tickCount=6, format=".0%"))
+    y = alt.Y(
+        "coverage:Q", title=say("Outcomes inside"), scale=scale, axis=alt.Axis(tickCount=6, format=".0%")
+    )
     at = alt.Y("at:Q", scale=scale)
     promised = [{"step": s, "at": v, "band": b} for b, v in nominal.items() for s in (1, steps)]
     tips = [
-        alt.Tooltip("band:N", title="Band"),
-        alt.Tooltip("step:Q", title="Step"),
-        alt.Tooltip("coverage:Q", title="Outcomes inside", format=".1%"),
-        alt.Tooltip("promised:N", title="Promised"),
+        alt.Tooltip("band:N", title=say("Band")),
+        alt.Tooltip("step:Q", title=say("Step")),
+        alt.Tooltip("coverage:Q", title=say("Outcomes inside"), format=".1%"),
+        alt.Tooltip("promised:N", title=say("Promised")),
     ]
     lines = _on("steps").mark_line(color=FORECAST, strokeWidth=2, point=_point(steps))
     targets = (
@@ -481,17 +505,20 @@ def coverage_by_step(evaluation: Evaluation) -> Picture:
         targets,
     )
     return Picture(
-        title="Coverage by step",
-        caption=(
-            f"Share of outcomes that fell inside the band over {n} origins, by weekdays ahead; dashed: the share "
-            "promised."
+        title=say("Coverage by step"),
+        caption=say(
+            "Share of outcomes that fell inside the band over {origins} origins, by weekdays ahead; dashed: the share "
+            "promised.",
+            origins=language.count(len(evaluation.origins)),
         ),
-        description=(
-            f"At the last step {_share(scores.coverage_80_last)} of outcomes fell inside the 80 % band and "
-            f"{_share(scores.coverage_95_last)} inside the 95 % band."
+        description=say(
+            "At the last step {share80} of outcomes fell inside the 80 % band and {share95} inside the 95 % band.",
+            share80=_share(scores.coverage_80_last, language),
+            share95=_share(scores.coverage_95_last, language),
         ),
         chart=chart,
         data={"steps": rows, "promised": promised, **_by_colour(labels)},
+        language=language,
         height=height,
     )
 
@@ -521,17 +548,21 @@ def recent_drivers(bundle: MarketBundle) -> tuple[RecentDriver, ...]:
     return tuple(found)
 
 
-def drivers(bundle: MarketBundle) -> Picture:
+def drivers(bundle: MarketBundle, language: Language = ENGLISH) -> Picture:
     """Small multiples of the drivers: percentages as they are, everything else indexed to 100 at the left."""
-    recent = recent_drivers(bundle)
-    panels = [_driver_panel(driver, f"driver_{k}") for k, driver in enumerate(recent)]
+    recent, say = recent_drivers(bundle), language.say
+    panels = [_driver_panel(driver, f"driver_{k}", language) for k, driver in enumerate(recent)]
     return Picture(
-        title="Drivers",
-        caption=(
-            f"The last {DRIVER_ROWS} weekdays as they were known at the origin: percentages as they are, everything "
-            "else indexed to 100 at the left edge."
+        title=say("Drivers"),
+        caption=say(
+            "The last {rows} weekdays as they were known at the origin: percentages as they are, everything else "
+            "indexed to 100 at the left edge.",
+            rows=DRIVER_ROWS,
         ),
-        description=f"Small multiples of the drivers: {', '.join(label_of(d.name) for d in recent)}.",
+        description=say(
+            "Small multiples of the drivers: {names}.",
+            names=", ".join(label_of(d.name, language) for d in recent),
+        ),
         chart=alt.concat(
             *(panel for panel, _ in panels),
             columns=3,
@@ -539,17 +570,19 @@ def drivers(bundle: MarketBundle) -> Picture:
             spacing=alt.RowColnumber(row=58, column=46),
         ),
         data={f"driver_{k}": rows for k, (_, rows) in enumerate(panels)},
+        language=language,
     )
 
 
-def _driver_panel(driver: RecentDriver, rows_name: str) -> tuple[Layers, list[Row]]:
+def _driver_panel(driver: RecentDriver, rows_name: str, language: Language) -> tuple[Layers, list[Row]]:
     """One driver over its rows, which the panel calls `rows_name`."""
     shown = driver.values if driver.level else 100 * driver.values / driver.values[0]
     rows = [
-        _dated(day, shown=_rounded(y, 4), value=f"{original:,.6g}")
+        _dated(day, language, shown=_rounded(y, 4), value=language.figures(original, 6))
         for day, y, original in zip(driver.dates, shown, driver.values, strict=True)
     ]
-    measure = "%" if driver.unit.startswith("percent") else "level" if driver.level else "index"
+    say = language.say
+    measure = "%" if driver.unit.startswith("percent") else say("level") if driver.level else say("index")
     flat = np.ptp(shown) == 0
     domain = (
         [float(shown[0]) - 0.5, float(shown[0]) + 0.5] if flat else _padded(shown.min(), shown.max(), 0.05)
@@ -564,9 +597,9 @@ def _driver_panel(driver: RecentDriver, rows_name: str) -> tuple[Layers, list[Ro
     )
     x = alt.X("date:T", title=None, axis=months)
     tips = [
-        alt.Tooltip("day:N", title="Date"),
+        alt.Tooltip("day:N", title=say("Date")),
         alt.Tooltip("shown:Q", title=measure.capitalize(), format=",.2f"),
-        alt.Tooltip("value:N", title="Value"),
+        alt.Tooltip("value:N", title=say("Value")),
     ]
     line = _on(rows_name).mark_line(color=INK, strokeWidth=1.25).encode(x=x, y=y)
     targets = (
@@ -574,7 +607,7 @@ def _driver_panel(driver: RecentDriver, rows_name: str) -> tuple[Layers, list[Ro
         .mark_point(opacity=0, size=60, filled=True)
         .encode(x=x, y=y, tooltip=tips)
     )
-    title = alt.TitleParams(f"{label_of(driver.name)}, {measure}", limit=220)
+    title = alt.TitleParams(f"{label_of(driver.name, language)}, {measure}", limit=220)
     return alt.layer(line, targets).properties(width=226, height=96, title=title), rows
 
 
@@ -592,23 +625,22 @@ def _on(rows: str, name: str | None = None) -> alt.Chart:
     return alt.Chart(alt.NamedData(rows), name=name or alt.Undefined)
 
 
-def _dated(day: date, **values: Any) -> Row:
+def _dated(day: date, language: Language, **values: Any) -> Row:
     # Without a zone, JavaScript reads local time and shows local time: the same day everywhere. A bare date
     # would be read as UTC and shown as the day before in the Americas.
-    return {"date": f"{day.isoformat()}T00:00:00", "day": day_words(day), **values}
+    return {"date": f"{day.isoformat()}T00:00:00", "day": language.day(day), **values}
 
 
 def _date_axis() -> alt.Axis:
     return alt.Axis(grid=False, tickCount=7, labelFlush=True, labelOverlap=True, format="%-d %b %Y")
 
 
-def _step_axis(steps: int) -> alt.X:
+def _step_axis(steps: int, language: Language) -> alt.X:
     axis = alt.Axis(
         grid=False, tickMinStep=1, tickCount=min(steps, 8), format="d", labelOverlap=True, labelSeparation=6
     )
-    return alt.X(
-        "step:Q", title="Weekdays ahead", axis=axis, scale=alt.Scale(domain=[1, max(steps, 2)], nice=False)
-    )
+    scale = alt.Scale(domain=[1, max(steps, 2)], nice=False)
+    return alt.X("step:Q", title=language.say("Weekdays ahead"), axis=axis, scale=scale)
 
 
 def _point(steps: int) -> bool | alt.OverlayMarkDef:
@@ -649,35 +681,11 @@ def _end_labels(
     """Labels (words, value, colour) at their values, moved apart where they would overlap, and kept inside."""
     ordered = sorted(ends, key=lambda end: end[1])
     gap = LABEL_PX * (domain[1] - domain[0]) / height
-    at = _spread([value for _, value, _ in ordered], gap, domain[0], domain[1])
+    at = spread([value for _, value, _ in ordered], gap, domain[0], domain[1])
     return [
         {**place, "label": words, "colour": colour, "at": round(y, 8)}
         for (words, _, colour), y in zip(ordered, at, strict=True)
     ]
-
-
-def _spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending positions at least `gap` apart and as close to `values` (ascending) as pooling brings them.
-
-    >>> _spread([1.0, 1.0, 5.0], 1.0, 0.0, 10.0)
-    [0.5, 1.5, 5.0]
-    """
-    groups: list[list[float]] = []
-    for value in values:
-        groups.append([value])
-        while (
-            len(groups) > 1
-            and _end(groups[-2], gap, low, high)[1] + gap > _end(groups[-1], gap, low, high)[0]
-        ):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    return [_end(g, gap, low, high)[0] + gap * i for g in groups for i in range(len(g))]
-
-
-def _end(group: Sequence[float], gap: float, low: float, high: float) -> tuple[float, float]:
-    """First and last position of a group of labels stacked around the mean of their values."""
-    reach = gap * (len(group) - 1)
-    first = min(max(sum(group) / len(group) - reach / 2, low), max(high - reach, low))
-    return first, first + reach
 
 
 def _padded(low: float, high: float, share: float) -> list[float]:
@@ -689,9 +697,9 @@ def _rounded(value: float, decimals: int) -> float:
     return round(float(value), decimals)
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "no known share"
+def _share(value: float, language: Language) -> str:
+    return f"{language.number(100 * value, 1)} %" if math.isfinite(value) else language.say("no known share")
 
 
-def _or_dash(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "no value"
+def _or_none(value: float, language: Language) -> str:
+    return language.number(value, 3) if math.isfinite(value) else language.say("no value")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forex_core.calendars import desk_zone
+from forex_core.report.language import ENGLISH, Language
 from forex_core.strangers import plain, web_link
 from forex_core.types import (
     Evaluation,
@@ -71,16 +72,6 @@ def price_decimals(price: float) -> int:
     if 0 < size < 0.1:
         return 3 - math.floor(math.log10(size))
     return 4 if size < 100 else 2 if size < 10_000 else 1
-
-
-def day_words(day: date) -> str:
-    """A date as '30 Oct 2026', whatever the locale of the machine.
-
-    >>> day_words(date(2026, 10, 30))
-    '30 Oct 2026'
-    """
-    months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-    return f"{day.day} {months[day.month - 1]} {day.year}"
 
 
 def readable(text: str) -> str:
@@ -186,24 +177,34 @@ def forecast_document(
     }
 
 
-def publication_notices(publication: Publication | None) -> list[str]:
+def publication_notices(publication: Publication | None, language: Language = ENGLISH) -> list[str]:
     """What a reader should know of which model this is: nothing on a day like any other."""
     if publication is None:
         return []
-    notices = list(publication.warnings)
+    say = language.say
+    notices = [language.told(warning) for warning in publication.warnings]
     if publication.outcome not in ("initial", "refreshed"):
-        learned = f", not version {publication.challenger}" if publication.challenger is not None else ""
-        which = (
-            f"version {publication.version}" if publication.version is not None else "this run's own model"
-        )
-        reason = readable(publication.reason)
-        notices.insert(0, f"Published is {which} of {publication.model}{learned}. {reason}")
+        told = {
+            "version": publication.version,
+            "model": publication.model,
+            "challenger": publication.challenger,
+            "reason": language.told(readable(publication.reason)),
+        }
+        if publication.version is None:
+            which = say("Published is this run's own model of {model}. {reason}", **told)
+        elif publication.challenger is None:
+            which = say("Published is version {version} of {model}. {reason}", **told)
+        else:
+            which = say(
+                "Published is version {version} of {model}, not version {challenger}. {reason}", **told
+            )
+        notices.insert(0, which)
     return notices
 
 
-def data_notices(bundle: MarketBundle) -> list[str]:
+def data_notices(bundle: MarketBundle, language: Language = ENGLISH) -> list[str]:
     """What a reader should know of the data: that newer ones could not be had, and which the models go without."""
-    return [*_held(bundle), *_offline(bundle), *_missing(bundle)]
+    return [*_held(bundle, language), *_offline(bundle, language), *_missing(bundle, language)]
 
 
 def affected_series(bundle: MarketBundle, kind: str) -> list[str]:
@@ -308,7 +309,7 @@ def _repairs(bundle: MarketBundle) -> list[Document]:
     return [asdict(r) | {"day": r.day.isoformat() if r.day else None} for r in bundle.repairs]
 
 
-def _held(bundle: MarketBundle) -> list[str]:
+def _held(bundle: MarketBundle, language: Language) -> list[str]:
     """That the newest prints of the rate are not believed, and which close is used in their place."""
     closes = np.flatnonzero(np.isfinite(bundle.truth))
     if len(closes) == 0:
@@ -316,44 +317,57 @@ def _held(bundle: MarketBundle) -> list[str]:
     last, slug = bundle.dates[closes[-1]].date(), bundle.pair.slug
     close = float(bundle.truth[closes[-1]])
     return [
-        f"The forecast starts from the close of {day_words(last)}, {_price(close)}: of {day_words(r.day)} there is "
-        f"{_price(r.found)}, {plain(r.note)}."
+        language.say(
+            "The forecast starts from the close of {last}, {close}: of {day} there is {found}, {note}.",
+            last=language.day(last),
+            close=language.number(close, price_decimals(close)),
+            day=language.day(r.day),
+            found=language.number(r.found, price_decimals(r.found)),
+            note=language.told(plain(r.note)),
+        )
         for r in bundle.repairs
         if r.kind == "held" and r.series.lower() in (slug, f"{slug}_{bundle.rate}")
         if r.day is not None and r.day > last and r.found is not None
     ]
 
 
-def _price(value: float) -> str:
-    return f"{value:.{price_decimals(value)}f}"
-
-
-def _offline(bundle: MarketBundle) -> list[str]:
+def _offline(bundle: MarketBundle, language: Language) -> list[str]:
     reasons = {r.series: r.note for r in reversed(bundle.repairs) if r.kind == "offline"}
     names = affected_series(bundle, "offline")
     if not names:
         return []
+    say = language.say
     series = [name for name in names if name not in _BESIDE]
-    reason = plain(reasons[(series or names)[0]], 600).rstrip(".")
+    reason = language.told(plain(reasons[(series or names)[0]], 600)).rstrip(".")
     # A note about the pair itself, and not about one of its series, says all of it.
-    what = reason if series == [str(bundle.pair)] else f"could not fetch {_listed(names)} ({reason})"
+    if series == [str(bundle.pair)]:
+        told = say("Offline: {reason}.", reason=reason)
+    else:
+        told = say("Offline: could not fetch {names} ({reason}).", names=_listed(names), reason=reason)
     closes = np.flatnonzero(np.isfinite(bundle.truth))
     if not series or len(closes) == 0:
-        return [f"Offline: {what}."]
+        return [told]
     last = bundle.dates[closes[-1]].date()
-    days = (bundle.as_of.date() - last).days
-    age = (
-        f"The last close is of {day_words(last)}, {days} day{'' if days == 1 else 's'} before the as-of date."
+    age = language.say_n(
+        "The last close is of {last}, {n} day before the as-of date.",
+        "The last close is of {last}, {n} days before the as-of date.",
+        (bundle.as_of.date() - last).days,
+        last=language.day(last),
     )
-    return [f"Offline: {what}. {age}"]
+    return [f"{told} {age}"]
 
 
-def _missing(bundle: MarketBundle) -> list[str]:
+def _missing(bundle: MarketBundle, language: Language) -> list[str]:
     without: dict[str, list[str]] = {}
     for r in bundle.repairs:
         if r.kind == "missing":
             without.setdefault(r.note, []).append(r.series)
-    return [f"Without {_listed(names)}: {plain(note).rstrip('.')}." for note, names in without.items()]
+    return [
+        language.say(
+            "Without {names}: {note}.", names=_listed(names), note=language.told(plain(note).rstrip("."))
+        )
+        for note, names in without.items()
+    ]
 
 
 def _source(source: Source) -> Document:

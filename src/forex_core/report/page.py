@@ -1,17 +1,14 @@
 """A run as one HTML file that needs nothing but itself, and what else of it goes into a run's artifacts.
 
-Everything shown is turned into text here; the template only places it, and escapes it.
+Everything shown is turned into text here, in the language of the reader; the template only places it, and escapes it.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -22,64 +19,29 @@ from markupsafe import Markup
 
 from forex_core.calendars import desk_zone
 from forex_core.data.catalogue import LICENCES
-from forex_core.report.charts import (
-    FONT,
-    PALETTE,
-    Drawings,
-    draw_charts,
-    label_of,
-    recent_drivers,
-)
+from forex_core.report.briefing import acting, reasons
+from forex_core.report.charts import Drawings, draw_charts, recent_drivers
 from forex_core.report.document import (
+    Document,
     data_notices,
-    day_words,
     events_document,
     news_document,
     price_decimals,
     publication_notices,
     readable,
 )
+from forex_core.report.inline import json_in_script, source_hash
+from forex_core.report.language import ENGLISH, Language, label_of
+from forex_core.report.look import FONT, PALETTE
+from forex_core.report.tables import DASH, NBSP, Column, Table, number_cell, percent_cell, unbroken
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, RATE_NAMES, ForecastRun, MarketBundle, Publication, Scores
 
 OLD_AFTER_WEEKDAYS = 3
 """An origin older than this, in weekdays before the as-of date, carries a warning."""
 
-DASH = "–"
-"""Stands where a figure does not apply."""
-
-NBSP = "\u00a0"
-
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
 IMPORTED = "imported files"
 """What a bundle from a store calls the source of what was put in by hand."""
-
-VERDICT_LABELS = {
-    "usable": "Usable skill",
-    "close_only": "Skill against the close only",
-    "none": "No directional edge",
-}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's heading; `words` where its cells are text and not figures, `hint` spells a short heading out."""
-
-    label: str
-    words: bool = False
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells that are ready to show. `strong` rows stand out; `best` cells (row, column) are set in bold."""
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: Sequence[Sequence[str]]
-    strong: frozenset[int] = frozenset()
-    best: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -109,6 +71,8 @@ def render_report(
     generated_at: pd.Timestamp,
     publication: Publication | None = None,
     drawings: Drawings | None = None,
+    language: Language = ENGLISH,
+    document: Document | None = None,
 ) -> str:
     """The report as one self-contained HTML file: equal arguments give equal text.
 
@@ -116,58 +80,89 @@ def render_report(
 
     Args:
         publication: which registered model this is, where there is a registry.
-        drawings: the charts, where they have been drawn already.
+        drawings: the charts, where they have been drawn already, in the same language.
+        document: of the run, with the keys of `forex_core.briefing.document`, whose parts are shown.
 
     Raises:
         ForexError: the charts could not be drawn.
     """
-    drawings = drawings or draw_charts(run, bundle)
+    drawings = drawings or draw_charts(run, bundle, language=language)
     library, boot = drawings.script, _asset("report.js")
     for script in (library, boot):
         if "</script" in script.lower() or "<!--" in script:
             raise ValueError("a script of the report would end its own element")
     page = {
-        "run": run,
-        "heading": f"{run.forecast.pair.slashed}, {run.horizon.days} days ahead",
-        "title": f"{run.forecast.pair.slashed} {run.horizon}, {day_words(run.forecast.origin)}",
-        "facts_list": _facts(run, bundle),
-        "notices": [
-            note
-            for note in (_age_warning(run), *data_notices(bundle), *publication_notices(publication))
-            if note
-        ],
-        "verdict": _verdict(run),
+        "title": f"{run.forecast.pair.slashed} {run.horizon}, {language.day(run.forecast.origin)}",
+        "summary": summary_of(run, bundle, publication, language),
+        "verdict": _verdict(run, language),
         "figures": {
             name: Figure(name, p.title, p.caption, p.description, Markup(drawings.still.svg[name]))
             for name, p in drawings.charts.items()
         },
-        "targets": _targets(run),
-        "models": _models(run),
-        "sample": _sample(run),
-        "calibration": _calibration(run),
-        "drivers": _drivers(bundle),
-        "events": _events(run, bundle),
-        "news": _news(bundle),
+        "targets": targets_of(run, language),
+        "acting": acting(document or {}, language),
+        "reasons": reasons(document or {}, language),
+        "models": _models(run, language),
+        "sample": _sample(run, language),
+        "calibration": _calibration(run, language),
+        "drivers": _drivers(bundle, language),
+        "events": _events(run, bundle, language),
+        "news": _news(bundle, language),
         "is_told_of": bool(bundle.events or bundle.news) or _is_stored(bundle),
-        "last_target": day_words(run.forecast.target_dates[-1]),
-        "left_out": _left_out(run),
-        "sources": _sources(bundle),
-        "repairs": _repairs(bundle),
-        "identity": _identity(run, bundle, run_id, generated_at, publication),
-        "settings": _settings(run),
-        "timings": _timings(run),
-        "generated": _instant(generated_at),
+        "last_target": language.day(run.forecast.target_dates[-1]),
+        "left_out": _left_out(run, language),
+        "sources": _sources(bundle, language),
+        "repairs": _repairs(bundle, language),
+        "identity": _identity(run, bundle, run_id, generated_at, publication, language),
+        "settings": _settings(run, language),
+        "timings": _timings(run, language),
+        "generated": language.instant(generated_at),
         "run_id": run_id,
         "dash": DASH,
         "font": Markup(FONT),
         "palette": PALETTE,
         "css": Markup(_asset("report.css")),
-        "specs": _json_in_script({name: picture.spec() for name, picture in drawings.charts.items()}),
+        "specs": json_in_script({name: picture.spec() for name, picture in drawings.charts.items()}),
         "scripts": [Markup(library), Markup(boot)],
         # Hashes, and not 'unsafe-inline': a script that slipped in through a name would not be run.
-        "script_hashes": Markup(" ".join(f"'sha256-{_sha256(s)}'" for s in (library, boot))),
+        "script_hashes": Markup(" ".join(map(source_hash, (library, boot)))),
     }
-    return _environment().get_template("report.html.j2").render(page)
+    return environment_of(language).get_template("report.html.j2").render(page)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reader sees first, of a page and of a mail.
+
+    Attributes:
+        heading: pair and horizon.
+        facts: names and values.
+        notices: what the reader should know before anything else.
+        verdict: a sentence.
+    """
+
+    heading: str
+    facts: Sequence[tuple[str, str]]
+    notices: Sequence[str]
+    verdict: str
+
+
+def summary_of(
+    run: ForecastRun, bundle: MarketBundle, publication: Publication | None, language: Language
+) -> Summary:
+    notices = (
+        _age_warning(run, language),
+        *data_notices(bundle, language),
+        *publication_notices(publication, language),
+    )
+    return Summary(
+        heading=language.say(
+            "{pair}, {days} days ahead", pair=run.forecast.pair.slashed, days=run.horizon.days
+        ),
+        facts=_facts(run, bundle, language),
+        notices=[note for note in notices if note],
+        verdict=language.told(run.verdict.sentence),
+    )
 
 
 def forecast_table(run: ForecastRun) -> pd.DataFrame:
@@ -185,61 +180,82 @@ def forecast_table(run: ForecastRun) -> pd.DataFrame:
 # What the page says, part by part.
 
 
-def _facts(run: ForecastRun, bundle: MarketBundle) -> list[tuple[str, str]]:
-    forecast = run.forecast
-    price = _prices(run)
+def _facts(run: ForecastRun, bundle: MarketBundle, language: Language) -> list[tuple[str, str]]:
+    forecast, say = run.forecast, language.say
+    price = _prices(run, language)
     age = (run.as_of.date() - forecast.origin).days
     low80, high80 = forecast.interval(0.8)
-    last = day_words(forecast.target_dates[-1])
+    last = language.day(forecast.target_dates[-1])
+    band = say("{low} to {high}", low=price(float(low80[-1])), high=price(float(high80[-1])))
     return [
-        ("Origin", day_words(forecast.origin)),
-        ("As of", _instant(run.as_of)),
-        ("Age of the origin", f"{age} day{'' if age == 1 else 's'}"),
-        ("Close at the origin", f"{price(float(bundle.spot[-1]))} {forecast.pair.unit}"),
-        (f"Median for {last}", price(float(forecast.median[-1]))),
-        (f"80{NBSP}% band for {last}", f"{price(float(low80[-1]))} to {price(float(high80[-1]))}"),
+        (say("Origin"), language.day(forecast.origin)),
+        (say("As of"), language.instant(run.as_of)),
+        (say("Age of the origin"), language.say_n("{n} day", "{n} days", age)),
+        (say("Close at the origin"), f"{price(float(bundle.spot[-1]))} {language.told(forecast.pair.unit)}"),
+        (say("Median for {day}", day=last), price(float(forecast.median[-1]))),
+        (unbroken(say("80 % band for {day}", day=last)), band),
     ]
 
 
-def _age_warning(run: ForecastRun) -> str:
+def _age_warning(run: ForecastRun, language: Language) -> str:
     weekdays = int(np.busday_count(run.forecast.origin, run.as_of.date()))
     if weekdays <= OLD_AFTER_WEEKDAYS:
         return ""
-    return (
-        f"Old data: the last close is {weekdays} weekdays older than the as-of date. "
-        "The forecast starts from that close."
-        + (" Every target date has passed." if run.forecast.target_dates[-1] < run.as_of.date() else "")
+    told = language.say(
+        "Old data: the last close is {weekdays} weekdays older than the as-of date. "
+        "The forecast starts from that close.",
+        weekdays=language.count(weekdays),
     )
+    if run.forecast.target_dates[-1] < run.as_of.date():
+        told += " " + language.say("Every target date has passed.")
+    return told
 
 
-def _verdict(run: ForecastRun) -> dict[str, Any]:
-    verdict, ours = run.verdict, run.evaluation.scores[ENSEMBLE]
+def _verdict(run: ForecastRun, language: Language) -> dict[str, Any]:
+    verdict, ours, say = run.verdict, run.evaluation.scores[ENSEMBLE], language.say
+    labels = {
+        "usable": say("Usable skill"),
+        "close_only": say("Skill against the close only"),
+        "none": say("No directional edge"),
+    }
     evidence = [
-        ("RMSE against the random walk from the origin's close", ours.rmse_ratio_rw, verdict.p_close),
+        (say("RMSE against the random walk from the origin's close"), ours.rmse_ratio_rw, verdict.p_close),
         (
-            "RMSE against the random walk from the next close",
+            say("RMSE against the random walk from the next close"),
             ours.rmse_ratio_next_close,
             verdict.p_next_close,
         ),
     ]
     return {
-        "kind": verdict.kind if verdict.kind in VERDICT_LABELS else "none",
-        "label": VERDICT_LABELS.get(verdict.kind, verdict.kind),
-        "sentence": verdict.sentence,
-        "evidence": [(what, _number(ratio, 3), _pvalue(p)) for what, ratio, p in evidence],
-        "decided": (
-            f"The p-values were decided on {day_words(verdict.decided_on)} from {_count(verdict.origins)} origins, "
-            "after Holm's correction over the four horizons; the ratios are those of today's table below"
+        "kind": verdict.kind if verdict.kind in labels else "none",
+        "heading": say("Verdict: {label}", label=labels.get(verdict.kind, verdict.kind)),
+        "evidence": [
+            (
+                what,
+                say(
+                    "ratio {ratio}, adjusted p {p}",
+                    ratio=number_cell(ratio, 3, language),
+                    p=_pvalue(p, language),
+                ),
+            )
+            for what, ratio, p in evidence
+        ],
+        "decided": say(
+            "The p-values were decided on {day} from {origins} origins, "
+            "after Holm's correction over the four horizons; the ratios are those of today's table below",
+            day=language.day(verdict.decided_on),
+            origins=language.count(verdict.origins),
         ),
     }
 
 
-def _targets(run: ForecastRun) -> Table:
-    forecast, price = run.forecast, _prices(run)
+def targets_of(run: ForecastRun, language: Language) -> Table:
+    """Median and bands by target date: date, step, median, low and high of 80 %, low and high of 95 %."""
+    forecast, price, say = run.forecast, _prices(run, language), language.say
     bands = [forecast.interval(cover) for cover in (0.8, 0.95)]
     rows = [
         [
-            day_words(day),
+            language.day(day),
             str(forecast.steps[h]),
             price(float(forecast.median[h])),
             *(price(float(side[h])) for band in bands for side in band),
@@ -247,53 +263,54 @@ def _targets(run: ForecastRun) -> Table:
         for h, day in enumerate(forecast.target_dates)
     ]
     columns = (
-        Column("Target date", words=True),
-        Column("Step", hint="weekdays after the origin"),
-        Column("Median"),
-        Column(f"80{NBSP}% low"),
-        Column(f"80{NBSP}% high"),
-        Column(f"95{NBSP}% low"),
-        Column(f"95{NBSP}% high"),
+        Column(say("Target date"), words=True),
+        Column(say("Step"), hint=say("weekdays after the origin")),
+        Column(say("Median")),
+        *(
+            Column(unbroken(label))
+            for label in (say("80 % low"), say("80 % high"), say("95 % low"), say("95 % high"))
+        ),
     )
-    return Table(f"Forecast by target date, {forecast.pair.unit}", columns, rows)
+    caption = say("Forecast by target date, {unit}", unit=language.told(forecast.pair.unit))
+    return Table(caption, columns, rows)
 
 
-def _models(run: ForecastRun) -> Table:
-    scores = run.evaluation.scores
+def _models(run: ForecastRun, language: Language) -> Table:
+    scores, say = run.evaluation.scores, language.say
     others = sorted(
         (n for n in scores if n not in (ENSEMBLE, RANDOM_WALK)), key=lambda n: (scores[n].rmse, n)
     )
     names = [n for n in (ENSEMBLE, RANDOM_WALK) if n in scores] + others
-    quote, price = run.forecast.pair.quote, _prices(run)
+    quote, price = run.forecast.pair.quote, _prices(run, language)
     columns = (
-        Column("Model", words=True),
-        Column("RMSE", hint=f"root mean squared error, {quote}"),
-        Column("MAE", hint=f"mean absolute error, {quote}"),
-        Column(f"MAPE{NBSP}%", hint="mean absolute error, percent"),
-        Column("CRPS", hint=f"continuous ranked probability score, {quote}"),
-        Column("RMSE ratio", hint="to the random walk; below 1 is better"),
-        Column("CRPS ratio", hint="to the random walk; below 1 is better"),
-        Column(f"In 80{NBSP}%", hint="outcomes inside the 80 % band, percent"),
-        Column(f"In 95{NBSP}%", hint="outcomes inside the 95 % band, percent"),
-        Column(f"Direction{NBSP}%", hint="last step on the right side of the close, percent"),
-        Column("p-value", hint="one-sided, against the random walk from the close"),
-        Column(f"Weight{NBSP}%", hint="in this forecast"),
+        Column(say("Model"), words=True),
+        Column(say("RMSE"), hint=say("root mean squared error, {quote}", quote=quote)),
+        Column(say("MAE"), hint=say("mean absolute error, {quote}", quote=quote)),
+        Column(unbroken(say("MAPE %")), hint=say("mean absolute error, percent")),
+        Column(say("CRPS"), hint=say("continuous ranked probability score, {quote}", quote=quote)),
+        Column(say("RMSE ratio"), hint=say("to the random walk; below 1 is better")),
+        Column(say("CRPS ratio"), hint=say("to the random walk; below 1 is better")),
+        Column(unbroken(say("In 80 %")), hint=say("outcomes inside the 80 % band, percent")),
+        Column(unbroken(say("In 95 %")), hint=say("outcomes inside the 95 % band, percent")),
+        Column(unbroken(say("Direction %")), hint=say("last step on the right side of the close, percent")),
+        Column(say("p-value"), hint=say("one-sided, against the random walk from the close")),
+        Column(unbroken(say("Weight %")), hint=say("in this forecast")),
     )
 
     def row(name: str, s: Scores) -> list[str]:
         return [
-            label_of(name),
+            label_of(name, language),
             price(s.rmse),
             price(s.mae),
-            _number(s.mape_pct, 2),
+            number_cell(s.mape_pct, 2, language),
             price(s.crps),
-            _number(s.rmse_ratio_rw, 3),
-            _number(s.crps_ratio_rw, 3),
-            _percent(s.coverage_80),
-            _percent(s.coverage_95),
-            _percent(s.directional_accuracy),
-            _pvalue(s.dm_pvalue),
-            _percent(run.weights.get(name)),
+            number_cell(s.rmse_ratio_rw, 3, language),
+            number_cell(s.crps_ratio_rw, 3, language),
+            percent_cell(s.coverage_80, language),
+            percent_cell(s.coverage_95, language),
+            percent_cell(s.directional_accuracy, language),
+            _pvalue(s.dm_pvalue, language),
+            percent_cell(run.weights.get(name), language),
         ]
 
     measured = [[s.rmse, s.mae, s.mape_pct, s.crps] for s in (scores[n] for n in names)]
@@ -302,116 +319,143 @@ def _models(run: ForecastRun) -> Table:
         for k, column in enumerate(np.asarray(measured).T)
         if np.isfinite(column).any()
     )
-    caption = f"Out-of-sample scores over the whole path of {run.evaluation.steps} steps; RMSE, MAE and CRPS in {quote}"
+    caption = say(
+        "Out-of-sample scores over the whole path of {steps} steps; RMSE, MAE and CRPS in {quote}",
+        steps=run.evaluation.steps,
+        quote=quote,
+    )
     return Table(caption, columns, [row(n, scores[n]) for n in names], frozenset({0, 1}), best)
 
 
-def _sample(run: ForecastRun) -> list[tuple[str, str]]:
-    evaluation = run.evaluation
+def _sample(run: ForecastRun, language: Language) -> list[tuple[str, str]]:
+    evaluation, say = run.evaluation, language.say
     origins = evaluation.origins
     return [
-        ("Origins", _count(len(origins))),
-        ("First origin", day_words(origins[0]) if origins else DASH),
-        ("Last origin", day_words(origins[-1]) if origins else DASH),
-        ("One origin every", f"{evaluation.every} business days"),
-        ("Effective number", _number(evaluation.n_effective, 1)),
+        (say("Origins"), language.count(len(origins))),
+        (say("First origin"), language.day(origins[0]) if origins else DASH),
+        (say("Last origin"), language.day(origins[-1]) if origins else DASH),
+        (say("One origin every"), language.say_n("{n} business day", "{n} business days", evaluation.every)),
+        (say("Effective number"), number_cell(evaluation.n_effective, 1, language)),
     ]
 
 
-def _calibration(run: ForecastRun) -> Table:
-    evaluation = run.evaluation
+def _calibration(run: ForecastRun, language: Language) -> Table:
+    evaluation, say = run.evaluation, language.say
     s = evaluation.scores[ENSEMBLE]
     rows = [
-        [f"{name}{NBSP}% band", f"{name}.0", _percent(path), _percent(last)]
-        for name, path, last in (
-            ("80", s.coverage_80, s.coverage_80_last),
-            ("95", s.coverage_95, s.coverage_95_last),
+        [
+            unbroken(band),
+            number_cell(promised, 1, language),
+            percent_cell(path, language),
+            percent_cell(last, language),
+        ]
+        for band, promised, path, last in (
+            (say("80 % band"), 80.0, s.coverage_80, s.coverage_80_last),
+            (say("95 % band"), 95.0, s.coverage_95, s.coverage_95_last),
         )
     ]
     columns = (
-        Column("Band", words=True),
-        Column(f"Promised{NBSP}%"),
-        Column(f"Whole path{NBSP}%", hint="outcomes inside, all steps"),
-        Column(f"Last step{NBSP}%", hint=f"outcomes inside, step {evaluation.steps}"),
+        Column(say("Band"), words=True),
+        Column(unbroken(say("Promised %"))),
+        Column(unbroken(say("Whole path %")), hint=say("outcomes inside, all steps")),
+        Column(unbroken(say("Last step %")), hint=say("outcomes inside, step {step}", step=evaluation.steps)),
     )
-    n, effective = _count(len(evaluation.origins)), _number(evaluation.n_effective, 1)
-    return Table(
-        f"Outcomes inside the ensemble's bands: n = {n} origins, effective n = {effective}", columns, rows
+    caption = say(
+        "Outcomes inside the ensemble's bands: n = {origins} origins, effective n = {effective}",
+        origins=language.count(len(evaluation.origins)),
+        effective=number_cell(evaluation.n_effective, 1, language),
     )
+    return Table(caption, columns, rows)
 
 
-def _drivers(bundle: MarketBundle) -> Table | None:
-    recent = {d.name: d for d in recent_drivers(bundle)}
+def _drivers(bundle: MarketBundle, language: Language) -> Table | None:
+    recent, say = {d.name: d for d in recent_drivers(bundle)}, language.say
     rows = []
     for name, unit in zip(bundle.driver_names, bundle.driver_units, strict=True):
         d = recent.get(name)
+        told = [label_of(name, language), language.told(unit)]
         if d is None:
-            rows.append([label_of(name), unit, DASH, DASH, DASH])
+            rows.append([*told, DASH, DASH, DASH])
             continue
         first, last = float(d.values[0]), float(d.values[-1])
-        change = f"{last - first:+,.2f}" if d.level else f"{100 * (last / first - 1):+,.1f}{NBSP}%"
-        rows.append(
-            [
-                label_of(name),
-                unit,
-                day_words(d.dates[-1]),
-                _number(last, 2 if abs(last) >= 10 or d.level else 4),
-                _minus(change),
-            ]
+        change = (
+            language.number(last - first, 2, "+")
+            if d.level
+            else f"{language.number(100 * (last / first - 1), 1, '+')}{NBSP}%"
         )
+        decimals = 2 if abs(last) >= 10 or d.level else 4
+        rows.append([*told, language.day(d.dates[-1]), number_cell(last, decimals, language), change])
     columns = (
-        Column("Driver", words=True),
-        Column("Unit", words=True),
-        Column("Known on"),
-        Column("Value"),
-        Column("Change", hint="over the rows shown; rates in percentage points"),
+        Column(say("Driver"), words=True),
+        Column(say("Unit"), words=True),
+        Column(say("Known on")),
+        Column(say("Value")),
+        Column(say("Change"), hint=say("over the rows shown; rates in percentage points")),
     )
-    return Table("The drivers as they were known at the origin", columns, rows) if rows else None
+    return Table(say("The drivers as they were known at the origin"), columns, rows) if rows else None
 
 
-def _events(run: ForecastRun, bundle: MarketBundle) -> Table | None:
-    document, zone = events_document(run, bundle), desk_zone(bundle.pair)
+def _events(run: ForecastRun, bundle: MarketBundle, language: Language) -> Table | None:
+    document, zone, say = events_document(run, bundle), desk_zone(bundle.pair), language.say
     rows = []
     for event in document["items"]:
         desk, utc = pd.Timestamp(event["at_desk"]), pd.Timestamp(event["when"])
-        moved = "" if desk.date() == utc.date() else f" ({DAYS[utc.day_of_week]})"
+        moved = "" if desk.date() == utc.date() else f" ({language.weekday(utc.date())})"
         rows.append(
             [
-                f"{DAYS[desk.day_of_week]} {day_words(desk.date())[:-5]}",
+                f"{language.weekday(desk.date())} {language.day(desk.date(), year=False)}",
                 f"{desk:%H:%M}",
                 f"{utc:%H:%M}{moved}",
                 event["title"],
                 event["currency"] or DASH,
-                event["impact"] or DASH,
+                language.told(event["impact"]) or DASH,
             ]
         )
     columns = (
-        Column("Day", words=True, hint="at the desk"),
-        Column("Desk", hint=zone.key),
+        Column(say("Day"), words=True, hint=say("at the desk")),
+        Column(say("Desk"), hint=zone.key),
         Column("UTC"),
-        Column("Event", words=True),
-        Column("Currency", words=True),
-        Column("Impact", words=True, hint="as the calendar has it"),
+        Column(say("Event"), words=True),
+        Column(say("Currency"), words=True),
+        Column(say("Impact"), words=True, hint=say("as the calendar has it")),
     )
-    count = document["count"]
-    listed = "" if count == len(rows) else f", the next {len(rows)} of them"
-    caption = f"Scheduled events up to {day_words(run.forecast.target_dates[-1])}: {_count(count)}{listed}"
-    return Table(f"{caption}; the desk's time is that of {zone.key}", columns, rows) if rows else None
+    if not rows:
+        return None
+    told = {
+        "day": language.day(run.forecast.target_dates[-1]),
+        "count": language.count(document["count"]),
+        "zone": zone.key,
+    }
+    if document["count"] == len(rows):
+        caption = say("Scheduled events up to {day}: {count}; the desk's time is that of {zone}", **told)
+    else:
+        caption = say(
+            "Scheduled events up to {day}: {count}, the next {shown} of them; the desk's time is that of {zone}",
+            shown=len(rows),
+            **told,
+        )
+    return Table(caption, columns, rows)
 
 
-def _news(bundle: MarketBundle) -> News | None:
+def _news(bundle: MarketBundle, language: Language) -> News | None:
     document = news_document(bundle)
     items = [
-        (h["title"] or "(without a title)", h["link"], h["source"], _instant(pd.Timestamp(h["published"])))
+        (
+            h["title"] or language.say("(without a title)"),
+            h["link"],
+            h["source"],
+            language.instant(pd.Timestamp(h["published"])),
+        )
         for h in document["items"]
     ]
     count = document["count"]
-    counted = f"{_count(count)} headline{'' if count == 1 else 's'}"
-    return (
-        News(counted + ("" if count == len(items) else f", the newest {len(items)} of them"), items)
-        if items
-        else None
-    )
+    if count == len(items):
+        counted = language.say_n("{n} headline", "{n} headlines", count)
+    else:
+        counted = language.say(
+            "{count} headlines, the newest {shown} of them", count=language.count(count), shown=len(items)
+        )
+    return News(counted, items) if items else None
 
 
 def _is_stored(bundle: MarketBundle) -> bool:
@@ -419,64 +463,70 @@ def _is_stored(bundle: MarketBundle) -> bool:
     return any(source.name in (*LICENCES, IMPORTED) for source in bundle.sources)
 
 
-def _left_out(run: ForecastRun) -> Table | None:
-    reasons = {**run.evaluation.failures, **run.failures}
-    rows = [[label_of(name), reason] for name, reason in sorted(reasons.items())]
+def _left_out(run: ForecastRun, language: Language) -> Table | None:
+    reasons, say = {**run.evaluation.failures, **run.failures}, language.say
+    rows = [[label_of(name, language), language.told(reason)] for name, reason in sorted(reasons.items())]
     for name, s in run.evaluation.scores.items():
         if s.failed_origins:
-            rows.append(
-                [label_of(name), f"gave no answer at {_count(s.failed_origins)} origins of the evaluation"]
+            reason = language.say_n(
+                "gave no answer at {n} origin of the evaluation",
+                "gave no answer at {n} origins of the evaluation",
+                s.failed_origins,
             )
-    columns = (Column("Member", words=True), Column("Reason", words=True))
-    return Table("Members that were left out or did not answer everywhere", columns, rows) if rows else None
+            rows.append([label_of(name, language), reason])
+    columns = (Column(say("Member"), words=True), Column(say("Reason"), words=True))
+    caption = say("Members that were left out or did not answer everywhere")
+    return Table(caption, columns, rows) if rows else None
 
 
-def _sources(bundle: MarketBundle) -> Table | None:
+def _sources(bundle: MarketBundle, language: Language) -> Table | None:
+    say, told = language.say, language.told
     rows = [
         [
-            plain(s.name),
+            told(plain(s.name)),
             ", ".join(map(plain, s.series)),
-            f"{day_words(s.first_date)} to {day_words(s.last_date)}",
-            _count(s.rows),
-            _instant(s.fetched_at),
-            s.release,
-            s.licence,
+            say("{first} to {last}", first=language.day(s.first_date), last=language.day(s.last_date)),
+            language.count(s.rows),
+            language.instant(s.fetched_at),
+            told(s.release),
+            told(s.licence),
         ]
         for s in bundle.sources
     ]
     columns = (
-        Column("Source", words=True),
-        Column("Series", words=True),
-        Column("Dates", words=True),
-        Column("Rows"),
-        Column("Fetched", words=True),
-        Column("Known from", words=True, hint="release rule"),
-        Column("Licence", words=True),
+        Column(say("Source"), words=True),
+        Column(say("Series"), words=True),
+        Column(say("Dates"), words=True),
+        Column(say("Rows")),
+        Column(say("Fetched"), words=True),
+        Column(say("Known from"), words=True, hint=say("release rule")),
+        Column(say("Licence"), words=True),
     )
-    return Table("Where the data came from", columns, rows) if rows else None
+    return Table(say("Where the data came from"), columns, rows) if rows else None
 
 
-def _repairs(bundle: MarketBundle) -> Table | None:
+def _repairs(bundle: MarketBundle, language: Language) -> Table | None:
+    say = language.say
     rows = [
         [
             plain(r.series),
-            r.kind.replace("_", " "),
-            day_words(r.day) if r.day else DASH,
-            DASH if r.found is None or not math.isfinite(r.found) else _minus(f"{r.found:,.6g}"),
-            _count(r.count),
-            plain(r.note, 1000),
+            language.told(r.kind.replace("_", " ")),
+            language.day(r.day) if r.day else DASH,
+            DASH if r.found is None or not math.isfinite(r.found) else language.figures(r.found, 6),
+            language.count(r.count),
+            language.told(plain(r.note, 1000)),
         ]
         for r in bundle.repairs
     ]
     columns = (
-        Column("Series", words=True),
-        Column("Kind", words=True),
-        Column("Day"),
-        Column("Found"),
-        Column("Count"),
-        Column("Note", words=True),
+        Column(say("Series"), words=True),
+        Column(say("Kind"), words=True),
+        Column(say("Day")),
+        Column(say("Found")),
+        Column(say("Count")),
+        Column(say("Note"), words=True),
     )
-    return Table("What the quality gate changed or noticed", columns, rows) if rows else None
+    return Table(say("What the quality gate changed or noticed"), columns, rows) if rows else None
 
 
 def _identity(
@@ -485,34 +535,38 @@ def _identity(
     run_id: str,
     generated_at: pd.Timestamp,
     publication: Publication | None,
+    language: Language,
 ) -> list[tuple[str, str]]:
-    model = []
+    say, model = language.say, []
     if publication and publication.version is not None:
-        model.append(("Model", f"{publication.model}, version {publication.version}"))
-        model.append(("Learned up to", day_words(run.state.trained_until)))
+        name = say("{model}, version {version}", model=publication.model, version=publication.version)
+        model.append((say("Model"), name))
+        model.append((say("Learned up to"), language.day(run.state.trained_until)))
     if publication:
-        model.append(("Decision", readable(publication.reason)))
+        model.append((say("Decision"), language.told(readable(publication.reason))))
     return [
-        ("Run", run_id),
-        ("Rate", f"{RATE_NAMES[bundle.rate]}, {bundle.pair.unit}"),
+        (say("Run"), run_id),
+        (say("Rate"), f"{language.told(RATE_NAMES[bundle.rate])}, {language.told(bundle.pair.unit)}"),
         *model,
-        ("Recipe", run.recipe),
-        ("Data fingerprint", run.fingerprint),
-        ("Report made", _instant(generated_at)),
+        (say("Recipe"), run.recipe),
+        (say("Data fingerprint"), run.fingerprint),
+        (say("Report made"), language.instant(generated_at)),
     ]
 
 
-def _settings(run: ForecastRun) -> Table | None:
+def _settings(run: ForecastRun, language: Language) -> Table | None:
     stated = {**run.settings, "library": run.libraries}
     rows = [[key, value] for key, value in _flattened("", stated)]
-    columns = (Column("Setting", words=True), Column("Value", words=True))
-    return Table("Settings and library versions", columns, rows) if rows else None
+    columns = (Column(language.say("Setting"), words=True), Column(language.say("Value"), words=True))
+    return Table(language.say("Settings and library versions"), columns, rows) if rows else None
 
 
-def _timings(run: ForecastRun) -> Table | None:
-    rows = [[name.replace("_", " "), _number(seconds, 2)] for name, seconds in run.timings.items()]
-    columns = (Column("Step of the work", words=True), Column("Seconds"))
-    return Table("Time taken", columns, rows) if rows else None
+def _timings(run: ForecastRun, language: Language) -> Table | None:
+    rows = [
+        [label_of(name, language), number_cell(seconds, 2, language)] for name, seconds in run.timings.items()
+    ]
+    columns = (Column(language.say("Step of the work"), words=True), Column(language.say("Seconds")))
+    return Table(language.say("Time taken"), columns, rows) if rows else None
 
 
 def _flattened(prefix: str, values: Mapping[str, object]) -> Iterable[tuple[str, str]]:
@@ -528,74 +582,34 @@ def _flattened(prefix: str, values: Mapping[str, object]) -> Iterable[tuple[str,
             yield f"{prefix}{key}", DASH if value is None else str(value)
 
 
-# Figures and dates as text.
+# Figures as text.
 
 
-def _prices(run: ForecastRun) -> Callable[[float | None], str]:
+def _prices(run: ForecastRun, language: Language) -> Callable[[float | None], str]:
     """Formats a price, or an error in price units, with the decimals this pair is quoted with."""
     decimals = price_decimals(float(run.forecast.median[0]))
-    return lambda value: _number(value, decimals)
+    return lambda value: number_cell(value, decimals, language)
 
 
-def _number(value: float | None, decimals: int) -> str:
-    """With thousands separators and a true minus; a dash for None and NaN.
-
-    >>> [_number(v, 2) for v in (1234.5, -0.004, None)]
-    ['1,234.50', '0.00', '–']
-    """
-    if value is None or not math.isfinite(value):
-        return DASH
-    return _minus(f"{round(value, decimals) + 0.0:,.{decimals}f}")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\u2212")
-
-
-def _percent(share: float | None) -> str:
-    return DASH if share is None else _number(100 * share, 1)
-
-
-def _pvalue(p: float | None) -> str:
+def _pvalue(p: float | None, language: Language) -> str:
     if p is None or not math.isfinite(p):
         return DASH
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _count(n: int) -> str:
-    return f"{n:,}"
-
-
-def _instant(moment: pd.Timestamp) -> str:
-    utc = moment.tz_convert("UTC") if moment.tz else moment.tz_localize("UTC")
-    return f"{day_words(utc.date())}, {utc:%H:%M} UTC"
-
-
-# The parts of the page that are not plain text.
-
-
-def _json_in_script(value: object) -> Markup:
-    """JSON that cannot end the element it stands in, nor open a comment there."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"<{language.number(0.001, 3)}" if p < 0.001 else language.number(p, 3)
 
 
 def _asset(name: str) -> str:
     return files("forex_core.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    return Environment(
+@cache
+def environment_of(language: Language) -> Environment:
+    """What fills in templates: everything is escaped, and `say` tells it in a language."""
+    environment = Environment(
         loader=PackageLoader("forex_core.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"say": language.say, "language": language.code}
+    return environment

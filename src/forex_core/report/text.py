@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forex_core.report.briefing import briefing_lines
 from forex_core.report.document import Document, in_short, price_decimals, readable
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE
@@ -30,6 +31,7 @@ def forecast_tables(document: Document) -> list[RenderableType]:
     for day, values in _rows(document):
         table.add_row(day, *values)
     parts: list[RenderableType] = [table, models_table(document), Text(document["verdict"]["sentence"])]
+    parts += [Text(line) for line in briefing_lines(document)]
     parts += [Text(line) for line in _ahead(document)]
     # Warnings that came up after the report was written are not among its notices.
     parts += [Text(note) for note in dict.fromkeys([*document["notices"], *document["warnings"]])]
@@ -43,7 +45,8 @@ def forecast_tables(document: Document) -> list[RenderableType]:
         )
     if document.get("already_published"):
         parts.append(Text("Published before from these data on this as-of day; --force publishes again."))
-    return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}")]
+    printed = [Text(f"PDF: {document['pdf']}")] if document.get("pdf") else []
+    return [*parts, Text(f"Run: {document['run_id']}"), Text(f"Report: {document['report']}"), *printed]
 
 
 def models_table(document: Document) -> Table:
@@ -149,8 +152,8 @@ def markdown_summary(document: Document) -> str:
         "",
         document["verdict"]["sentence"],
         "",
-        *(line for notice in document["notices"] for line in (f"**{_in_markdown(notice)}**", "")),
-        *(line for told in _ahead(document) for line in (_in_markdown(told), "")),
+        *(line for notice in document["notices"] for line in (f"**{in_markdown(notice)}**", "")),
+        *(line for told in _ahead(document) for line in (in_markdown(told), "")),
         f"| Target date | Median ({document['unit']}) | 80 % band | 95 % band |",
         "|---|---:|---:|---:|",
     ]
@@ -181,7 +184,13 @@ def _succession(document: Document) -> list[str]:
     decimals = price_decimals(made["close"])
     median, low, high = (f"{made[name]:,.{decimals}f}" for name in ("median", "low_80", "high_80"))
     old, new = document["from_version"], document["to_version"]
-    verb = {"rollback": "Roll back", "undo": "Undo the rollback", "promote": "Promote", "unpin": "Unpin"}
+    verb = {
+        "rollback": "Roll back",
+        "undo": "Undo the rollback",
+        "promote": "Promote",
+        "unpin": "Unpin",
+        "adapt": "Other bands for",
+    }
     change = f"version {new}" if old == new else f"from version {old} to version {new}"
     lines = [
         f"{verb[document['action']]} {document['model']}: {change}, learned up to {document['trained_until']}; "
@@ -241,10 +250,10 @@ def _ahead(document: Document) -> list[str]:
     return [f"Ahead: {count} up to {last}; next at {readable(first['when'])}: {what}{impact}."]
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
     """Text of others as words of a Markdown page, with no sign that means something there.
 
-    >>> _in_markdown("<b>a_b</b> [c](javascript:d)")
+    >>> in_markdown("<b>a_b</b> [c](javascript:d)")
     '&lt;b&gt;a\\\\_b&lt;/b&gt; \\\\[c\\\\](javascript:d)'
     """
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(plain(text, 2000), quote=False))

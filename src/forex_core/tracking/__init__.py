@@ -1,12 +1,16 @@
 """Tracking of runs behind one interface. The only place that imports MLflow."""
 
+from forex_core.databases import DatabaseCopy
+from forex_core.tracking.archived import ArchivedStore
 from forex_core.tracking.base import NoopTracker, RunStatus, Tracker
-from forex_core.tracking.build import build_tracker_from_config, tracker_from_settings
+from forex_core.tracking.build import build_tracker_from_config, runs_from_settings, tracker_from_settings
 from forex_core.tracking.candidacy import Candidacy, has_champion, prepare_store
-from forex_core.tracking.copies import DatabaseCopy, copy_database, relocate
+from forex_core.tracking.copies import copy_database, relocate
+from forex_core.tracking.health import begun_ahead
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
-from forex_core.tracking.records import Record, forecast_record
+from forex_core.tracking.queries import AUDIT, StoredRuns
+from forex_core.tracking.records import LEDGER_TAG, Record, forecast_record, live_record
 from forex_core.tracking.registry import (
     Registry,
     Standing,
@@ -15,7 +19,6 @@ from forex_core.tracking.registry import (
     registry_from_settings,
 )
 from forex_core.tracking.rollback import (
-    AUDIT,
     Plan,
     Succession,
     latest_snapshot,
@@ -29,6 +32,8 @@ from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
     "AUDIT",
+    "LEDGER_TAG",
+    "ArchivedStore",
     "Candidacy",
     "DatabaseCopy",
     "MLflowConfig",
@@ -41,14 +46,17 @@ __all__ = [
     "RunStatus",
     "RunningRun",
     "Standing",
+    "StoredRuns",
     "Succession",
     "Tracker",
     "Version",
+    "begun_ahead",
     "build_tracker_from_config",
     "copy_database",
     "forecast_record",
     "has_champion",
     "latest_snapshot",
+    "live_record",
     "model_name",
     "named",
     "open_store",
@@ -56,6 +64,7 @@ __all__ = [
     "registry_from_settings",
     "relocate",
     "replay_spool",
+    "runs_from_settings",
     "short_id",
     "store_lock",
     "sweep",

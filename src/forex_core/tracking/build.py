@@ -14,6 +14,7 @@ from forex_core.config import Settings, load_settings
 from forex_core.errors import ConfigError, TrackingError
 from forex_core.tracking.base import NoopTracker, Tracker
 from forex_core.tracking.mlflow_tracker import MLflowTracker
+from forex_core.tracking.queries import StoredRuns
 from forex_core.tracking.store import S3_NAMES, mlflow_missing, refuse_unknown_address, use_s3
 
 
@@ -69,6 +70,19 @@ def tracker_from_settings(
         spool=settings.spool_dir,
         start_on_enter=start_on_enter,
     )
+
+
+def runs_from_settings(settings: Settings) -> StoredRuns | None:
+    """The runs of the settings' store, for whoever shows them; None where nothing is tracked.
+
+    Raises:
+        TrackingError: when MLflow is not installed.
+    """
+    if not settings.tracking.is_on:
+        return None
+    _require_mlflow()
+    connect(settings)
+    return StoredRuns(settings.mlflow_uri)
 
 
 def connect(settings: Settings) -> None:

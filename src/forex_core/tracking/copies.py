@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from forex_core import databases
+from forex_core.databases import SQLITE, DatabaseCopy, is_database, is_postgres, postgres, sqlite_path
 from forex_core.errors import TrackingError
-from forex_core.tracking.store import (
-    BUSY_S,
-    POSTGRES,
-    SQLITE,
-    is_database,
-    is_within,
-    lexical,
-    local_path,
-    postgres,
-    sqlite_path,
-    store_lock,
-    translated,
-    without_password,
-)
+from forex_core.secrecy import without_password
+from forex_core.tracking.store import BUSY_S, is_within, lexical, local_path, store_lock, translated
 
 # Every place where MLflow keeps an absolute location: table, column, condition.
 LOCATIONS: tuple[tuple[str, str, str | None], ...] = (
@@ -43,147 +29,21 @@ LOCATIONS: tuple[tuple[str, str, str | None], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class DatabaseCopy:
-    """A verified copy: an SQLite file, and the rows that each table has in it."""
-
-    path: Path
-    tables: Mapping[str, int]
-
-
 def copy_database(uri: str, target: Path) -> DatabaseCopy:
-    """Copy the store's database into the SQLite file `target`, at one instant, while others write.
-
-    SQLite through its backup interface; PostgreSQL by reading every table in one REPEATABLE READ transaction
-    (values of types that SQLite lacks as text). The copy appears only when it has been verified: integrity, and the
-    same number of rows in each table as the source had at that instant.
+    """Copy the store's database into the SQLite file `target`; see `databases.copy_database`.
 
     Raises:
         TrackingError: when the store is no database, `target` exists, or the copy does not verify.
+        OSError: the folder of `target` cannot be made.
     """
     if not is_database(uri):
         raise TrackingError(
             f"{without_password(uri)} is a server, whose database cannot be copied from here; name its database "
             "(sqlite:/// or postgresql://) and run this where that can be reached"
         )
-    if target.exists():
-        raise TrackingError(f"{target} exists already; name a file that does not")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    try:
-        with translated(uri):
-            read = _copy_postgres if uri.startswith(POSTGRES) else _copy_sqlite
-            expected = read(uri, unfinished)
-            tables = _verified(unfinished, expected)
-            _flush(unfinished)
-            unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return DatabaseCopy(target, tables)
-
-
-def _copy_sqlite(uri: str, target: Path) -> dict[str, int]:
-    source = sqlite_path(uri)
-    if source is None or not source.is_file():
-        raise TrackingError(f"there is no database at {uri.removeprefix(SQLITE)}; check tracking_uri")
-    with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as reader,
-        closing(sqlite3.connect(target)) as writer,
-    ):
-        reader.isolation_level = None
-        reader.execute("BEGIN")  # the copy and the counts see the same instant
-        counts = _counts(reader)
-        reader.backup(writer)
-        reader.execute("COMMIT")
-        writer.execute("PRAGMA journal_mode=DELETE")  # one file, to be kept and moved
-    return counts
-
-
-def _copy_postgres(uri: str, target: Path) -> dict[str, int]:
-    from psycopg import IsolationLevel, sql
-
-    counts = {}
-    with postgres(uri, autocommit=False) as database, closing(sqlite3.connect(target)) as writer:
-        database.isolation_level = IsolationLevel.REPEATABLE_READ
-        database.read_only = True
-        found = database.execute(
-            "SELECT table_name FROM information_schema.tables "
-            "WHERE table_schema = current_schema() AND table_type = 'BASE TABLE' ORDER BY table_name"
-        ).fetchall()
-        for (table,) in found:
-            columns = database.execute(
-                "SELECT column_name, data_type FROM information_schema.columns "
-                "WHERE table_schema = current_schema() AND table_name = %s ORDER BY ordinal_position",
-                (table,),
-            ).fetchall()
-            typed = ", ".join(f"{_identifier(name)} {_sqlite_type(kind)}" for name, kind in columns)
-            writer.execute(f"CREATE TABLE {_identifier(table)} ({typed})")
-            places = ", ".join("?" * len(columns))
-            with database.cursor(name="copy") as cursor:
-                cursor.itersize = 5000
-                cursor.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
-                writer.executemany(
-                    f"INSERT INTO {_identifier(table)} VALUES ({places})",
-                    (tuple(map(_sqlite_value, row)) for row in cursor),
-                )
-            counted = database.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table)))
-            counts[str(table)] = int((counted.fetchone() or (0,))[0])
-        writer.commit()
-    return counts
-
-
-def _sqlite_type(kind: str) -> str:
-    if kind in ("integer", "bigint", "smallint", "boolean"):
-        return "INTEGER"
-    return "REAL" if kind in ("double precision", "real") else "BLOB" if kind == "bytea" else "TEXT"
-
-
-def _sqlite_value(value: Any) -> Any:
-    if isinstance(value, (dict, list)):
-        return json.dumps(value)
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, (memoryview, bytearray)):
-        return bytes(value)
-    if value is None or isinstance(value, (int, float, str, bytes)):
-        return value
-    return str(value) if isinstance(value, Decimal) else getattr(value, "isoformat", value.__str__)()
-
-
-def _verified(path: Path, expected: Mapping[str, int]) -> dict[str, int]:
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as copy:
-        state = copy.execute("PRAGMA integrity_check").fetchone()[0]
-        counts = _counts(copy)
-    differing = [
-        f"{table}: {expected.get(table)} rows in the store, {counts.get(table)} in the copy"
-        for table in sorted(expected.keys() | counts.keys())
-        if expected.get(table) != counts.get(table)
-    ]
-    if state != "ok" or differing:
-        raise TrackingError(
-            f"the copy of the database does not verify ({'; '.join(differing) or state}); it was removed, try again"
-        )
-    return counts
-
-
-def _counts(connection: sqlite3.Connection) -> dict[str, int]:
-    tables = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-    ).fetchall()
-    return {
-        str(t): int(connection.execute(f"SELECT count(*) FROM {_identifier(t)}").fetchone()[0])
-        for (t,) in tables
-    }
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    target.parent.mkdir(parents=True, exist_ok=True)  # a fault of that place is none of the store's
+    with translated(uri):
+        return databases.copy_database(uri, target)
 
 
 # --- Moves
@@ -213,7 +73,11 @@ def relocate(
         raise TrackingError(
             f"{without_password(uri)} is a server; relocate its database where the server runs"
         )
-    moved = _mover(old, new)
+    if (local_path(old) is None) != (local_path(new) is None):
+        raise TrackingError(
+            f"found {old} and {new}; expected two folders of this machine, or two remote addresses"
+        )
+    moved = mover(old, new)
     with translated(uri), store_lock(uri, "relocate"):
         with _writing(uri) as (execute, _):
             places = _places(execute)
@@ -260,7 +124,7 @@ def _changes(
 @contextmanager
 def _writing(uri: str) -> Iterator[tuple[Callable[[str, tuple[Any, ...]], Any], str]]:
     """One transaction on the database: a function that executes, and the mark of a parameter."""
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         with postgres(uri, autocommit=False) as database, database.transaction():
             yield (lambda statement, values: database.execute(statement.encode(), values)), "%s"
         return
@@ -272,27 +136,34 @@ def _writing(uri: str) -> Iterator[tuple[Callable[[str, tuple[Any, ...]], Any], 
         yield connection.execute, "?"
 
 
-def _mover(old: str, new: str) -> Callable[[str], str | None]:
-    """A function from a location to its new one, or None for one that stays; local ones in any spelling."""
-    before, after = local_path(old), local_path(new)
-    if (before is None) != (after is None):
-        raise TrackingError(
-            f"found {old} and {new}; expected two folders of this machine, or two remote addresses"
-        )
-    if before is None or after is None:
-        start, end = old.rstrip("/"), new.rstrip("/")
-        return lambda at: end + at[len(start) :] if at == start or at.startswith(f"{start}/") else None
-    source, target = lexical(before), lexical(after)
+def below(location: str, root: str) -> str | None:
+    """The path of a location relative to a root, "" for the root itself, None for one elsewhere; any spelling.
+
+    >>> below("file:///srv/a%20b/c", "/srv/a b"), below("s3://bucket/x", "s3://bucket/x/"), below("/srv/c", "/srv/cd")
+    ('c', '', None)
+    """
+    place, folder = local_path(location), local_path(root)
+    if (place is None) != (folder is None):
+        return None
+    if place is None or folder is None:
+        start = root.rstrip("/")
+        return location[len(start) + 1 :] if location == start or location.startswith(f"{start}/") else None
+    place, folder = lexical(place), lexical(folder)
+    return "/".join(place.relative_to(folder).parts) if place.is_relative_to(folder) else None
+
+
+def mover(old: str, new: str) -> Callable[[str], str | None]:
+    """A function from a location to its new one, or None for one that stays; a local one keeps its spelling."""
+    after = local_path(new)
 
     def moved(location: str) -> str | None:
-        place = local_path(location)
-        if place is None:
+        rest = below(location, old)
+        if rest is None:
             return None
-        place = lexical(place)
-        if not place.is_relative_to(source):
-            return None
-        there = target / place.relative_to(source)
-        return there.as_uri() if location.startswith("file:") else str(there)
+        if after is None:
+            return f"{new.rstrip('/')}/{rest}".rstrip("/")
+        there = lexical(after) / rest
+        return there.as_uri() if location.startswith("file:") or local_path(location) is None else str(there)
 
     return moved
 

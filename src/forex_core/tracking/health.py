@@ -6,21 +6,30 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forex_core.config import Settings
+from forex_core.databases import sqlite_path
 from forex_core.errors import TrackingError
 from forex_core.tracking.queries import existing_store, pages
 from forex_core.tracking.registry import CHAMPION, registry_from_settings
-from forex_core.tracking.store import BUSY_S, local_path, sqlite_path, translated
+from forex_core.tracking.store import BUSY_S, local_path, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_REPORT = ("reports/report.html", "reports/forecast.json", "reports/members.json", "reports/snapshot.parquet")
+REPORT_FILES = (
+    "reports/report.html",
+    "reports/forecast.json",
+    "reports/members.json",
+    "reports/snapshot.parquet",
+)
 """What is attached to a published run."""
+_SKEW = timedelta(minutes=1)
+"""By how much the clocks of machines that share a store may differ."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,32 @@ def damage_of(path: Path) -> str | None:
     return None if found == "ok" else " ".join(found.split())
 
 
+def begun_ahead(settings: Settings) -> str | None:
+    """That the newest run of the store began after now, and what to do; None where it did not.
+
+    The clock was wrong then, or is now.
+
+    Raises:
+        TrackingError: the store cannot be read.
+    """
+    with existing_store(settings.mlflow_uri) as client:
+        experiments = [str(one.experiment_id) for one in pages(client.search_experiments)] if client else []
+        if client is None or not experiments:
+            return None
+        newest = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1)
+    if not newest:
+        return None
+    run, now = newest[0].info, datetime.now(UTC)
+    began = datetime.fromtimestamp(run.start_time / 1000, UTC)
+    if began <= now + _SKEW:
+        return None
+    return (
+        f"The clock has gone back, or was ahead: run {run.run_id} began at {began:%Y-%m-%d %H:%M} UTC, and it is "
+        f"{now:%Y-%m-%d %H:%M} UTC by now. Set the clock (timedatectl set-ntp true) and make again what was forecast "
+        f"meanwhile; where it is right, 'mlflow runs delete --run-id {run.run_id}' takes that run out of the way."
+    )
+
+
 def missing_files(settings: Settings, newest: int = 500) -> Files:
     """What the newest published runs and the champions lack of their files; what is kept elsewhere is not looked at.
 
@@ -115,5 +150,5 @@ def _lacks(run: Run) -> list[str]:
     folder = local_path(run.info.artifact_uri)
     if folder is None:
         return []
-    missing = [name for name in _REPORT if not (folder / name).is_file()]
+    missing = [name for name in REPORT_FILES if not (folder / name).is_file()]
     return [f"run {run.info.run_id[:8]} has no {', '.join(missing)} in {folder}"] if missing else []

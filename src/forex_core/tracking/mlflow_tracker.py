@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from loguru import logger
 
+from forex_core.databases import sqlite_path
 from forex_core.errors import TrackingError, TrackingUnavailable
+from forex_core.secrecy import told, without_password
 from forex_core.tracking.base import RunStatus
 from forex_core.tracking.process import process_tag
 from forex_core.tracking.records import Record
@@ -32,11 +34,8 @@ from forex_core.tracking.store import (
     find_experiment,
     is_unreachable,
     open_with_experiments,
-    sqlite_path,
     store_errors,
-    told,
     translated,
-    without_password,
 )
 from forex_core.tracking.values import Batch, Preparation, short
 from forex_core.tracking.writing import Written, attaching, check_place, log_model, tag_version, write
@@ -69,7 +68,8 @@ class MLflowTracker:
             anything to log passes False and starts it then; an exception still starts one, to hold the reason.
 
     Raises:
-        TrackingUnavailable: when the store cannot be reached or written, and there is no spool.
+        TrackingUnavailable: when the store cannot be reached or written, and there is no spool or none that can be
+            written either.
         TrackingError: when the store refuses what it is given, such as another value for a param.
     """
 
@@ -420,8 +420,8 @@ class MLflowTracker:
         """Bring something of the active run into the store or, from the first failure on, into the spool.
 
         Raises:
-            TrackingUnavailable: when the store cannot be reached, and there is no spool.
-            TrackingError: when the store refuses, or the spool cannot be written either.
+            TrackingUnavailable: when the store cannot be reached, and there is no spool that can be written.
+            TrackingError: when the store refuses.
         """
         run_id = self._run_id
         assert run_id is not None
@@ -499,7 +499,11 @@ class MLflowTracker:
         keep: Callable[[SpoolEntry], None],
         artifact_path: str | None = None,
     ) -> T | None:
-        """Attach files; whatever goes wrong is told and ends there."""
+        """Attach files; what goes wrong is told and ends there.
+
+        Raises:
+            TrackingUnavailable: when neither the store nor the spool takes them.
+        """
 
         def attach(run_id: str) -> T:
             with attaching():
@@ -509,6 +513,8 @@ class MLflowTracker:
             check_place(artifact_path)
             return self._put(attach, keep)
         except TrackingError as error:
+            if isinstance(error, TrackingUnavailable) and self._spool is not None:
+                raise
             logger.warning("{} not logged: {}", what, error)
         return None
 
@@ -558,7 +564,7 @@ class MLflowTracker:
         try:
             return write()
         except OSError as error:
-            raise TrackingError(
+            raise TrackingUnavailable(
                 f"the store is unreachable ({self._degraded}) and the spool {self._spool} cannot be written either "
                 f"({told(error)}); make room there or let it be written"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ MODEL = "model"
 """Name of the model that a forecast run logs."""
 
 DOCUMENT = "specification.json"
+MODEL_FILES = (f"artifacts/{DOCUMENT}", "code/forex_core/specification.py")
+"""Without which, beside MLmodel, a model of ours cannot be used."""
 _SCRIPT = Path(__file__).with_name("forecast_model.py")
 _EXAMPLE_ROWS = 400
 _REQUIRED = (
@@ -97,6 +100,20 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
     return folder
 
 
+def copy_model(source: Path, specification: Specification, folder: Path) -> Path:
+    """The model in `source`, with the code that it carries, with another specification, in `folder`, which is new.
+
+    Raises:
+        TrackingError: it could not be written.
+    """
+    try:
+        shutil.copytree(source, folder)
+        (folder / "artifacts" / DOCUMENT).write_text(specification.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
+    return folder
+
+
 def read_model(folder: Path) -> tuple[Specification, Path]:
     """The specification of a model in `folder`, and the folder of the code that it carries.
 
@@ -110,7 +127,7 @@ def read_model(folder: Path) -> tuple[Specification, Path]:
         raise TrackingError(
             f"the model in {folder} cannot be used: {error}; restore its files, or choose another version"
         ) from error
-    if not (folder / "MLmodel").is_file() or not (code / "forex_core" / "specification.py").is_file():
+    if not all((folder / name).is_file() for name in ("MLmodel", *MODEL_FILES)):
         raise TrackingError(
             f"the model in {folder} lacks MLmodel or its code; restore its files, or choose another version"
         )

@@ -38,7 +38,7 @@ class Process:
         """Whether it lives, None where that cannot be told from here."""
         here = this_process()
         if self.boot and (self.boot, self.namespace) == (here.boot, here.namespace):
-            return _started(self.pid) == self.started
+            return _lives(self.pid, self.started)
         if self.machine and (self.host, self.machine) == (here.host, here.machine) and self.boot != here.boot:
             return False  # the machine has been started again since
         return None
@@ -62,7 +62,7 @@ def _this(pid: int) -> Process:
         boot=_read("/proc/sys/kernel/random/boot_id"),
         namespace=_namespace(),
         pid=pid,
-        started=_started(pid) or 0,
+        started=int(fields[19]) if (fields := _stat(pid)) else 0,
     )
 
 
@@ -73,14 +73,28 @@ def _namespace() -> str:
         return ""
 
 
-def _started(pid: int) -> int | None:
-    """Clock ticks from the machine's start to the process's; None for one that is no more."""
-    fields = (
-        _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
-    )  # behind its name, which may hold anything
-    if not fields or fields[0] in "ZX":  # ended, and its parent has not asked how
+def _lives(pid: int, started: int) -> bool | None:
+    """Whether a process of this machine and container lives, None where the kernel hides what has its number now.
+
+    A process in a sandbox may be shown none but its own in /proc; whether there is one of a number it can ask all the
+    same.
+    """
+    fields = _stat(pid)
+    if fields:
+        # Z, X: ended, and its parent has not asked how
+        return fields[0] not in "ZX" and int(fields[19]) == started
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
         return None
-    return int(fields[19])
+    return None
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel tells of a process behind its name, which may hold anything; nothing where it tells nothing."""
+    return _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
 
 
 def _read(path: str) -> str:
@@ -93,6 +107,7 @@ def _read(path: str) -> str:
 def told_process(text: str | None) -> Process | None:
     """The process that a run's tag tells of, None without one of ours."""
     try:
-        return Process(**json.loads(text or ""))
+        process = Process(**json.loads(text or ""))
     except (ValueError, TypeError):
         return None
+    return process if type(process.pid) is int and process.pid > 0 else None

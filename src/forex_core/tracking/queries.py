@@ -16,16 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forex_core.databases import is_postgres, postgres, sqlite_path
 from forex_core.errors import InputError, TrackingError
-from forex_core.tracking.store import (
-    POSTGRES,
-    open_existing,
-    postgres,
-    sqlite_path,
-    translated,
-    without_password,
-)
-from forex_core.types import ENSEMBLE, Horizon, Pair
+from forex_core.secrecy import without_password
+from forex_core.tracking.store import open_existing, translated
+from forex_core.types import ENSEMBLE, HORIZONS, Horizon, Pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +36,9 @@ MARKS = ("challenger", "pinned", "spooled")
 
 MIN_PREFIX = 4
 """Characters of a run id that are enough to ask for it: `90d` is a horizon and never a run."""
+
+AUDIT = "operations"
+"""The experiment that every change of champion by hand is logged in."""
 
 _CHALLENGER = "challenger_"
 _PAGE = 500
@@ -128,6 +126,16 @@ class RunRow:
             return f"{origins} from {self.params['first_origin']} to {self.params['last_origin']}"
         return f"{origins} known at {self.origin or self.started.date()}"
 
+    @property
+    def models(self) -> Mapping[str, ModelScore]:
+        """What it logged of every model: the ensemble that was published, its members, then a challenger's."""
+        return {name: score for name, (score,) in _models_of([self]).items() if score}
+
+    @property
+    def single_params(self) -> Mapping[str, str]:
+        """Its params, JSON objects among them taken apart with dots."""
+        return dict(_flat(self.params))
+
 
 @dataclass(frozen=True)
 class ModelScore:
@@ -199,6 +207,27 @@ def existing_store(uri: str) -> Iterator[MlflowClient | None]:
     """
     with translated(uri):
         yield open_existing(uri)
+
+
+class StoredRuns:
+    """The runs of the store at an address, for whoever shows them; the store stays as it is.
+
+    Raises, from every method:
+        TrackingError: when the store cannot be opened or read.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def newest(self, pair: Pair | None, horizon: Horizon, last: int) -> list[RunRow]:
+        """The newest runs, newest first; none where there is no store yet."""
+        with existing_store(self._uri) as client:
+            return runs(client, pair, horizon, last) if client else []
+
+    def changes(self, last: int) -> list[AuditRow]:
+        """The newest changes of champion by hand, newest first."""
+        with existing_store(self._uri) as client:
+            return audits(client, AUDIT, None, last) if client else []
 
 
 def experiments(client: MlflowClient) -> list[ExperimentSummary]:
@@ -288,6 +317,13 @@ def _audit(run: Run) -> AuditRow:
         status=run.info.status,
         error=_error(tags),
     )
+
+
+def ledger_digests(client: MlflowClient, tag: str) -> dict[str, str]:
+    """The digest that each published run had from the ledger, by run."""
+    experiments = [_experiment_id(client, f"forecaster_{horizon}") for horizon in HORIZONS]
+    known = [found for found in experiments if found is not None]
+    return {run.info.run_id: run.data.tags[tag] for run in _search(client, known, [f"tags.{tag} != ''"])}
 
 
 def runs_by_data(
@@ -503,32 +539,44 @@ def _text(client: MlflowClient, model: LoggedModel, path: str) -> str:
 
 
 class _Standing:
-    """The registered versions, by the run that made them and by their number, with the aliases that they have now."""
+    """What is registered of a run, and the aliases that versions have now; asked of the store run by run.
+
+    To read every version of a store of years takes seconds.
+    """
 
     def __init__(self, client: MlflowClient) -> None:
-        rows = models(client)
-        self._by_run = {row.run_id: row for row in reversed(rows) if row.run_id}
-        self._by_number = {(row.name, str(row.version)): row for row in rows}
+        self._client = client
+        found = pages(client.search_registered_models, max_results=_PAGE)
+        self._aliases = {model.name: _aliases(model) for model in found}
 
-    def made_by(self, run_id: str) -> ModelRow | None:
-        return self._by_run.get(run_id)
+    def made_by(self, run_id: str) -> tuple[str, int] | None:
+        """Name and number of the version that a run registered, the newest of several."""
+        found = self._versions_of(run_id)
+        return found[0] if found else None
 
-    def version(self, model: str | None, number: str | None) -> ModelRow | None:
-        return self._by_number.get((model or "", number or ""))
+    def aliases(self, model: str | None, number: int | None) -> tuple[str, ...]:
+        return self._aliases.get(model or "", {}).get(number or 0, ())
 
     def is_of_own(self, run: Run) -> bool:
         """Whether what a run published is what it learned, as is that of a run that does not say."""
-        number = run.data.tags.get("published_version", "")
-        published = self.version(run.data.tags.get("published_model"), number)
-        return not number.isdigit() or (published is not None and published.run_id == run.info.run_id)
+        number = _version_number(run.data.tags.get("published_version"))
+        published = (run.data.tags.get("published_model", ""), number)
+        return number is None or published in self._versions_of(run.info.run_id)
+
+    def _versions_of(self, run_id: str) -> list[tuple[str, int]]:
+        found = pages(
+            self._client.search_model_versions, filter_string=f"run_id = '{run_id}'", max_results=_PAGE
+        )
+        versions = [(version.name, int(version.version)) for version in found]
+        return sorted(versions, key=lambda one: (one[0], -one[1]))
 
 
 def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     made = standing.made_by(run.info.run_id)
-    number = tags.get("published_version", "")
-    published = standing.version(tags.get("published_model"), number)
-    shown = published if number else made
+    made_model, made_number = made or (None, None)
+    published = _version_number(tags.get("published_version"))
+    learned = standing.aliases(made_model, made_number)
     horizon = tags.get("horizon")
     return RunRow(
         id=run.info.run_id,
@@ -543,10 +591,12 @@ def _row(run: Run, experiment: str, standing: _Standing) -> RunRow:
         as_of=params.get("as_of"),
         origin=params.get("origin"),
         scores={name: _finite(metrics.get(f"{horizon}_{name}")) for name in SCORES},
-        published_version=_version_number(number),
-        version=made.version if made else None,
-        aliases=shown.aliases if shown else (),
-        version_aliases=made.aliases if made else (),
+        published_version=published,
+        version=made_number,
+        aliases=standing.aliases(tags.get("published_model"), published)
+        if tags.get("published_version")
+        else learned,
+        version_aliases=learned,
         error=_error(tags),
         params=dict(sorted(params.items())),
         metrics={name: _logged(value) for name, value in sorted(metrics.items())},
@@ -681,7 +731,7 @@ def _from_database(uri: str, query: str) -> list[Any] | None:
     if path is not None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
             return database.execute(query).fetchall()
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         with postgres(uri) as database:
             return list(database.execute(query.encode()).fetchall())
     return None

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from forex_core.champion import Choice
+from forex_core.ledger.live import LeadScores
 from forex_core.models.features import copper_features
-from forex_core.types import ENSEMBLE, ForecastRun, MarketBundle, Publication
+from forex_core.types import ENSEMBLE, ForecastRun, Horizon, MarketBundle, Publication
+
+LEDGER_TAG = "ledger_digest"
+"""Tag of a published run: the ledger's digest when its forecast was written."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Params, metrics and tags of a run, as one batch; `stepped` metrics hold one value per step from 1 on."""
+    """Params, metrics and tags of a run, as one batch; `stepped` metrics hold a value for each of some steps."""
 
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    stepped: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    stepped: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -109,9 +113,54 @@ def forecast_record(
     return Record(
         params={name: str(value) for name, value in params.items()},
         metrics=metrics,
-        stepped={f"{prefix}_rmse_by_step": ours.rmse_by_step},
+        stepped={f"{prefix}_rmse_by_step": dict(enumerate(ours.rmse_by_step, start=1))},
         tags=run_tags,
     )
+
+
+def live_record(
+    horizon: Horizon, leads: Sequence[LeadScores], end: LeadScores | None, alarms: Mapping[str, float]
+) -> Record:
+    """The live track record of a horizon: scores at each lead as stepped metrics, those of the last by themselves too.
+
+    RMSE, MAE and CRPS in quote units, MAPE in percent.
+
+    Args:
+        leads: of each lead that has outcomes.
+        end: of the last target date.
+        alarms: statistic over threshold of each alarm: above one it is raised.
+    """
+    metrics: dict[str, float | None] = {
+        f"alarm_{name.replace(' ', '_')}": value for name, value in alarms.items()
+    }
+    if end is not None:
+        told = {f"{horizon}_live_{name}": value for name, value in _told(end).items()}
+        metrics |= told | {f"{name}_live_rmse": value for name, value in end.rmse_by_model.items()}
+        metrics |= {
+            f"{horizon}_live_origins": float(end.origins),
+            f"{horizon}_live_origins_effective": float(end.origins_effective),
+        }
+    stepped: dict[str, dict[int, float]] = {}
+    for one in leads:
+        of_models = {f"{name}_rmse": value for name, value in one.rmse_by_model.items()}
+        for name, value in (_told(one) | of_models).items():
+            if value is not None:
+                stepped.setdefault(f"{name}_by_step", {})[one.step] = value
+    return Record(metrics={n: value for n, value in metrics.items() if value is not None}, stepped=stepped)
+
+
+def _told(scores: LeadScores) -> dict[str, float | None]:
+    return {
+        "rmse": scores.rmse,
+        "mae": scores.mae,
+        "mape": scores.mape_pct,
+        "bias": scores.bias,
+        "crps": scores.crps,
+        "coverage_80": scores.coverage_80,
+        "coverage_95": scores.coverage_95,
+        "rmse_ratio_rw": scores.rmse_ratio_rw,
+        "crps_ratio_rw": scores.crps_ratio_rw,
+    }
 
 
 def _names(bundle: MarketBundle, kind: str) -> str:

@@ -30,13 +30,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forex_core.champion import Reigning
 from forex_core.config import Settings
+from forex_core.databases import is_database
 from forex_core.errors import InputError, TrackingError
 from forex_core.specification import Specification
 from forex_core.tracking import queries
 from forex_core.tracking.base import Tracker
 from forex_core.tracking.build import connect
 from forex_core.tracking.packaging import fetched, has_mlmodel, read_model
-from forex_core.tracking.store import is_database, local_path, open_store, store_lock, translated
+from forex_core.tracking.store import local_path, open_store, store_lock, translated
 from forex_core.types import Horizon, Pair
 
 if TYPE_CHECKING:

@@ -55,6 +55,8 @@ Advance = Callable[[str, int, int], None]
 """Called with what is done next, how much is done, of how much."""
 
 T = TypeVar("T")
+_SEARCHED = 500
+"""Newest runs among which one of the champion is looked for."""
 _FORECAST, _MEMBERS, _SNAPSHOT = (
     f"reports/{name}" for name in ("forecast.json", "members.json", "snapshot.parquet")
 )
@@ -161,6 +163,26 @@ def replay(
             made.append(again.stored() if level == "stored" else again.recomputed())
         advance("done", total, total)
         return Replay(found.id, again.pair, again.horizon, again.origin, again.model, tuple(made))
+
+
+def last_published(registry: Registry) -> dict[str, str | None]:
+    """Of each champion, by registered model, the newest run that published its forecast; None where none has.
+
+    Raises:
+        TrackingError: the store cannot be read.
+    """
+    found: dict[str, str | None] = {}
+    with translated(registry.uri):
+        champions = [row for row in queries.models(registry.client) if "champion" in row.aliases]
+        for row in champions:
+            pair, _, horizon = row.name.rpartition("-")
+            try:
+                asked = Pair.parse(pair), Horizon.parse(horizon)
+            except InputError:
+                continue  # a model of somebody else's
+            runs = queries.runs(registry.client, *asked, last=_SEARCHED, status="FINISHED")
+            found[row.name] = next((run.id for run in runs if run.published_version == row.version), None)
+    return found
 
 
 @dataclass(frozen=True)

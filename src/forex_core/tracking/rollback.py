@@ -13,8 +13,8 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,25 +23,28 @@ from loguru import logger
 
 from forex_core.champion import Candidate, believable, best_previous, too_few
 from forex_core.data.snapshot import read_snapshot
+from forex_core.databases import DatabaseCopy, is_database
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.paths import Paths
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
-from forex_core.tracking.copies import DatabaseCopy, copy_database
+from forex_core.tracking.copies import copy_database
 from forex_core.tracking.mlflow_tracker import MLflowTracker
+from forex_core.tracking.packaging import MODEL, copy_model
+from forex_core.tracking.queries import AUDIT
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
-from forex_core.tracking.store import is_database, translated
-from forex_core.types import RATE_NAMES, Forecast, Horizon, MarketBundle, Pair
-
-AUDIT = "operations"
-"""The experiment that every change of champion by hand is logged in."""
+from forex_core.tracking.store import translated
+from forex_core.types import RATE_NAMES, Array, Forecast, Horizon, MarketBundle, Pair
 
 SNAPSHOT = "reports/snapshot.parquet"
+
+_OF_A_MODEL = ("pair", "rate", "horizon", "recipe", "fingerprint")
+"""Tags of a version that one with other bands has as well."""
 
 MAX_REASON = 1000
 """Characters of a reason: it is part of tags."""
 
-Action = Literal["rollback", "undo", "promote", "unpin"]
+Action = Literal["rollback", "undo", "promote", "unpin", "adapt"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,47 @@ class Succession:
         how = "it was named" if to is not None else "it is the challenger"
         return self._tried("promote", standing, target, how)
 
+    def adapt(self, factors: Array, until: date, why: str, tracker: MLflowTracker) -> Plan:
+        """Put the champion with other bands in its own place, pinned where it is: a version with the same code.
+
+        Args:
+            factors: [PATH_STEPS, Q] that the log deviations of its bands from the median are multiplied by.
+            until: day of the last outcome behind them.
+            why: what the bands have shown, for the description of the version.
+            tracker: of the run that the version is logged in, of the experiment `AUDIT`.
+
+        Raises:
+            InputError: there is no champion.
+            TrackingError: its files are missing or damaged, or the version could not be logged.
+            DataQualityError, ForecastError: as `rollback`.
+        """
+        standing = self._standing()
+        champion = standing.champion
+        assert champion is not None
+        specification, _ = self.registry.model(champion)
+        state = specification.state
+        changed = replace(
+            specification,
+            state=replace(state, trained_until=until, factors=state.factors * factors),
+        )
+        description = f"Bands of {champion} of {self.model} after what came of its forecasts: {why}"
+        with tempfile.TemporaryDirectory() as scratch, tracker:
+            tracker.start_run(
+                f"bands_{self.model}", description, {"model": self.model, "of": champion.number}
+            )
+            folder = copy_model(self.registry.folder(champion), changed, Path(scratch) / MODEL)
+            address = tracker.log_model(folder, MODEL)
+            if address is None:
+                raise TrackingError(
+                    f"the model with other bands could not be logged, so {champion} stays: {tracker.degraded}"
+                )
+            kept = {name: champion.tags[name] for name in _OF_A_MODEL if name in champion.tags}
+            tags = kept | {"trained_until": until, "adapted_from": champion.number}
+            made = self.registry.register_model(
+                self.model, address, description, tags, tracker.run_id, files=folder
+            )
+        return self._tried("adapt", standing, made, why)
+
     def unpin(self) -> Plan:
         """Keep the champion and take its pin away: the next run may replace it.
 
@@ -260,11 +304,12 @@ class Succession:
 
     def _apply(self, plan: Plan, pin: Pin) -> None:
         self.registry.confirm(plan.standing)
-        if plan.action == "rollback":
+        held = plan.action == "adapt" and plan.standing.pin is not None
+        if plan.action == "rollback" or held:
             self.registry.enthrone(plan.target, pin)
         elif plan.action == "undo":
             self.registry.restore(plan.standing, plan.target, pin.audit_run)
-        elif plan.action == "promote":
+        elif plan.action in ("promote", "adapt"):
             self.registry.succeed(plan.standing, plan.target, pin.audit_run)
         else:
             self.registry.unpin(plan.standing, pin.audit_run)

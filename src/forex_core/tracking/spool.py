@@ -27,18 +27,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 from loguru import logger
 
+from forex_core.databases import SQLITE, sqlite_path
 from forex_core.errors import TrackingError
-from forex_core.tracking.store import (
-    SQLITE,
-    experiment_id,
-    lexical,
-    open_with_experiments,
-    sqlite_path,
-    store_lock,
-    told,
-    translated,
-    without_password,
-)
+from forex_core.secrecy import told, without_password
+from forex_core.tracking.store import experiment_id, lexical, open_with_experiments, store_lock, translated
 from forex_core.tracking.values import MAX_TAG, Batch, Point
 from forex_core.tracking.writing import attaching, log_model, send, tag_version
 
@@ -104,8 +96,14 @@ class SpoolEntry:
         self._count = 0
         self._lock = _lock_of(self.path)
         self._lock.acquire(timeout=0)
-        self.path.mkdir()
-        _write(self.path / _HEADER, {"version": VERSION, **asdict(run)})
+        try:
+            self.path.mkdir()
+            _write(self.path / _HEADER, {"version": VERSION, **asdict(run)})
+        except OSError:  # without its header it would be of no run
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            raise
 
     def add_batch(self, batch: Batch) -> None:
         self._add({"kind": "batch", **_document(batch)})

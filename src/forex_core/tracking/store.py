@@ -21,19 +21,23 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock, Timeout
 from loguru import logger
 
-from forex_core.errors import TrackingError, TrackingUnavailable
-from forex_core.secrecy import passwords_in, redacted
-from forex_core.secrecy import without_password as without_password  # used with the addresses of stores
+from forex_core.databases import (
+    CONNECT_TIMEOUT_S,
+    SQLITE,
+    is_database,
+    is_postgres,
+    postgres,
+    postgres_url,
+    sqlite_path,
+)
+from forex_core.errors import DatabaseError, TrackingError, TrackingUnavailable
+from forex_core.secrecy import told, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from psycopg import Connection
     from sqlalchemy.engine import Engine
 
-SQLITE = "sqlite:///"
-POSTGRES = ("postgresql:", "postgresql+", "postgres:")
 FIRST_START_LIMIT_S = 180
-CONNECT_TIMEOUT_S = 5
 BUSY_S = 20
 """How long a locked SQLite database is waited for, by MLflow as well."""
 DEFAULT_EXPERIMENT = "0"
@@ -56,6 +60,10 @@ _ENVIRONMENT = {
     "AWS_MAX_ATTEMPTS": "2",
 }
 """What MLflow and its S3 client read, where the user has not chosen: nothing is reported home or drawn."""
+
+
+_DAMAGED = ("database disk image is malformed", "file is not a database", "malformed database schema")
+_FULL = ("database or disk is full", "No space left on device")
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ def open_existing(uri: str) -> MlflowClient | None:
     with translated(uri):
         refuse_unknown_address(uri)
         address = normalised(uri)
-        if sqlite_path(uri) is not None or uri.startswith(POSTGRES):
+        if sqlite_path(uri) is not None or is_postgres(uri):
             if _schema_of_ours(uri) is None:
                 return None
             _tuned_engine(address)
@@ -215,11 +223,6 @@ def mlflow_missing() -> TrackingError:
     )
 
 
-def is_database(uri: str) -> bool:
-    """Whether the store is a database that this process opens by itself, not a server."""
-    return uri.startswith((SQLITE, *POSTGRES))
-
-
 def refuse_unknown_address(uri: str) -> None:
     """Refuse what cannot be the address of a store, before anything is tried with it.
 
@@ -236,17 +239,11 @@ def refuse_unknown_address(uri: str) -> None:
         )
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """The database file of an SQLite address; None for another store or an address with options."""
-    place = uri.removeprefix(SQLITE)
-    return None if place == uri or place.startswith((":", "file:")) or not place else Path(place).absolute()
-
-
 def normalised(uri: str) -> str:
     """The address as MLflow is given it: PostgreSQL by psycopg 3, and not waiting long for a dead server."""
-    if not uri.startswith(POSTGRES):
+    if not is_postgres(uri):
         return uri
-    url = _postgres_url(uri)
+    url = postgres_url(uri)
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
     return str(url.render_as_string(hide_password=False))
@@ -263,20 +260,23 @@ def translated(uri: str) -> Iterator[None]:
     """
     try:
         yield
+    except DatabaseError as error:
+        raise TrackingError(str(error)) from error
     except store_errors() as error:
         reason = told(error, uri)
         if is_unreachable(error):
             raise TrackingUnavailable(
-                f"the tracking store {without_password(uri)} could not be used ({reason}); "
-                "check that it exists, is writable and is not locked, and that what it needs is installed"
+                f"the tracking store {without_password(uri)} could not be used ({reason}); {_cure(reason)}"
             ) from error
         raise TrackingError(f"the tracking store {without_password(uri)} refused this: {reason}") from error
 
 
-def told(error: BaseException, uri: str = "") -> str:
-    """An error on one line, without the address's passwords."""
-    text = redacted(" ".join(str(error).split()), passwords_in(uri))[:500]
-    return f"{type(error).__name__}: {text}"
+def _cure(reason: str) -> str:
+    if any(words in reason for words in _DAMAGED):
+        return "it is damaged: restore it from a backup ('forex backup restore latest')"
+    if any(words in reason for words in _FULL):
+        return "make room on its disk"
+    return "check that it exists, is writable and is not locked, and that what it needs is installed"
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -336,11 +336,11 @@ def file_identity(uri: str) -> tuple[int, int] | None:
 
 def release(uri: str) -> None:
     """Close the pooled connections of this process to a database whose file was replaced or removed."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    engine = SqlAlchemyStore._engine_map.get(normalised(uri))
-    if engine is not None:
-        engine.dispose()
+    for part in ("tracking", "model_registry"):  # MLflow keeps a pool for each
+        module = sys.modules.get(f"mlflow.store.{part}.sqlalchemy_store")
+        engine = module.SqlAlchemyStore._engine_map.get(normalised(uri)) if module else None
+        if engine is not None:
+            engine.dispose()
     _identities.pop(normalised(uri), None)
 
 
@@ -417,8 +417,6 @@ def _experiments(uri: str) -> list[ExperimentRow] | None:
 
 def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
     """Make the store and its schema, unless another process did so while this one waited."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     path = sqlite_path(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -427,12 +425,11 @@ def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
         rows = _experiments(uri)
         if rows is None:
             release(uri)
-            store: Any = SqlAlchemyStore  # without annotations of its own
-            store = store(normalised(uri), default_artifact_root(uri, artifact_root))
-            if path is not None:
-                store.engine.dispose()
-                with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
+            root = default_artifact_root(uri, artifact_root)
+            if path is None:
+                _migrate(normalised(uri), root)
+            else:
+                _make_sqlite(path, root)
             rows = _experiments(uri)
     if rows is None:
         raise TrackingUnavailable(
@@ -440,6 +437,47 @@ def _first_start(uri: str, artifact_root: str | None) -> list[ExperimentRow]:
             "check that the database is writable and look into it with 'mlflow db upgrade'"
         )
     return rows
+
+
+def _make_sqlite(path: Path, artifact_root: str) -> None:
+    """A database in WAL mode with MLflow's tables. A new one gets its name when it is whole.
+
+    SQLite undoes no half of MLflow's migrations: a first start that was killed in them could never be taken up again.
+    """
+    if path.exists():
+        _migrate_sqlite(path, artifact_root)
+        return
+    making = path.with_name(f".{path.name}.making")
+    # What a killed first start left, and a log that would be read into a database that it is not of.
+    for left in (making, *_beside(making), *_beside(path)):
+        left.unlink(missing_ok=True)
+    try:
+        _migrate_sqlite(making, artifact_root)
+        making.rename(path)
+    finally:
+        making.unlink(missing_ok=True)
+
+
+def _migrate_sqlite(path: Path, artifact_root: str) -> None:
+    address = f"{SQLITE}{path}"
+    try:
+        _migrate(address, artifact_root)
+    finally:
+        release(address)
+    with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _beside(path: Path) -> list[Path]:
+    """What SQLite writes beside a database."""
+    return [Path(f"{path}{end}") for end in ("-journal", "-wal", "-shm")]
+
+
+def _migrate(address: str, artifact_root: str) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store: Any = SqlAlchemyStore  # without annotations of its own
+    store(address, artifact_root)
 
 
 def default_artifact_root(uri: str, artifact_root: str | None) -> str:
@@ -483,33 +521,50 @@ def _refuse_elsewhere(
     return judged
 
 
+def latest_schema() -> str:
+    """Revision of the tables that the MLflow installed makes."""
+    from mlflow.store.db import utils
+
+    of_mlflow: Any = utils  # without annotations of its own
+    return str(of_mlflow._get_latest_schema_revision())
+
+
+def refuse_newer(found: str, store: str) -> None:
+    """
+    Raises:
+        TrackingError: tables of this revision are unknown to the MLflow installed.
+    """
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db import utils
+    from mlflow.version import VERSION
+
+    of_mlflow: Any = utils  # without annotations of its own
+    try:
+        ScriptDirectory.from_config(of_mlflow._get_alembic_config("")).get_revision(found)
+    except CommandError:
+        raise TrackingError(
+            f"{store} was made by a newer MLflow (its schema {found} is unknown to MLflow {VERSION}, which has "
+            f"{latest_schema()}) and 'mlflow db upgrade' cannot take that back; install the newer MLflow, or put the "
+            "copy from before in its place"
+        ) from None
+
+
 def _schema_of_ours(uri: str) -> str | None:
     """As `_schema`. MLflow would migrate a store of an older version as soon as it opens it, without a copy.
 
     Raises:
         TrackingError: when it is that of another version of MLflow.
     """
-    from mlflow.store.db import utils
     from mlflow.version import VERSION
 
-    of_mlflow: Any = utils  # without annotations of its own
     found = _schema(uri)
-    if found is None or found == (ours := str(of_mlflow._get_latest_schema_revision())):
+    if found is None or found == (ours := latest_schema()):
         return found
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
     store = f"the tracking store {without_password(uri)}"
-    try:
-        ScriptDirectory.from_config(of_mlflow._get_alembic_config("")).get_revision(found)
-    except CommandError:
-        raise TrackingError(
-            f"{store} was made by a newer MLflow (its schema {found} is unknown to MLflow {VERSION}, which has "
-            f"{ours}) and 'mlflow db upgrade' cannot take that back; install the newer MLflow, or put the copy from "
-            "before in its place"
-        ) from None
+    refuse_newer(found, store)
     # MLflow's own command needs the driver in the address.
-    address = _postgres_url(uri).render_as_string() if uri.startswith(POSTGRES) else uri
+    address = postgres_url(uri).render_as_string() if is_postgres(uri) else uri
     raise TrackingError(
         f"{store} was made by an older MLflow (its schema is {found}, MLflow {VERSION} has {ours}); copy the "
         f"database, then run 'mlflow db upgrade {quote(address)}'"
@@ -526,7 +581,7 @@ def _schema(uri: str) -> str | None:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
             if {"experiments", "alembic_version"} <= tables:
                 found = connection.execute(query).fetchone()
-    elif uri.startswith(POSTGRES):
+    elif is_postgres(uri):
         with postgres(uri) as database:
             tables = {"experiments", "alembic_version"}
             if all(database.execute("SELECT to_regclass(%s)", (t,)).fetchone() != (None,) for t in tables):
@@ -557,44 +612,6 @@ def lexical(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-# --- PostgreSQL
-
-
-def _postgres_url(uri: str) -> Any:
-    from sqlalchemy.engine import make_url
-
-    return make_url(uri.replace("postgres:", "postgresql:", 1) if uri.startswith("postgres:") else uri).set(
-        drivername="postgresql+psycopg"
-    )
-
-
-@contextmanager
-def postgres(uri: str, *, autocommit: bool = True) -> Iterator[Connection[tuple[Any, ...]]]:
-    """A connection of one's own.
-
-    Raises:
-        TrackingError: when the driver is not installed.
-    """
-    try:
-        import psycopg
-    except ImportError as error:
-        raise TrackingError(
-            f"{without_password(uri)} needs a driver that is not installed; install it with "
-            "'pip install \"forex-forecast[postgres]\"'"
-        ) from error
-    url = _postgres_url(uri)
-    named = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
-    arguments = {
-        name: value for name, value in (named | {"dbname": url.database}).items() if value is not None
-    }
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, **url.query, **arguments}
-    connection = psycopg.connect(**options, autocommit=autocommit)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
 # --- Locks
 
 
@@ -612,7 +629,7 @@ def store_lock(uri: str, name: str, timeout_s: float = 0.0, folder: Path | None 
         f"another '{name}' is running on {without_password(uri)}; wait for it to end and try again"
         + (f" (waited {timeout_s:g} s)" if timeout_s else "")
     )
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         key = int.from_bytes(
             hashlib.sha256(f"forex-forecast {name}".encode()).digest()[:8], "big", signed=True
         )

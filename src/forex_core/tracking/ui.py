@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from forex_core.config import Settings
+from forex_core.databases import is_database, is_postgres, sqlite_path
 from forex_core.errors import ConfigError, TrackingError
+from forex_core.secrecy import without_password
+from forex_core.serving import address_of, listening
 from forex_core.tracking.build import connect
 from forex_core.tracking.queries import existing_store
-from forex_core.tracking.store import (
-    POSTGRES,
-    is_database,
-    normalised,
-    release,
-    sqlite_path,
-    without_password,
-)
+from forex_core.tracking.store import normalised, release
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -51,23 +46,13 @@ def serve_ui(settings: Settings, host: str, port: int, on_ready: Callable[[str],
                 f"there is no tracking store at {without_password(uri)} yet; the first forecast makes it"
             )
     release(uri)  # what looked at it could have written
-    with _listening(host, port) as listening:
+    with listening(host, port) as socket:
         import uvicorn
 
         application = _application(_read_only(uri), settings.mlflow_artifacts)
         server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
-        on_ready(f"http://{host}:{listening.getsockname()[1]}")  # who connects waits in line until it answers
-        server.run(sockets=[listening])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ConfigError(
-            f"{host} port {port} cannot be listened on ({error.strerror}); end the program that does, or name another "
-            "with --port"
-        ) from error
+        on_ready(address_of(socket))  # who connects waits in line until it answers
+        server.run(sockets=[socket])
 
 
 def _read_only(uri: str) -> str:
@@ -75,7 +60,7 @@ def _read_only(uri: str) -> str:
     path = sqlite_path(uri)
     if path is not None:
         return f"sqlite:///{path.as_uri().replace('file://', 'file:')}?mode=ro&uri=true"
-    if uri.startswith(POSTGRES):
+    if is_postgres(uri):
         from sqlalchemy.engine import make_url
 
         url = make_url(normalised(uri))

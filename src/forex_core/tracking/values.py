@@ -103,7 +103,7 @@ class Preparation:
         tags: Mapping[Any, Any] | None = None,
         *,
         step: int | None = None,
-        stepped: Mapping[str, Sequence[Any]] | None = None,
+        stepped: Mapping[str, Mapping[int, Any]] | None = None,
     ) -> Batch:
         """Entries ready for a store.
 
@@ -112,7 +112,7 @@ class Preparation:
             metrics: real numbers; anything else is left out and noted.
             tags: values of any type.
             step: of all `metrics`; 0 by default. With one that is no whole number of 64 bits they are left out.
-            stepped: values by metric, one a step from 1 on.
+            stepped: values by metric and step.
 
         Raises:
             ValueError: when two params of one name differ, such as {"a": {"b": 1}, "a.b": 2}.
@@ -148,12 +148,12 @@ class Preparation:
         return notes
 
     def _points(
-        self, metrics: Mapping[Any, Any], stepped: Mapping[str, Sequence[Any]], step: Any, now: int
+        self, metrics: Mapping[Any, Any], stepped: Mapping[str, Mapping[int, Any]], step: Any, now: int
     ) -> list[Point]:
         self._reserve("metric", [str(name) for name in (*metrics, *stepped)])
         given = [(str(name), value, step) for name, value in metrics.items()]
         for name, values in stepped.items():
-            given += [(str(name), value, number) for number, value in enumerate(values, start=1)]
+            given += [(str(name), value, number) for number, value in values.items()]
         points = []
         for name, value, at in given:
             number, whole = as_number(value), _as_step(at)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from forex_core.errors import TrackingError
-from forex_core.tracking.store import open_engine, store_errors, told
+from forex_core.secrecy import told
+from forex_core.tracking.store import open_engine, store_errors
 from forex_core.tracking.values import Batch, Point, requests
 
 if TYPE_CHECKING:

@@ -103,8 +103,8 @@ def _source(path: Path, held: Sequence[Series]) -> Source:
 
 def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> tuple[list[Series], list[str]]:
     """Every numeric column of one file, the pair's under the pair's own name; and the names of the others."""
-    table = _table(path)
-    days = _dates(path, table)
+    table = read_table(path)
+    days = read_dates(path, table.iloc[:, 0])
     renamed = {name.lower(): series for name, series in columns.items()}
     series: list[Series] = []
     ignored: list[str] = []
@@ -114,7 +114,7 @@ def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> tuple[list[Seri
             name = str(pair)
         elif name.lower() in DEFINITIONS:  # one name for a series, from whatever source it comes
             name = name.lower()
-        values = _numbers(path, column, table.iloc[:, position], required=name == str(pair))
+        values = read_numbers(path, column, table.iloc[:, position], required=name == str(pair))
         if values is None:
             ignored.append(name)
             continue
@@ -128,8 +128,12 @@ def _read(path: Path, pair: Pair, columns: Mapping[str, str]) -> tuple[list[Seri
     return series, ignored
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """The file as text, cell by cell; the index holds the line of the file on which each row starts."""
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV file as text, cell by cell; the index holds the line of the file on which each row starts.
+
+    Raises:
+        SourceError, SourceUnavailable: it cannot be read, or is no table of one header and rows of its length.
+    """
     rows, lines, after = [], [], 1
     try:
         content = path.read_bytes()
@@ -142,11 +146,11 @@ def _table(path: Path) -> pd.DataFrame:
             after = reader.line_num + 1
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SourceError(
-            f"no such file: {path}; expected a CSV file with a date column and a price column"
+            f"no such file: {path}; expected a CSV file with a column of dates and one of numbers"
         ) from error
     except IsADirectoryError as error:
         raise SourceError(
-            f"{path} is a directory; expected a CSV file (name each file with its own --path)"
+            f"{path} is a directory; expected a CSV file (files are named one by one)"
         ) from error
     except UnicodeDecodeError as error:
         raise SourceError(
@@ -174,28 +178,40 @@ def _table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows[1:], columns=names, index=lines[1:], dtype=str)
 
 
-def _dates(path: Path, table: pd.DataFrame) -> pd.DatetimeIndex:
-    """The day of each row as it is written: an hour and an offset behind it move it to no other day."""
-    text = table.iloc[:, 0].str.strip()
+def read_dates(path: Path, cells: pd.Series) -> pd.DatetimeIndex:
+    """The day of each row as it is written: an hour and an offset behind it move it to no other day.
+
+    Args:
+        path: of the file, for errors.
+        cells: a column of `read_table`.
+
+    Raises:
+        SourceError, DataQualityError: none of the cells is a date, or some are not.
+    """
+    text = cells.str.strip()
     instants = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
     written = text.str.extract(r"^(\d{4}-?\d{2}-?\d{2})(?:[T ].*)?$", expand=False).where(instants.notna())
     days = pd.to_datetime(written, format="ISO8601", errors="coerce")
     bad = np.flatnonzero(~days.dt.year.between(*_YEARS).to_numpy())
-    if len(bad) == len(table):
+    if len(bad) == len(cells):
         raise SourceError(
-            f"{path} has no date column: its first column {table.columns[0]!r} starts with "
-            f"{_shown(text.iloc[0])}; expected dates such as 2024-06-28 in the first column"
+            f"{path} has no date column: its column {cells.name!r} starts with {_shown(text.iloc[0])}; expected "
+            "dates such as 2024-06-28"
         )
     if len(bad):
         raise DataQualityError(
-            f"{path}, line {table.index[bad[0]]}: {_shown(text.iloc[bad[0]])} is not a date from 1900 to "
+            f"{path}, line {cells.index[bad[0]]}: {_shown(text.iloc[bad[0]])} is not a date from 1900 to "
             "2200; expected one such as 2024-06-28"
         )
     return pd.DatetimeIndex(days)
 
 
-def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Array | None:
-    """The column as numbers, NaN for holes; None for a column of text that is not required."""
+def read_numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Array | None:
+    """The column as numbers, NaN for holes; None for a column of text that is not required.
+
+    Raises:
+        DataQualityError: a cell is no number, or a required column has none.
+    """
     text = cells.str.strip()
     hole = text.str.lower().isin(HOLES).to_numpy()
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, copy=True)
@@ -216,7 +232,7 @@ def _numbers(path: Path, column: str, cells: pd.Series, *, required: bool) -> Ar
         )
     if required and hole.all():
         raise DataQualityError(
-            f"{path}, column {column!r}: found no value in {len(hole)} rows; expected at least one price"
+            f"{path}, column {column!r}: found no value in {len(hole)} rows; expected at least one"
         )
     values[hole] = np.nan
     return values

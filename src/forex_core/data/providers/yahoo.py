@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,7 +37,7 @@ from yfinance.scrapers.history import PriceHistory
 
 from forex_core.data.catalogue import YAHOO, entry, spot_pair
 from forex_core.data.http import Again, Pace, Retries, retrying
-from forex_core.data.observations import Observations
+from forex_core.data.observations import Observations, Quote
 from forex_core.data.providers.labelling import NO_VALUE, NOT_POSITIVE, label
 from forex_core.errors import SourceError, SourceUnavailable
 from forex_core.strangers import printable
@@ -48,6 +49,9 @@ _REFUSED = (401, 403)
 _COLUMNS = ("open", "high", "low", "close", "volume")
 _SECONDS = (-6_000_000_000, 4_102_444_800)
 """Stamps of the years 1780 to 2099."""
+
+_QUOTE_DAYS = 7
+"""Days of a chart that is asked for its last price: few, and with a trading day among them."""
 
 _EMPTY_WEEKDAYS = 10
 """An answer without a day is believed where fewer weekdays than this were asked for."""
@@ -129,17 +133,39 @@ class YahooFetcher:
 
     def fetch(self, series: str, start: date, end: date) -> Observations:
         instrument = instrument_of(series)
-        try:
-            rows = retrying(self.retries, self.sleep)(self._asked, instrument, start, end)
-        except Again as again:
-            raise SourceUnavailable(
-                f"yahoo, {instrument.code}: {again}; tried {self.retries.attempts} times. Check the network, and try "
-                "again later"
-            ) from again.__cause__
+        rows, _ = self._patiently_asked(instrument, start, end)
         return self._observed(series, instrument, start, end, rows)
 
-    def _asked(self, instrument: Instrument, start: date, end: date) -> pd.DataFrame:
-        """Yahoo's rows by the instant at which their day begins at the exchange; none where it has none."""
+    def quote(self, series: str) -> Quote:
+        """The last market price of a series, and when it was struck.
+
+        Raises:
+            SourceUnavailable, SourceError: as `fetch`.
+        """
+        instrument = instrument_of(series)
+        today = self.now().date()
+        _, meta = self._patiently_asked(instrument, today - timedelta(days=_QUOTE_DAYS), today)
+        price, seconds = meta.get("regularMarketPrice"), meta.get("regularMarketTime")
+        if not (_is_number(price) and 0 < price < math.inf and _is_stamp(seconds)):
+            raise SourceError(
+                f"yahoo gives no last price of {instrument.code}: found {_shown(price)} at {_shown(seconds)}, expected "
+                "a positive price and seconds since 1970"
+            )
+        return Quote(float(price), pd.Timestamp(seconds, unit="s", tz="UTC"), self.name)
+
+    def _patiently_asked(
+        self, instrument: Instrument, start: date, end: date
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+        try:
+            return retrying(self.retries, self.sleep)(self._asked, instrument, start, end)
+        except Again as again:
+            times = "once" if self.retries.attempts == 1 else f"{self.retries.attempts} times"
+            raise SourceUnavailable(
+                f"yahoo, {instrument.code}: {again}; tried {times}. Check the network, and try again later"
+            ) from again.__cause__
+
+    def _asked(self, instrument: Instrument, start: date, end: date) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Yahoo's rows, if any, by the instant at which their day begins at the exchange; and what its meta says."""
         weekdays = int(np.busday_count(start, end + timedelta(days=1)))
         with _Session(self, instrument, weekdays) as session, _quiet():
             # Past its metaclass, which would give one client to the whole process.
@@ -156,7 +182,7 @@ class YahooFetcher:
                     timeout=self.timeout_s,
                 )
             except _NoRows:
-                return pd.DataFrame({"Close": [], "Stock Splits": []}, index=pd.DatetimeIndex([], tz="UTC"))
+                rows = pd.DataFrame({"Close": [], "Stock Splits": []}, index=pd.DatetimeIndex([], tz="UTC"))
             except (YFException, RequestException) as error:
                 raise Again(str(error)) from error
             except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -164,7 +190,7 @@ class YahooFetcher:
                     f"yahoo's answer for {instrument.code} cannot be read by yfinance {yfinance.__version__} "
                     f"({type(error).__name__}: {error}); update yfinance if this lasts"
                 ) from error
-        return rows
+        return rows, session.meta
 
     def _observed(
         self, series: str, instrument: Instrument, start: date, end: date, rows: pd.DataFrame
@@ -244,6 +270,8 @@ class _Session(Session[Response]):
         self._until = time.monotonic() + fetcher.deadline_s
         self._refusals = 0
         self._was_asked_for_consent = False
+        self.meta: dict[str, Any] = {}
+        """What the chart that was let through says of its instrument."""
 
     def request(self, method: Any, url: str, **options: Any) -> Response:  # type: ignore[override]
         fetcher = self._fetcher
@@ -341,7 +369,7 @@ class _Session(Session[Response]):
                     f"yahoo gave a chart of {instrument.code} without a day; {self._weekdays} weekdays were asked for"
                 )
             raise _NoRows
-        if not all(_is_number(stamp) and _SECONDS[0] < stamp < _SECONDS[1] for stamp in stamps):
+        if not all(map(_is_stamp, stamps)):
             raise self._unlike("its timestamps are not seconds since 1970 where all")
         for name in _COLUMNS:
             column = quote.get(name)
@@ -364,6 +392,10 @@ class _Session(Session[Response]):
         for name, allowed in expected.items():
             if meta.get(name) not in allowed:
                 raise self._unlike(f"found {name} {meta.get(name)!r} where {' or '.join(map(repr, allowed))}")
+        stated = meta.get("regularMarketTime")
+        if _is_number(stated) and not _is_stamp(stated):  # yfinance would make a date of it
+            raise self._unlike(f"found regularMarketTime {_shown(stated)} where seconds since 1970")
+        self.meta = meta
 
     def _unlike(self, difference: str) -> SourceError:
         return SourceError(
@@ -403,8 +435,12 @@ def _shown(found: object) -> str:
     return printable(found.decode("utf-8", "replace") if isinstance(found, bytes) else repr(found), 60)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_stamp(value: object) -> TypeGuard[float]:
+    return _is_number(value) and _SECONDS[0] < value < _SECONDS[1]
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+"""The flows `backup` and `restore-drill`: archives made and pruned, and the proof that the last one can be used."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from loguru import logger
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.logs import connect_logging
+from forex_core.backup import LATEST, Backups, Created, Pruned, Restored
+from forex_core.config import load_settings
+from forex_core.errors import BackupError, ForexError
+from forex_core.report.archives import backup_markdown, drill_markdown
+from forex_core.tracking import ArchivedStore, Registry
+from forex_core.tracking.replay import last_published, replay
+from forex_core.tracking.store import release
+
+Document = dict[str, Any]
+
+RETRY_S = 60
+LIMIT_S = 2 * 60 * 60
+"""Of a run, which takes seconds for a small store and minutes for a bucket of gigabytes."""
+_DRILL = ".drill-"
+
+
+@task(
+    name="create archive", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=RETRY_S, persist_result=False
+)
+def created(backups: Backups, to: str | None, full: bool) -> Created:
+    """An archive of the deployment; tried again, since a lock or a bucket may be free later."""
+    made = backups.create(to, full=full)
+    logger.info("archive {}: {} files, {} bytes written", made.archive, made.files, made.bytes_written)
+    return made
+
+
+@task(name="prune archives", cache_policy=NO_CACHE, persist_result=False)
+def pruned(backups: Backups, to: str | None) -> Pruned:
+    """Archives that the rules do not keep removed, after those that stay have been verified."""
+    done = backups.prune(to)
+    logger.info("{} archives kept, {} removed", len(done.kept), len(done.removed))
+    return done
+
+
+@flow(
+    name="backup",
+    description="An archive of runs, models, observations and reports, made while all goes on; old ones pruned.",
+    validate_parameters=True,
+    timeout_seconds=LIMIT_S,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
+)
+def backup(to: str | None = None, full: bool = False, prune: bool = True) -> Document:
+    """Make an archive and prune the others.
+
+    Args:
+        to: folder or s3:// address of the archives; by default the one of the settings.
+        full: read every file and write every object, also what has not changed.
+        prune: remove archives that are older than the settings keep.
+
+    Raises:
+        BackupError: the archive could not be made, lacks what the last one had, or others are damaged.
+    """
+    connect_logging()
+    backups = Backups(load_settings(), ArchivedStore())
+    made = created(backups, to, full)
+    gone = pruned(backups, to) if prune else None
+    document = {"created": made.document, "pruned": gone.document | {"dry_run": False} if gone else None}
+    create_markdown_artifact(
+        markdown=backup_markdown(document["created"], document["pruned"]),
+        key="backup",
+        description=f"Archive of {made.created:%Y-%m-%d %H:%M} UTC",
+    )
+    if made.newly_missing:
+        raise BackupError(
+            f"archive {made.archive} was made, but {len(made.newly_missing)} files are missing that were there at the "
+            f"last one, such as {made.newly_missing[0]}; bring them back from an archive of before"
+        )
+    if gone and gone.damaged:
+        raise BackupError(
+            f"archive {made.archive} was made, but others are damaged: {', '.join(gone.damaged)}"
+        )
+    return document
+
+
+@task(name="restore to a scratch folder", cache_policy=NO_CACHE, persist_result=False)
+def restored(backups: Backups, archive: str, folder: Path) -> Restored:
+    """The archive in a folder of its own."""
+    return backups.restore(archive, folder)
+
+
+@task(name="replay champions", cache_policy=NO_CACHE, persist_result=False)
+def replayed(folder: Path) -> list[Document]:
+    """The last forecast that each champion published, made again from the restored files alone."""
+    registry = Registry(
+        f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}", (folder / "mlflow" / "mlruns").as_uri(), folder
+    )
+    try:
+        return [_replay(registry, model, run_id) for model, run_id in last_published(registry).items()]
+    finally:
+        release(registry.uri)
+
+
+def _replay(registry: Registry, model: str, run_id: str | None) -> Document:
+    outcome, holds = "it has published nothing yet", True
+    if run_id is not None:
+        try:
+            found = replay(registry, run_id)
+            outcome = ", ".join(f"{one.level}: {one.outcome}" for one in found.reproductions)
+            holds = found.holds
+        except ForexError as error:
+            outcome, holds = str(error), False
+    logger.info("{}: {}", model, outcome)
+    return {"model": model, "run_id": run_id, "outcome": outcome, "replayed": holds}
+
+
+@flow(
+    name="restore-drill",
+    description="Restores the latest archive to a scratch folder and replays what each champion published last.",
+    validate_parameters=True,
+    timeout_seconds=LIMIT_S,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
+)
+def restore_drill(archive: str = LATEST) -> Document:
+    """Prove that an archive can be used.
+
+    Args:
+        archive: its address; by default the newest of this data folder in the place of the settings.
+
+    Raises:
+        BackupError: it cannot be restored, or a forecast of a champion cannot be made again.
+    """
+    connect_logging()
+    settings = load_settings()
+    with _scratch(settings.root) as folder:
+        done = restored(Backups(settings, ArchivedStore()), archive, folder)
+        rows = replayed(folder) if (folder / "mlflow" / "mlflow.db").is_file() else []
+    document = done.document | {"replays": rows}
+    create_markdown_artifact(
+        markdown=drill_markdown(document),
+        key="restore-drill",
+        description=f"Archive of {done.created:%Y-%m-%d %H:%M} UTC restored and replayed",
+    )
+    failed = [row["model"] for row in rows if not row["replayed"]]
+    if failed:
+        raise BackupError(
+            f"archive {done.archive} was restored, but the last forecasts of {', '.join(failed)} cannot be made again"
+        )
+    return document
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    """A folder on the disk of the data, where there is room for it; one that a killed drill left goes first."""
+    for left in root.glob(f"{_DRILL}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_DRILL, dir=root) as scratch:
+        yield Path(scratch) / "restored"

@@ -1,0 +1,192 @@
+"""`forex ledger` and `forex monitor`: what was published, and what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from forex_core.cli.app import (
+    AsOfOption,
+    JsonOption,
+    PairOption,
+    PathOption,
+    SourceOption,
+    VerboseOption,
+    configure_logging,
+    day_of,
+    print_document,
+    settings_from,
+)
+from forex_core.errors import InputError
+from forex_core.types import Horizon, Pair
+
+if TYPE_CHECKING:
+    from forex_core.config import Settings
+    from forex_core.ledger import Ledger
+
+MONITOR_EXAMPLES = """
+**Examples**
+
+    forex monitor --pair USDCLP
+    forex monitor --source csv --path market.csv --pair USDCLP --json
+"""
+
+ledger = typer.Typer(
+    no_args_is_help=True, help="Every published forecast, as it was published, with what came of it."
+)
+
+
+def monitor(
+    pair: PairOption = None,
+    source: SourceOption = None,
+    path: PathOption = None,
+    as_of: AsOfOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Score published forecasts as their outcomes come, and say what is wrong.
+
+    Every forecast is scored at its exact lead, beside the random walk. Alarms are of bands that do not hold, of a skill
+    worse than the random walk's, of a rate that moves otherwise than it did, and of forecasts that were not made. Exit
+    code 1 when one is raised.
+    """
+    from flows import prepare_manual_run
+    from forex_core.report.track import monitor_tables
+
+    configure_logging(verbose)
+    day = day_of("--as-of", as_of)
+    settings = settings_from(pair, source, path)
+    server = prepare_manual_run(settings.root, verbose=verbose)
+    from flows.monitor import monitor as flow
+
+    server.wait()
+    document = flow(pair=settings.pair, source=settings.source, paths=list(settings.paths), as_of=day)
+    print_document(document, as_json, monitor_tables)
+    if document["raised"]:
+        raise typer.Exit(1)
+
+
+@ledger.command(
+    "list",
+    epilog="""
+**Examples**
+
+    forex ledger list
+    forex ledger list --pair USDCLP --horizon 7d --last 5 --json
+""",
+)
+def list_forecasts(
+    pair: PairOption = None,
+    horizon: Annotated[
+        str | None, typer.Option("--horizon", metavar="HORIZON", help="7d, 15d, 30d or 90d. [default: all]")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest.")] = 20,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List published forecasts, the newest last."""
+    from forex_core.report.track import ledger_table, published_document
+
+    configure_logging(verbose)
+    if last < 1:
+        raise InputError(f"found {last} forecasts to list; expected 1 or more")
+    of, ahead = Pair.parse(pair) if pair else None, Horizon.parse(horizon) if horizon else None
+    kept = _ledger(settings_from(None, None, None))
+    found = kept.publications(of, ahead, last=last) if kept else ()
+    document = {"forecasts": [published_document(one) for one in found]}
+    print_document(document, as_json, ledger_table)
+
+
+@ledger.command(epilog="**Example**\n\n    forex ledger show 12\n")
+def show(
+    number: Annotated[
+        int, typer.Argument(metavar="NUMBER", help="Number of the forecast, as list gives it.")
+    ],
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show the path of a forecast, and what came."""
+    from forex_core.report.track import trajectory_document, trajectory_table
+
+    configure_logging(verbose)
+    kept = _ledger(settings_from(None, None, None))
+    if kept is None:
+        raise InputError("no forecast has been published yet; forex forecast 7d publishes one")
+    print_document(trajectory_document(kept.path(number)), as_json, trajectory_table)
+
+
+@ledger.command("date", epilog="**Example**\n\n    forex ledger date 2026-11-30 --pair USDCLP\n")
+def of_date(
+    day: Annotated[str, typer.Argument(metavar="DATE", help="A target date.")],
+    pair: PairOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what was said of one date, from the first forecast of it to the last."""
+    from forex_core.report.track import date_table
+
+    configure_logging(verbose)
+    wanted = day_of("DATE", day)
+    assert wanted is not None
+    settings = settings_from(pair, None, None)
+    kept, currencies = _ledger(settings), Pair.parse(settings.pair)
+    document = {
+        "pair": str(currencies),
+        "target_date": wanted.isoformat(),
+        "forecasts": [
+            {
+                "number": one.number,
+                "run_id": one.run_id,
+                "horizon": str(one.horizon),
+                "origin": one.origin.isoformat(),
+                "live": one.live,
+                "step": step,
+                "median": quantiles[0.5],
+                "low_80": quantiles[0.1],
+                "high_80": quantiles[0.9],
+                "low_95": quantiles[0.025],
+                "high_95": quantiles[0.975],
+            }
+            for one, step, quantiles in (kept.for_date(currencies, wanted) if kept else ())
+        ],
+    }
+    print_document(document, as_json, date_table)
+
+
+@ledger.command(epilog="**Examples**\n\n    forex ledger verify\n    forex ledger verify --json\n")
+def verify(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """Read all of the ledger and say what was changed since it was written. Exit code 1 when something was.
+
+    Digests that runs recorded when they were published are compared as well, so that a ledger that was cut off or made
+    anew does not pass.
+    """
+    from forex_core.ledger import Audit, Pending, unaccounted
+    from forex_core.report.track import audit_document, audit_lines
+
+    configure_logging(verbose)
+    settings = settings_from(None, None, None)
+    kept, anchors = _ledger(settings), _anchors(settings)
+    nothing = Audit(0, 0, 0, 0, "0" * 64, tuple(unaccounted(anchors)))
+    audit = kept.verify(anchors) if kept else nothing
+    document = audit_document(audit, len(Pending(settings.pending_dir)))
+    print_document(document, as_json, audit_lines)
+    if audit.faults:
+        raise typer.Exit(1)
+
+
+def _ledger(settings: Settings) -> Ledger | None:
+    """The ledger; None where nothing has been written yet, which a question does not change."""
+    from forex_core.ledger import Ledger
+
+    found = Ledger(settings.store_url, settings.root)
+    return found if found.is_made else None
+
+
+def _anchors(settings: Settings) -> dict[str, str]:
+    from forex_core.tracking import LEDGER_TAG, queries
+
+    if not settings.tracking.is_on:
+        return {}
+    with queries.existing_store(settings.mlflow_uri) as client:
+        return queries.ledger_digests(client, LEDGER_TAG) if client else {}

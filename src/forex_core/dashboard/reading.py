@@ -1,0 +1,331 @@
+"""What the pages and the interface tell, read from the ledger, the observations and the tracked runs.
+
+Nothing here writes; a part that cannot be read is told as such, and the others stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from forex_core.config import Settings
+from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
+from forex_core.data.catalogue import entry
+from forex_core.data.loading import store_of
+from forex_core.data.quality import gate
+from forex_core.data.series import Series as Prices
+from forex_core.data.status import SeriesStatus, status_of
+from forex_core.errors import ForexError
+from forex_core.ledger import Ledger, Pending, Published, Raised, Track, Trajectory
+from forex_core.ledger.live import LeadScores, at_the_end, by_lead
+from forex_core.types import HORIZONS, Array, Headline, Horizon, Mask, Pair
+
+YEAR_DAYS = 366
+"""What a record of the last year reaches back."""
+RECENT_DAYS = 30
+"""An alarm this old is still told on the first page."""
+WINDOW, LEAST = 60, 20
+"""Forecasts that a trailing share or ratio is of, and the fewest."""
+HISTORY_DAYS = {7: 60, 15: 90, 30: 120, 90: 240}
+"""Days of the rate that are drawn before a forecast, by its horizon."""
+CHANGES = 200
+HEADLINES = 12
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units."""
+
+    days: Array
+    values: Array
+
+    def between(self, first: date, last: date) -> Rates:
+        inside = (self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D"))
+        return Rates(self.days[inside], self.values[inside])
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How the forecasts of a series stand.
+
+    Attributes:
+        path: of the newest origin.
+        rates: before and, where it is known, after that origin.
+        record: the live scores of the last year at the horizon's end.
+        alarms: of the last `RECENT_DAYS`.
+        silent_days: since the last was published; `is_silent` when these are more than the settings allow.
+    """
+
+    series: Series
+    path: Trajectory
+    rates: Rates
+    record: LeadScores | None
+    alarms: tuple[Raised, ...]
+    silent_days: int
+    is_silent: bool
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """Shares and ratios over the last forecasts, by the day on which the newest outcome of each was for: [n]."""
+
+    days: Array
+    counts: Array
+    coverage_80: Array
+    coverage_95: Array
+    rmse_ratio_rw: Array
+    crps_ratio_rw: Array
+
+    def at(self, chosen: npt.NDArray[np.intp]) -> Trailing:
+        """Those at some positions."""
+        return Trailing(**{name: values[chosen] for name, values in vars(self).items()})
+
+    @classmethod
+    def of(cls, track: Track, window: int = WINDOW, least: int = LEAST) -> Trailing:
+        """Of one lead; ratios are NaN where the random walk has no loss."""
+        n = len(track)
+        last = np.arange(1, n + 1)
+        first = np.maximum(last - window, 0)
+
+        def total(values: Array | Mask) -> Array:
+            sums = np.concatenate([[0.0], np.cumsum(values.astype(np.float64))])
+            return np.asarray(sums[last] - sums[first], dtype=np.float64)
+
+        def ratio(ours: Array, walk: Array) -> Array:
+            over = total(walk)
+            return np.asarray(np.divide(total(ours), over, out=np.full(n, np.nan), where=over > 0))
+
+        counts = (last - first).astype(np.float64)
+        chosen = counts >= least
+        return cls(
+            days=track.target_dates[chosen],
+            counts=counts[chosen],
+            coverage_80=(total(track.inside_80) / counts)[chosen],
+            coverage_95=(total(track.inside_95) / counts)[chosen],
+            rmse_ratio_rw=np.sqrt(ratio(track.errors**2, track.walk_errors**2))[chosen],
+            crps_ratio_rw=ratio(track.crps, track.walk_crps)[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything that stands of a series.
+
+    Attributes:
+        publications: all of them, by origin the one that stands, the oldest first.
+        record: the live scores of the last year at the horizon's end; `leads` at every lead.
+        changes: of champion by hand, the newest first; `untold` why they cannot be read.
+    """
+
+    series: Series
+    publications: tuple[Published, ...]
+    trailing: Trailing
+    record: LeadScores | None
+    leads: tuple[LeadScores, ...]
+    alarms: tuple[Raised, ...]
+    changes: tuple[Change, ...]
+    untold: str | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How data and forecasts stand.
+
+    `waiting` is how many forecasts are published and not in the ledger yet; `untold` says of each part that cannot be
+    read why.
+    """
+
+    at: pd.Timestamp
+    series: tuple[SeriesStatus, ...]
+    headlines: tuple[Headline, ...]
+    outlooks: tuple[Outlook, ...]
+    alarms: tuple[Raised, ...]
+    waiting: int
+    untold: tuple[str, ...]
+
+
+class Reader:
+    """Reads once and for one page or answer: what it has read it keeps."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tracked: TrackedRuns | None,
+        now: Callable[[], pd.Timestamp] = lambda: pd.Timestamp.now("UTC"),
+    ) -> None:
+        """
+        Args:
+            tracked: the tracking store, None where nothing is tracked.
+        """
+        self._settings = settings
+        self._tracked = tracked
+        self.now = now()
+        self.ledger = Ledger(settings.store_url, settings.root)
+        self._publications: dict[Series, tuple[Published, ...]] = {}
+
+    @cached_property
+    def latest(self) -> tuple[Published, ...]:
+        """The newest forecast of every series."""
+        return self.ledger.latest() if self._is_made else ()
+
+    def series(self) -> tuple[Series, ...]:
+        return tuple(Series.of(one) for one in self.latest)
+
+    def outlooks(self) -> tuple[Outlook, ...]:
+        return tuple(self._outlook(one) for one in self.latest)
+
+    def _outlook(self, newest: Published) -> Outlook:
+        series = Series.of(newest)
+        pair, rate, horizon = series.pair, series.rate, series.horizon
+        (last,) = self.ledger.publications(pair, horizon, rate=rate, last=1)
+        silent = (self.now - last.published_at).days
+        return Outlook(
+            series=series,
+            path=self.ledger.path(newest.number),
+            rates=self.rates(series, newest.origin - timedelta(days=HISTORY_DAYS[horizon.days])),
+            record=at_the_end(self.ledger.track(pair, rate, horizon, since=_year_before(newest), ends=True)),
+            alarms=tuple(
+                one
+                for one in self.alarms
+                if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
+                and one.raised_at > self.now - pd.Timedelta(days=RECENT_DAYS)
+            ),
+            silent_days=silent,
+            is_silent=silent > self._settings.monitor.silent_after_days.get(str(horizon), YEAR_DAYS),
+        )
+
+    @cached_property
+    def alarms(self) -> tuple[Raised, ...]:
+        """Every alarm that was raised, the first one first."""
+        return self.ledger.alarms() if self._is_made else ()
+
+    @cached_property
+    def _is_made(self) -> bool:
+        return self.ledger.is_made
+
+    def history(self, series: Series) -> History:
+        """
+        Raises:
+            KeyError: there is no forecast of that series.
+        """
+        newest = {Series.of(one): one for one in self.latest}[series]
+        pair, rate, horizon = series.pair, series.rate, series.horizon
+        changes, untold = self.changes()
+        year = self.ledger.track(pair, rate, horizon, since=_year_before(newest), members=True)
+        return History(
+            series=series,
+            publications=self.publications(series),
+            trailing=Trailing.of(self.ledger.track(pair, rate, horizon, ends=True)),
+            record=at_the_end(year),
+            leads=by_lead(year),
+            alarms=tuple(
+                one for one in self.alarms if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
+            ),
+            changes=tuple(one for one in changes if one.model == series.model),
+            untold=untold,
+        )
+
+    def publications(self, series: Series) -> tuple[Published, ...]:
+        """By origin the one that stands, as `Ledger.paths` has it, the oldest first."""
+        if series not in self._publications:
+            found = self.ledger.publications(series.pair, series.horizon, rate=series.rate)
+            self._publications[series] = _standing(found)
+        return self._publications[series]
+
+    def years(self, series: Series) -> tuple[int, ...]:
+        """Years that an origin lies in, the newest first."""
+        return tuple(sorted({one.origin.year for one in self.publications(series)}, reverse=True))
+
+    def rates(self, series: Series, since: date) -> Rates:
+        """What the ledger knows, and of the days before that what the store of observations holds."""
+        known = Rates(*self.ledger.rates(series.pair, series.rate, since))
+        until = known.days[0].item() - timedelta(days=1) if len(known.days) else self.now.date()
+        earlier, _ = _tried(lambda: self._observed_rates(series, since, until), None)
+        if earlier is None:
+            return known
+        return Rates(np.append(earlier.days, known.days), np.append(earlier.values, known.values))
+
+    def _observed_rates(self, series: Series, first: date, last: date) -> Rates | None:
+        """Prints that the quality gate lets pass; None where there are none."""
+        store = store_of(self._settings)
+        if first > last or not store.is_made:
+            return None
+        name = f"{series.pair.slug}_{series.rate}"
+        found = store.values(name, self.now, first, last)
+        if not len(found):
+            return None
+        raw = Prices(name, found.dates, found.values, entry(name).definition, found.known_at)
+        accepted = gate(raw, is_spot=True)
+        return Rates(accepted.dates.to_numpy().astype("M8[D]"), accepted.values)
+
+    def paths(self, series: Series, first: date, last: date) -> tuple[Trajectory, ...]:
+        """Of the origins from `first` to `last`."""
+        return self.ledger.paths(series.pair, series.rate, series.horizon, first=first, last=last)
+
+    def changes(self) -> tuple[tuple[Change, ...], str | None]:
+        """Changes of champion by hand, the newest first, and why they cannot be read."""
+        tracked = self._tracked
+        return (
+            ((), None)
+            if tracked is None
+            else _tried(lambda: tuple(tracked.changes(CHANGES)), tuple[Change, ...]())
+        )
+
+    def runs(self, last: int, pair: Pair | None = None) -> tuple[dict[Horizon, Sequence[Run]], str | None]:
+        """The newest runs of every horizon, and why they cannot be read."""
+        tracked = self._tracked
+        if tracked is None:
+            return {}, "Tracking is off (tracking.enabled, tracking.backend): there are no runs to show."
+        return _tried(
+            lambda: {horizon: tracked.newest(pair, horizon, last) for horizon in HORIZONS},
+            dict[Horizon, Sequence[Run]](),
+        )
+
+    def health(self) -> Health:
+        outlooks, no_outlooks = _tried(self.outlooks, tuple[Outlook, ...]())
+        alarms, _ = _tried(lambda: self.alarms, tuple[Raised, ...]())
+        nothing = (tuple[SeriesStatus, ...](), tuple[Headline, ...]())
+        (observed, headlines), no_data = _tried(self._observed, nothing)
+        untold = dict.fromkeys(reason for reason in (no_outlooks, no_data) if reason)
+        waiting = len(Pending(self._settings.pending_dir))
+        return Health(self.now, observed, headlines, outlooks, alarms, waiting, tuple(untold))
+
+    def _observed(self) -> tuple[tuple[SeriesStatus, ...], tuple[Headline, ...]]:
+        data = self._settings.data
+        store = store_of(self._settings)
+        if not store.is_made:
+            return (), ()
+        since = self.now - pd.Timedelta(days=max(data.news_days, 1))
+        newest = sorted(store.news(self.now, since), key=lambda one: one.published, reverse=True)
+        return status_of(store, self.now, data.max_age_business_days), tuple(newest[:HEADLINES])
+
+
+def _year_before(newest: Published) -> date:
+    return newest.origin - timedelta(days=YEAR_DAYS)
+
+
+def _standing(publications: Sequence[Published]) -> tuple[Published, ...]:
+    """By origin the last that was live, and where none was, the last; in the order of origins."""
+    chosen: dict[date, Published] = {}
+    for one in publications:
+        before = chosen.get(one.origin)
+        if before is None or one.live or not before.live:
+            chosen[one.origin] = one
+    return tuple(chosen[day] for day in sorted(chosen))
+
+
+def _tried(read: Callable[[], T], otherwise: T) -> tuple[T, str | None]:
+    """What is read, or in its place why it cannot be."""
+    try:
+        return read(), None
+    except ForexError as error:
+        return otherwise, str(error)

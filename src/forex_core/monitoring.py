@@ -1,0 +1,347 @@
+"""Alarms over what was published: coverage, skill and the data themselves, with false alarms as rare as they are said.
+
+Forecasts of neighbouring days overlap, so that their errors come in runs: thresholds are drawn from simulations in
+which nothing is wrong and origins overlap as these do. Each alarm is allowed a share of years in which it errs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from forex_core.calibration import Outcomes, online_factors
+from forex_core.config import MonitorConfig
+from forex_core.evaluation import cosine_statistic
+from forex_core.ledger import Track, Trajectory
+from forex_core.models.random_walk import reference_sigma
+from forex_core.types import PATH_STEPS, Array, MarketBundle, Mask
+
+AlarmKind = Literal["narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate"]
+YEAR = 261
+"""Weekdays of a year."""
+YEARS = 2000
+"""Simulated, of each threshold: the 95th percentile is then known to half a percentile (binomial, one s.e.)."""
+DRIFT_DAYS = 20
+_SEED = 20_260_301
+_NOMINAL_MISS = 0.2
+_SHIFT: Mapping[AlarmKind, float] = {"narrow bands": 0.1, "wide bands": 0.05}
+"""Of the miss rate: a change of twice this is what the sum is built to notice first."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands of the forecasts of one horizon at one lead, oldest first: n origins.
+
+    Attributes:
+        steps: the lead in weekdays, by which neighbours overlap.
+        origins: [n] datetime64[D].
+        misses: [n] whether the outcome lay outside the 80 % band.
+        differences: [n] CRPS less that of the random walk, over the origin's close; positive is worse.
+    """
+
+    steps: int
+    origins: Array
+    misses: Mask
+    differences: Array
+
+    @classmethod
+    def of(cls, track: Track, steps: int) -> Record:
+        """Of a track at one lead."""
+        return cls(steps, track.origins, ~track.inside_80, (track.crps - track.walk_crps) / track.closes)
+
+    def after(self, day: date | None) -> Record:
+        """Without the origins up to and including `day`."""
+        if day is None:
+            return self
+        later = self.origins > np.datetime64(day, "D")
+        return Record(self.steps, self.origins[later], self.misses[later], self.differences[later])
+
+    @property
+    def gap(self) -> float:
+        """Weekdays between two origins, to the half: the mean of the last year's."""
+        if len(self.origins) < 2:
+            return 1.0
+        days = np.busday_count(self.origins[:-1], self.origins[1:])[-YEAR:]
+        return max(1.0, round(2 * float(days.mean())) / 2)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One alarm as it stands: it is raised where the statistic is above the threshold.
+
+    `step` is the lead of the forecasts, 0 where it is of the data; `count` is how many forecasts, or days, it rests on,
+    `since` the first of them and `until` the last.
+    """
+
+    kind: AlarmKind
+    step: int
+    statistic: float
+    threshold: float
+    count: int
+    since: date | None
+    until: date | None
+    found: str
+
+    @property
+    def raised(self) -> bool:
+        return self.statistic > self.threshold
+
+
+def judge(track: Track, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
+    """`readings` of the forecasts of one horizon."""
+    first = Record.of(track.at(track.steps == 1), 1)
+    return readings(first, Record.of(track.last_lead, track.horizon.evaluation_steps), raised, config)
+
+
+def readings(
+    first: Record, last: Record, raised: Mapping[str, date], config: MonitorConfig
+) -> tuple[Reading, ...]:
+    """The alarms of one horizon: bands at the first and at the last lead, skill at the last.
+
+    What is wrong a day ahead is seen soonest, for these forecasts do not overlap; what the horizon promises is its end.
+
+    Args:
+        raised: of each alarm, by `key`, the last origin that it was raised for; it starts anew after it.
+    """
+    share = config.false_alarms_a_year
+    bands = [
+        _coverage(kind, record.after(raised.get(key(kind, record.steps))), share / 4)
+        for record in (first, last)
+        for kind in _SHIFT
+    ]
+    return *bands, _skill(last.after(raised.get(key("no skill", last.steps))), share, config.min_forecasts)
+
+
+def key(kind: AlarmKind, step: int) -> str:
+    """What tells an alarm from the others of its horizon."""
+    return f"{kind} at step {step}" if step else kind
+
+
+def _coverage(kind: AlarmKind, record: Record, share: float) -> Reading:
+    """Page's cumulative sum (1954) of the misses of the 80 % band: S = max(0, S + (miss − .2) − k), or of the hits."""
+    signs = 1 if kind == "narrow bands" else -1
+    sums = _cumulative(signs * (record.misses.astype(float) - _NOMINAL_MISS)[None], _SHIFT[kind])[0]
+    threshold = _coverage_threshold(kind, record.steps, record.gap, share)
+    statistic = float(sums[-1]) if len(sums) else 0.0
+    zero = np.flatnonzero(sums == 0)  # where it last stood at nothing is where the change is thought to begin
+    first = int(zero[-1]) + 1 if len(zero) and zero[-1] + 1 < len(sums) else 0
+    count = len(sums) - first
+    inside = 1 - float(record.misses[first:].mean()) if count else float("nan")
+    found = (
+        f"{100 * inside:.0f} % of the last {count} outcomes lay in the 80 % band"
+        if count
+        else "no outcomes yet"
+    )
+    last = _day(record.origins, len(record.origins) - 1)
+    return Reading(kind, record.steps, statistic, threshold, count, _day(record.origins, first), last, found)
+
+
+def _skill(record: Record, share: float, at_least: int) -> Reading:
+    """The test of `evaluation.equal_weighted_cosine` that the forecasts are worse than the random walk, of a year."""
+    d, origins = record.differences[-YEAR:], record.origins[-YEAR:]
+    steps, gap = record.steps, record.gap
+    threshold = _skill_threshold(steps, gap, share, at_least)
+    if len(d) < at_least:
+        found = f"{len(d)} outcomes, and {at_least} are the least that is judged"
+        return Reading(
+            "no skill", steps, 0.0, threshold, len(d), _day(origins, 0), _day(origins, len(d) - 1), found
+        )
+    statistic = float(cosine_statistic(d, steps, gap)[0])
+    worse = float(d.mean())
+    found = (
+        f"the CRPS of the last {len(d)} forecasts is {1e4 * abs(worse):.2f} basis points of the rate "
+        f"{'above' if worse > 0 else 'below'} that of the random walk"
+    )
+    return Reading(
+        "no skill", steps, statistic, threshold, len(d), _day(origins, 0), _day(origins, len(d) - 1), found
+    )
+
+
+def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
+    """Whether the rate has begun to move otherwise than it did: by its returns over their own σ, never by its level.
+
+    u_t = r_t / σ_{t−1}, with σ of the random walk's bands, over its root mean square of the five years before. Over the
+    last twenty rows: the mean of u² (volatility), the mean of u times √20 (returns), and the share of rows without a
+    move (a feed that stands still).
+    """
+    returns = np.diff(np.log(bundle.spot), prepend=np.nan)
+    u = returns / np.concatenate([[np.nan], reference_sigma(bundle)[:-1]])
+    days = bundle.dates.to_numpy().astype("M8[D]")
+    usable = np.isfinite(u)
+    u, days = u[usable], days[usable]
+    past = u[:-DRIFT_DAYS][-5 * YEAR :]
+    past, recent = past / np.sqrt((past**2).mean()), u[-DRIFT_DAYS:] / np.sqrt((past**2).mean())
+    found: list[Reading] = []
+    if len(past) < YEAR:
+        return ()
+    thresholds = _drift_thresholds(past, config.false_alarms_a_year / 3)
+    shown: dict[AlarmKind, Callable[[float], str]] = {
+        "volatility": lambda x: (
+            f"the rate moved {np.sqrt(x):.1f} times as much as usual over {DRIFT_DAYS} days"
+        ),
+        "returns": lambda x: f"the rate drifted by {x:.1f} standard errors over {DRIFT_DAYS} days",
+        "stale rate": lambda x: (
+            f"{100 * x:.0f} % of the last {DRIFT_DAYS} rows have the rate of the row before"
+        ),
+    }
+    for kind, measure in _DRIFT.items():
+        since = raised.get(kind)
+        rests = since is not None and np.count_nonzero(days > np.datetime64(since, "D")) < DRIFT_DAYS
+        value = 0.0 if rests else float(measure(recent))
+        told = (
+            f"raised for {since}, and looked at again {DRIFT_DAYS} days later"
+            if rests
+            else shown[kind](value)
+        )
+        found.append(
+            Reading(
+                kind,
+                0,
+                value,
+                thresholds[kind],
+                len(recent),
+                _day(days, len(days) - DRIFT_DAYS),
+                _day(days, len(days) - 1),
+                told,
+            )
+        )
+    return tuple(found)
+
+
+_DRIFT: Mapping[AlarmKind, Callable[[Array], Array]] = {
+    "volatility": lambda u: (u**2).mean(axis=-1),
+    "returns": lambda u: np.abs(u.mean(axis=-1)) * np.sqrt(DRIFT_DAYS),
+    "stale rate": lambda u: (u == 0).mean(axis=-1),
+}
+
+
+def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
+    """[PATH_STEPS, Q] what bands that stay as they are have to be multiplied by, from what came of them until `day`.
+
+    The rules of `calibration.online_factors` (adaptive conformal inference), each forecast judged with the bands that
+    it would have been given by then; ones without an outcome.
+
+    Args:
+        paths: forecasts of one model, at least one, by origin; outcomes that came later are left out.
+    """
+    levels, count = paths[0].levels, len(paths) + 1
+    values = np.full((count, PATH_STEPS), np.nan)
+    medians = np.zeros((count, PATH_STEPS))
+    deviations = np.zeros((count, PATH_STEPS, len(levels)))
+    start = paths[0].of.origin
+    rows = np.array(
+        [np.busday_count(start, path.of.origin) for path in paths] + [np.busday_count(start, day) + 1]
+    )
+    for n, path in enumerate(paths):
+        at = np.array(path.steps) - 1
+        logs = np.log(path.quantiles / path.of.close)
+        middle = logs[:, levels.index(0.5)]
+        medians[n, at] = middle
+        deviations[n, at] = logs - middle[:, None]
+        came = np.where([target <= day for target in path.target_dates], path.outcomes, np.nan)
+        values[n, at] = np.log(came / path.of.close)
+    known = rows[:, None] + np.arange(1, PATH_STEPS + 1)
+    outcomes = Outcomes(values, known, rows, np.ones(count, dtype=bool))
+    return np.asarray(online_factors(medians, deviations, outcomes, levels)[-1])
+
+
+# --- Thresholds
+
+
+def _cumulative(x: Array, allowance: float) -> Array:
+    """[..., n] the sums S_i = max(0, S_{i−1} + x_i − allowance)."""
+    sums, standing = np.empty_like(x), np.zeros(x.shape[:-1])
+    for i in range(x.shape[-1]):
+        standing = np.maximum(0.0, standing + x[..., i] - allowance)
+        sums[..., i] = standing
+    return sums
+
+
+def _overlapping(steps: int, gap: float) -> Array:
+    """[YEARS, n] of each origin of a year the sum of the next H of independent standard normals, over √H."""
+    draws = np.random.default_rng(_SEED).standard_normal((YEARS, YEAR + steps))
+    walked = np.concatenate([np.zeros((YEARS, 1)), draws.cumsum(axis=1)], axis=1)
+    at = np.floor(np.arange(0, YEAR, gap)).astype(np.intp)
+    return np.asarray((walked[:, at + steps] - walked[:, at]) / np.sqrt(steps), dtype=np.float64)
+
+
+@lru_cache(maxsize=32)
+def _coverage_threshold(kind: AlarmKind, steps: int, gap: float, share: float) -> float:
+    """What the sum goes above in that share of years, of bands that are right, a year after it began at nothing."""
+    walked, sigma = _clustered_walks()
+    at = np.floor(np.arange(0, 2 * YEAR, gap)).astype(np.intp)
+    z = np.abs(walked[:, at + steps] - walked[:, at]) / sigma[:, at]
+    misses = z > np.quantile(z, 1 - _NOMINAL_MISS)
+    signs = 1 if kind == "narrow bands" else -1
+    sums = _cumulative(signs * (misses.astype(np.float64) - _NOMINAL_MISS), _SHIFT[kind])
+    second = sums[:, sums.shape[1] // 2 :]
+    return float(np.quantile(second.max(axis=1), 1 - share, method="higher"))
+
+
+@lru_cache(maxsize=1)
+def _clustered_walks() -> tuple[Array, Array]:
+    """[YEARS, T + 1] walks whose volatility comes in spells, and [YEARS, T + 1] what the random walk's σ makes of it.
+
+    GARCH(1, 1) with α = .05, β = .93 and Student's t of six degrees of freedom, as daily exchange rates have it.
+    Thresholds without spells, in which misses keep company, would err in one year of four.
+    """
+    draw, rows = np.random.default_rng(_SEED), 2 * YEAR + PATH_STEPS
+    variance, ewma = np.ones(YEARS), np.ones(YEARS)
+    walked, sigma = np.zeros((YEARS, rows + 1)), np.ones((YEARS, rows + 1))
+    for t in range(-YEAR, rows):
+        moves = np.sqrt(variance * 4 / 6) * draw.standard_t(6, YEARS)
+        variance = 0.02 + 0.05 * moves**2 + 0.93 * variance
+        ewma = 0.985 * ewma + 0.015 * moves**2
+        if t >= 0:
+            walked[:, t + 1] = walked[:, t] + moves
+        if t >= -1:
+            sigma[:, t + 1] = np.sqrt(ewma)
+    return walked, sigma
+
+
+@lru_cache(maxsize=32)
+def _skill_threshold(steps: int, gap: float, share: float, at_least: int) -> float:
+    """What the statistic goes above in that share of years, of forecasts that are as good as the random walk."""
+    d = _overlapping(steps, gap)
+    looks = [
+        cosine_statistic(d[:, :n], steps, gap)[0] for n in range(min(at_least, d.shape[1]), d.shape[1] + 1)
+    ]
+    return float(np.quantile(np.max(looks, axis=0), 1 - share))
+
+
+def _drift_thresholds(past: Array, share: float) -> Mapping[AlarmKind, float]:
+    """What the largest window of a year is in that share of years where nothing is wrong.
+
+    Of moves by the walks of the bands: five years of history have no tail of one year in sixty. How often a rate stands
+    still is its own: that of rows drawn from the past.
+    """
+    stands = np.random.default_rng(_SEED).choice(past, (YEARS // 4, YEAR + DRIFT_DAYS - 1))
+    return {
+        kind: _largest_window(kind, share) if kind != "stale rate" else _quantile_of(kind, stands, share)
+        for kind in _DRIFT
+    }
+
+
+@lru_cache(maxsize=8)
+def _largest_window(kind: AlarmKind, share: float) -> float:
+    walked, sigma = _clustered_walks()
+    u = np.diff(walked, axis=1) / sigma[:, :-1]
+    before, year = u[:, : -(YEAR + DRIFT_DAYS)], u[:, -(YEAR + DRIFT_DAYS) :]
+    return _quantile_of(kind, year / np.sqrt((before**2).mean(axis=1, keepdims=True)), share)
+
+
+def _quantile_of(kind: AlarmKind, u: Array, share: float) -> float:
+    windows = np.lib.stride_tricks.sliding_window_view(u, DRIFT_DAYS, axis=1)
+    return float(np.quantile(_DRIFT[kind](windows).max(axis=1), 1 - share))
+
+
+def _day(days: Array, k: int) -> date | None:
+    if not 0 <= k < len(days):
+        return None
+    found: date = days[k].astype("M8[D]").item()
+    return found

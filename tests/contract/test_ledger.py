@@ -1,0 +1,312 @@
+"""What the ledger keeps to on every database: each forecast once, nothing changed unseen, scores at exact leads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from forex_core.calendars import origin_instant
+from forex_core.data.store import ObservationStore
+from forex_core.errors import LedgerError
+from forex_core.ledger import Entry, Ledger, tables
+from forex_core.types import LEVELS, Horizon
+from tests.ledgers import USDCLP, entry
+
+MONDAY = date(2026, 3, 2)
+H7, H30 = Horizon(7), Horizon(30)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store' / 'forex.db'}"
+    return str(request.getfixturevalue("new_postgres")())
+
+
+@pytest.fixture
+def ledger(url: str) -> Ledger:
+    return Ledger(url)
+
+
+def came(ledger: Ledger, values: dict[date, float]) -> Any:
+    known = [origin_instant(USDCLP, day) for day in values]
+    return ledger.record(USDCLP, "close", list(values), np.array(list(values.values())), known, now=known[-1])
+
+
+@contextmanager
+def unguarded(url: str) -> Iterator[sa.Connection]:
+    """Somebody who may do anything with the database, and takes the guards away first."""
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            names = connection.exec_driver_sql(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            ).scalars()
+            for name in list(names):
+                connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        else:
+            connection.exec_driver_sql("SET session_replication_role = replica")
+        yield connection
+    engine.dispose()
+
+
+class TestPublications:
+    def test_a_forecast_comes_back_as_it_was_written(self, ledger: Ledger) -> None:
+        given = entry(MONDAY, H30, lean=0.003)
+        written = ledger.append(given)
+        path = ledger.path(written.number)
+        assert path.of == written == ledger.publications()[0]
+        assert (written.run_id, written.origin, written.version, written.live) == (
+            given.run_id,
+            MONDAY,
+            1,
+            True,
+        )
+        assert written.published_at == given.published_at
+        np.testing.assert_array_equal(path.quantiles, given.quantiles)
+        np.testing.assert_array_equal(path.walk, given.walk)
+        np.testing.assert_array_equal(path.medians["theta"], given.medians[:, 1])
+        assert path.target_dates == given.target_dates
+        assert np.isnan(path.outcomes).all()
+
+    def test_a_run_is_written_once(self, ledger: Ledger) -> None:
+        first, again = ledger.append(entry(MONDAY)), ledger.append(entry(MONDAY))
+        assert first == again
+        assert ledger.verify().publications == 1
+
+    def test_another_forecast_of_the_same_run_is_refused(self, ledger: Ledger) -> None:
+        ledger.append(entry(MONDAY, run_id="a"))
+        with pytest.raises(LedgerError, match=r"run a is in the ledger .* with another forecast"):
+            ledger.append(entry(MONDAY, run_id="a", lean=0.001))
+
+    def test_a_row_cannot_be_changed_or_removed(self, ledger: Ledger, url: str) -> None:
+        ledger.append(entry(MONDAY))
+        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        for statement in ("UPDATE predictions SET quantiles = '[]'", "DELETE FROM publications"):
+            with (
+                pytest.raises(sa.exc.DBAPIError, match="never changed or removed"),
+                engine.begin() as connection,
+            ):
+                connection.exec_driver_sql(statement)
+        engine.dispose()
+
+    def test_many_write_one_chain(self, url: str) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(8)]
+        threads = [threading.Thread(target=lambda day=day: Ledger(url).append(entry(day))) for day in days]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        audit = Ledger(url).verify()
+        assert (audit.publications, audit.faults) == (8, ())
+        assert audit.head == Ledger(url).publications()[-1].digest
+
+    def test_it_shares_a_database_with_the_observations(self, ledger: Ledger, url: str) -> None:
+        ObservationStore(url).names()
+        ledger.append(entry(MONDAY))
+        assert ObservationStore(url).names() == ()
+        assert ledger.verify().publications == 1
+
+    def test_the_last_ones_and_those_of_a_horizon(self, ledger: Ledger) -> None:
+        for k in range(4):
+            ledger.append(entry(MONDAY + timedelta(days=k)))
+        ledger.append(entry(MONDAY, H30))
+        assert [p.origin.day for p in ledger.publications(USDCLP, H7, last=2)] == [4, 5]
+        assert [p.horizon for p in ledger.publications(origin=MONDAY)] == [H7, H30]
+        assert ledger.kinds() == ((USDCLP, "close"),)
+        assert [(p.horizon, step) for p, step, _ in ledger.for_date(USDCLP, date(2026, 3, 4))] == [
+            (H7, 2),
+            (H7, 1),
+            (H30, 2),
+        ]
+
+
+class TestScores:
+    def test_each_lead_has_its_own_score(self, ledger: Ledger) -> None:
+        given = entry(MONDAY, lean=0.002)
+        ledger.append(given)
+        assert came(ledger, {MONDAY + timedelta(days=1): 955.0, MONDAY + timedelta(days=2): 970.0}).new == 2
+        one, two = ledger.score()
+        assert (one.step, two.step) == (1, 2)
+        assert one.error == 955.0 - given.quantiles[0, LEVELS.index(0.5)]
+        assert two.walk_error == 20.0
+        assert one.members == {"random_walk": 5.0, "theta": 955.0 - given.medians[0, 1]}
+        # By the definition: twice the pinball loss, weighted by the room between the neighbouring levels.
+        edges = [0.0, *LEVELS, 1.0]
+        pinball = [
+            2 * (edges[q + 2] - edges[q]) / 2 * max(a * (955.0 - x), (a - 1) * (955.0 - x))
+            for q, (a, x) in enumerate(zip(LEVELS, given.quantiles[0], strict=True))
+        ]
+        assert one.crps == pytest.approx(sum(pinball), rel=1e-12)
+        assert (one.inside_80, two.inside_80, two.inside_95, two.walk_inside_95) == (
+            True,
+            False,
+            False,
+            False,
+        )
+        assert ledger.score() == ()
+
+    def test_a_revised_outcome_is_a_new_row_and_a_new_score(self, ledger: Ledger) -> None:
+        ledger.append(entry(MONDAY))
+        day = MONDAY + timedelta(days=1)
+        came(ledger, {day: 955.0})
+        ledger.score()
+        same = came(ledger, {day: 955.0})
+        assert (same.new, same.revised) == (0, 0)
+        revised = came(ledger, {day: 956.0})
+        assert (revised.new, revised.revised) == (0, 1)
+        (again,) = ledger.score()
+        assert again.revised
+        assert again.walk_error == 6.0
+        assert ledger.track(USDCLP, "close", H7).walk_errors.tolist() == [6.0]
+        assert ledger.verify().outcomes == 2
+        assert ledger.path(1).outcomes[0] == 956.0
+
+    def test_an_outcome_that_is_late_is_scored_when_it_comes(self, ledger: Ledger) -> None:
+        ledger.append(entry(MONDAY))
+        came(ledger, {MONDAY + timedelta(days=3): 955.0})
+        assert [one.step for one in ledger.score()] == [3]
+        came(ledger, {MONDAY + timedelta(days=1): 955.0})
+        assert [one.step for one in ledger.score()] == [1]
+
+    def test_what_no_forecast_is_for_is_not_kept(self, ledger: Ledger) -> None:
+        ledger.append(entry(MONDAY))
+        assert came(ledger, {date(2026, 5, 4): 950.0, MONDAY + timedelta(days=1): float("nan")}).new == 0
+
+    def test_another_rate_or_pair_is_no_outcome(self, ledger: Ledger) -> None:
+        ledger.append(entry(MONDAY))
+        day = MONDAY + timedelta(days=1)
+        assert (
+            ledger.record(USDCLP, "observed", [day], np.array([950.0]), [origin_instant(USDCLP, day)]).new
+            == 0
+        )
+        assert ledger.score() == ()
+
+    def test_the_last_forecast_before_the_outcome_stands(self, ledger: Ledger) -> None:
+        late = pd.Timedelta(days=3)
+        for n, after in enumerate((pd.Timedelta(minutes=1), pd.Timedelta(hours=3), late)):
+            ledger.append(entry(MONDAY, run_id=f"{n}", lean=0.001 * n, after=after))
+        ledger.append(entry(MONDAY + timedelta(days=1), run_id="hindsight", after=late))
+        came(ledger, {MONDAY + timedelta(days=k): 950.0 for k in (1, 2, 3)})
+        ledger.score()
+        track = ledger.track(USDCLP, "close", H7)
+        assert set(track.publications.tolist()) == {2}
+        assert track.steps.tolist() == [1, 2, 3]
+        assert set(ledger.track(USDCLP, "close", H7, hindsight=True).publications.tolist()) == {3, 4}
+
+    def test_the_last_lead_is_that_of_the_horizon(self, ledger: Ledger) -> None:
+        ledger.append(entry(MONDAY))
+        ledger.append(entry(MONDAY + timedelta(days=1)))
+        came(ledger, {MONDAY + timedelta(days=k): 950.0 + k for k in range(1, 8)})
+        ledger.score()
+        last = ledger.track(USDCLP, "close", H7).last_lead
+        assert (last.origins.tolist(), last.steps.tolist()) == ([MONDAY], [5])
+        since = ledger.track(USDCLP, "close", H7, since=MONDAY + timedelta(days=1))
+        assert set(since.origins.tolist()) == {MONDAY + timedelta(days=1)}
+
+
+TAMPERED = {
+    "forecast 2: changed": "UPDATE predictions SET quantiles = '[1]' WHERE publication = 2 AND step = 1",
+    "forecast 1: changed": "UPDATE publications SET close = 940 WHERE number = 1",
+    "forecast 3: changed": "DELETE FROM predictions WHERE publication = 3 AND step = 2",
+    "forecast 2: removed": "DELETE FROM publications WHERE number = 2",
+    "outcome 1: changed": "UPDATE outcomes SET value = 951 WHERE number = 1",
+    "score of forecast 1 at step 1: does not follow": "UPDATE scores SET error = 0 WHERE publication = 1 AND step = 1",
+    "run last was published with the digest": "DELETE FROM publications WHERE number = 4",
+}
+
+
+class TestVerify:
+    @pytest.mark.parametrize("fault", TAMPERED)
+    def test_what_was_changed_is_found(self, ledger: Ledger, url: str, fault: str) -> None:
+        for k in range(3):
+            ledger.append(entry(MONDAY + timedelta(days=k)))
+        last = ledger.append(entry(MONDAY + timedelta(days=3), run_id="last"))
+        came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2)})
+        ledger.score()
+        anchors = {"last": last.digest}
+        assert ledger.verify(anchors).faults == ()
+        with unguarded(url) as connection:
+            connection.exec_driver_sql(TAMPERED[fault])
+        assert any(found.startswith(fault) for found in ledger.verify(anchors).faults)
+
+    def test_an_outcome_that_was_rewritten_with_its_digest_is_found_by_the_next(
+        self, ledger: Ledger, url: str
+    ) -> None:
+        ledger.append(entry(MONDAY))
+        came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2)})
+        with unguarded(url) as connection:
+            connection.execute(
+                sa.update(tables.outcomes).where(tables.outcomes.c.number == 1).values(digest="0" * 64)
+            )
+        assert "outcome 2: another one stood before it" in ledger.verify().faults
+
+
+def test_an_entry_outlives_its_process_as_json() -> None:
+    given = entry(MONDAY, H30, lean=0.0012345678901)
+    back = Entry.from_json(given.to_json())
+    for name in ("quantiles", "walk", "medians"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(given, name))
+    assert back.to_json() == given.to_json()
+
+
+class TestWhatPagesRead:
+    def test_the_latest_is_of_the_newest_origin_and_not_what_was_written_last(self, ledger: Ledger) -> None:
+        for day in (MONDAY + timedelta(days=1), MONDAY):
+            ledger.append(entry(day))
+        again = ledger.append(entry(MONDAY + timedelta(days=1), version=2))
+        ledger.append(entry(MONDAY - timedelta(days=30), after=pd.Timedelta(days=40)))
+        other = ledger.append(entry(MONDAY, H30))
+        assert ledger.latest() == (again, other)
+
+    def test_the_path_of_an_origin_is_the_last_live_one_and_else_hindsight(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(3)]
+        ledger.append(entry(days[0]))
+        live = ledger.append(entry(days[0], version=2))
+        ledger.append(entry(days[0], version=3, after=pd.Timedelta(days=30)))
+        ledger.append(entry(days[1], after=pd.Timedelta(days=29)))
+        hindsight = ledger.append(entry(days[1], version=2, after=pd.Timedelta(days=30)))
+        last = ledger.append(entry(days[2]))
+        came(ledger, {days[2]: 952.0})
+        paths = ledger.paths(USDCLP, "close", H7)
+        assert [path.of for path in paths] == [live, hindsight, last]
+        assert paths[0].outcomes[:2].tolist() == pytest.approx([np.nan, 952.0], nan_ok=True)
+        np.testing.assert_array_equal(paths[1].quantiles, ledger.path(hindsight.number).quantiles)
+        (one,) = ledger.paths(USDCLP, "close", H7, first=days[1], last=days[1])
+        assert one.of == hindsight
+        assert ledger.paths(USDCLP, "observed", H7) == ()
+
+    def test_what_is_known_of_the_rate_is_what_came_and_else_where_forecasts_began(
+        self, ledger: Ledger
+    ) -> None:
+        ledger.append(entry(MONDAY, close=950.0))
+        ledger.append(entry(MONDAY + timedelta(days=1), close=951.0))
+        came(ledger, {MONDAY + timedelta(days=1): 951.5, MONDAY + timedelta(days=2): 953.0})
+        days, values = ledger.rates(USDCLP, "close")
+        assert days.astype(str).tolist() == ["2026-03-02", "2026-03-03", "2026-03-04"]
+        assert values.tolist() == [950.0, 951.5, 953.0]
+        assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
+
+    def test_a_track_of_ends_alone_is_the_last_lead_of_the_whole(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(20) if (MONDAY + timedelta(days=k)).weekday() < 5]
+        for day in days[:5]:
+            ledger.append(entry(day))
+        came(ledger, {day: 950.0 + k for k, day in enumerate(days)})
+        ledger.score()
+        whole, ends = ledger.track(USDCLP, "close", H7), ledger.track(USDCLP, "close", H7, ends=True)
+        assert len(whole) > len(ends) == 5
+        np.testing.assert_array_equal(ends.errors, whole.last_lead.errors)
+
+    def test_a_file_that_is_not_there_is_not_made(self, tmp_path: Path) -> None:
+        path = tmp_path / "store" / "forex.db"
+        assert not Ledger(f"sqlite:///{path}").is_made
+        assert not path.exists()

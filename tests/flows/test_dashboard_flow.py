@@ -1,0 +1,60 @@
+"""The flow that writes the dashboard's pages, on a real Prefect server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forex_core.config import load_settings
+from forex_core.errors import InputError
+from forex_core.ledger import Ledger
+from forex_core.tracking import tracker_from_settings
+from tests.dashboards import LAST
+from tests.ledgers import entry
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(280)]
+
+
+def dashboard(**arguments: Any) -> dict[str, Any]:
+    from flows.dashboard import dashboard as flow
+
+    return flow(**arguments)  # type: ignore[no-any-return]
+
+
+def artifact() -> Any:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["dashboard"]))
+        return max(client.read_artifacts(artifact_filter=wanted), key=lambda one: one.created)
+
+
+def test_the_pages_are_written_and_the_runs_are_told(sqlite_store: str, tmp_path: Path) -> None:
+    settings = load_settings()
+    Ledger(settings.store_url).append(entry(LAST))
+    tags = {"pair": "USDCLP", "horizon": "7d", "environment": "production"}
+    with tracker_from_settings(settings, "forecaster_7d", tags=tags) as tracker:
+        tracker.log_metrics({"7d_rmse": 12.448})
+        run_id = str(tracker.run_id)
+    done = dashboard()
+    index = Path(done["site"]["index"])
+    assert index == tmp_path / "data" / "dashboard" / "index.html"
+    assert "USD/CLP" in index.read_text()
+    assert (index.parent / "usdclp-7d.html").is_file()
+    told = artifact()
+    assert f"| {run_id[:8]} |" in told.data
+    assert "| 12.45 |" in told.data
+    assert "15d\n\nno runs yet" in told.data
+    assert index.as_uri() in told.data
+    assert told.description == "5 pages, and the newest runs"
+    assert dashboard()["site"]["pages"] == 5, "again into the same folder"
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("mine")
+    with pytest.raises(InputError, match="has files and no dashboard"):
+        dashboard(folder=tmp_path / "letters")

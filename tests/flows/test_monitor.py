@@ -1,0 +1,324 @@
+"""Published forecasts are written into the ledger, scored as their outcomes come, and watched."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forex_core.config import load_settings
+from forex_core.ledger import Entry, Ledger, Pending
+from forex_core.testing import synthetic_table
+from forex_core.tracking import LEDGER_TAG, open_store, queries
+from forex_core.types import HORIZONS, Horizon, Pair
+from tests.ledgers import entry
+
+pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"), pytest.mark.timeout(280)]
+
+USDCLP, H7 = Pair("USD", "CLP"), Horizon(7)
+DAY = date(2018, 6, 8)
+
+
+def forecast(market: Path, day: date = DAY, **options: Any) -> dict[str, Any]:
+    from flows.forecast import FLOWS
+
+    return FLOWS[H7](pair="USDCLP", source="csv", paths=[market], as_of=day, **options)
+
+
+def monitored(market: Path, **options: Any) -> Any:
+    from flows.monitor import monitor
+
+    return monitor(pair="USDCLP", source="csv", paths=[market], return_state=True, **options)
+
+
+def ledger() -> Ledger:
+    settings = load_settings()
+    return Ledger(settings.store_url, settings.root)
+
+
+def closes(market: Path) -> pd.Series:
+    table = pd.read_csv(market, parse_dates=[0], index_col=0)
+    return table[next(c for c in table.columns if c.upper() == "USDCLP")]
+
+
+def publish(market: Path, *, width: float = 1.0, last: int = 60, horizon: Horizon = H7) -> list[Entry]:
+    """Forecasts of the last rows of the market, each published in its time, with bands `width` times as wide."""
+    rates = closes(market)
+    sigma = float(np.log(rates).diff().std())
+    made = []
+    for day in rates.index[-last:-7]:
+        one = entry(day.date(), horizon, close=float(rates[day]), sigma=sigma, width=width)
+        if one.steps and day.day_of_week < 5:
+            made.append(one)
+    book = ledger()
+    for one in made:
+        book.append(one)
+    return made
+
+
+class TestPublished:
+    def test_a_forecast_is_in_the_ledger_as_it_was_published(self, market: Path, sqlite_store: str) -> None:
+        document = forecast(market)
+        (published,) = ledger().publications()
+        path = ledger().path(published.number)
+        assert published.run_id == document["run_id"]
+        assert published.close == document["origin_close"]
+        assert not published.live, "it was made years after its time"
+        for level, values in document["quantiles"].items():
+            assert path.quantiles[:, path.levels.index(float(level))].tolist() == values
+        assert path.walk[:, path.levels.index(0.5)].tolist() == [document["origin_close"]] * len(path.steps)
+        assert set(path.medians) == {name for name in document["models"] if name != "ensemble"}
+        tags = open_store(sqlite_store).get_run(document["run_id"]).data.tags
+        assert (tags[LEDGER_TAG], tags["ledger_number"]) == (published.digest, "1")
+        assert len(Pending(load_settings().pending_dir)) == 0
+
+    def test_the_same_data_are_in_it_once_and_a_correction_beside(self, market: Path) -> None:
+        forecast(market)
+        assert forecast(market)["already_published"]
+        assert len(ledger().publications()) == 1
+        forecast(market, force=True)
+        assert [p.origin for p in ledger().publications()] == [DAY, DAY]
+
+    def test_a_ledger_that_cannot_be_written_costs_no_forecast_and_gets_it_later(self, market: Path) -> None:
+        settings = load_settings()
+        ledger().kinds()
+        database = settings.root / "store" / "forex.db"
+        content = database.read_bytes()
+        for beside in database.parent.glob("forex.db-*"):
+            beside.unlink()
+        database.write_bytes(b"no database at all" * 100)
+        state = flow_state(market)
+        assert state.name == "CompletedWithWarning"
+        assert "The ledger could not be written" in state.message
+        assert len(Pending(settings.pending_dir)) == 1
+        database.write_bytes(content)
+        assert monitored(market, as_of=DAY).is_completed()
+        (published,) = ledger().publications()
+        assert published.run_id == state.result()["run_id"]
+        assert len(Pending(settings.pending_dir)) == 0
+
+    def test_while_the_ledger_is_away_each_forecast_waits_by_itself(self, market: Path) -> None:
+        settings = load_settings()
+        ledger().kinds()
+        database = settings.root / "store" / "forex.db"
+        content = database.read_bytes()
+        for beside in database.parent.glob("forex.db-*"):
+            beside.unlink()
+        database.write_bytes(b"no database at all" * 100)
+        (settings.pending_dir).mkdir()
+        (settings.pending_dir / "other.json").write_text('{"pair": "USDCLP"}')
+        for day in (date(2018, 5, 4), DAY):
+            assert "waits in" in flow_state(market, day).message
+        assert flow_state(market, DAY).result()["already_published"]
+        database.write_bytes(content)
+        assert "other.json is no forecast" in monitored(market, as_of=DAY).message
+        assert [p.origin for p in ledger().publications()] == [date(2018, 5, 4), DAY]
+
+    def test_what_can_be_kept_nowhere_is_said_and_published_again(self, market: Path) -> None:
+        settings = load_settings()
+        ledger().kinds()
+        database = settings.root / "store" / "forex.db"
+        content = database.read_bytes()
+        for beside in database.parent.glob("forex.db-*"):
+            beside.unlink()
+        database.write_bytes(b"no database at all" * 100)
+        settings.pending_dir.write_text("a file where the folder should be")
+        assert "it is in no track record" in flow_state(market).message
+        database.write_bytes(content)
+        settings.pending_dir.unlink()
+        again = forecast(market)
+        assert "already_published" not in again
+        assert [p.run_id for p in ledger().publications()] == [again["run_id"]]
+
+    def test_without_tracking_it_is_written_all_the_same(
+        self, market: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
+        forecast(market)
+        forecast(market, force=True)
+        first, second = ledger().publications()
+        assert first.run_id != second.run_id
+
+    def test_an_address_that_is_none_is_said_before_anything_is_computed(
+        self, market: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from forex_core.errors import ConfigError
+
+        monkeypatch.setenv("FOREX_DATA__STORE_URL", "oracle://x")
+        with pytest.raises(ConfigError, match=r"the ledger.s address is"):
+            forecast(market)
+
+
+def flow_state(market: Path, day: date = DAY) -> Any:
+    return forecast(market, day, return_state=True)
+
+
+class TestMonitored:
+    def test_each_forecast_is_scored_at_its_leads_and_logged_once(
+        self, market: Path, sqlite_store: str
+    ) -> None:
+        made = publish(market, last=25)
+        document = monitored(market).result()
+        assert document["outcomes"]["new"] > 0
+        rates = closes(market)
+        track = ledger().track(USDCLP, "close", H7)
+        for k in range(0, len(track), 7):
+            came = rates[pd.Timestamp(track.target_dates[k])]
+            given = next(one for one in made if one.origin == track.origins[k].item())
+            assert track.errors[k] == pytest.approx(came - given.close)
+        found = document["horizons"]["7d"]
+        assert [one["step"] for one in found["leads"]] == [1, 2, 3, 4, 5]
+        client = open_store(sqlite_store)
+        run = client.get_run(found["run_id"])
+        end = track.last_lead
+        assert run.data.metrics["7d_live_rmse"] == pytest.approx(float(np.sqrt((end.errors**2).mean())))
+        assert run.data.metrics["random_walk_live_rmse"] == pytest.approx(found["end"]["rmse_walk"])
+        history = client.get_metric_history(found["run_id"], "theta_rmse_by_step")
+        assert sorted(point.step for point in history) == [1, 2, 3, 4, 5]
+
+        again = monitored(market).result()
+        assert (again["outcomes"]["new"], again["scored"]) == (0, 0)
+        assert again["horizons"]["7d"]["run_id"] == found["run_id"]
+        experiment = client.get_experiment_by_name("monitor_7d")
+        assert experiment is not None
+        assert len(client.search_runs([experiment.experiment_id])) == 1
+
+    def test_a_revised_outcome_is_scored_again(self, market: Path) -> None:
+        publish(market, last=25)
+        first = monitored(market).result()
+        table = pd.read_csv(market)
+        name = next(c for c in table.columns if c.upper() == "USDCLP")
+        table.loc[len(table) - 9, name] *= 1.001
+        table.to_csv(market, index=False)
+        second = monitored(market).result()
+        assert second["outcomes"] == {"new": 0, "revised": 1}
+        assert second["scored"] >= 4
+        assert second["horizons"]["7d"]["run_id"] != first["horizons"]["7d"]["run_id"]
+        assert ledger().verify().faults == ()
+
+    def test_bands_that_do_not_hold_are_an_alarm_once(self, market: Path) -> None:
+        publish(market, width=0.3, last=200)
+        state = monitored(market)
+        assert state.name == "CompletedWithWarning"
+        told = [text for text in state.result()["raised"] if "narrow bands" in text]
+        assert told
+        assert "80 % band" in told[0]
+        kept = [one for one in ledger().alarms(USDCLP) if one.alarm.kind == "narrow bands"]
+        assert kept
+        again = monitored(market).result()
+        assert not [text for text in again["raised"] if "narrow bands" in text]
+
+    def test_where_nothing_was_published_there_is_nothing_to_say(self, market: Path) -> None:
+        document = monitored(market).result()
+        assert document["horizons"] == {}
+        assert document["outcomes"] == {"new": 0, "revised": 0}
+
+    def test_a_horizon_that_fell_silent_is_told(self, market: Path) -> None:
+        publish(market, last=60, horizon=HORIZONS[2])
+        rates = closes(market)
+        old = replace(entry(rates.index[-60].date(), close=float(rates.iloc[-60])), run_id="old")
+        ledger().append(old)
+        raised = monitored(market).result()["raised"]
+        assert any("7d: nothing was published for" in text for text in raised)
+
+    def test_of_another_rate_nothing_is_scored(self, market: Path) -> None:
+        rates = closes(market)
+        one = replace(entry(rates.index[-20].date(), close=float(rates.iloc[-20])), rate="observed")
+        ledger().append(one)
+        assert monitored(market).result()["scored"] == 0
+
+
+@pytest.mark.slow
+def test_a_confirmed_degradation_rolls_back_where_the_settings_say_so(
+    market: Path, monkeypatch: pytest.MonkeyPatch, sqlite_store: str
+) -> None:
+    from forex_core.tracking import registry_from_settings
+
+    monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
+    for day in (date(2018, 4, 6), date(2018, 5, 4), DAY):
+        forecast(market, day)
+    registry = registry_from_settings(load_settings())
+    before = registry.standing("usdclp-7d").champion_number
+    publish(market, width=0.3, last=200)
+    document = monitored(market).result()
+    after = registry.standing("usdclp-7d")
+    assert after.champion_number != before
+    assert after.pin is not None
+    assert "by the monitor" in after.pin.reason
+    assert any("was rolled back from version" in text for text in document["warnings"])
+
+
+def test_the_digests_of_runs_are_what_a_ledger_is_held_against(market: Path, sqlite_store: str) -> None:
+    forecast(market)
+    with queries.existing_store(sqlite_store) as client:
+        assert client is not None
+        anchors = queries.ledger_digests(client, LEDGER_TAG)
+    assert ledger().verify(anchors).faults == ()
+    with closing(sqlite3.connect(load_settings().root / "store" / "forex.db")) as connection, connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("DELETE FROM publications")
+        connection.execute("DELETE FROM predictions")
+    assert any("the ledger has none like it" in fault for fault in ledger().verify(anchors).faults)
+
+
+def test_the_document_is_json(market: Path) -> None:
+    publish(market, last=25)
+    assert json.loads(json.dumps(monitored(market).result(), allow_nan=False))["pair"] == "USDCLP"
+
+
+@pytest.mark.slow
+def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path) -> None:
+    """Its own forecasts had bands far too narrow; the version in its place has wider ones, and is held as it was."""
+    from flows.rollback import rollback
+    from forex_core.tracking import registry_from_settings
+
+    for day in (date(2018, 4, 6), DAY):
+        forecast(market, day)
+    rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], reason="by the test")
+    registry = registry_from_settings(load_settings())
+    held = registry.standing("usdclp-7d").champion
+    assert held is not None
+    rates = closes(market)
+    sigma = float(np.log(rates).diff().std())
+    for day in rates.index[-200:-7]:
+        ledger().append(
+            entry(day.date(), close=float(rates[day]), sigma=sigma, width=0.3, version=held.number)
+        )
+    document = monitored(market).result()
+    standing = registry.standing("usdclp-7d")
+    assert standing.champion is not None
+    assert standing.champion.tags["adapted_from"] == str(held.number)
+    assert standing.pin is not None
+    assert any("7d has other bands" in text for text in document["warnings"])
+    before, after = (registry.model(version)[0].state for version in (held, standing.champion))
+    assert (after.factors[:5] > before.factors[:5]).all()
+    assert after.weights == before.weights
+    published = forecast(market, date(2018, 6, 13))
+    assert published["published"]["version"] == standing.champion.number
+
+    undone = rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], undo=True)
+    assert undone["to_version"] == held.number
+    assert registry.standing("usdclp-7d").pin is not None
+
+
+def test_a_forecast_of_today_is_a_track_record(tmp_path: Path) -> None:
+    from flows.forecast import FLOWS
+
+    today = pd.Timestamp.now("UTC").tz_localize(None).normalize()
+    start = (today - pd.offsets.BDay(900)).date().isoformat()
+    table = synthetic_table(900, start=start)
+    table[table.columns[0]] = pd.bdate_range(end=today - pd.offsets.BDay(1), periods=900)
+    table.to_csv(tmp_path / "today.csv", index=False)
+    FLOWS[H7](pair="USDCLP", source="csv", paths=[tmp_path / "today.csv"])
+    (published,) = ledger().publications()
+    assert published.live
+    assert published.published_at > published.as_of - pd.Timedelta(minutes=5)

@@ -1,0 +1,378 @@
+"""The briefing as keys of a document, and in plain words; the setting and the quote that it starts from."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forex_core.briefing.absent import Absent
+from forex_core.briefing.document import briefing_document
+from forex_core.briefing.position import CashFlow, Position
+from forex_core.config import ChronosConfig, EngineConfig
+from forex_core.data.observations import Quote
+from forex_core.engine import Engine, build_members
+from forex_core.report.briefing import acting, briefing_lines, reasons
+from forex_core.report.charts import Drawings, draw_charts
+from forex_core.report.document import forecast_document
+from forex_core.report.language import ENGLISH, language_of
+from forex_core.report.page import render_report
+from forex_core.testing import bundle_of, synthetic_table
+from forex_core.types import ForecastRun, Horizon, MarketBundle, Publication, Verdict
+
+MONTH = Horizon(30)
+MEMBERS = ("random_walk", "theta", "drivers")
+
+
+@cache
+def made() -> tuple[Engine, ForecastRun, ForecastRun, MarketBundle, MarketBundle]:
+    table = synthetic_table(800, seed=5, pass_through=1.0).assign(fed_rate=5.33, chile_tpm=5.75)
+    now = bundle_of(table, as_of=date(2018, 1, 24))
+    before = now.until(now.instants[-2])
+    config = EngineConfig(members=MEMBERS, grid_origins=60, warmup_origins=8)
+    engine = Engine(config, build_members(config, ChronosConfig()))
+    return engine, engine.forecast(before, MONTH), engine.forecast(now, MONTH), before, now
+
+
+def close() -> float:
+    return float(made()[4].spot[-1])
+
+
+def position() -> Position:
+    days = made()[2].forecast.target_dates
+    flows = (CashFlow(days[3], 2e5), CashFlow(date(2018, 2, 10), 3e5))  # the second on a Saturday
+    return Position(1250.0, 1e6, flows).settled(made()[4], MONTH)
+
+
+def document(verdict: Verdict | None = None, **parts: Any) -> dict[str, Any]:
+    """A forecast's document with everything beside it, by way of JSON."""
+    engine, old, run, before, now = made()
+    run = replace(run, verdict=verdict or run.verdict)
+    publication = Publication("usdclp-30d", 4, "refreshed", "It is the next state.")
+    previous = forecast_document(old, before, "yesterday", Path("/r.html"), publication)
+    parts = {
+        "position": position(),
+        "quote": Quote(1.005 * close(), pd.Timestamp("2018-01-25T13:05:00Z"), "yahoo"),
+        "previous": json.loads(json.dumps(previous)),
+        "before": before,
+        **parts,
+    }
+    beside = briefing_document(run, now, engine, publication=publication, **parts)
+    whole = forecast_document(run, now, "today", Path("/r.html"), publication) | beside
+    return json.loads(json.dumps(whole, allow_nan=False))
+
+
+def said(**parts: Any) -> str:
+    return "\n".join(briefing_lines(document(**parts)))
+
+
+class TestDocument:
+    def test_holds_every_part(self) -> None:
+        told = document()
+        steps = len(told["target_dates"])
+        treasury = told["treasury"]
+        assert treasury["budget_rate"] == 1250.0
+        assert treasury["level"] == 0.05
+        assert treasury["paths"]["count"] == 800 - told["steps"][-1]
+        for name in ("above", "ever_above", "ever_below"):
+            assert len(treasury[name]) == steps
+            assert all(0 <= share <= 1 for share in treasury[name])
+        assert treasury["exposure"]["target_date"] == told["target_dates"][-1]
+        assert treasury["exposure"]["side"] == "long"
+        assert treasury["exposure"]["worst_rate"] == told["quantiles"]["0.05"][-1]
+        assert treasury["cash_flows"]["flows"][1] == {
+            "date": "2018-02-10",
+            "target_date": "2018-02-12",
+            "amount": 300_000.0,
+        }
+        assert treasury["cash_flows"]["total"] == 500_000.0
+        assert len(told["forward"]["rates"]) == steps
+        assert told["forward"]["advice"]["side"] == "long"
+        assert told["quote"]["target_dates"] == told["target_dates"][1:]
+        assert set(told["quote"]["quantiles"]) == set(told["quantiles"])
+        assert told["quote"]["difference"] == pytest.approx(0.005 * close())
+        assert told["quote"]["change_pct"] == pytest.approx(0.5)
+        assert {one["name"] for one in told["contributions"]["drivers"]} == {"Copper", "DXY", "VIX"}
+        assert told["contributions"]["unread"] == ["fed_rate", "chile_tpm", "rate_differential"]
+        assert told["changes"]["data"]["new_rows"] == 1
+        assert told["changes"]["model"]["version"] == {"before": 4, "now": 4}
+
+    def test_names_what_is_absent_and_why(self) -> None:
+        reason = {"reason": "yahoo, CLP=X: no whole chart"}
+        told = document(position=None, quote=Absent("unavailable", reason), previous=None, before=None)
+        assert told["treasury"] is None
+        assert told["quote"] == {"absent": {"kind": "unavailable", **reason}}
+        assert told["changes"] == {"absent": {"kind": "first"}}
+        assert document(quote=None)["quote"] is None
+
+    def test_of_a_model_that_was_not_run_there_are_no_contributions(self) -> None:
+        engine, _, run, _, now = made()
+        other = replace(run, recipe="another")
+        told = briefing_document(other, now, engine)
+        assert told["contributions"] == {"absent": {"kind": "other_model"}}
+        assert "rates" in told["forward"]
+
+    def test_equal_arguments_give_equal_documents(self) -> None:
+        assert document() == document()
+
+
+class TestWords:
+    def test_a_line_for_each_part(self) -> None:
+        lines = briefing_lines(document())
+        beginnings = [
+            "Quote 1,262.75 (by yahoo, 25 Jan 2018, 13:05 UTC), +0.50 % from the close.",
+            "Forward implied by the policy rates (5.75 % CLP, 5.33 % USD) for 23 Feb 2018:",
+            "Budget rate 1,250.00: the close of 23 Feb 2018 is above it with ",
+            "To receive 1,000,000 USD on 23 Feb 2018: worst 5 % rate ",
+            "2 cash flows, 500,000 USD in all: mean rate ",
+            "A day without a close is settled at the next one: 10 Feb 2018 at that of 12 Feb 2018.",
+            "The median of 23 Feb 2018 is ",
+            "Since the forecast from 23 Jan 2018: close ",
+        ]
+        assert len(lines) == len(beginnings)
+        for line, beginning in zip(lines, beginnings, strict=True):
+            assert line.startswith(beginning)
+
+    def test_nothing_is_said_of_what_nobody_asked_for(self) -> None:
+        told = document(
+            position=None, quote=Absent("not_live", {"source": "csv"}), previous=None, before=None
+        )
+        lines = briefing_lines(told)
+        assert [line.partition(" ")[0] for line in lines] == ["Forward", "The"]
+
+    def test_a_document_of_before_says_nothing(self) -> None:
+        _, _, run, _, now = made()
+        assert briefing_lines(forecast_document(run, now, "r", Path("/r.html"))) == []
+
+    @pytest.mark.parametrize(
+        ("absent", "words"),
+        [
+            (Absent("unavailable", {"reason": "yahoo: gone"}), "No quote: yahoo: gone."),
+            (Absent("implausible", {"value": 9.5, "close": 1256.47}), "gives 9.5, which cannot follow on"),
+            (
+                Absent("too_late", {"day": "2018-03-01", "last": "2018-02-23"}),
+                "the horizon ends on 23 Feb 2018",
+            ),
+        ],
+    )
+    def test_why_there_is_no_quote(self, absent: Absent, words: str) -> None:
+        assert words in briefing_lines(document(quote=absent))[0]
+
+    @pytest.mark.parametrize(("amount", "verb"), [(1e6, "Selling"), (-1e6, "Buying")])
+    def test_without_skill_the_band_is_what_to_use(self, amount: float, verb: str) -> None:
+        told = said(position=Position(None, amount))
+        assert "Expect no directional edge against it; use the band." in told
+        assert f"{verb} USD forward makes sure of it; unhedged, one time in ten the rate ends" in told
+
+    @pytest.mark.parametrize(
+        ("kind", "side", "words"),
+        [
+            ("alike", "long", "neither hedging nor waiting pays"),
+            ("median_above", "long", "On average waiting pays. Selling USD"),
+            ("median_below", "long", "On average hedging pays. Selling USD"),
+            ("median_above", "short", "On average hedging pays. Buying USD"),
+            ("median_below", "short", "On average waiting pays. Buying USD"),
+            ("median_above", None, "waiting pays for who receives USD, hedging for who has to pay it"),
+            ("median_below", "mixed", "hedging pays for who receives USD, waiting for who has to pay it"),
+        ],
+    )
+    def test_with_usable_skill_what_pays_on_average(self, kind: str, side: str | None, words: str) -> None:
+        told = document()
+        told["forward"]["advice"] = {"kind": kind, "side": side, "above": 0.6}
+        assert words in "\n".join(briefing_lines(told))
+
+    def test_a_currency_without_a_policy_rate_is_named(self) -> None:
+        told = document()
+        told["forward"] = {
+            "absent": {"kind": "no_policy_rate", "currencies": [{"currency": "MXN", "series": []}]}
+        }
+        assert "No forward: no policy rate of MXN among the data." in briefing_lines(told)
+
+    def test_a_gain_is_called_one(self) -> None:
+        told = said(position=Position(700.0, 1e6))
+        assert "CLP (a gain)" in told
+        assert "above it with more than 99 %" in told
+
+    def test_flows_of_both_signs_have_no_mean_rate(self) -> None:
+        days = made()[2].forecast.target_dates
+        flows = (CashFlow(days[0], 1e6, days[0]), CashFlow(days[1], -4e5, days[1]))
+        told = said(position=Position(None, None, flows))
+        assert (
+            "2 cash flows, 600,000 USD in all: received and paid, so that there is no mean rate; expected"
+            in told
+        )
+        assert f"against the close of {close():,.2f}" in told
+
+    def test_a_change_of_recipe_and_revisions_are_told(self) -> None:
+        told = document()
+        told["changes"]["model"]["recipe_changed"] = True
+        told["changes"]["parts"] = None
+        told["changes"]["data"]["revised"] = [{"series": "Copper", "rows": 3, "first": "2018-01-02"}]
+        line = briefing_lines(told)[-1]
+        assert "3 of Copper revised" in line
+        assert "another recipe" in line
+        assert "by the close" not in line
+
+    def test_the_moves_that_are_told_add_up(self) -> None:
+        line = next(line for line in briefing_lines(document()) if line.startswith("The median of"))
+        numbers = [
+            float(word.strip(".,").replace("−", "-").replace(",", ""))
+            for word in line.split()
+            if word[0] in "+−"
+        ]
+        assert numbers[0] == pytest.approx(sum(numbers[1:]), abs=0.03)
+
+    def test_names_from_outside_are_made_plain(self) -> None:
+        told = document()
+        told["contributions"]["drivers"][0]["name"] = "\x1b[31mcopper\x07\n"
+        assert "\x1b" not in "".join(briefing_lines(told))
+        assert np.isfinite(told["contributions"]["move"])
+
+
+SPANISH = language_of("es")
+ENGLISH_WORDS = re.compile(
+    r"\b(the|of|and|is|are|was|with|from|to|in|on|by|not|for|which|close|last|median|worst|row|rate|weight)\b"
+)
+
+
+def every_document() -> dict[str, dict[str, Any]]:
+    """Documents that between them say all that there is to say."""
+    days = made()[2].forecast.target_dates
+    mixed = (CashFlow(days[0], 1e6, days[0]), CashFlow(days[1], -4e5, days[1]))
+    told = {
+        "all": document(),
+        "mixed flows": document(position=Position(None, None, mixed)),
+        "short": document(position=Position(900.0, -1e6, ())),
+        "gain": document(position=Position(700.0, 1e6)),
+        "by hand": document(quote=Quote(1.005 * close(), pd.Timestamp("2018-01-25T13:05:00Z"), "given")),
+        "no quote": document(quote=Absent("unavailable", {"reason": "yahoo, CLP=X; check the network"})),
+        "other unit": document(quote=Absent("implausible", {"value": 9.5, "close": 1256.47})),
+        "too late": document(quote=Absent("too_late", {"day": "2018-03-01", "last": "2018-02-23"})),
+        "no forward": document()
+        | {
+            "forward": {
+                "absent": {"kind": "no_policy_rate", "currencies": [{"currency": "MXN", "series": []}]}
+            }
+        },
+    }
+    for kind in ("alike", "median_above", "median_below"):
+        for side in ("long", "short", None):
+            told[f"{kind} {side}"] = document()
+            told[f"{kind} {side}"]["forward"]["advice"] = {"kind": kind, "side": side, "above": 0.6}
+    changed = told["changed"] = document()
+    changed["changes"]["model"]["recipe_changed"] = True
+    changed["changes"]["data"] |= {
+        "revised": [{"series": "VIX", "rows": 3, "first": "2018-01-02"}],
+        "joined": ["DXY"],
+        "left": ["WTI"],
+    }
+    changed["changes"]["weights"] = [{"model": "random_walk", "before": None, "now": 0.25}]
+    changed["contributions"]["drivers"] += [{"name": "VIX", "value": 0.5}]
+    return told
+
+
+class TestSpanish:
+    def test_every_line_and_table_has_its_translation(self) -> None:
+        for name, told in every_document().items():
+            parts = [*acting(told, SPANISH), *reasons(told, SPANISH)]
+            tables = [table for part in parts for table in part.tables]
+            words = [
+                *briefing_lines(told, SPANISH),
+                *(part.heading for part in parts),
+                *(
+                    text
+                    for t in tables
+                    for text in (t.caption, *(c.label for c in t.columns), *(c.hint for c in t.columns))
+                ),
+                *(cell for t in tables for row in t.rows for cell in row),
+            ]
+            english = [text for text in words if ENGLISH_WORDS.search(text)]
+            assert english == [], name
+
+    def test_figures_are_those_of_the_english_in_the_language_s_form(self) -> None:
+        def figures(text: str, group: str, decimal: str) -> set[float]:
+            found = re.findall(rf"(?<![\w.,])[+−]?\d[\d{group}]*(?:{decimal}\d+)?", text)
+            plain = (n.replace(group.strip("\\"), "").replace(decimal.strip("\\"), ".") for n in found)
+            return {float(n.replace("−", "-")) for n in plain}
+
+        told = document()
+        for english, spanish in zip(briefing_lines(told), briefing_lines(told, SPANISH), strict=True):
+            assert figures(english, ",", r"\.") == figures(spanish, r"\.", ",")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Drawings:
+    return draw_charts(made()[2], made()[4])
+
+
+class TestPage:
+    def page(self, drawn: Drawings, told: dict[str, Any] | None) -> str:
+        page = render_report(
+            made()[2],
+            made()[4],
+            run_id="r",
+            generated_at=pd.Timestamp("2018-01-25T14:00Z"),
+            drawings=drawn,
+            document=told,
+        )
+        return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+    def test_each_part_has_its_words_and_tables(self, drawn: Drawings) -> None:
+        told = document()
+        page = self.page(drawn, told)
+        for line in briefing_lines(told):
+            assert html.escape(line, quote=False) in page.replace("&#39;", "'")
+        for caption in (
+            "Forecast from the quote, CLP per USD",
+            "Forward implied by the policy rates, CLP per USD",
+            "Against the budget rate of 1,250.00, in percent",
+            "Cash flows",
+            "What the last 60 weekdays of each driver add to the median of 23 Feb 2018, CLP per USD",
+            "Before and now; median and band for 22 Feb 2018, CLP per USD",
+        ):
+            assert f"<caption><span>{caption}</span></caption>" in page
+
+    def test_tables_hold_the_figures_of_the_document(self) -> None:
+        told = document()
+        by_caption = {
+            table.caption.split(",")[0]: table
+            for part in (*acting(told, ENGLISH), *reasons(told, ENGLISH))
+            for table in part.tables
+        }
+        forward = by_caption["Forward implied by the policy rates"]
+        last = ["23 Feb 2018", told["forward"]["rates"][-1], told["forward"]["difference"][-1]]
+        assert [forward.rows[-1][0], *(float(c.replace(",", "").replace("−", "-")) for c in forward.rows[-1][1:3])] == [
+            last[0], *(pytest.approx(value, abs=0.006) for value in last[1:])
+        ]  # fmt: skip
+        assert float(forward.rows[-1][3]) == pytest.approx(100 * told["forward"]["above"][-1], abs=0.51)
+        added = by_caption["What the last 60 weekdays of each driver add to the median of 23 Feb 2018"].rows
+        values = [float(row[1].replace("−", "-").replace(",", "")) for row in added]
+        assert values[-1] == pytest.approx(sum(values[:-1]), abs=0.03)
+        assert values[-1] == pytest.approx(told["contributions"]["move"], abs=0.006)
+
+    def test_what_is_not_there_leaves_no_trace(self, drawn: Drawings) -> None:
+        nothing = Absent("not_live", {"source": "csv"})
+        told = document(position=None, quote=nothing, previous=None, before=None)
+        page = self.page(drawn, told)
+        assert "The position" not in page
+        assert "From the market" not in page
+        assert "Since the forecast before" not in page
+        bare = self.page(drawn, None)
+        assert "Acting on it" not in bare
+        assert "Why it says so" not in bare
+        _, _, run, _, now = made()
+        assert self.page(drawn, forecast_document(run, now, "r", Path("/r.html"))) == bare
+
+    def test_names_from_outside_are_escaped(self, drawn: Drawings) -> None:
+        told = document()
+        told["contributions"]["drivers"][0]["name"] = "<img src=x onerror=alert(1)>"
+        assert "<img" not in self.page(drawn, told)

@@ -1,0 +1,224 @@
+"""What the dashboard computes of the ledger, and the pictures that it draws of it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forex_core.config import Settings, load_settings
+from forex_core.dashboard import Reader, runs_document, runs_markdown
+from forex_core.dashboard.drawing import Band, Chart, Label, Line, Rows, date_ticks
+from forex_core.dashboard.pages import page
+from forex_core.dashboard.reading import Trailing
+from forex_core.dashboard.sources import Series
+from forex_core.dashboard.words import number
+from forex_core.data.catalogue import entry as catalogued
+from forex_core.data.observations import Observations
+from forex_core.data.store import ObservationStore
+from forex_core.ledger import Ledger, Pending, Track
+from forex_core.types import HORIZONS, Horizon
+from tests import dashboards
+from tests.ledgers import USDCLP, entry
+
+H7 = Horizon(7)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(data_dir=tmp_path / "data")
+
+
+def reader(settings: Settings, now: pd.Timestamp = dashboards.NOW) -> Reader:
+    return Reader(settings, dashboards.Told(), lambda: now)
+
+
+def track(n: int, seed: int = 5) -> Track:
+    draw = np.random.default_rng(seed)
+    days = np.datetime64("2026-01-05") + np.arange(n)
+    errors, walk = draw.standard_normal(n), draw.standard_normal(n)
+    return Track(
+        USDCLP, H7, np.arange(n, dtype=float), days, np.full(n, 5.0), np.full(n, 5.0), days + 7, np.full(n, 950.0),
+        np.full(n, 950.0), errors, np.abs(errors) / 2, draw.random(n) < 0.8, draw.random(n) < 0.95,
+        walk, np.abs(walk) / 2, draw.random(n) < 0.8, draw.random(n) < 0.95,
+    )  # fmt: skip
+
+
+class TestTrailing:
+    @pytest.mark.parametrize(("n", "window", "least"), [(90, 60, 20), (25, 60, 20), (30, 7, 7)])
+    def test_is_what_a_slow_loop_finds(self, n: int, window: int, least: int) -> None:
+        of = track(n)
+        found = Trailing.of(of, window, least)
+        expected = []
+        for last in range(1, n + 1):
+            some = slice(max(0, last - window), last)
+            if len(of.errors[some]) >= least:
+                rmse = np.sqrt((of.errors[some] ** 2).mean() / (of.walk_errors[some] ** 2).mean())
+                crps = of.crps[some].mean() / of.walk_crps[some].mean()
+                shares = of.inside_80[some].mean(), of.inside_95[some].mean()
+                expected.append([len(of.errors[some]), *shares, rmse, crps])
+        shown = [found.counts, found.coverage_80, found.coverage_95, found.rmse_ratio_rw, found.crps_ratio_rw]
+        np.testing.assert_allclose(np.transpose(shown), expected, rtol=1e-9)
+        assert found.days.tolist() == of.target_dates[least - 1 :].tolist()
+
+    def test_of_too_few_there_is_nothing(self) -> None:
+        assert len(Trailing.of(track(19)).days) == 0
+        assert len(Trailing.of(track(0)).days) == 0
+
+
+class TestReader:
+    def test_a_horizon_that_has_not_spoken_for_too_long_is_silent(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        ledger.append(entry(dashboards.LAST))
+        ledger.append(entry(dashboards.LAST, Horizon(30)))
+        later = dashboards.NOW + pd.Timedelta(days=6)
+        silent = {str(one.series.horizon): one.is_silent for one in reader(settings, later).outlooks()}
+        assert silent == {"7d": True, "30d": False}
+        assert "no forecast for 6 days" in str(page("index.html", reader(settings, later)))
+        assert "The last forecast is 6 days old" in str(page("usdclp-7d.html", reader(settings, later)))
+
+    def test_what_waits_for_the_ledger_is_told(self, settings: Settings) -> None:
+        waiting = entry(dashboards.LAST)
+        settings.pending_dir.mkdir(parents=True)
+        (settings.pending_dir / f"{waiting.run_id}.json").write_text(waiting.to_json())
+        for name in ("index.html", "health.html"):
+            assert "1 forecast not in the ledger yet" in str(page(name, reader(settings)))
+        Pending(settings.pending_dir).deliver(Ledger(settings.store_url))
+        assert "not in the ledger yet" not in str(page("index.html", reader(settings)))
+
+    def test_a_forecast_in_hindsight_is_shown_as_one(self, settings: Settings) -> None:
+        Ledger(settings.store_url).append(entry(dashboards.LAST, after=pd.Timedelta(days=30)))
+        assert "in hindsight" in str(page("index.html", reader(settings)))
+        shown = str(page("usdclp-7d.html", reader(settings)))
+        assert "it is no part of the live record" in shown
+        assert "No live forecast of this horizon has come to its end yet" in shown
+
+    def test_before_the_first_forecast_the_rate_is_what_was_observed(self, settings: Settings) -> None:
+        """But for a print that the quality gate does not believe."""
+        Ledger(settings.store_url).append(entry(dashboards.LAST, close=950.0))
+        days = pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=100)
+        values = 950 + np.arange(100) / 10
+        values[60] *= 100
+        known = catalogued("usdclp_close").definition.release.instants(days)
+        observed = Observations("usdclp_close", "yahoo", days, values, known)
+        ObservationStore(settings.store_url).record(observed, now=dashboards.NOW)
+        found = reader(settings).rates(Series(USDCLP, "close", H7), days[50].date())
+        assert found.days.tolist() == [day.date() for k, day in enumerate(days) if k >= 50 and k != 60]
+        assert found.values[0] == values[50]
+        assert found.values[-1] == 950.0, "the ledger has the last word"
+        (one,) = reader(settings).outlooks()
+        assert len(one.rates.days) > 35
+
+    def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
+        from dataclasses import replace
+
+        ledger = Ledger(settings.store_url)
+        ledger.append(entry(dashboards.LAST))
+        ledger.append(replace(entry(dashboards.LAST, run_id="other"), rate="observed", close=951.0))
+        found = reader(settings)
+        assert [one.name for one in found.series()] == ["usdclp-7d", "usdclp-observed-7d"]
+        assert "observed rate" in str(page("usdclp-observed-7d.html", found))
+        assert len(found.publications(Series(USDCLP, "observed", H7))) == 1
+
+    def test_names_of_no_page_are_none(self, settings: Settings) -> None:
+        Ledger(settings.store_url).append(entry(dashboards.LAST))
+        for name in ("", "usdclp-7d", "usdclp-7d-.html", "usdclp-7d-2025.html", "-2026.html", "login.html"):
+            assert page(name, reader(settings)) is None, name
+        assert page("usdclp-7d-2026.html", reader(settings)) is not None
+
+    def test_pages_are_equal_while_nothing_changes(self, settings: Settings) -> None:
+        dashboards.fill(settings, days=30)
+        assert page("usdclp-7d.html", reader(settings)) == page("usdclp-7d.html", reader(settings))
+
+
+class TestDrawing:
+    @given(
+        st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40),
+        st.floats(1e-3, 5000),
+        st.sampled_from([400, 860]),
+    )
+    def test_all_that_is_drawn_lies_within_the_picture(
+        self, values: list[float], across: float, width: int
+    ) -> None:
+        days = np.linspace(20_000, 20_000 + across, len(values))
+        drawn = np.array(values)
+        picture = Chart(
+            title="",
+            caption="",
+            description="values",
+            ticks=number,
+            lines=[Line(days, drawn, "ink"), Line(days, drawn, "ink", stepped=True)],
+            bands=[Band(days, drawn - 1, drawn + 1, "band80")],
+            labels=[Label(value, "words", "ink") for value in values[-6:]],
+        ).svg(width)
+        height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', picture)[0])
+        for path in re.findall(r'<path class="(?:line|band)[^"]*" d="([^"]*)"', picture):
+            for x, y in re.findall(r"([\d.-]+) ([\d.-]+)", path):
+                assert 0 <= float(x) <= width
+                assert 0 <= float(y) <= height
+        assert "nan" not in picture
+
+    def test_a_line_is_broken_where_there_is_no_value(self) -> None:
+        chart = Chart(
+            title="",
+            caption="",
+            description="",
+            ticks=number,
+            lines=[Line(np.arange(5.0), np.array([1.0, 2.0, np.nan, 2.0, 1.0]), "ink")],
+        )
+        (path,) = re.findall(r'class="line ink" d="([^"]*)"', chart.svg())
+        assert path.count("M") == 2
+
+    def test_of_shares_the_largest_stands_first(self) -> None:
+        rows = Rows(
+            "", "", "", np.arange(3.0), {"a": np.array([0.9, 0.5, 0.2]), "b": np.array([0.1, 0.5, 0.8])}, "a"
+        )
+        assert re.findall(r"(\d+\.\d) %", rows.svg()) == ["80.0", "20.0"]
+        assert rows.hints == []
+
+    @given(st.integers(0, 20_000), st.integers(1, 6000), st.integers(3, 12))
+    def test_days_on_an_axis_are_few_and_in_order(self, first: int, span: int, at_most: int) -> None:
+        ticks = date_ticks(float(first), float(first + span), at_most)
+        days = [day for day, _ in ticks]
+        assert len(days) <= at_most
+        assert days == sorted(set(days))
+        assert all(first <= day <= first + span for day in days)
+
+    def test_words_in_a_picture_are_escaped(self) -> None:
+        chart = Chart(
+            title="",
+            caption="",
+            description='"><script>',
+            ticks=number,
+            lines=[Line(np.arange(2.0), np.arange(2.0), "ink")],
+            labels=[Label(1.0, "<b>", "ink")],
+        )
+        assert "<script>" not in chart.svg()
+        assert "&lt;b&gt;" in chart.svg()
+
+
+class TestMarkdown:
+    def test_every_horizon_has_a_table_or_says_that_there_is_none(self) -> None:
+        found = {H7: [dashboards.run(0), dashboards.run(1, environment="a|b <script>")]}
+        text = runs_markdown(runs_document(found, None, "store", None), "file:///site/index.html")
+        assert "| 00000000 | 2026-11-27 12:00 | USDCLP | 9.500 | 0.80 | 0.970 | v40\\* | production |" in text
+        assert "a\\|b &lt;script&gt;" in text
+        assert text.count("no runs yet") == len(HORIZONS) - 1
+        assert text.endswith("[All pages](file:///site/index.html)")
+
+    def test_what_cannot_be_read_is_told(self) -> None:
+        assert "gone" in runs_markdown(runs_document({}, "the store is gone", "store", None))
+
+
+def test_origins_of_a_year_begin_with_its_first_day(settings: Settings) -> None:
+    ledger = Ledger(settings.store_url)
+    days = [dashboards.LAST - timedelta(days=365 * k) for k in range(3)]
+    for day in days:
+        ledger.append(entry(day))
+    assert reader(settings).years(Series(USDCLP, "close", H7)) == (2026, 2025, 2024)
