@@ -320,7 +320,11 @@ def test_what_cannot_be_used_is_not_shown(
 
 
 def test_a_flow_that_cannot_read_its_settings_tells_prefect_no_secret(
-    prefect_server: None, secret: Secrets, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    prefect_server: None,
+    secret: Secrets,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Prefect logs the trace of an error, and those that it came from."""
     from flows.forecast import forecast_7d
@@ -330,5 +334,7 @@ def test_a_flow_that_cannot_read_its_settings_tells_prefect_no_secret(
     with pytest.raises(ConfigError):
         forecast_7d()
     out = capfd.readouterr()
-    assert "fred_api_key" in out.err + out.out
-    assert secret.found_in((out.err + out.out).encode()) == set()
+    told = caplog.text + out.err + out.out
+    assert "Traceback" in told
+    assert "fred_api_key" in told
+    assert secret.found_in(told.encode()) == set()

@@ -964,6 +964,34 @@ def test_documented_tracker_of_ones_own(settings: Settings, tmp_path: Path) -> N
     assert run.info.experiment_id == found.experiment_id
 
 
+def runs_on_the_pages(command: str, settings: Settings, folder: Path) -> set[str]:
+    """What the pages that a command serves list of all experiments, asked as a browser does."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program, *arguments = shlex.split(command)
+    process = subprocess.Popen(
+        [str(BIN / program), *arguments, "--port", str(port)],
+        cwd=folder,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"http://127.0.0.1:{port}/")
+        ids = [one.experiment_id for one in open_store(settings.mlflow_uri).search_experiments()]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/runs/search",
+            json.dumps({"experiment_ids": ids}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return {found["info"]["run_id"] for found in json.load(answer)["runs"]}
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 @pytest.mark.slow
 def test_quick_start(deployment: Settings, shell: Shell, tmp_path: Path) -> None:
     text = section("Quick start")
@@ -974,7 +1002,7 @@ def test_quick_start(deployment: Settings, shell: Shell, tmp_path: Path) -> None
     (run,) = json.loads(shell.run(f"{lines[1]} --json"))["runs"]
     assert run["id"] in shell.run(lines[2].replace("RUN_ID", run["id"][:8]))
     assert "eurusd-7d" in shell.run(lines[3])
-    assert lines[4] == "forex ui"
+    assert run["id"] in runs_on_the_pages(lines[4], deployment, tmp_path)
     (snapshot,) = (tmp_path / "data" / "reports" / "eurusd" / "7d").glob("*/snapshot.parquet")
     code = blocks(text, "python")[0].replace("/srv/forex", str(tmp_path))
     code = code.replace("/RUN/", f"/{snapshot.parent.name}/").replace(
