@@ -43,7 +43,7 @@ from forex_core.errors import (
     SourceUnavailable,
     TrackingError,
 )
-from forex_core.ledger import Entry, Ledger, Pending
+from forex_core.ledger import Entry, Ledger, Pending, content_digest
 from forex_core.notify import Message
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document
@@ -53,6 +53,7 @@ from forex_core.report.mail import Mail, report_mail
 from forex_core.report.pdf import require_pdf
 from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
+    ENTRY_TAG,
     LEDGER_TAG,
     Candidacy,
     Tracker,
@@ -248,6 +249,7 @@ def send(mail: Mail, tracker: Tracker, settings: Settings) -> list[str]:
 def _write_down(entry: Entry, ledger: Ledger, tracker: Tracker, settings: Settings) -> str | None:
     """The forecast into the ledger, after those that wait; a warning where it cannot be, for it is published."""
     pending, refusal = Pending(settings.pending_dir), None
+    tracker.set_tags({ENTRY_TAG: content_digest(entry)})
     try:
         pending.keep(entry)
     except OSError as error:

@@ -26,7 +26,14 @@ from forex_core.ledger.live import LeadScores, at_the_end, by_lead
 from forex_core.monitoring import Reading, band_factors, drift, judge, key
 from forex_core.report.document import data_notices
 from forex_core.report.track import monitor_markdown, scores_document
-from forex_core.tracking import live_record, model_name, registry_from_settings, tracker_from_settings
+from forex_core.tracking import (
+    ALARM_TAG,
+    OUTCOME_TAG,
+    live_record,
+    model_name,
+    registry_from_settings,
+    tracker_from_settings,
+)
 from forex_core.types import HORIZONS, LEVELS, Horizon, MarketBundle
 
 Document = dict[str, Any]
@@ -69,7 +76,9 @@ def judged(
 
 
 @task(name="log", cache_policy=NO_CACHE, persist_result=False)
-def logged(track: Track, readings: list[Reading], bundle: MarketBundle, settings: Settings) -> str | None:
+def logged(
+    track: Track, readings: list[Reading], ledger: Ledger, bundle: MarketBundle, settings: Settings
+) -> str | None:
     """The live record of a horizon as a run of `monitor_7d` and the like, once for the same outcomes."""
     horizon = track.horizon
     content = hashlib.sha256()
@@ -93,6 +102,8 @@ def logged(track: Track, readings: list[Reading], bundle: MarketBundle, settings
         return there
     with tracker:
         run_id = tracker.start_run()
+        heads = zip((OUTCOME_TAG, ALARM_TAG), ledger.heads(), strict=True)
+        tracker.set_tags({tag: digest for tag, digest in heads if digest is not None})
         alarms = {key(r.kind, r.step): r.statistic / r.threshold for r in readings}
         tracker.log(live_record(horizon, by_lead(track), at_the_end(track), alarms))
     return run_id
@@ -168,7 +179,7 @@ def monitor(
         run_id = None
         if len(track):
             try:
-                run_id = logged(track, readings, bundle, settings)
+                run_id = logged(track, readings, ledger, bundle, settings)
             except TrackingError as error:
                 warnings.append(f"The live record of {horizon} could not be logged: {error}.")
         noticed.append((horizon, readings))

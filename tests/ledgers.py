@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from forex_core.calendars import origin_instant, target_dates
+from forex_core.data.series import MARKET_CLOSE
 from forex_core.ledger import Entry
 from forex_core.types import HORIZONS, LEVELS, Horizon, Pair
 
@@ -34,7 +35,7 @@ def entry(
 ) -> Entry:
     """A forecast that leans by `lean` in log price at every step, with bands `width` times those of the random walk.
 
-    It is published `after` its origin has spoken.
+    It is published `after` its origin has spoken. Its rate is that of a market's close.
     """
     ahead = target_dates(pair, origin, horizon)
     root = np.sqrt([step for step, _ in ahead])[:, None]
@@ -49,6 +50,7 @@ def entry(
         origin=origin,
         as_of=at,
         published_at=at + after,
+        outcome_at=MARKET_CLOSE.instants(pd.DatetimeIndex([ahead[0][1]]))[0],
         close=close,
         model=f"{pair.slug}-{horizon}",
         version=version,

@@ -286,18 +286,34 @@ def guards(part: Part, dialect: str) -> Iterator[str]:
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             f"RAISE EXCEPTION '{_REFUSAL.format('%')}', TG_TABLE_NAME; END $$"
         )
-    for name in (table.name for table in part.kept):
+    for table in part.kept:
+        name = table.name
         if dialect == POSTGRES:
             yield (
                 f"CREATE OR REPLACE TRIGGER {name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
             )
         else:
+            refusal = f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL.format(name)}'); END"
             for change in ("UPDATE", "DELETE"):
+                yield f"CREATE TRIGGER IF NOT EXISTS {name}_no_{change.lower()} BEFORE {change} ON {name} {refusal}"
+            # INSERT OR REPLACE removes rows, and asks no trigger for that.
+            for n, key in enumerate(_keys(table)):
+                same = " AND ".join(f'"{column}" = NEW."{column}"' for column in key)
                 yield (
-                    f"CREATE TRIGGER IF NOT EXISTS {name}_no_{change.lower()} BEFORE {change} ON {name} "
-                    f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL.format(name)}'); END"
+                    f"CREATE TRIGGER IF NOT EXISTS {name}_no_replace_{n} BEFORE INSERT ON {name} "
+                    f"WHEN EXISTS (SELECT 1 FROM {name} WHERE {same}) {refusal}"
                 )
+
+
+def _keys(table: sa.Table) -> Iterator[list[str]]:
+    """The columns of each key that no two rows of a table share."""
+    for constraint in table.constraints:
+        if isinstance(constraint, sa.PrimaryKeyConstraint | sa.UniqueConstraint):
+            yield sorted(column.name for column in constraint.columns)
+    for index in table.indexes:
+        if index.unique:
+            yield sorted(column.name for column in index.columns)
 
 
 def utc(instant: pd.Timestamp) -> np.datetime64:

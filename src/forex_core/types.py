@@ -198,6 +198,8 @@ class MarketBundle:
         truth_known: [T] row at which `truth` became known (T or more: not yet).
         drivers: [T, K] last known value of each driver, NaN before its first.
         driver_units: unit of each driver; `PERCENT_PER_YEAR` marks a rate.
+        outcome_at: when the rate of the first business day after the last row is released; None where the source
+            does not say.
     """
 
     pair: Pair
@@ -215,6 +217,7 @@ class MarketBundle:
     repairs: tuple[Repair, ...] = ()
     news: tuple[Headline, ...] = ()
     events: tuple[Event, ...] = ()
+    outcome_at: pd.Timestamp | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.dates)
@@ -265,6 +268,7 @@ class MarketBundle:
             as_of=instant,
             repairs=(),
             news=tuple(n for n in self.news if n.published <= instant),
+            outcome_at=None,
         )
 
     @property

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from forex_core.calendars import origin_instant
 from forex_core.data.store import ObservationStore
 from forex_core.errors import LedgerError
-from forex_core.ledger import Entry, Ledger, tables
+from forex_core.ledger import Alarm, Entry, Ledger, content_digest, tables
 from forex_core.types import LEVELS, Horizon
 from tests.ledgers import USDCLP, entry
 
@@ -37,9 +37,11 @@ def ledger(url: str) -> Ledger:
     return Ledger(url)
 
 
-def came(ledger: Ledger, values: dict[date, float]) -> Any:
+def came(ledger: Ledger, values: dict[date, float], later: timedelta = timedelta()) -> Any:
+    """As known when the last of the days was over, or later."""
     known = [origin_instant(USDCLP, day) for day in values]
-    return ledger.record(USDCLP, "close", list(values), np.array(list(values.values())), known, now=known[-1])
+    outcomes, now = np.array(list(values.values())), known[-1] + later
+    return ledger.record(USDCLP, "close", list(values), outcomes, known, now=now)
 
 
 @contextmanager
@@ -91,7 +93,17 @@ class TestPublications:
     def test_a_row_cannot_be_changed_or_removed(self, ledger: Ledger, url: str) -> None:
         ledger.append(entry(MONDAY))
         engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        for statement in ("UPDATE predictions SET quantiles = '[]'", "DELETE FROM publications"):
+        statements = ["UPDATE predictions SET quantiles = '[]'", "DELETE FROM publications"]
+        if engine.dialect.name == "sqlite":
+            names = [column.name for column in tables.predictions.columns]
+            other = ", ".join("'[]'" if name == "quantiles" else name for name in names)
+            statements.append(f"INSERT OR REPLACE INTO predictions SELECT {other} FROM predictions")
+            names = [column.name for column in tables.publications.columns]
+            other = ", ".join(
+                "99" if name == "number" else name for name in names
+            )  # its run is unique as well
+            statements.append(f"INSERT OR REPLACE INTO publications SELECT {other} FROM publications")
+        for statement in statements:
             with (
                 pytest.raises(sa.exc.DBAPIError, match="never changed or removed"),
                 engine.begin() as connection,
@@ -160,15 +172,27 @@ class TestScores:
         day = MONDAY + timedelta(days=1)
         came(ledger, {day: 955.0})
         ledger.score()
-        same = came(ledger, {day: 955.0})
+        same = came(ledger, {day: 955.0}, later=timedelta(hours=1))
         assert (same.new, same.revised) == (0, 0)
-        revised = came(ledger, {day: 956.0})
+        revised = came(ledger, {day: 956.0}, later=timedelta(days=1))
         assert (revised.new, revised.revised) == (0, 1)
         (again,) = ledger.score()
         assert again.revised
         assert again.walk_error == 6.0
         assert ledger.track(USDCLP, "close", H7).walk_errors.tolist() == [6.0]
         assert ledger.verify().outcomes == 2
+        assert ledger.path(1).outcomes[0] == 956.0
+
+    def test_what_was_known_earlier_revises_nothing(self, ledger: Ledger) -> None:
+        """As where the monitor is asked for a past day, after the rate of that day was revised."""
+        ledger.append(entry(MONDAY))
+        day = MONDAY + timedelta(days=1)
+        known = [origin_instant(USDCLP, day)]
+        now = known[0] + timedelta(days=30)
+        ledger.record(USDCLP, "close", [day], np.array([956.0]), known, as_of=now, now=now)
+        for earlier in (known[0], now):
+            again = ledger.record(USDCLP, "close", [day], np.array([955.0]), known, as_of=earlier, now=now)
+            assert (again.new, again.revised) == (0, 0)
         assert ledger.path(1).outcomes[0] == 956.0
 
     def test_an_outcome_that_is_late_is_scored_when_it_comes(self, ledger: Ledger) -> None:
@@ -193,15 +217,16 @@ class TestScores:
 
     def test_the_last_forecast_before_the_outcome_stands(self, ledger: Ledger) -> None:
         late = pd.Timedelta(days=3)
-        for n, after in enumerate((pd.Timedelta(minutes=1), pd.Timedelta(hours=3), late)):
+        # The one that was published first had to wait, and is written after the next.
+        for n, after in enumerate((pd.Timedelta(hours=3), pd.Timedelta(minutes=1), late)):
             ledger.append(entry(MONDAY, run_id=f"{n}", lean=0.001 * n, after=after))
         ledger.append(entry(MONDAY + timedelta(days=1), run_id="hindsight", after=late))
         came(ledger, {MONDAY + timedelta(days=k): 950.0 for k in (1, 2, 3)})
         ledger.score()
         track = ledger.track(USDCLP, "close", H7)
-        assert set(track.publications.tolist()) == {2}
+        assert set(track.publications.tolist()) == {1}
         assert track.steps.tolist() == [1, 2, 3]
-        assert set(ledger.track(USDCLP, "close", H7, hindsight=True).publications.tolist()) == {3, 4}
+        assert [path.of.number for path in ledger.paths(USDCLP, "close", H7)] == [1, 4]
 
     def test_the_last_lead_is_that_of_the_horizon(self, ledger: Ledger) -> None:
         ledger.append(entry(MONDAY))
@@ -221,7 +246,10 @@ TAMPERED = {
     "forecast 2: removed": "DELETE FROM publications WHERE number = 2",
     "outcome 1: changed": "UPDATE outcomes SET value = 951 WHERE number = 1",
     "score of forecast 1 at step 1: does not follow": "UPDATE scores SET error = 0 WHERE publication = 1 AND step = 1",
-    "run last was published with the digest": "DELETE FROM publications WHERE number = 4",
+    "run last recorded the digest": "DELETE FROM publications WHERE number = 4",
+    "run outcomes recorded the digest": "DELETE FROM outcomes WHERE number = 2",
+    "run alarms recorded the digest": "DELETE FROM alarms",
+    "alarm 1: changed": "UPDATE alarms SET statistic = 0",
 }
 
 
@@ -233,7 +261,11 @@ class TestVerify:
         last = ledger.append(entry(MONDAY + timedelta(days=3), run_id="last"))
         came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2)})
         ledger.score()
-        anchors = {"last": last.digest}
+        ledger.raise_alarm(USDCLP, "close", H7, Alarm("no skill", 5, MONDAY, 2.0, 1.0, "worse"))
+        outcome, alarm = ledger.heads()
+        assert outcome
+        assert alarm
+        anchors = [("last", last.digest), ("outcomes", outcome), ("alarms", alarm)]
         assert ledger.verify(anchors).faults == ()
         with unguarded(url) as connection:
             connection.exec_driver_sql(TAMPERED[fault])
@@ -249,6 +281,24 @@ class TestVerify:
                 sa.update(tables.outcomes).where(tables.outcomes.c.number == 1).values(digest="0" * 64)
             )
         assert "outcome 2: another one stood before it" in ledger.verify().faults
+
+    def test_a_forecast_that_was_written_late_needs_a_run_that_vouches_for_it(self, ledger: Ledger) -> None:
+        """A file among those that wait may say of itself that it was published long ago."""
+        in_time, late, made_up = entry(MONDAY), entry(MONDAY, H30), entry(MONDAY, version=2)
+        after = in_time.outcome_at + pd.Timedelta(days=1)
+        ledger.append(in_time, now=in_time.published_at)
+        for one in (late, made_up):
+            assert ledger.append(one, now=after).live
+        (fault,) = ledger.verify(vouched={content_digest(late)}).faults
+        assert fault.startswith("forecast 3: written at 2026-03-04T22:00")
+        assert ledger.verify(vouched=None).faults == (), "nobody records anything"
+
+    def test_it_counts_until_its_first_outcome_is_released(self) -> None:
+        """A close of Tuesday is out at 17:00 in New York, hours before the desk opens on Wednesday."""
+        out = pd.Timestamp("2026-03-03 17:00", tz="America/New_York")
+        spoke = origin_instant(USDCLP, MONDAY)
+        assert entry(MONDAY, after=out - spoke - pd.Timedelta(seconds=1)).is_live
+        assert not entry(MONDAY, after=out - spoke).is_live
 
 
 def test_an_entry_outlives_its_process_as_json() -> None:

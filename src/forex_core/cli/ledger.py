@@ -158,17 +158,17 @@ def of_date(
 def verify(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """Read all of the ledger and say what was changed since it was written. Exit code 1 when something was.
 
-    Digests that runs recorded when they were published are compared as well, so that a ledger that was cut off or made
-    anew does not pass.
+    Digests that runs recorded are compared as well, so that a ledger that was cut off or made anew does not pass, nor
+    one to which a forecast was added that nobody published.
     """
     from forex_core.ledger import Audit, Pending, unaccounted
     from forex_core.report.track import audit_document, audit_lines
 
     configure_logging(verbose)
     settings = settings_from(None, None, None)
-    kept, anchors = _ledger(settings), _anchors(settings)
+    kept, (anchors, vouched) = _ledger(settings), _recorded(settings)
     nothing = Audit(0, 0, 0, 0, "0" * 64, tuple(unaccounted(anchors)))
-    audit = kept.verify(anchors) if kept else nothing
+    audit = kept.verify(anchors, vouched) if kept else nothing
     document = audit_document(audit, len(Pending(settings.pending_dir)))
     print_document(document, as_json, audit_lines)
     if audit.faults:
@@ -183,10 +183,15 @@ def _ledger(settings: Settings) -> Ledger | None:
     return found if found.is_made else None
 
 
-def _anchors(settings: Settings) -> dict[str, str]:
-    from forex_core.tracking import LEDGER_TAG, queries
+def _recorded(settings: Settings) -> tuple[list[tuple[str, str]], set[str] | None]:
+    """Runs with the digests of the ledger that they recorded, and those of forecasts; None where none records any."""
+    from forex_core.tracking import ALARM_TAG, ENTRY_TAG, LEDGER_TAG, OUTCOME_TAG, queries
 
     if not settings.tracking.is_on:
-        return {}
+        return [], None
     with queries.existing_store(settings.mlflow_uri) as client:
-        return queries.ledger_digests(client, LEDGER_TAG) if client else {}
+        if client is None:
+            return [], set()
+        found = (queries.ledger_digests(client, tag) for tag in (LEDGER_TAG, OUTCOME_TAG, ALARM_TAG))
+        anchors = [recorded for one in found for recorded in one.items()]
+        return anchors, {*queries.ledger_digests(client, ENTRY_TAG).values()}

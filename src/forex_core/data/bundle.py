@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forex_core.calendars import is_business_day, origin_instants
+from forex_core.calendars import is_business_day, origin_instants, target_dates
 from forex_core.data.providers import Provider
 from forex_core.data.quality import Accepted, gate
 from forex_core.data.series import DERIVED, MarketData, Release, Series
 from forex_core.errors import DataQualityError, InputError
-from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Pair, Repair
+from forex_core.types import HORIZONS, PERCENT_PER_YEAR, Array, MarketBundle, Pair, Repair
 
 STALE_AFTER_WEEKDAYS = 3
 """A spot whose last close is older than this, counted from the as-of date, is flagged."""
@@ -79,6 +79,7 @@ def load_bundle(
             *(Repair(name, "ignored", None, None, "a column of text, not used") for name in data.ignored),
             *(_future(data.spot, today) if as_of is None else ()),
         ),
+        outcome_at=_outcome_at(pair, release, days[-1].date()),
     )
     if limits is not None:
         _refuse_incomplete(bundle, data.spot.name, accepted.dates[-1].date(), limits)
@@ -134,6 +135,12 @@ def _too_early(spot: Series, pair: Pair, as_of: date | pd.Timestamp) -> InputErr
 def _origin_ns(release: Release, pair: Pair, days: pd.DatetimeIndex) -> Nanoseconds:
     """Origin instants of rows: when the desk opens, or when the close is known if that is later."""
     return np.maximum(_ns(origin_instants(pair, days)), _ns(release.instants(days)))
+
+
+def _outcome_at(pair: Pair, release: Release, origin: date) -> pd.Timestamp:
+    """When the first rate that a forecast from an origin is for is released."""
+    _, day = target_dates(pair, origin, HORIZONS[-1])[0]
+    return release.instants(pd.DatetimeIndex([day]))[0]
 
 
 def _known(series: Series, instant: pd.Timestamp) -> Series:

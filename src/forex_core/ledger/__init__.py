@@ -9,6 +9,7 @@ from forex_core.ledger.book import (
     Scored,
     Track,
     Trajectory,
+    content_digest,
     unaccounted,
 )
 from forex_core.ledger.entry import Entry, Published
@@ -26,5 +27,6 @@ __all__ = [
     "Scored",
     "Track",
     "Trajectory",
+    "content_digest",
     "unaccounted",
 ]

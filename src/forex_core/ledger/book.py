@@ -35,6 +35,8 @@ _P, _R, _O, _S, _A = (
     table.c
     for table in (tables.publications, tables.predictions, tables.outcomes, tables.scores, tables.alarms)
 )
+_INSTANTS = ("as_of", "published_at", "outcome_at")
+_LAST_PUBLISHED = (_P.published_at.desc(), _P.number.desc())
 _ALARM_KEY = ("pair", "rate", "horizon", "kind", "step", "origin")
 
 
@@ -83,8 +85,8 @@ class Scored:
 class Track:
     """What stands of the forecasts of one pair and horizon, at one lead or at all: n rows by origin and step.
 
-    Of an origin the last forecast stands that was published before its first outcome was known; where none was, there
-    is none, unless hindsight was asked for. Of an outcome the latest revision.
+    Of an origin the last forecast stands that was published before its first outcome was released; where none was,
+    there is none. Of an outcome the latest revision.
 
     Attributes:
         origins, target_dates: [n] datetime64[D].
@@ -205,7 +207,7 @@ class Ledger:
 
     # --- Writing
 
-    def append(self, entry: Entry) -> Published:
+    def append(self, entry: Entry, now: pd.Timestamp | None = None) -> Published:
         """Write a forecast; of a run that is there already nothing is written.
 
         Raises:
@@ -217,7 +219,8 @@ class Ledger:
                 sa.select(tables.publications).where(_P.run_id == entry.run_id)
             ).one_or_none()
             if there is not None:
-                if _digest(there.previous, row, rows) != there.digest:
+                path = connection.execute(_path_of(there.number)).all()
+                if content_digest(entry) != _content(there, path):
                     raise LedgerError(
                         f"run {entry.run_id} is in the ledger {self.address} with another forecast; a correction is a "
                         "forecast of a run of its own"
@@ -225,12 +228,14 @@ class Ledger:
                 return _published(there)
             last = _last(connection, tables.publications)
             number, previous = (last.number + 1, last.digest) if last else (1, _START)
-            digest = _digest(previous, row, rows)
-            values = row | {"number": number, "previous": previous, "digest": digest}
+            at = _instant(now)
+            digest = _digest(previous, text_of(at), row, rows)
+            instants = {name: getattr(entry, name) for name in _INSTANTS}
             connection.execute(
                 tables.publications.insert().values(
-                    values
-                    | {"as_of": entry.as_of, "published_at": entry.published_at}
+                    row
+                    | instants
+                    | {"number": number, "previous": previous, "digest": digest, "recorded_at": at}
                     | {"origin": _bound(connection, entry.origin)}
                 )
             )
@@ -252,17 +257,20 @@ class Ledger:
         days: Sequence[date],
         values: Array,
         known_at: Sequence[pd.Timestamp],
+        as_of: pd.Timestamp | None = None,
         now: pd.Timestamp | None = None,
     ) -> Outcomes:
         """Take in what came, of the days that forecasts are for.
 
         Args:
             days, values, known_at: [n] target dates, the rate that each had, and when that became known.
+            as_of: the instant whose knowledge this is, by default now. What is known here as of later stays.
         """
-        at = (now or pd.Timestamp.now(tz="UTC")).tz_convert("UTC").floor("us")
+        at = _instant(now)
+        of = _instant(as_of) if as_of is not None else at
         new = revised = 0
         with self._database.writing() as connection:
-            wanted = self._awaited(connection, pair, rate)
+            wanted = _awaited(connection, pair, rate)
             known = _outcomes(connection, pair, rate)
             last = _last(connection, tables.outcomes)
             number, previous = (last.number, last.digest) if last else (0, _START)
@@ -270,11 +278,11 @@ class Ledger:
                 if day not in wanted or not np.isfinite(value):
                     continue
                 before = known.get(day)
-                if before is not None and before.value == value:
+                if before is not None and (before.value == value or of <= before.as_of):
                     continue
                 new, revised = new + (before is None), revised + (before is not None)
                 number += 1
-                row = _outcome(pair, rate, day, float(value), since, at)
+                row = _outcome(pair, rate, day, float(value), since, of, at)
                 digest = _digest(previous, row)
                 connection.execute(
                     tables.outcomes.insert().values(
@@ -283,7 +291,8 @@ class Ledger:
                         rate=rate,
                         target_date=_bound(connection, day),
                         value=float(value),
-                        known_at=since.tz_convert("UTC").floor("us"),
+                        known_at=_instant(since),
+                        as_of=of,
                         recorded_at=at,
                         previous=previous,
                         digest=digest,
@@ -301,6 +310,7 @@ class Ledger:
             [day.date() for day in bundle.dates[rows]],
             bundle.truth[rows],
             list(bundle.instants[bundle.truth_known[rows]]),
+            bundle.as_of,
         )
 
     def score(self) -> tuple[Scored, ...]:
@@ -369,20 +379,6 @@ class Ledger:
 
     # --- Reading
 
-    def awaited(self, pair: Pair, rate: str) -> frozenset[date]:
-        """The target dates of all forecasts of a pair's rate."""
-        with self._database.reading() as connection:
-            return self._awaited(connection, pair, rate)
-
-    def _awaited(self, connection: Connection, pair: Pair, rate: str) -> frozenset[date]:
-        query = (
-            sa.select(_R.target_date)
-            .distinct()
-            .join(tables.publications, _P.number == _R.publication)
-            .where(_P.pair == str(pair), _P.rate == rate)
-        )
-        return frozenset(_day(day) for day in connection.scalars(query))
-
     def kinds(self) -> tuple[tuple[Pair, str], ...]:
         """Every pair with the rate that was forecast of it."""
         with self._database.reading() as connection:
@@ -392,7 +388,7 @@ class Ledger:
     def latest(self) -> tuple[Published, ...]:
         """Of every pair, rate and horizon the forecast of the newest origin, of several the last that was published."""
         kinds = (_P.pair, _P.rate, _P.horizon)
-        newest = sa.select(tables.publications).order_by(_P.origin.desc(), _P.number.desc()).limit(1)
+        newest = sa.select(tables.publications).order_by(_P.origin.desc(), *_LAST_PUBLISHED).limit(1)
         with self._database.reading() as connection:
             found = [
                 _published(
@@ -451,16 +447,13 @@ class Ledger:
         Of an origin that is the last live forecast, as in `track`; where there is none, the last that was made in
         hindsight.
         """
-        live = sa.func.max(sa.case((_P.live == sa.true(), _P.number)))
-        chosen = sa.select(sa.func.coalesce(live, sa.func.max(_P.number))).where(
-            _P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon)
-        )
         with self._database.reading() as connection:
+            within = []
             if first is not None:
-                chosen = chosen.where(_P.origin >= _bound(connection, first))
+                within.append(_P.origin >= _bound(connection, first))
             if last is not None:
-                chosen = chosen.where(_P.origin <= _bound(connection, last))
-            numbers = chosen.group_by(_P.origin)
+                within.append(_P.origin <= _bound(connection, last))
+            numbers = _standing(pair, rate, horizon, *within)
             heads = connection.execute(
                 sa.select(tables.publications).where(_P.number.in_(numbers)).order_by(_P.origin)
             ).all()
@@ -517,17 +510,12 @@ class Ledger:
         horizon: Horizon,
         *,
         since: date | None = None,
-        hindsight: bool = False,
         members: bool = False,
         ends: bool = False,
     ) -> Track:
         """The track record of origins from `since` on, at every lead, or with `ends` at the last of each forecast."""
         latest = _latest_outcomes()
-        standing = sa.select(sa.func.max(_P.number)).where(
-            _P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon)
-        )
-        if not hindsight:
-            standing = standing.where(_P.live == sa.true())
+        within = [_P.live == sa.true()]
         query = (
             sa.select(
                 _P.number, _P.origin, _R.step, _P.last_step, _R.target_date, _P.close, latest.c.value,
@@ -549,8 +537,10 @@ class Ledger:
             query = query.where(_R.step == _P.last_step)
         with self._database.reading() as connection:
             if since is not None:
-                standing = standing.where(_P.origin >= _bound(connection, since))
-            rows = connection.execute(query.where(_P.number.in_(standing.group_by(_P.origin)))).all()
+                within.append(_P.origin >= _bound(connection, since))
+            rows = connection.execute(
+                query.where(_P.number.in_(_standing(pair, rate, horizon, *within)))
+            ).all()
         kinds = ["i8", "M8[D]", "i8", "i8", "M8[D]", *["f8"] * 4, "?", "?", "f8", "f8", "?", "?"]
         columns = list(zip(*rows, strict=True)) if rows else [()] * (len(kinds) + 2)
         arrays: list[Any] = [
@@ -568,15 +558,24 @@ class Ledger:
         with self._database.writing() as connection:
             row = _alarm_row(connection, pair, rate, horizon, alarm)
             there = sa.select(_A.found).where(*(_A[name] == row[name] for name in _ALARM_KEY))
-            if connection.execute(there).one_or_none() is None:
-                at = (now or pd.Timestamp.now(tz="UTC")).tz_convert("UTC").floor("us")
-                connection.execute(tables.alarms.insert().values(row | {"raised_at": at}))
+            if connection.execute(there).one_or_none() is not None:
+                return
+            last, at = _last(connection, tables.alarms), _instant(now)
+            number, previous = (last.number + 1, last.digest) if last else (1, _START)
+            told = row | {"origin": alarm.origin.isoformat(), "raised_at": text_of(at)}
+            connection.execute(
+                tables.alarms.insert().values(
+                    row
+                    | {"number": number, "raised_at": at}
+                    | {"previous": previous, "digest": _digest(previous, told)}
+                )
+            )
 
     def alarms(
         self, pair: Pair | None = None, rate: str | None = None, horizon: Horizon | None = None
     ) -> tuple[Raised, ...]:
         """The alarms that were raised, the first one first."""
-        query = sa.select(tables.alarms).order_by(_A.raised_at, _A.kind, _A.step)
+        query = sa.select(tables.alarms).order_by(_A.raised_at, _A.number)
         for column, wanted in ((_A.pair, pair), (_A.rate, rate), (_A.horizon, horizon)):
             if wanted is not None:
                 query = query.where(column == str(wanted))
@@ -594,11 +593,22 @@ class Ledger:
                 for row in connection.execute(query)
             )
 
-    def verify(self, anchors: Mapping[str, str] = {}) -> Audit:
+    def heads(self) -> tuple[str | None, str | None]:
+        """The digests of the last outcome and of the last alarm, for `verify` to look for; None where there is none."""
+        with self._database.reading() as connection:
+            last = (_last(connection, table) for table in (tables.outcomes, tables.alarms))
+            outcome, alarm = (row.digest if row else None for row in last)
+        return outcome, alarm
+
+    def verify(
+        self, anchors: Collection[tuple[str, str]] = (), vouched: Collection[str] | None = None
+    ) -> Audit:
         """Read everything and compare it with its digests.
 
         Args:
-            anchors: digests that runs recorded when they were published, by run; they tell of an end that was cut off.
+            anchors: runs with a digest that they recorded; they tell of an end that was cut off.
+            vouched: the `content_digest` that each run recorded when it was published; None where runs record nothing.
+                A forecast that was written after its first outcome was released needs one, or it may be made up.
         """
         faults: list[str] = []
         with self._database.reading() as connection:
@@ -607,12 +617,20 @@ class Ledger:
                 rows.setdefault(row.publication, []).append(row)
             heads = connection.execute(sa.select(tables.publications).order_by(_P.number)).all()
             came = connection.execute(sa.select(tables.outcomes).order_by(_O.number)).all()
+            alarms = connection.execute(sa.select(tables.alarms).order_by(_A.number)).all()
             scored = connection.execute(sa.select(tables.scores)).all()
         faults += _broken(
-            heads, "forecast", lambda row: _digest(row.previous, *_read(row, rows.get(row.number, [])))
+            heads,
+            "forecast",
+            lambda row: _digest(
+                row.previous, text_of(row.recorded_at), *_read(row, rows.get(row.number, []))
+            ),
         )
         faults += _broken(came, "outcome", lambda row: _digest(row.previous, _outcome_of(row)))
-        faults += unaccounted(anchors, {row.digest for row in heads})
+        faults += _broken(alarms, "alarm", lambda row: _digest(row.previous, _alarm_of(row)))
+        faults += unaccounted(anchors, {row.digest for row in (*heads, *came, *alarms)})
+        if vouched is not None:
+            faults += _made_up(heads, rows, vouched)
         faults += _misjudged(
             scored, {row.number: row for row in heads}, rows, {row.number: row for row in came}
         )
@@ -628,16 +646,26 @@ class Ledger:
         )
 
 
-def unaccounted(anchors: Mapping[str, str], known: Collection[str] = ()) -> list[str]:
+def unaccounted(anchors: Collection[tuple[str, str]], known: Collection[str] = ()) -> list[str]:
     """Runs whose digest is none of those `known` to the ledger: by digest, for a run that was spooled has a new id."""
     return [
-        f"run {run_id} was published with the digest {digest[:12]}…, and the ledger has none like it"
-        for run_id, digest in anchors.items()
+        f"run {run_id} recorded the digest {digest[:12]}…, and the ledger has none like it"
+        for run_id, digest in anchors
         if digest not in known
     ]
 
 
 # --- Rows and digests
+
+
+def content_digest(entry: Entry) -> str:
+    """sha256 of what a forecast says, wherever in the ledger it comes to stand."""
+    return _digest(_START, *_rows(entry))
+
+
+def _content(head: Any, path: Sequence[Any]) -> str:
+    """`content_digest`, from the database."""
+    return _digest(_START, *_read(head, path))
 
 
 def _rows(entry: Entry) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -648,8 +676,7 @@ def _rows(entry: Entry) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "rate": entry.rate,
         "horizon": str(entry.horizon),
         "origin": entry.origin.isoformat(),
-        "as_of": text_of(entry.as_of),
-        "published_at": text_of(entry.published_at),
+        **{name: text_of(getattr(entry, name)) for name in _INSTANTS},
         "live": entry.is_live,
         "close": float(entry.close),
         "model": entry.model,
@@ -677,11 +704,11 @@ def _rows(entry: Entry) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _read(head: Any, path: Sequence[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """As `_rows`, from the database."""
-    names = [c.name for c in tables.publications.columns if c.name not in ("number", "previous", "digest")]
+    of_the_chain = {"number", "recorded_at", "previous", "digest"}
+    names = [c.name for c in tables.publications.columns if c.name not in of_the_chain]
     row = {name: getattr(head, name) for name in names} | {
         "origin": _day(head.origin).isoformat(),
-        "as_of": text_of(head.as_of),
-        "published_at": text_of(head.published_at),
+        **{name: text_of(getattr(head, name)) for name in _INSTANTS},
         "live": bool(head.live),
     }
     names = [c.name for c in tables.predictions.columns if c.name != "publication"]
@@ -693,7 +720,13 @@ def _read(head: Any, path: Sequence[Any]) -> tuple[dict[str, Any], list[dict[str
 
 
 def _outcome(
-    pair: Pair, rate: str, day: date, value: float, known_at: pd.Timestamp, recorded_at: pd.Timestamp
+    pair: Pair,
+    rate: str,
+    day: date,
+    value: float,
+    known_at: pd.Timestamp,
+    as_of: pd.Timestamp,
+    recorded_at: pd.Timestamp,
 ) -> dict[str, Any]:
     return {
         "pair": str(pair),
@@ -701,13 +734,22 @@ def _outcome(
         "target_date": day.isoformat(),
         "value": value,
         "known_at": text_of(known_at),
+        "as_of": text_of(as_of),
         "recorded_at": text_of(recorded_at),
     }
 
 
 def _outcome_of(row: Any) -> dict[str, Any]:
     pair, day = Pair.parse(row.pair), _day(row.target_date)
-    return _outcome(pair, row.rate, day, row.value, row.known_at, row.recorded_at)
+    return _outcome(pair, row.rate, day, row.value, row.known_at, row.as_of, row.recorded_at)
+
+
+def _alarm_of(row: Any) -> dict[str, Any]:
+    names = [
+        c.name for c in tables.alarms.columns if c.name not in {"number", "raised_at", "previous", "digest"}
+    ]
+    told = {name: getattr(row, name) for name in names}
+    return told | {"origin": _day(row.origin).isoformat(), "raised_at": text_of(row.raised_at)}
 
 
 def _digest(previous: str, *content: Any) -> str:
@@ -727,6 +769,19 @@ def _broken(rows: Sequence[Any], what: str, digest: Any) -> Iterator[str]:
         if digest(row) != row.digest:
             yield f"{what} {row.number}: changed since it was written"
         previous, number = row.digest, row.number
+
+
+def _made_up(
+    heads: Iterable[Any], rows: Mapping[int, Sequence[Any]], vouched: Collection[str]
+) -> Iterator[str]:
+    """Forecasts of which only a file said that they were published before anything was known."""
+    for head in heads:
+        was_late = head.live and head.recorded_at >= head.outcome_at
+        if was_late and _content(head, rows.get(head.number, [])) not in vouched:
+            yield (
+                f"forecast {head.number}: written at {text_of(head.recorded_at)}, when its first outcome was out, and "
+                f"no run says that it was published at {text_of(head.published_at)}: its run is gone, or it was made up"
+            )
 
 
 def _misjudged(
@@ -794,6 +849,21 @@ def _same_outcome(latest: sa.Subquery) -> sa.ColumnElement[bool]:
     return sa.and_(latest.c.pair == _P.pair, latest.c.rate == _P.rate, latest.c.target_date == _R.target_date)
 
 
+def _standing(
+    pair: Pair, rate: str, horizon: Horizon, *within: sa.ColumnElement[bool]
+) -> sa.Select[tuple[int]]:
+    """The number of the forecast of each origin that stands: the last that was published, a live one before others."""
+    order = (sa.case((_P.live == sa.true(), 0), else_=1), *_LAST_PUBLISHED)
+    place = sa.func.row_number().over(partition_by=_P.origin, order_by=order).label("place")
+    kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
+    placed = sa.select(_P.number, place).where(*kind, *within).subquery("placed")
+    return sa.select(placed.c.number).where(placed.c.place == 1)
+
+
+def _path_of(number: int) -> sa.Select[Any]:
+    return sa.select(tables.predictions).where(_R.publication == number).order_by(_R.step)
+
+
 def _path_rows() -> sa.Select[Any]:
     """The rows of paths, each with its outcome as `value` where that is known."""
     latest = _latest_outcomes()
@@ -803,6 +873,17 @@ def _path_rows() -> sa.Select[Any]:
         .outerjoin(latest, _same_outcome(latest))
         .order_by(_R.publication, _R.step)
     )
+
+
+def _awaited(connection: Connection, pair: Pair, rate: str) -> frozenset[date]:
+    """The target dates of all forecasts of a pair's rate."""
+    query = (
+        sa.select(_R.target_date)
+        .distinct()
+        .join(tables.publications, _P.number == _R.publication)
+        .where(_P.pair == str(pair), _P.rate == rate)
+    )
+    return frozenset(_day(day) for day in connection.scalars(query))
 
 
 def _outcomes(connection: Connection, pair: Pair, rate: str) -> dict[date, Any]:
@@ -849,6 +930,7 @@ def _published(row: Any) -> Published:
         origin=_day(row.origin),
         as_of=row.as_of,
         published_at=row.published_at,
+        recorded_at=row.recorded_at,
         live=bool(row.live),
         close=row.close,
         model=row.model,
@@ -859,6 +941,10 @@ def _published(row: Any) -> Published:
         weights=dict(zip(json.loads(row.members), json.loads(row.weights), strict=True)),
         digest=row.digest,
     )
+
+
+def _instant(given: pd.Timestamp | None) -> pd.Timestamp:
+    return (given if given is not None else pd.Timestamp.now(tz="UTC")).tz_convert("UTC").floor("us")
 
 
 def _bound(connection: Connection, day: date) -> object:

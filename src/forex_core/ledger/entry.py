@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forex_core.calendars import origin_instant
 from forex_core.types import Array, ForecastRun, Horizon, MarketBundle, Pair, Publication
 
 
@@ -20,6 +19,7 @@ class Entry:
     """One published forecast. H target dates, Q levels, M members.
 
     Attributes:
+        published_at: before `outcome_at`, when its first outcome is released, or it was made in hindsight.
         close: of the origin, in quote units as all that follows.
         version: of the registered model, None where none was registered.
         verdict: its kind.
@@ -35,6 +35,7 @@ class Entry:
     origin: date
     as_of: pd.Timestamp
     published_at: pd.Timestamp
+    outcome_at: pd.Timestamp
     close: float
     model: str
     version: int | None
@@ -70,6 +71,8 @@ class Entry:
             origin=forecast.origin,
             as_of=run.as_of.tz_convert("UTC").floor("us"),
             published_at=published_at.tz_convert("UTC").floor("us"),
+            # Of an outcome that comes nobody knows when, it is not known that it came later.
+            outcome_at=(bundle.outcome_at or run.as_of).tz_convert("UTC").floor("us"),
             close=float(bundle.spot[-1]),
             model=publication.model,
             version=publication.version,
@@ -88,8 +91,8 @@ class Entry:
 
     @property
     def is_live(self) -> bool:
-        """Whether it was published before the first of its outcomes was known: anything later is hindsight."""
-        return bool(self.published_at < origin_instant(self.pair, self.target_dates[0]))
+        """Whether it was published before the first of its outcomes was released: anything later is hindsight."""
+        return bool(self.published_at < self.outcome_at)
 
     def to_json(self) -> str:
         """For a file that outlives the process."""
@@ -99,6 +102,7 @@ class Entry:
             "origin": self.origin.isoformat(),
             "as_of": self.as_of.isoformat(),
             "published_at": self.published_at.isoformat(),
+            "outcome_at": self.outcome_at.isoformat(),
             "target_dates": [day.isoformat() for day in self.target_dates],
             **{name: getattr(self, name).tolist() for name in ("quantiles", "walk", "medians")},
         }
@@ -119,6 +123,7 @@ class Entry:
                 "origin": date.fromisoformat(content["origin"]),
                 "as_of": pd.Timestamp(content["as_of"]),
                 "published_at": pd.Timestamp(content["published_at"]),
+                "outcome_at": pd.Timestamp(content["outcome_at"]),
                 "target_dates": tuple(date.fromisoformat(day) for day in content["target_dates"]),
                 **{name: tuple(content[name]) for name in ("levels", "members", "weights", "steps")},
                 **{name: np.array(content[name], dtype=float) for name in ("quantiles", "walk", "medians")},
@@ -128,7 +133,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Published:
-    """A forecast of the ledger without its path; `digest` is that of the chain up to it."""
+    """A forecast of the ledger without its path.
+
+    Attributes:
+        recorded_at: when it was written here: later than it was published where it had to wait.
+        live: as `Entry.is_live`.
+        digest: of the chain up to it.
+    """
 
     number: int
     run_id: str
@@ -138,6 +149,7 @@ class Published:
     origin: date
     as_of: pd.Timestamp
     published_at: pd.Timestamp
+    recorded_at: pd.Timestamp
     live: bool
     close: float
     model: str

@@ -19,7 +19,9 @@ publications = sa.Table(
     sa.Column("origin", DAY, nullable=False),
     sa.Column("as_of", Instant, nullable=False),
     sa.Column("published_at", Instant, nullable=False),
-    # Whether it was published before its first outcome was known; what was not is no track record.
+    sa.Column("recorded_at", Instant, nullable=False),
+    # When its first outcome was released, and whether it was published before; what was not is no track record.
+    sa.Column("outcome_at", Instant, nullable=False),
     sa.Column("live", sa.Boolean, nullable=False),
     sa.Column("close", sa.Double, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
@@ -58,6 +60,8 @@ outcomes = sa.Table(
     sa.Column("target_date", DAY, nullable=False),
     sa.Column("value", sa.Double, nullable=False),
     sa.Column("known_at", Instant, nullable=False),
+    # The instant whose knowledge it is: what was known earlier revises nothing.
+    sa.Column("as_of", Instant, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
     sa.Column("previous", sa.Text, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
@@ -82,16 +86,20 @@ scores = sa.Table(
 alarms = sa.Table(
     "alarms",
     metadata,
-    sa.Column("pair", sa.Text, primary_key=True),
-    sa.Column("rate", sa.Text, primary_key=True),
-    sa.Column("horizon", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("origin", DAY, primary_key=True),
+    sa.Column("number", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("pair", sa.Text, nullable=False),
+    sa.Column("rate", sa.Text, nullable=False),
+    sa.Column("horizon", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("origin", DAY, nullable=False),
     sa.Column("raised_at", Instant, nullable=False),
     sa.Column("statistic", sa.Double, nullable=False),
     sa.Column("threshold", sa.Double, nullable=False),
     sa.Column("found", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.UniqueConstraint("pair", "rate", "horizon", "kind", "step", "origin"),
 )
 PART = Part(
     name="ledger",

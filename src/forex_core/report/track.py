@@ -30,6 +30,7 @@ def published_document(published: Published) -> Document:
         "origin": published.origin.isoformat(),
         "as_of": published.as_of.isoformat(),
         "published_at": published.published_at.isoformat(),
+        "recorded_at": published.recorded_at.isoformat(),
         "weights": dict(published.weights),
     }
 

@@ -10,7 +10,15 @@ from forex_core.tracking.health import begun_ahead
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.orphans import RunningRun, sweep
 from forex_core.tracking.queries import AUDIT, StoredRuns
-from forex_core.tracking.records import LEDGER_TAG, Record, forecast_record, live_record
+from forex_core.tracking.records import (
+    ALARM_TAG,
+    ENTRY_TAG,
+    LEDGER_TAG,
+    OUTCOME_TAG,
+    Record,
+    forecast_record,
+    live_record,
+)
 from forex_core.tracking.registry import (
     Registry,
     Standing,
@@ -31,8 +39,11 @@ from forex_core.tracking.spool import Replayed, replay_spool, short_id
 from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
+    "ALARM_TAG",
     "AUDIT",
+    "ENTRY_TAG",
     "LEDGER_TAG",
+    "OUTCOME_TAG",
     "ArchivedStore",
     "Candidacy",
     "DatabaseCopy",

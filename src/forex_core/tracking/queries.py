@@ -320,9 +320,9 @@ def _audit(run: Run) -> AuditRow:
 
 
 def ledger_digests(client: MlflowClient, tag: str) -> dict[str, str]:
-    """The digest that each published run had from the ledger, by run."""
-    experiments = [_experiment_id(client, f"forecaster_{horizon}") for horizon in HORIZONS]
-    known = [found for found in experiments if found is not None]
+    """The digests of the ledger that runs of forecasts and of the monitor recorded under a tag, by run."""
+    names = [f"{flow}_{horizon}" for flow in ("forecaster", "monitor") for horizon in HORIZONS]
+    known = [found for name in names if (found := _experiment_id(client, name)) is not None]
     return {run.info.run_id: run.data.tags[tag] for run in _search(client, known, [f"tags.{tag} != ''"])}
 
 

@@ -14,8 +14,10 @@ from forex_core.ledger.live import LeadScores
 from forex_core.models.features import copper_features
 from forex_core.types import ENSEMBLE, ForecastRun, Horizon, MarketBundle, Publication
 
-LEDGER_TAG = "ledger_digest"
-"""Tag of a published run: the ledger's digest when its forecast was written."""
+LEDGER_TAG, ENTRY_TAG = "ledger_digest", "ledger_entry"
+"""Tags of a published run: the ledger's digest when its forecast was written, and the digest of the forecast alone."""
+OUTCOME_TAG, ALARM_TAG = "ledger_outcome", "ledger_alarm"
+"""Tags of a run of the monitor: the ledger's digests of the last outcome and of the last alarm."""
 
 
 @dataclass(frozen=True)
