@@ -6,9 +6,11 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import httpx
 from loguru import logger
 from prefect import flow
 from prefect.blocks.system import Secret
+from prefect.exceptions import PrefectException
 
 from flows.logs import connect_logging
 from forex_core.config import Settings, load_settings
@@ -22,7 +24,7 @@ def notifier_of(settings: Settings) -> Notifier:
     """Whoever is to be told of events by the settings and by the Secret block that they name.
 
     Raises:
-        ConfigError: when there is no such block, or it holds no addresses.
+        ConfigError: when there is no such block, it cannot be read, or it holds no addresses.
     """
     name = settings.notify.prefect_block
     return Notifier(settings.notify, _addresses(name, "notify") if name else ())
@@ -47,6 +49,11 @@ def _addresses(name: str, group: str) -> list[str]:
         raise ConfigError(
             f"there is no Prefect Secret block '{name}' ({group}.prefect_block); make it on this server, with the "
             "addresses as its value"
+        ) from error
+    except (PrefectException, httpx.HTTPError, RuntimeError) as error:
+        raise ConfigError(
+            f"the Prefect Secret block '{name}' ({group}.prefect_block) could not be read ({type(error).__name__}); "
+            "check the server that PREFECT_API_URL names"
         ) from error
     value = block.get()
     if isinstance(value, str):

@@ -353,8 +353,8 @@ def _with_files_that_exist(message: Message) -> Message:
     missing = [path for path in message.attachments if not path.is_file()]
     if not missing:
         return message
-    note = "Not attached, since it is not there: " + ", ".join(str(path) for path in missing)
-    logger.warning("{}", note)
+    logger.warning("not attached, since it is not there: {}", ", ".join(map(str, missing)))
+    note = "Not attached, since it is not there: " + ", ".join(path.name for path in missing)
     return replace(
         message,
         text=f"{message.text}\n\n{note}",

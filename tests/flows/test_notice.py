@@ -100,3 +100,20 @@ def test_a_block_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("FOREX_NOTIFY__PREFECT_BLOCK", "nowhere")
     with pytest.raises(ConfigError, match="there is no Prefect Secret block 'nowhere'"):
         notifier_of(load_settings())
+
+
+def test_a_server_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.notice import readers_of
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("FOREX_REPORT__PREFECT_BLOCK", "readers")
+    with (
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
+        pytest.raises(
+            ConfigError, match=r"'readers' \(report.prefect_block\) could not be read \(ConnectError\)"
+        ),
+    ):
+        readers_of(load_settings())

@@ -172,7 +172,7 @@ def test_a_missing_file_is_said_and_does_not_stop_the_message(mailbox: Mailbox, 
     for kind in ("html", "plain"):
         body = arrived.get_body((kind,))
         assert body is not None
-        assert f"Not attached, since it is not there: {lost}" in body.get_content()
+        assert f"Not attached, since it is not there: {lost.name}" in body.get_content()
     assert list(arrived.iter_attachments()) == []
 
 

@@ -65,7 +65,7 @@ class Position:
 
     @property
     def digest(self) -> str:
-        """Short hash of what it is; 'none' where there is nothing. Tells two requests apart, and no amount."""
+        """Short hash of what it is; 'none' where there is nothing. Tells two requests apart."""
         if not self:
             return "none"
         told = [self.budget_rate, self.exposure, [(flow.day.isoformat(), flow.amount) for flow in self.flows]]

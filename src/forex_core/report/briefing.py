@@ -383,15 +383,17 @@ class _Words:
             case "alike", _:
                 return say("By the median neither hedging nor waiting pays.") + unhedged
             case ("median_above", "long") | ("median_below", "short"):
-                return say("On average waiting pays.") + unhedged
+                return say("More often than not waiting pays.") + unhedged
             case ("median_above", "short") | ("median_below", "long"):
-                return say("On average hedging pays.") + unhedged
+                return say("More often than not hedging pays.") + unhedged
         if kind == "median_above":
             return say(
-                "On average waiting pays for who receives {base}, hedging for who has to pay it.", base=base
+                "More often than not waiting pays for who receives {base}, hedging for who has to pay it.",
+                base=base,
             )
         return say(
-            "On average hedging pays for who receives {base}, waiting for who has to pay it.", base=base
+            "More often than not hedging pays for who receives {base}, waiting for who has to pay it.",
+            base=base,
         )
 
     def treasury(self, part: Document) -> list[str]:

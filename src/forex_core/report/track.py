@@ -87,9 +87,16 @@ def ledger_table(document: Document) -> list[RenderableType]:
     )
     for row in rows:
         version = f"{row['model']} {row['version']}" if row["version"] is not None else row["model"]
-        told = minute(row["published_at"]) + ("" if row["live"] else " (hindsight)")
         close = f"{row['close']:.{price_decimals(row['close'])}f}"
-        cells = (row["pair"], row["horizon"], row["origin"], told, version, row["verdict"], row["run_id"][:8])
+        cells = (
+            row["pair"],
+            row["horizon"],
+            row["origin"],
+            _published_at(row),
+            version,
+            row["verdict"],
+            row["run_id"][:8],
+        )
         add_row(table, *cells, str(row["number"]), close)
     return [table]
 
@@ -112,17 +119,23 @@ def trajectory_table(document: Document) -> list[RenderableType]:
     return [table]
 
 
+def _published_at(row: Document) -> str:
+    return minute(row["published_at"]) + ("" if row["live"] else " (hindsight)")
+
+
 def date_table(document: Document) -> list[RenderableType]:
     """What was said of one date."""
     rows = document["forecasts"]
     if not rows:
         return [Text(f"No forecast of {document['pair']} is for {document['target_date']}.")]
     table = new_table(f"{document['pair']} on {document['target_date']}, as it was forecast")
-    add_columns(table, "Origin", "Horizon", "Run", right=("Step", "Median", "10 %", "90 %"))
+    names = ("Origin", "Horizon", "Published (UTC)", "Rate", "Run")
+    add_columns(table, *names, right=("Step", "Median", "10 %", "90 %"))
     for row in rows:
         decimals = price_decimals(row["median"])
         prices = [f"{row[name]:.{decimals}f}" for name in ("median", "low_80", "high_80")]
-        add_row(table, row["origin"], row["horizon"], row["run_id"][:8], str(row["step"]), *prices)
+        told = (row["origin"], row["horizon"], _published_at(row), row["rate"], row["run_id"][:8])
+        add_row(table, *told, str(row["step"]), *prices)
     return [table]
 
 
