@@ -261,13 +261,13 @@ def test_the_digests_of_runs_are_what_a_ledger_is_held_against(market: Path, sql
     with queries.existing_store(sqlite_store) as client:
         assert client is not None
         anchors = queries.ledger_digests(client, LEDGER_TAG)
-    assert ledger().verify(anchors).faults == ()
+    assert ledger().verify(anchors.items()).faults == ()
     with closing(sqlite3.connect(load_settings().root / "store" / "forex.db")) as connection, connection:
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f"DROP TRIGGER {name}")
         connection.execute("DELETE FROM publications")
         connection.execute("DELETE FROM predictions")
-    assert any("the ledger has none like it" in fault for fault in ledger().verify(anchors).faults)
+    assert any("the ledger has none like it" in fault for fault in ledger().verify(anchors.items()).faults)
 
 
 def test_the_document_is_json(market: Path) -> None:

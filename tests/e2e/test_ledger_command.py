@@ -1,0 +1,131 @@
+"""`forex ledger`: what was published and what came, from a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from forex_core.calendars import origin_instant
+from forex_core.cli import app
+from forex_core.config import load_settings
+from forex_core.ledger import Ledger, Pending, content_digest
+from forex_core.tracking import ENTRY_TAG, LEDGER_TAG, tracker_from_settings
+from forex_core.types import LEVELS, Horizon
+from tests.ledgers import USDCLP, entry
+
+MONDAY = date(2026, 3, 2)
+TUESDAY = MONDAY + timedelta(days=1)
+Ask = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """The exit code and the output of a command; with `--json` the document that it is."""
+    from forex_core.cli.app import stdout
+
+    monkeypatch.setenv("FOREX_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(stdout, "_width", 140)
+
+    def run(*arguments: str) -> tuple[int, Any]:
+        done = CliRunner().invoke(app, ["ledger", *arguments])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    return run
+
+
+@pytest.fixture
+def ledger(ask: Ask) -> Ledger:
+    """Two forecasts from Monday, the second in hindsight, one of thirty days, and what came on Tuesday."""
+    settings = load_settings()
+    made = Ledger(settings.store_url, settings.root)
+    made.append(entry(MONDAY))
+    made.append(entry(MONDAY, version=2, after=pd.Timedelta(days=30)))
+    made.append(entry(MONDAY, Horizon(30), lean=0.002))
+    spoke = origin_instant(USDCLP, TUESDAY)
+    made.record(USDCLP, "close", [TUESDAY], np.array([955.25]), [spoke], now=spoke)
+    made.score()
+    return made
+
+
+def test_before_anything_was_published_it_says_how_to(ask: Ask, tmp_path: Path) -> None:
+    assert ask("list") == (0, "No forecast has been published yet: forex forecast 7d\n")
+    assert ask("verify")[0] == 0
+    assert ask("date", "2026-03-03", "--pair", "USDCLP", "--json")[1]["forecasts"] == []
+    assert not (tmp_path / "data" / "store").exists(), "a question makes nothing"
+
+
+def test_hindsight_is_marked_wherever_a_forecast_is_listed(ask: Ask, ledger: Ledger) -> None:
+    for command in (("list",), ("date", TUESDAY.isoformat(), "--pair", "USDCLP")):
+        code, told = ask(*command)
+        assert code == 0
+        marked = [line for line in told.splitlines() if "(hindsight)" in line]
+        assert len(marked) == 1, told
+        assert "2026-04-02 11:00" in marked[0]
+    _, document = ask("date", TUESDAY.isoformat(), "--pair", "USDCLP", "--json")
+    assert [(one["horizon"], one["live"], one["rate"]) for one in document["forecasts"]] == [
+        ("7d", True, "close"),
+        ("7d", False, "close"),
+        ("30d", True, "close"),
+    ]
+    _, document = ask("list", "--horizon", "30d", "--last", "1", "--json")
+    assert [one["number"] for one in document["forecasts"]] == [3]
+
+
+def test_a_path_has_what_came_beside_it(ask: Ask, ledger: Ledger) -> None:
+    code, document = ask("show", "1", "--json")
+    assert code == 0
+    assert document["outcomes"][:2] == [955.25, None]
+    assert document["quantiles"]["0.5"] == ledger.path(1).quantiles[:, LEVELS.index(0.5)].tolist()
+    assert "955.25" in ask("show", "1")[1]
+    with pytest.raises(AssertionError, match="no forecast 99"):
+        ask("show", "99")
+
+
+def published(one: Any, ledger: Ledger, digest: str | None = None) -> None:
+    """As the flow does, in a run of its own."""
+    settings = load_settings()
+    with tracker_from_settings(settings, "forecaster_7d") as tracker:
+        written = ledger.append(one)
+        tracker.set_tags({ENTRY_TAG: content_digest(one), LEDGER_TAG: digest or written.digest})
+
+
+def test_a_forecast_that_nobody_published_is_found(ask: Ask, ledger: Ledger) -> None:
+    """A file is laid among those that wait, which says of itself that it was in time."""
+    settings = load_settings()
+    code, told = ask("verify")
+    assert code == 1, "these were written years later, and no run speaks for them"
+    assert "forecast 1: written at" in told
+    for horizon in (Horizon(7), Horizon(30)):
+        for version, lean in ((1, 0.0), (2, 0.0), (1, 0.002)):
+            one = entry(MONDAY, horizon, version=version, lean=lean)
+            with tracker_from_settings(settings, "forecaster_7d") as tracker:
+                tracker.set_tags({ENTRY_TAG: content_digest(one)})
+    assert ask("verify")[0] == 0
+    Pending(settings.pending_dir).keep(entry(TUESDAY, lean=0.005, run_id="made-up"))
+    code, document = ask("verify", "--json")
+    assert (code, document["waiting"]) == (0, 1)
+    Pending(settings.pending_dir).deliver(ledger)
+    code, document = ask("verify", "--json")
+    assert code == 1
+    (fault,) = document["faults"]
+    assert fault.startswith("forecast 4: written at")
+    assert fault.endswith("its run is gone, or it was made up")
+
+
+def test_a_ledger_that_was_made_anew_does_not_pass(ask: Ask, ledger: Ledger) -> None:
+    published(entry(TUESDAY), ledger, digest="f" * 64)
+    code, document = ask("verify", "--json")
+    assert code == 1
+    assert any(
+        fault.endswith("recorded the digest ffffffffffff…, and the ledger has none like it")
+        for fault in document["faults"]
+    )
