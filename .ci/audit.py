@@ -30,7 +30,10 @@ REFUSED = re.compile(
     r"\bA?GPL|Affero|(?<!Lesser )General Public License|\bSSPL|Server Side Public|\bCC-BY-(NC|ND)|\bBUSL",
     re.IGNORECASE,
 )
-CHOICES = {"text-unidecode": "Artistic-1.0-Perl OR GPL-2.0-or-later"}
+CHOICES = {
+    "pyphen": "GPL-2.0-or-later OR LGPL-2.1-or-later OR MPL-1.1",
+    "text-unidecode": "Artistic-1.0-Perl OR GPL-2.0-or-later",
+}
 """Of packages that name several licences and say in a text alone that one may choose."""
 UNKNOWN = "unknown"
 
