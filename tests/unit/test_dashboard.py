@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forex_core.config import Settings, load_settings
-from forex_core.dashboard import Reader, runs_document, runs_markdown
+from forex_core.dashboard import Reader, api, runs_document, runs_markdown
 from forex_core.dashboard.drawing import Band, Chart, Label, Line, Rows, date_ticks
 from forex_core.dashboard.pages import page
 from forex_core.dashboard.reading import Trailing
@@ -78,10 +79,40 @@ class TestReader:
         ledger.append(entry(dashboards.LAST))
         ledger.append(entry(dashboards.LAST, Horizon(30)))
         later = dashboards.NOW + pd.Timedelta(days=6)
-        silent = {str(one.series.horizon): one.is_silent for one in reader(settings, later).outlooks()}
+        silent = {
+            str(one.series.horizon): one.silence.is_silent for one in reader(settings, later).outlooks()
+        }
         assert silent == {"7d": True, "30d": False}
         assert "no forecast for 6 days" in str(page("index.html", reader(settings, later)))
         assert "The last forecast is 6 days old" in str(page("usdclp-7d.html", reader(settings, later)))
+
+    def test_neither_hindsight_nor_another_rate_breaks_a_silence(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        ledger.append(entry(dashboards.LAST))
+        later = dashboards.NOW + pd.Timedelta(days=10)
+        # Both are published yesterday: one too late for its origin, the other of the observed rate.
+        ledger.append(entry(dashboards.LAST, after=pd.Timedelta(days=9), run_id="late"))
+        on_time = entry(dashboards.LAST + timedelta(days=10), run_id="other")
+        ledger.append(replace(on_time, rate="observed"))
+        found = reader(settings, later)
+        silent = {one.series.rate: (one.silence.days, one.silence.is_silent) for one in found.outlooks()}
+        assert silent["close"] == (10, True)
+        spoken = {one.rate: one for one in api.health(found).forecasts}
+        assert (spoken["close"].days_since_published, spoken["close"].is_silent) == (10, True)
+        assert spoken["close"].newest_origin == dashboards.LAST
+        assert not spoken["observed"].is_silent
+        assert "no forecast for 10 days" in str(page("index.html", found))
+        assert "The last live forecast is 10 days old" in str(page("usdclp-7d.html", found))
+        assert re.search(r"<td>10</td>\s*<td[^>]*><strong[^>]*>silent", str(page("health.html", found)))
+
+    def test_a_horizon_that_spoke_in_hindsight_alone_has_never_spoken(self, settings: Settings) -> None:
+        Ledger(settings.store_url).append(entry(dashboards.LAST, after=pd.Timedelta(days=30)))
+        found = reader(settings)
+        (spoken,) = api.health(found).forecasts
+        assert (spoken.newest_origin, spoken.days_since_published, spoken.is_silent) == (None, None, True)
+        assert "none was published in its time" in str(page("index.html", found))
+        assert "All forecasts of this horizon were made in hindsight" in str(page("usdclp-7d.html", found))
+        assert "only in hindsight" in str(page("health.html", found))
 
     def test_what_waits_for_the_ledger_is_told(self, settings: Settings) -> None:
         waiting = entry(dashboards.LAST)
@@ -116,8 +147,6 @@ class TestReader:
         assert len(one.rates.days) > 35
 
     def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
-        from dataclasses import replace
-
         ledger = Ledger(settings.store_url)
         ledger.append(entry(dashboards.LAST))
         ledger.append(replace(entry(dashboards.LAST, run_id="other"), rate="observed", close=951.0))

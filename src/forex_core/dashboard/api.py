@@ -219,14 +219,18 @@ class RaisedAlarm:
 
 
 @dataclass(frozen=True)
-class Silence:
-    """When a horizon last spoke, and whether that is longer ago than the settings allow."""
+class LastSpoken:
+    """When a horizon last spoke, and whether that is longer ago than the settings allow.
+
+    Only live forecasts count; where all were made in hindsight, `newest_origin` and `days_since_published` are null and
+    the horizon is silent.
+    """
 
     pair: str
     rate: str
     horizon: str
-    newest_origin: date
-    days_since_published: int
+    newest_origin: date | None
+    days_since_published: int | None
     is_silent: bool
 
 
@@ -257,7 +261,7 @@ class HealthAnswer:
 
     at: datetime
     is_well: bool
-    forecasts: list[Silence]
+    forecasts: list[LastSpoken]
     series: list[SeriesHealth]
     alarms: list[RaisedAlarm]
     waiting: int
@@ -353,9 +357,9 @@ def health(reader: Reader) -> HealthAnswer:
         at=found.at.to_pydatetime(),
         is_well=not found.untold
         and not found.waiting
-        and not any(one.is_silent for one in found.outlooks)
+        and not any(one.silence.is_silent for one in found.outlooks)
         and all(one.is_fresh for one in found.series),
-        forecasts=[_silence(one) for one in found.outlooks],
+        forecasts=[_last_spoken(one) for one in found.outlooks],
         series=[
             SeriesHealth(
                 series=one.series,
@@ -378,14 +382,15 @@ def health(reader: Reader) -> HealthAnswer:
     )
 
 
-def _silence(one: Outlook) -> Silence:
-    return Silence(
+def _last_spoken(one: Outlook) -> LastSpoken:
+    last = one.silence.last
+    return LastSpoken(
         pair=str(one.series.pair),
         rate=one.series.rate,
         horizon=str(one.series.horizon),
-        newest_origin=one.path.of.origin,
-        days_since_published=one.silent_days,
-        is_silent=one.is_silent,
+        newest_origin=last.origin if last else None,
+        days_since_published=one.silence.days,
+        is_silent=one.silence.is_silent,
     )
 
 

@@ -28,6 +28,7 @@ from forex_core.dashboard.reading import (
     Outlook,
     Rates,
     Reader,
+    Silence,
 )
 from forex_core.dashboard.sources import Run, Series
 from forex_core.dashboard.words import DASH, NBSP, VERDICTS, counted, day, minute, number, price, share
@@ -189,7 +190,7 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
         untold,
         **_heading(reader, series),
         **_past(paths, rates, series, reader),
-        notes=[*untold, *_notes(newest, reader)],
+        notes=[*untold, *_notes(newest, reader.silence(series))],
         newest=_newest(newest, path, rates),
         record=_record(history.record, newest),
         said=_figure("said", said) if said else None,
@@ -490,9 +491,8 @@ def _attention(health: Health) -> list[dict[str, str]]:
         what, link = f"{_market(one.series)}, {one.series.horizon.days} days", f"{one.series.name}.html"
         for raised in one.alarms:
             entries.append({"what": what, "link": link, "words": _noticed(raised)})
-        if one.is_silent:
-            words = f"no forecast for {counted(one.silent_days, 'day')}"
-            entries.append({"what": what, "link": link, "words": words})
+        if one.silence.is_silent:
+            entries.append({"what": what, "link": link, "words": _silent(one.silence)})
     entries += [
         {"what": one.pair.slashed, "link": HEALTH, "words": _noticed(one)}
         for one in health.alarms
@@ -504,6 +504,12 @@ def _attention(health: Health) -> list[dict[str, str]]:
     if stale:
         entries.append({"what": "Data", "link": HEALTH, "words": f"too old: {', '.join(stale)}"})
     return entries
+
+
+def _silent(silence: Silence) -> str:
+    if silence.days is None:
+        return "every forecast was made in hindsight, none was published in its time"
+    return f"no forecast for {counted(silence.days, 'day')}"
 
 
 def _waiting(health: Health) -> str:
@@ -561,13 +567,18 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
     }
 
 
-def _notes(newest: Published, reader: Reader) -> list[str]:
+def _notes(newest: Published, silence: Silence) -> list[str]:
+    notes = []
     if not newest.live:
-        return [
+        notes.append(
             "Made in hindsight: published after its first outcome was known, it is no part of the live record."
-        ]
-    (outlook,) = (one for one in reader.outlooks() if one.path.of == newest)
-    return [f"The last forecast is {counted(outlook.silent_days, 'day')} old."] if outlook.is_silent else []
+        )
+    if silence.days is None:
+        notes.append("All forecasts of this horizon were made in hindsight: none was published in its time.")
+    elif silence.is_silent:
+        of = "forecast" if newest.live else "live forecast"
+        notes.append(f"The last {of} is {counted(silence.days, 'day')} old.")
+    return notes
 
 
 def _record(record: LeadScores | None, newest: Published) -> list[tuple[str, str]] | None:
@@ -677,7 +688,7 @@ def _alarms(alarms: Sequence[Raised]) -> Table:
 def _silence(outlooks: Sequence[Outlook]) -> Table:
     columns = (
         Column("Forecasts", words=True),
-        Column("Newest origin"),
+        Column("Newest origin", hint="of the live forecast that was published last"),
         Column("Published (UTC)", words=True),
         Column("Days ago"),
         Column("State", words=True),
@@ -687,14 +698,19 @@ def _silence(outlooks: Sequence[Outlook]) -> Table:
             Markup('<a href="{}.html">{}</a>').format(
                 one.series.name, f"{_market(one.series)}, {one.series.horizon.days} days"
             ),
-            day(one.path.of.origin),
-            minute(one.path.of.published_at),
-            f"{one.silent_days:,}",
-            _state("silent") if one.is_silent else "in time",
+            *_spoke(one.silence),
         ]
         for one in outlooks
     ]
     return Table("When each horizon last spoke", columns, rows)
+
+
+def _spoke(silence: Silence) -> list[str]:
+    last = silence.last
+    if last is None:
+        return [DASH, DASH, DASH, _state("only in hindsight")]
+    state = _state("silent") if silence.is_silent else "in time"
+    return [day(last.origin), minute(last.published_at), f"{silence.days:,}", state]
 
 
 def _state(words: str) -> Markup:

@@ -54,6 +54,21 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """How long ago a horizon last spoke. A forecast made in hindsight says nothing of the future: only live ones count.
+
+    Attributes:
+        last: the live forecast that was published last, None where every one was made in hindsight.
+        days: since then.
+        is_silent: whether these are more than the settings allow, or none is live.
+    """
+
+    last: Published | None
+    days: int | None
+    is_silent: bool
+
+
+@dataclass(frozen=True)
 class Outlook:
     """How the forecasts of a series stand.
 
@@ -62,7 +77,6 @@ class Outlook:
         rates: before and, where it is known, after that origin.
         record: the live scores of the last year at the horizon's end.
         alarms: of the last `RECENT_DAYS`.
-        silent_days: since the last was published; `is_silent` when these are more than the settings allow.
     """
 
     series: Series
@@ -70,8 +84,7 @@ class Outlook:
     rates: Rates
     record: LeadScores | None
     alarms: tuple[Raised, ...]
-    silent_days: int
-    is_silent: bool
+    silence: Silence
 
 
 @dataclass(frozen=True)
@@ -186,8 +199,6 @@ class Reader:
     def _outlook(self, newest: Published) -> Outlook:
         series = Series.of(newest)
         pair, rate, horizon = series.pair, series.rate, series.horizon
-        (last,) = self.ledger.publications(pair, horizon, rate=rate, last=1)
-        silent = (self.now - last.published_at).days
         return Outlook(
             series=series,
             path=self.ledger.path(newest.number),
@@ -199,9 +210,16 @@ class Reader:
                 if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
                 and one.raised_at > self.now - pd.Timedelta(days=RECENT_DAYS)
             ),
-            silent_days=silent,
-            is_silent=silent > self._settings.monitor.silent_after_days.get(str(horizon), YEAR_DAYS),
+            silence=self.silence(series),
         )
+
+    def silence(self, series: Series) -> Silence:
+        found = self.ledger.publications(series.pair, series.horizon, rate=series.rate, live=True, last=1)
+        if not found:
+            return Silence(None, None, is_silent=True)
+        days = (self.now - found[0].published_at).days
+        allowed = self._settings.monitor.silent_after_days.get(str(series.horizon), YEAR_DAYS)
+        return Silence(found[0], days, days > allowed)
 
     @cached_property
     def alarms(self) -> tuple[Raised, ...]:

@@ -412,11 +412,14 @@ class Ledger:
         rate: str | None = None,
         last: int | None = None,
         origin: date | None = None,
+        live: bool = False,
     ) -> tuple[Published, ...]:
-        """Forecasts in the order of publication: all, or the last of them."""
+        """Forecasts in the order of publication: all, or the last of them; `live`: those made in their time."""
         query = _of(sa.select(tables.publications), pair, horizon)
         if rate is not None:
             query = query.where(_P.rate == rate)
+        if live:
+            query = query.where(_P.live == sa.true())
         with self._database.reading() as connection:
             if origin is not None:
                 query = query.where(_P.origin == _bound(connection, origin))
