@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forex_core.calendars import is_business_day, origin_instant
 from forex_core.config import Settings, load_settings
-from forex_core.dashboard import Reader, api, runs_document, runs_markdown
+from forex_core.dashboard import Reader, api, charts, runs_document, runs_markdown
 from forex_core.dashboard.drawing import Band, Chart, Label, Line, Rows, date_ticks
 from forex_core.dashboard.pages import page
 from forex_core.dashboard.reading import Trailing
@@ -90,8 +91,8 @@ class TestReader:
         ledger = Ledger(settings.store_url)
         ledger.append(entry(dashboards.LAST))
         later = dashboards.NOW + pd.Timedelta(days=10)
-        # Both are published yesterday: one too late for its origin, the other of the observed rate.
-        ledger.append(entry(dashboards.LAST, after=pd.Timedelta(days=9), run_id="late"))
+        # Both are published a day or two ago: one too late for its origin, the other of the observed rate.
+        ledger.append(entry(dashboards.LAST + timedelta(days=3), after=pd.Timedelta(days=8)))
         on_time = entry(dashboards.LAST + timedelta(days=10), run_id="other")
         ledger.append(replace(on_time, rate="observed"))
         found = reader(settings, later)
@@ -129,6 +130,64 @@ class TestReader:
         shown = str(page("usdclp-7d.html", reader(settings)))
         assert "it is no part of the live record" in shown
         assert "No live forecast of this horizon has come to its end yet" in shown
+
+    def test_what_was_made_in_hindsight_is_in_no_record(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=50)]
+        origins, late = [day for day in days[:44] if is_business_day(USDCLP, day)], pd.Timedelta(days=90)
+        for k, day in enumerate(origins):
+            # Every other one knew what would come; its recipe is another and so are its members.
+            made = entry(day, version=k + 1, after=late if k % 2 else pd.Timedelta(minutes=5))
+            own = ("b" * 64, ("random_walk", "ets")) if k % 2 else ("a" * 64, made.members)
+            ledger.append(replace(made, recipe=own[0], members=own[1]))
+        known = [origin_instant(USDCLP, day) for day in days]
+        ledger.record(USDCLP, "close", days, np.full(len(days), 951.0), known)
+        ledger.score()
+        found, series = reader(settings), Series(USDCLP, "close", H7)
+        live, hindsight = len(origins[::2]), len(origins[1::2])
+        history = found.history(series)
+        assert {one.live for one in history.publications} == {True}
+        assert (len(history.publications), history.hindsight) == (live, hindsight)
+        assert history.record is not None
+        assert history.record.origins == history.trailing.counts[-1] == live
+        scores = api.scores(found, series)
+        assert scores.at_the_end is not None
+        assert scores.at_the_end.forecasts == live
+        assert set(scores.at_the_end.rmse_by_model) == {"random_walk", "theta"}
+        told = api.champions(found, series)
+        assert [(one.recipe[0], one.forecasts) for one in told.reigns] == [("a", live)]
+        assert told.hindsight == hindsight
+        shown = str(page("usdclp-7d.html", found))
+        assert f"Inside the band: {live} of {live}" in shown
+        assert f"charts over time: {hindsight} forecasts of this horizon made in hindsight." in shown
+        weights = re.findall(r'aria-label="(Weights on [^"]*)"', shown)
+        assert len(weights) == 1
+        assert "Theta" in weights[0]
+        assert "ETS" not in weights[0]
+        # Each that is shown by itself says what it is.
+        past = found.paths(series, days[0], days[-1])
+        pictures = [charts.fan(path, found.rates(series, days[0]), "CLP per USD") for path in past]
+        assert [("Made in hindsight" in one.caption) for one in pictures] == [not p.of.live for p in past]
+        assert all(one.description.startswith(one.caption) for one in pictures)
+        assert not past[-1].of.live
+        assert "in hindsight" in shown.split('id="now">')[1].split("</h2>")[0]
+        (forecast,) = api.latest(found)
+        assert not forecast.forecast.live
+        said = api.date_history(found, USDCLP, days[20]).said
+        assert {one.forecast.live for one in said} == {True, False}
+
+    def test_a_horizon_of_hindsight_alone_has_no_record_and_says_so(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        for back in (0, 1, 2):
+            ledger.append(entry(dashboards.LAST - timedelta(days=back), after=pd.Timedelta(days=60)))
+        found = reader(settings)
+        assert "none, all in hindsight" in str(page("index.html", found))
+        shown = str(page("usdclp-7d.html", found))
+        assert "All forecasts of this horizon were made in hindsight" in shown
+        for name in ("weights", "champions", "coverage", "skill", "said"):
+            assert f'<figure class="drawn" id="{name}">' not in shown
+        assert "Made in hindsight: published after its first outcome was known." in shown
+        assert api.champions(found, Series(USDCLP, "close", H7)).reigns == []
 
     def test_before_the_first_forecast_the_rate_is_what_was_observed(self, settings: Settings) -> None:
         """But for a print that the quality gate does not believe."""

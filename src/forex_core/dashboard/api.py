@@ -151,7 +151,7 @@ class SeriesScores:
 
 @dataclass(frozen=True)
 class Reign:
-    """Consecutive forecasts of one recipe: from which origin to which, and with which versions."""
+    """Consecutive live forecasts of one recipe: from which origin to which, and with which versions."""
 
     recipe: str
     first_origin: date
@@ -177,12 +177,16 @@ class ChangeByHand:
 
 @dataclass(frozen=True)
 class ChampionHistory:
-    """Who was published: by recipe, and what was changed by hand; `untold` why that cannot be read."""
+    """Who was published: by recipe, and what was changed by hand; `untold` why that cannot be read.
+
+    `hindsight` is of how many other origins there are forecasts that were made in hindsight: these are in no reign.
+    """
 
     pair: str
     rate: str
     horizon: str
     reigns: list[Reign]
+    hindsight: int
     changes: list[ChangeByHand]
     untold: str | None
 
@@ -333,6 +337,7 @@ def champions(reader: Reader, series: Series) -> ChampionHistory:
             )
             for some in reigns
         ],
+        hindsight=history.hindsight,
         changes=[
             ChangeByHand(
                 run_id=one.run_id,

@@ -168,8 +168,8 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
     last, first = newest.origin, newest.origin - timedelta(days=YEAR_DAYS)
     rates = reader.rates(series, first - timedelta(days=2 * HISTORY_DAYS[series.horizon.days]))
     paths = reader.paths(series, first, last)
-    said = charts.said_and_came([one for one in paths if one.of.live], rates, series.horizon.days)
-    drawn = {
+    said = charts.said_and_came(paths, rates, series.horizon.days)
+    drawn: dict[str, Chart | Rows | None] = {
         "coverage": charts.coverage(history),
         "skill": charts.skill(history),
         "weights": charts.weights(history),
@@ -179,6 +179,11 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
     if drawn["coverage"] is None:
         lacking.append(
             f"Coverage and skill are drawn from {LEAST} live forecasts on that have come to their end."
+        )
+    if history.hindsight:
+        made = counted(history.hindsight, "forecast")
+        lacking.append(
+            f"In none of the scores and charts over time: {made} of this horizon made in hindsight."
         )
     untold = [history.untold] if history.untold else []
     return _rendered(
@@ -454,7 +459,7 @@ def _card(one: Outlook) -> dict[str, Any]:
         "median": price(float(bands.median[-1]), close),
         "kind": path.of.verdict if path.of.verdict in VERDICTS else "none",
         "verdict": label,
-        "record": _in_short(one.record),
+        "record": _in_short(one.record) if one.silence.last else "none, all in hindsight",
         "published": f"{day(path.of.published_at.date())}{version}"
         + ("" if path.of.live else ", in hindsight"),
         "alarm": _latest(one.alarms),
@@ -522,6 +527,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
     close, bands, last = newest.close, charts.Bands.of(path), day(path.target_dates[-1])
     label, meaning = VERDICTS.get(newest.verdict, VERDICTS["none"])
     before = newest.origin - timedelta(days=HISTORY_DAYS[newest.horizon.days])
+    hindsight = "" if newest.live else ", in hindsight"
     facts = [
         ("Close at the origin", f"{price(close, close)} {newest.pair.unit}"),
         (f"Median for {last}", price(float(bands.median[-1]), close)),
@@ -533,7 +539,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
             f"95{NBSP}% band for {last}",
             f"{price(float(bands.low_95[-1]), close)} to {price(float(bands.high_95[-1]), close)}",
         ),
-        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}"),
+        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}{hindsight}"),
         (
             "Model",
             f"{newest.model}, {f'version {newest.version}' if newest.version is not None else 'no version'}",
@@ -557,7 +563,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
         "kind": newest.verdict if newest.verdict in VERDICTS else "none",
         "verdict": label,
         "meaning": meaning,
-        "origin": day(newest.origin),
+        "origin": f"{day(newest.origin)}{hindsight}",
         "facts": facts,
         "figure": _figure(
             "ahead",

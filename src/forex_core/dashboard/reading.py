@@ -134,13 +134,15 @@ class History:
     """Everything that stands of a series.
 
     Attributes:
-        publications: all of them, by origin the one that stands, the oldest first.
+        publications: the live ones, by origin the one that stands, the oldest first.
+        hindsight: of how many other origins there are forecasts that were made in hindsight alone.
         record: the live scores of the last year at the horizon's end; `leads` at every lead.
         changes: of champion by hand, the newest first; `untold` why they cannot be read.
     """
 
     series: Series
     publications: tuple[Published, ...]
+    hindsight: int
     trailing: Trailing
     record: LeadScores | None
     leads: tuple[LeadScores, ...]
@@ -239,9 +241,12 @@ class Reader:
         pair, rate, horizon = series.pair, series.rate, series.horizon
         changes, untold = self.changes()
         year = self.ledger.track(pair, rate, horizon, since=_year_before(newest), members=True)
+        standing = self.publications(series)
+        live = tuple(one for one in standing if one.live)
         return History(
             series=series,
-            publications=self.publications(series),
+            publications=live,
+            hindsight=len(standing) - len(live),
             trailing=Trailing.of(self.ledger.track(pair, rate, horizon, ends=True)),
             record=at_the_end(year),
             leads=by_lead(year),

@@ -390,9 +390,10 @@ class Ledger:
             return tuple((Pair.parse(pair), rate) for pair, rate in found)
 
     def latest(self) -> tuple[Published, ...]:
-        """Of every pair, rate and horizon the forecast of the newest origin, of several the last that was published."""
+        """Of every pair, rate and horizon the forecast of the newest origin, of several that of `paths`."""
         kinds = (_P.pair, _P.rate, _P.horizon)
-        newest = sa.select(tables.publications).order_by(_P.origin.desc(), _P.number.desc()).limit(1)
+        order = (_P.origin.desc(), _P.live.desc(), _P.number.desc())
+        newest = sa.select(tables.publications).order_by(*order).limit(1)
         with self._database.reading() as connection:
             found = [
                 _published(
