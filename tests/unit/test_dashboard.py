@@ -189,6 +189,26 @@ class TestReader:
         assert "Made in hindsight: published after its first outcome was known." in shown
         assert api.champions(found, Series(USDCLP, "close", H7)).reigns == []
 
+    def test_the_closest_member_is_named_from_enough_forecasts_in_common(self, settings: Settings) -> None:
+        """The theta method is nearer where both are there; ETS alone was left out when the rate jumped."""
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=60)]
+        days = [day for day in days if is_business_day(USDCLP, day)]
+        rates = np.full(len(days), 951.0)
+        rates[4] = 1000.0
+        medians, said = {"random_walk": 950.0, "ets": 952.5, "theta": 951.5}, dict[int, str]()
+        for k, day in enumerate(days[:-1]):
+            one = entry(day, members=[name for name in medians if name != "ets" or k != 3])
+            row = np.array([medians[name] for name in one.members])
+            ledger.append(replace(one, medians=np.tile(row, (len(one.steps), 1))))
+            if k in (28, 40):
+                ledger.record(USDCLP, "close", days, rates, [origin_instant(USDCLP, d) for d in days])
+                ledger.score()
+                shown = str(page("usdclp-7d.html", reader(settings)))
+                said[k] = re.findall(r'<td class="words">([^<]*)</td>\s*</tr>', shown)[0]
+        n = int((ledger.track(USDCLP, "close", H7).steps == 1).sum()) - 1
+        assert said == {28: "–", 40: f"Theta 0.50, n = {n}"}
+
     def test_before_the_first_forecast_the_rate_is_what_was_observed(self, settings: Settings) -> None:
         """But for a print that the quality gate does not believe."""
         Ledger(settings.store_url).append(entry(dashboards.LAST, close=950.0))

@@ -101,7 +101,11 @@ class DateHistory:
 
 @dataclass(frozen=True)
 class Lead:
-    """Live scores of the last year at one lead."""
+    """Live scores of the last year at one lead.
+
+    `rmse_by_model` is over the forecasts that have the member, `forecasts_by_model` how many these are. Members compare
+    by `rmse_in_common`: those of the newest forecast, over the `forecasts_in_common` that have all of them.
+    """
 
     step: int
     forecasts: int
@@ -117,6 +121,9 @@ class Lead:
     coverage_80: float
     coverage_95: float
     rmse_by_model: dict[str, float]
+    forecasts_by_model: dict[str, int]
+    rmse_in_common: dict[str, float]
+    forecasts_in_common: int
 
     @classmethod
     def of(cls, one: LeadScores) -> Lead:
@@ -135,6 +142,9 @@ class Lead:
             coverage_80=one.coverage_80,
             coverage_95=one.coverage_95,
             rmse_by_model=dict(one.rmse_by_model),
+            forecasts_by_model=dict(one.origins_by_model),
+            rmse_in_common=dict(one.rmse_in_common),
+            forecasts_in_common=one.origins_in_common,
         )
 
 

@@ -199,7 +199,7 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
         newest=_newest(newest, path, rates),
         record=_record(history.record, newest),
         said=_figure("said", said) if said else None,
-        leads=_leads(history.leads, series, newest.close) if history.leads else None,
+        leads=_leads(history, newest.close) if history.leads else None,
         over=[_figure(name, chart) for name, chart in drawn.items() if chart is not None],
         lacking=lacking,
         changes=_changes(history),
@@ -607,7 +607,7 @@ def _record(record: LeadScores | None, newest: Published) -> list[tuple[str, str
     ]
 
 
-def _leads(leads: Sequence[LeadScores], series: Series, like: float) -> Table:
+def _leads(history: History, like: float) -> Table:
     columns = (
         Column("Lead", hint="weekdays ahead"),
         Column("n", hint="live forecasts with an outcome at that lead"),
@@ -619,11 +619,18 @@ def _leads(leads: Sequence[LeadScores], series: Series, like: float) -> Table:
         Column("CRPS/RW", hint="over that of the random walk; below 1 is better"),
         Column(f"In 80{NBSP}%"),
         Column(f"In 95{NBSP}%"),
-        Column("Closest member", words=True, hint="the lowest RMSE at that lead"),
+        Column(
+            "Closest member",
+            words=True,
+            hint=(
+                "the lowest RMSE over the n forecasts that have the median of every member of the newest one; "
+                f"none is named below {history.least}"
+            ),
+        ),
     )
     rows = []
-    for one in leads:
-        best = min(one.rmse_by_model.items(), key=lambda pair: (pair[1], pair[0]), default=None)
+    for one in history.leads:
+        best = one.closest(history.least)
         rows.append(
             [
                 str(one.step),
@@ -636,10 +643,12 @@ def _leads(leads: Sequence[LeadScores], series: Series, like: float) -> Table:
                 number(one.crps_ratio_rw, 3),
                 number(100 * one.coverage_80, 1),
                 number(100 * one.coverage_95, 1),
-                f"{label_of(best[0])} {price(best[1], like)}" if best else DASH,
+                f"{label_of(best)} {price(one.rmse_in_common[best], like)}, n = {one.origins_in_common:,}"
+                if best
+                else DASH,
             ]
         )
-    return Table(f"Live scores at each lead, errors in {series.pair.quote}", columns, rows)
+    return Table(f"Live scores at each lead, errors in {history.series.pair.quote}", columns, rows)
 
 
 def _changes(history: History) -> Table | None:

@@ -137,6 +137,7 @@ class History:
         publications: the live ones, by origin the one that stands, the oldest first.
         hindsight: of how many other origins there are forecasts that were made in hindsight alone.
         record: the live scores of the last year at the horizon's end; `leads` at every lead.
+        least: origins in common below which members are not compared.
         changes: of champion by hand, the newest first; `untold` why they cannot be read.
     """
 
@@ -146,6 +147,7 @@ class History:
     trailing: Trailing
     record: LeadScores | None
     leads: tuple[LeadScores, ...]
+    least: int
     alarms: tuple[Raised, ...]
     changes: tuple[Change, ...]
     untold: str | None
@@ -250,6 +252,7 @@ class Reader:
             trailing=Trailing.of(self.ledger.track(pair, rate, horizon, ends=True)),
             record=at_the_end(year),
             leads=by_lead(year),
+            least=self._settings.monitor.min_forecasts,
             alarms=tuple(
                 one for one in self.alarms if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
             ),
