@@ -24,7 +24,7 @@ from forex_core.dashboard.words import number
 from forex_core.data.catalogue import entry as catalogued
 from forex_core.data.observations import Observations
 from forex_core.data.store import ObservationStore
-from forex_core.ledger import Ledger, Pending, Track
+from forex_core.ledger import Alarm, Ledger, Pending, Track
 from forex_core.types import HORIZONS, Horizon
 from tests import dashboards
 from tests.ledgers import USDCLP, entry
@@ -114,6 +114,51 @@ class TestReader:
         assert "none was published in its time" in str(page("index.html", found))
         assert "All forecasts of this horizon were made in hindsight" in str(page("usdclp-7d.html", found))
         assert "only in hindsight" in str(page("health.html", found))
+
+    def attention(self, settings: Settings, now: pd.Timestamp = dashboards.NOW) -> list[str]:
+        """What somebody should look at, as the interface and the first page have it alike."""
+        told, shown = api.health(reader(settings, now)), str(page("index.html", reader(settings, now)))
+        listed = shown.split('aria-labelledby="attention"')[1].split("</section>")[0]
+        entries = [f"{one.what}: {one.words}" for one in told.attention]
+        found = re.findall(r"<li><a [^>]*>([^<]*)</a> <span>([^<]*)</span>", listed)
+        assert [": ".join(one) for one in found] == [entry.replace("'", "&#39;") for entry in entries]
+        assert told.is_well == ("Nothing needs attention" in listed) == (not entries)
+        return entries
+
+    def test_where_there_is_no_forecast_nothing_is_well(self, settings: Settings) -> None:
+        assert self.attention(settings) == ["Forecasts: there are none yet"]
+        Ledger(settings.store_url).append(entry(dashboards.LAST))
+        assert self.attention(settings) == []
+
+    @pytest.mark.parametrize("horizon", [H7, None], ids=["of a horizon", "of the data"])
+    def test_while_an_alarm_is_fresh_nothing_is_well(
+        self, horizon: Horizon | None, settings: Settings
+    ) -> None:
+        ledger = Ledger(settings.store_url)
+        ledger.append(entry(dashboards.LAST))
+        alarm = Alarm("volatility", 0, dashboards.LAST, 3.0, 2.0, "the rate moved 1.7 times as much as usual")
+        ledger.raise_alarm(USDCLP, "close", horizon, alarm, now=dashboards.NOW)
+        (told,) = self.attention(settings, dashboards.NOW + pd.Timedelta(days=4))
+        assert told.startswith("USD/CLP, 7 days: volatility" if horizon else "USD/CLP: volatility")
+        later = dashboards.NOW + pd.Timedelta(days=31)
+        ledger.append(entry(later.date() - timedelta(days=1)))
+        assert self.attention(settings, later) == []
+
+    def test_silence_waiting_and_old_data_need_attention(self, settings: Settings) -> None:
+        dashboards.fill(settings, days=30)
+        later = dashboards.NOW + pd.Timedelta(days=8)
+        waiting = entry(later.date() - timedelta(days=1))
+        settings.pending_dir.mkdir(parents=True)
+        (settings.pending_dir / f"{waiting.run_id}.json").write_text(waiting.to_json())
+        whats = [told.partition(": ")[0] for told in self.attention(settings, later)]
+        assert whats == ["USD/CLP, 7 days", "USD/CLP, 7 days", "USD/CLP, 15 days", "Ledger", "Data"]
+
+    def test_what_cannot_be_read_is_not_well(self, settings: Settings) -> None:
+        Ledger(settings.store_url).append(entry(dashboards.LAST))
+        path = settings.root / "store" / "forex.db"
+        path.write_bytes(b"no database at all" * 100)
+        assert not api.health(reader(settings)).is_well
+        assert "Nothing needs attention" not in str(page("index.html", reader(settings)))
 
     def test_what_waits_for_the_ledger_is_told(self, settings: Settings) -> None:
         waiting = entry(dashboards.LAST)

@@ -266,15 +266,25 @@ class SeriesHealth:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Something that somebody should look at: of what it is, and what was found."""
+
+    what: str
+    words: str
+
+
+@dataclass(frozen=True)
 class HealthAnswer:
     """How data and forecasts stand.
 
-    `waiting` is how many forecasts the ledger has not taken yet; `is_well` when there are none, no horizon is silent,
-    no series too old, and all could be read.
+    `attention` is what somebody should look at, as the first page lists it: alarms of the last 30 days, silent
+    horizons, `waiting` forecasts that the ledger has not taken yet, series that are too old, or that there is no
+    forecast at all. `is_well` when there is none of it and all could be read.
     """
 
     at: datetime
     is_well: bool
+    attention: list[Attention]
     forecasts: list[LastSpoken]
     series: list[SeriesHealth]
     alarms: list[RaisedAlarm]
@@ -370,10 +380,8 @@ def health(reader: Reader) -> HealthAnswer:
     found = reader.health()
     return HealthAnswer(
         at=found.at.to_pydatetime(),
-        is_well=not found.untold
-        and not found.waiting
-        and not any(one.silence.is_silent for one in found.outlooks)
-        and all(one.is_fresh for one in found.series),
+        is_well=found.is_well,
+        attention=[Attention(one.what, one.words) for one in found.attention],
         forecasts=[_last_spoken(one) for one in found.outlooks],
         series=[
             SeriesHealth(

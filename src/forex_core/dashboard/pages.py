@@ -21,14 +21,13 @@ from forex_core.dashboard.drawing import WIDE, Chart, Rows, number_of
 from forex_core.dashboard.reading import (
     HISTORY_DAYS,
     LEAST,
-    RECENT_DAYS,
     YEAR_DAYS,
-    Health,
     History,
     Outlook,
     Rates,
     Reader,
     Silence,
+    noticed,
 )
 from forex_core.dashboard.sources import Run, Series
 from forex_core.dashboard.words import DASH, NBSP, VERDICTS, counted, day, minute, number, price, share
@@ -39,7 +38,6 @@ from forex_core.report.inline import json_in_script, source_hash
 from forex_core.report.language import label_of
 from forex_core.report.look import FONT, PALETTE
 from forex_core.strangers import plain, web_link
-from forex_core.types import RATE_NAMES
 
 OVERVIEW, HEALTH, RUNS, LOGIN = "index.html", "health.html", "runs.html", "login.html"
 COMPARED = 12
@@ -141,14 +139,24 @@ def _overview(reader: Reader, served: bool) -> str:
     pairs = [
         {
             "name": f"{pair.slug}-{rate}",
-            "heading": _market(several[0].series),
+            "heading": several[0].series.market,
             "close": _close(several[-1]),
             "cards": [_card(one) for one in sorted(several, key=lambda one: one.series.horizon)],
         }
         for (pair, rate), several in groups.items()
     ]
-    entries = _attention(health)
-    heading = f"{counted(len(entries), 'thing')} to look at" if entries else "Nothing needs attention"
+    entries = [
+        {
+            "what": one.what,
+            "link": f"{one.series.name}.html" if one.series else HEALTH,
+            "words": one.words,
+        }
+        for one in health.attention
+    ]
+    if entries:
+        heading = f"{counted(len(entries), 'thing')} to look at"
+    else:
+        heading = "Nothing needs attention" if health.is_well else "Not everything could be read"
     return _rendered(
         "overview",
         "Forecasts",
@@ -188,7 +196,7 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
     untold = [history.untold] if history.untold else []
     return _rendered(
         "series",
-        f"{_market(series)}, {series.horizon.days} days",
+        series.title,
         f"{series.name}.html",
         reader,
         served,
@@ -217,7 +225,7 @@ def _year(reader: Reader, series: Series, year: int, served: bool) -> str | None
     own = f"{series.name}-{year}.html"
     return _rendered(
         "series",
-        f"{_market(series)}, {series.horizon.days} days, {year}",
+        f"{series.title}, {year}",
         own,
         reader,
         served,
@@ -235,7 +243,7 @@ def _heading(reader: Reader, series: Series) -> dict[str, Any]:
     siblings = [s for s in reader.series() if (s.pair, s.rate) == (series.pair, series.rate)]
     return {
         "pair": series.pair.slashed,
-        "rate": "" if series.rate == "close" else _rate(series.rate),
+        "rate": "" if series.rate == "close" else series.rate_words,
         "heading": f"{series.horizon.days} days ahead",
         "horizons": [(f"{s.name}.html", f"{s.horizon.days} days") for s in siblings],
         "current": f"{series.name}.html",
@@ -353,7 +361,7 @@ def _health(reader: Reader, served: bool) -> str:
         served,
         health.untold,
         forecasts=_silence(health.outlooks) if health.outlooks else None,
-        waiting=_waiting(health),
+        waiting=health.waits,
         alarms=_alarms(health.alarms[::-1]) if health.alarms else None,
         series=Table("What the store of observations holds", columns, series) if series else None,
         repairs=Table("What the quality gate does to the series", kinds, repairs) if repairs else None,
@@ -482,45 +490,7 @@ def _in_short(record: LeadScores | None) -> str:
 
 
 def _latest(alarms: Sequence[Raised]) -> str:
-    return _noticed(alarms[-1]) if alarms else ""
-
-
-def _noticed(raised: Raised) -> str:
-    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} ({day(raised.raised_at.date())})"
-
-
-def _attention(health: Health) -> list[dict[str, str]]:
-    """What somebody should look at: alarms, silence, data that are too old."""
-    entries = []
-    for one in health.outlooks:
-        what, link = f"{_market(one.series)}, {one.series.horizon.days} days", f"{one.series.name}.html"
-        for raised in one.alarms:
-            entries.append({"what": what, "link": link, "words": _noticed(raised)})
-        if one.silence.is_silent:
-            entries.append({"what": what, "link": link, "words": _silent(one.silence)})
-    entries += [
-        {"what": one.pair.slashed, "link": HEALTH, "words": _noticed(one)}
-        for one in health.alarms
-        if one.horizon is None and (health.at - one.raised_at).days <= RECENT_DAYS
-    ]
-    if health.waiting:
-        entries.append({"what": "Ledger", "link": HEALTH, "words": _waiting(health)})
-    stale = [one.series for one in health.series if not one.is_fresh]
-    if stale:
-        entries.append({"what": "Data", "link": HEALTH, "words": f"too old: {', '.join(stale)}"})
-    return entries
-
-
-def _silent(silence: Silence) -> str:
-    if silence.days is None:
-        return "every forecast was made in hindsight, none was published in its time"
-    return f"no forecast for {counted(silence.days, 'day')}"
-
-
-def _waiting(health: Health) -> str:
-    if not health.waiting:
-        return ""
-    return f"{counted(health.waiting, 'forecast')} not in the ledger yet; 'forex monitor' writes what waits"
+    return noticed(alarms[-1]) if alarms else ""
 
 
 def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]:
@@ -710,9 +680,7 @@ def _silence(outlooks: Sequence[Outlook]) -> Table:
     )
     rows = [
         [
-            Markup('<a href="{}.html">{}</a>').format(
-                one.series.name, f"{_market(one.series)}, {one.series.horizon.days} days"
-            ),
+            Markup('<a href="{}.html">{}</a>').format(one.series.name, one.series.title),
             *_spoke(one.silence),
         ]
         for one in outlooks
@@ -742,15 +710,6 @@ def version(run: Run) -> str:
 def _size(value: float | None) -> str:
     """An error in price units with about four significant digits."""
     return DASH if value is None else f"{value:#.4g}"
-
-
-def _market(series: Series) -> str:
-    return series.pair.slashed + ("" if series.rate == "close" else f" ({_rate(series.rate)})")
-
-
-def _rate(rate: str) -> str:
-    known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
-    return known.get(rate, rate)
 
 
 def _position(value: date) -> int:

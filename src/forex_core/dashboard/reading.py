@@ -17,6 +17,7 @@ import pandas as pd
 
 from forex_core.config import Settings
 from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
+from forex_core.dashboard.words import counted, day
 from forex_core.data.catalogue import entry
 from forex_core.data.loading import store_of
 from forex_core.data.quality import gate
@@ -25,6 +26,7 @@ from forex_core.data.status import SeriesStatus, status_of
 from forex_core.errors import ForexError
 from forex_core.ledger import Ledger, Pending, Published, Raised, Track, Trajectory
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
+from forex_core.strangers import plain
 from forex_core.types import HORIZONS, Array, Headline, Horizon, Mask, Pair
 
 YEAR_DAYS = 366
@@ -66,6 +68,12 @@ class Silence:
     last: Published | None
     days: int | None
     is_silent: bool
+
+    @property
+    def words(self) -> str:
+        if self.days is None:
+            return "every forecast was made in hindsight, none was published in its time"
+        return f"no forecast for {counted(self.days, 'day')}"
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,15 @@ class History:
 
 
 @dataclass(frozen=True)
+class Concern:
+    """Something that somebody should look at; `series` where it is of the forecasts of one."""
+
+    what: str
+    words: str
+    series: Series | None = None
+
+
+@dataclass(frozen=True)
 class Health:
     """How data and forecasts stand.
 
@@ -168,6 +185,36 @@ class Health:
     alarms: tuple[Raised, ...]
     waiting: int
     untold: tuple[str, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything could be read and nothing needs attention."""
+        return not self.untold and not self.attention
+
+    @property
+    def attention(self) -> tuple[Concern, ...]:
+        """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait or are none, data that are too old."""
+        found = []
+        for one in self.outlooks:
+            words = [noticed(raised) for raised in one.alarms]
+            words += [one.silence.words] if one.silence.is_silent else []
+            found += [Concern(one.series.title, told, one.series) for told in words]
+        of_data = [one for one in self.alarms if one.horizon is None and _is_recent(one, self.at)]
+        found += [Concern(one.pair.slashed, noticed(one)) for one in of_data]
+        if self.waiting:
+            found.append(Concern("Ledger", self.waits))
+        if not self.outlooks and not self.untold:
+            found.append(Concern("Forecasts", "there are none yet"))
+        if stale := [one.series for one in self.series if not one.is_fresh]:
+            found.append(Concern("Data", f"too old: {', '.join(stale)}"))
+        return tuple(found)
+
+    @property
+    def waits(self) -> str:
+        """What waits for the ledger, in words; empty where nothing does."""
+        if not self.waiting:
+            return ""
+        return f"{counted(self.waiting, 'forecast')} not in the ledger yet; 'forex monitor' writes what waits"
 
 
 class Reader:
@@ -211,8 +258,7 @@ class Reader:
             alarms=tuple(
                 one
                 for one in self.alarms
-                if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
-                and one.raised_at > self.now - pd.Timedelta(days=RECENT_DAYS)
+                if (one.pair, one.rate, one.horizon) == (pair, rate, horizon) and _is_recent(one, self.now)
             ),
             silence=self.silence(series),
         )
@@ -333,6 +379,15 @@ class Reader:
         since = self.now - pd.Timedelta(days=max(data.news_days, 1))
         newest = sorted(store.news(self.now, since), key=lambda one: one.published, reverse=True)
         return status_of(store, self.now, data.max_age_business_days), tuple(newest[:HEADLINES])
+
+
+def noticed(raised: Raised) -> str:
+    """An alarm in words."""
+    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} ({day(raised.raised_at.date())})"
+
+
+def _is_recent(raised: Raised, now: pd.Timestamp) -> bool:
+    return bool(raised.raised_at > now - pd.Timedelta(days=RECENT_DAYS))
 
 
 def _year_before(newest: Published) -> date:
