@@ -115,6 +115,18 @@ class TestReader:
         assert "All forecasts of this horizon were made in hindsight" in str(page("usdclp-7d.html", found))
         assert "only in hindsight" in str(page("health.html", found))
 
+    def test_beside_the_forecasts_stands_how_many_do_not_overlap(self, settings: Settings) -> None:
+        dashboards.fill(settings, days=60)
+        found = reader(settings)
+        for horizon, every in ((7, 5), (15, 11)):
+            (one,) = (one for one in found.outlooks() if one.series.horizon.days == horizon)
+            assert one.record is not None
+            n, apart = one.record.origins, one.record.origins_effective
+            assert 1 <= apart <= n // (every // dashboards.EVERY[horizon]) + 1 < n
+            card = str(page("index.html", found)).split(f'id="card-usdclp-{horizon}d"')[1]
+            told = card.split("<dt>Live record</dt><dd>")[1].partition("</dd>")[0]
+            assert told.endswith(f", over {n} forecasts of which {apart} do not overlap")
+
     def attention(self, settings: Settings, now: pd.Timestamp = dashboards.NOW) -> list[str]:
         """What somebody should look at, as the interface and the first page have it alike."""
         told, shown = api.health(reader(settings, now)), str(page("index.html", reader(settings, now)))

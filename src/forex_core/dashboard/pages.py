@@ -486,7 +486,10 @@ def _in_short(record: LeadScores | None) -> str:
     ratio = (
         f"RMSE ratio {number(record.rmse_ratio_rw, 2)}" if record.rmse_ratio_rw is not None else "no ratio"
     )
-    return f"{ratio}, {share(record.coverage_80)} in the 80{NBSP}% band, n = {record.origins:,}"
+    return (
+        f"{ratio}, {share(record.coverage_80)} in the 80{NBSP}% band, over {counted(record.origins, 'forecast')} "
+        f"of which {record.origins_effective:,} do not overlap"
+    )
 
 
 def _latest(alarms: Sequence[Raised]) -> str:
