@@ -152,6 +152,9 @@ class TestReader:
         ledger.raise_alarm(USDCLP, "close", horizon, alarm, now=dashboards.NOW)
         (told,) = self.attention(settings, dashboards.NOW + pd.Timedelta(days=4))
         assert told.startswith("USD/CLP, 7 days: volatility" if horizon else "USD/CLP: volatility")
+        assert told.endswith("the rate moved 1.7 times as much as usual (as of 30 Nov 2026)")
+        for name in ("usdclp-7d.html", "health.html") if horizon else ("health.html",):
+            assert "Whether it still stands is not kept" in str(page(name, reader(settings)))
         later = dashboards.NOW + pd.Timedelta(days=31)
         ledger.append(entry(later.date() - timedelta(days=1)))
         assert self.attention(settings, later) == []

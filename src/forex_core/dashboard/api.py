@@ -203,7 +203,10 @@ class ChampionHistory:
 
 @dataclass(frozen=True)
 class RaisedAlarm:
-    """An alarm; `horizon` is null for one of the data, `step` 0 where it is of no lead."""
+    """An alarm as it stood at `raised_at`; whether it still does is not kept.
+
+    `horizon` is null for one of the data, `step` 0 where it is of no lead.
+    """
 
     pair: str
     rate: str

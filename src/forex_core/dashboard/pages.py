@@ -670,7 +670,7 @@ def _alarms(alarms: Sequence[Raised]) -> Table:
         ]
         for one in alarms
     ]
-    return Table("What was noticed, the newest first", columns, rows)
+    return Table("What was noticed, as it stood when it was raised, the newest first", columns, rows)
 
 
 def _silence(outlooks: Sequence[Outlook]) -> Table:

@@ -382,8 +382,8 @@ class Reader:
 
 
 def noticed(raised: Raised) -> str:
-    """An alarm in words."""
-    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} ({day(raised.raised_at.date())})"
+    """An alarm in words, as it stood when it was raised: the ledger does not keep whether it still does."""
+    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} (as of {day(raised.raised_at.date())})"
 
 
 def _is_recent(raised: Raised, now: pd.Timestamp) -> bool:
