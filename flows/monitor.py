@@ -236,8 +236,7 @@ def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None
 
 def _live(ledger: Ledger, bundle: MarketBundle, horizon: Horizon) -> list[Published]:
     """The forecasts of the rate that were published in their time."""
-    found = ledger.publications(bundle.pair, horizon)
-    return [one for one in found if one.live and one.rate == bundle.rate]
+    return [*ledger.publications(bundle.pair, horizon, rate=bundle.rate, live=True)]
 
 
 def _keep(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None, readings: list[Reading]) -> None:

@@ -315,6 +315,7 @@ class TestWhatPagesRead:
             ledger.append(entry(day))
         again = ledger.append(entry(MONDAY + timedelta(days=1), version=2))
         ledger.append(entry(MONDAY - timedelta(days=30), after=pd.Timedelta(days=40)))
+        ledger.append(entry(MONDAY + timedelta(days=1), version=3, after=pd.Timedelta(days=40)))
         other = ledger.append(entry(MONDAY, H30))
         assert ledger.latest() == (again, other)
 

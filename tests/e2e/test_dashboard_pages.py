@@ -152,7 +152,7 @@ def test_the_first_page_has_the_numbers_of_the_ledger(site: Site, opened: Opened
         edges = (bands.high_95, bands.high_80, bands.median, bands.low_80, bands.low_95)
         assert labels == [f"{edge[-1]:,.2f}" for edge in edges]
     assert page.locator(".attention li").all_inner_texts() == [
-        "USD/CLP, 7 days narrow bands: 61 % of the last 31 outcomes lay in the 80 % band (28 Nov 2026)",
+        "USD/CLP, 7 days narrow bands: 61 % of the last 31 outcomes lay in the 80 % band (as of 28 Nov 2026)",
         "Data too old: copper",
     ]
 

@@ -6,6 +6,8 @@ import http.client
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -302,6 +304,31 @@ class TestToken:
         assert guarded.ask("/openapi.json")[0] == 401
         assert guarded.ask("/api/health", Cookie="forex_dashboard=forged")[0] == 401
         assert guarded.ask("/api/health", Cookie=f"forex_dashboard={TOKEN}")[0] == 401
+
+    @pytest.mark.parametrize(
+        "path", ["/a/b", "/a/b/c.html", "/a/", "/login/", "//", "/a%2fb", "/login/login"]
+    )
+    def test_an_address_that_lies_deeper_is_no_page_and_leads_nowhere(
+        self, path: str, guarded: Served
+    ) -> None:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(guarded.address + path, timeout=60)  # it follows where it is sent
+        assert (refused.value.code, refused.value.url) == (404, guarded.address + path)
+        assert "there is no such page" in refused.value.read().decode()
+
+    @pytest.mark.parametrize("path", ["/", "/usdclp-7d.html", "/no-such-page"])
+    def test_any_other_address_ends_in_the_form_and_the_form_in_the_pages(
+        self, path: str, guarded: Served
+    ) -> None:
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(guarded.address + path, timeout=60) as form:
+            assert (form.status, form.url) == (200, f"{guarded.address}/login")
+            assert 'action="login"' in form.read().decode()
+        with browser.open(f"{guarded.address}/login", f"token={TOKEN}".encode(), timeout=60) as entered:
+            assert (entered.status, entered.url) == (200, f"{guarded.address}/")
+            assert "USD/CLP" in entered.read().decode()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            browser.open(f"{guarded.address}/a/b", timeout=60)
 
     def test_a_program_shows_it_in_a_header(self, guarded: Served) -> None:
         assert guarded.document("/api/health", Authorization=f"Bearer {TOKEN}")["forecasts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forex_core.calendars import is_business_day, origin_instant
 from forex_core.config import Settings, load_settings
-from forex_core.dashboard import Reader, runs_document, runs_markdown
+from forex_core.dashboard import Reader, api, charts, runs_document, runs_markdown
 from forex_core.dashboard.drawing import Band, Chart, Label, Line, Rows, date_ticks
 from forex_core.dashboard.pages import page
 from forex_core.dashboard.reading import Trailing
@@ -22,7 +24,7 @@ from forex_core.dashboard.words import number
 from forex_core.data.catalogue import entry as catalogued
 from forex_core.data.observations import Observations
 from forex_core.data.store import ObservationStore
-from forex_core.ledger import Ledger, Pending, Track
+from forex_core.ledger import Alarm, Ledger, Pending, Track
 from forex_core.types import HORIZONS, Horizon
 from tests import dashboards
 from tests.ledgers import USDCLP, entry
@@ -78,10 +80,100 @@ class TestReader:
         ledger.append(entry(dashboards.LAST))
         ledger.append(entry(dashboards.LAST, Horizon(30)))
         later = dashboards.NOW + pd.Timedelta(days=6)
-        silent = {str(one.series.horizon): one.is_silent for one in reader(settings, later).outlooks()}
+        silent = {
+            str(one.series.horizon): one.silence.is_silent for one in reader(settings, later).outlooks()
+        }
         assert silent == {"7d": True, "30d": False}
         assert "no forecast for 6 days" in str(page("index.html", reader(settings, later)))
         assert "The last forecast is 6 days old" in str(page("usdclp-7d.html", reader(settings, later)))
+
+    def test_neither_hindsight_nor_another_rate_breaks_a_silence(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        ledger.append(entry(dashboards.LAST))
+        later = dashboards.NOW + pd.Timedelta(days=10)
+        # Both are published a day or two ago: one too late for its origin, the other of the observed rate.
+        ledger.append(entry(dashboards.LAST + timedelta(days=3), after=pd.Timedelta(days=8)))
+        on_time = entry(dashboards.LAST + timedelta(days=10), run_id="other")
+        ledger.append(replace(on_time, rate="observed"))
+        found = reader(settings, later)
+        silent = {one.series.rate: (one.silence.days, one.silence.is_silent) for one in found.outlooks()}
+        assert silent["close"] == (10, True)
+        spoken = {one.rate: one for one in api.health(found).forecasts}
+        assert (spoken["close"].days_since_published, spoken["close"].is_silent) == (10, True)
+        assert spoken["close"].newest_origin == dashboards.LAST
+        assert not spoken["observed"].is_silent
+        assert "no forecast for 10 days" in str(page("index.html", found))
+        assert "The last live forecast is 10 days old" in str(page("usdclp-7d.html", found))
+        assert re.search(r"<td>10</td>\s*<td[^>]*><strong[^>]*>silent", str(page("health.html", found)))
+
+    def test_a_horizon_that_spoke_in_hindsight_alone_has_never_spoken(self, settings: Settings) -> None:
+        Ledger(settings.store_url).append(entry(dashboards.LAST, after=pd.Timedelta(days=30)))
+        found = reader(settings)
+        (spoken,) = api.health(found).forecasts
+        assert (spoken.newest_origin, spoken.days_since_published, spoken.is_silent) == (None, None, True)
+        assert "none was published in its time" in str(page("index.html", found))
+        assert "All forecasts of this horizon were made in hindsight" in str(page("usdclp-7d.html", found))
+        assert "only in hindsight" in str(page("health.html", found))
+
+    def test_beside_the_forecasts_stands_how_many_do_not_overlap(self, settings: Settings) -> None:
+        dashboards.fill(settings, days=60)
+        found = reader(settings)
+        for horizon, every in ((7, 5), (15, 11)):
+            (one,) = (one for one in found.outlooks() if one.series.horizon.days == horizon)
+            assert one.record is not None
+            n, apart = one.record.origins, one.record.origins_effective
+            assert 1 <= apart <= n // (every // dashboards.EVERY[horizon]) + 1 < n
+            card = str(page("index.html", found)).split(f'id="card-usdclp-{horizon}d"')[1]
+            told = card.split("<dt>Live record</dt><dd>")[1].partition("</dd>")[0]
+            assert told.endswith(f", over {n} forecasts of which {apart} do not overlap")
+
+    def attention(self, settings: Settings, now: pd.Timestamp = dashboards.NOW) -> list[str]:
+        """What somebody should look at, as the interface and the first page have it alike."""
+        told, shown = api.health(reader(settings, now)), str(page("index.html", reader(settings, now)))
+        listed = shown.split('aria-labelledby="attention"')[1].split("</section>")[0]
+        entries = [f"{one.what}: {one.words}" for one in told.attention]
+        found = re.findall(r"<li><a [^>]*>([^<]*)</a> <span>([^<]*)</span>", listed)
+        assert [": ".join(one) for one in found] == [entry.replace("'", "&#39;") for entry in entries]
+        assert told.is_well == ("Nothing needs attention" in listed) == (not entries)
+        return entries
+
+    def test_where_there_is_no_forecast_nothing_is_well(self, settings: Settings) -> None:
+        assert self.attention(settings) == ["Forecasts: there are none yet"]
+        Ledger(settings.store_url).append(entry(dashboards.LAST))
+        assert self.attention(settings) == []
+
+    @pytest.mark.parametrize("horizon", [H7, None], ids=["of a horizon", "of the data"])
+    def test_while_an_alarm_is_fresh_nothing_is_well(
+        self, horizon: Horizon | None, settings: Settings
+    ) -> None:
+        ledger = Ledger(settings.store_url)
+        ledger.append(entry(dashboards.LAST))
+        alarm = Alarm("volatility", 0, dashboards.LAST, 3.0, 2.0, "the rate moved 1.7 times as much as usual")
+        ledger.raise_alarm(USDCLP, "close", horizon, alarm, now=dashboards.NOW)
+        (told,) = self.attention(settings, dashboards.NOW + pd.Timedelta(days=4))
+        assert told.startswith("USD/CLP, 7 days: volatility" if horizon else "USD/CLP: volatility")
+        assert told.endswith("the rate moved 1.7 times as much as usual (as of 30 Nov 2026)")
+        for name in ("usdclp-7d.html", "health.html") if horizon else ("health.html",):
+            assert "Whether it still stands is not kept" in str(page(name, reader(settings)))
+        later = dashboards.NOW + pd.Timedelta(days=31)
+        ledger.append(entry(later.date() - timedelta(days=1)))
+        assert self.attention(settings, later) == []
+
+    def test_silence_waiting_and_old_data_need_attention(self, settings: Settings) -> None:
+        dashboards.fill(settings, days=30)
+        later = dashboards.NOW + pd.Timedelta(days=8)
+        waiting = entry(later.date() - timedelta(days=1))
+        settings.pending_dir.mkdir(parents=True)
+        (settings.pending_dir / f"{waiting.run_id}.json").write_text(waiting.to_json())
+        whats = [told.partition(": ")[0] for told in self.attention(settings, later)]
+        assert whats == ["USD/CLP, 7 days", "USD/CLP, 7 days", "USD/CLP, 15 days", "Ledger", "Data"]
+
+    def test_what_cannot_be_read_is_not_well(self, settings: Settings) -> None:
+        Ledger(settings.store_url).append(entry(dashboards.LAST))
+        path = settings.root / "store" / "forex.db"
+        path.write_bytes(b"no database at all" * 100)
+        assert not api.health(reader(settings)).is_well
+        assert "Nothing needs attention" not in str(page("index.html", reader(settings)))
 
     def test_what_waits_for_the_ledger_is_told(self, settings: Settings) -> None:
         waiting = entry(dashboards.LAST)
@@ -98,6 +190,84 @@ class TestReader:
         shown = str(page("usdclp-7d.html", reader(settings)))
         assert "it is no part of the live record" in shown
         assert "No live forecast of this horizon has come to its end yet" in shown
+
+    def test_what_was_made_in_hindsight_is_in_no_record(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=50)]
+        origins, late = [day for day in days[:44] if is_business_day(USDCLP, day)], pd.Timedelta(days=90)
+        for k, day in enumerate(origins):
+            # Every other one knew what would come; its recipe is another and so are its members.
+            made = entry(day, version=k + 1, after=late if k % 2 else pd.Timedelta(minutes=5))
+            own = ("b" * 64, ("random_walk", "ets")) if k % 2 else ("a" * 64, made.members)
+            ledger.append(replace(made, recipe=own[0], members=own[1]))
+        known = [origin_instant(USDCLP, day) for day in days]
+        ledger.record(USDCLP, "close", days, np.full(len(days), 951.0), known)
+        ledger.score()
+        found, series = reader(settings), Series(USDCLP, "close", H7)
+        live, hindsight = len(origins[::2]), len(origins[1::2])
+        history = found.history(series)
+        assert {one.live for one in history.publications} == {True}
+        assert (len(history.publications), history.hindsight) == (live, hindsight)
+        assert history.record is not None
+        assert history.record.origins == history.trailing.counts[-1] == live
+        scores = api.scores(found, series)
+        assert scores.at_the_end is not None
+        assert scores.at_the_end.forecasts == live
+        assert set(scores.at_the_end.rmse_by_model) == {"random_walk", "theta"}
+        told = api.champions(found, series)
+        assert [(one.recipe[0], one.forecasts) for one in told.reigns] == [("a", live)]
+        assert told.hindsight == hindsight
+        shown = str(page("usdclp-7d.html", found))
+        assert f"Inside the band: {live} of {live}" in shown
+        assert f"charts over time: {hindsight} forecasts of this horizon made in hindsight." in shown
+        weights = re.findall(r'aria-label="(Weights on [^"]*)"', shown)
+        assert len(weights) == 1
+        assert "Theta" in weights[0]
+        assert "ETS" not in weights[0]
+        # Each that is shown by itself says what it is.
+        past = found.paths(series, days[0], days[-1])
+        pictures = [charts.fan(path, found.rates(series, days[0]), "CLP per USD") for path in past]
+        assert [("Made in hindsight" in one.caption) for one in pictures] == [not p.of.live for p in past]
+        assert all(one.description.startswith(one.caption) for one in pictures)
+        assert not past[-1].of.live
+        assert "in hindsight" in shown.split('id="now">')[1].split("</h2>")[0]
+        (forecast,) = api.latest(found)
+        assert not forecast.forecast.live
+        said = api.date_history(found, USDCLP, days[20]).said
+        assert {one.forecast.live for one in said} == {True, False}
+
+    def test_a_horizon_of_hindsight_alone_has_no_record_and_says_so(self, settings: Settings) -> None:
+        ledger = Ledger(settings.store_url)
+        for back in (0, 1, 2):
+            ledger.append(entry(dashboards.LAST - timedelta(days=back), after=pd.Timedelta(days=60)))
+        found = reader(settings)
+        assert "none, all in hindsight" in str(page("index.html", found))
+        shown = str(page("usdclp-7d.html", found))
+        assert "All forecasts of this horizon were made in hindsight" in shown
+        for name in ("weights", "champions", "coverage", "skill", "said"):
+            assert f'<figure class="drawn" id="{name}">' not in shown
+        assert "Made in hindsight: published after its first outcome was known." in shown
+        assert api.champions(found, Series(USDCLP, "close", H7)).reigns == []
+
+    def test_the_closest_member_is_named_from_enough_forecasts_in_common(self, settings: Settings) -> None:
+        """The theta method is nearer where both are there; ETS alone was left out when the rate jumped."""
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=60)]
+        days = [day for day in days if is_business_day(USDCLP, day)]
+        rates = np.full(len(days), 951.0)
+        rates[4] = 1000.0
+        medians, said = {"random_walk": 950.0, "ets": 952.5, "theta": 951.5}, dict[int, str]()
+        for k, day in enumerate(days[:-1]):
+            one = entry(day, members=[name for name in medians if name != "ets" or k != 3])
+            row = np.array([medians[name] for name in one.members])
+            ledger.append(replace(one, medians=np.tile(row, (len(one.steps), 1))))
+            if k in (28, 40):
+                ledger.record(USDCLP, "close", days, rates, [origin_instant(USDCLP, d) for d in days])
+                ledger.score()
+                shown = str(page("usdclp-7d.html", reader(settings)))
+                said[k] = re.findall(r'<td class="words">([^<]*)</td>\s*</tr>', shown)[0]
+        n = int((ledger.track(USDCLP, "close", H7).steps == 1).sum()) - 1
+        assert said == {28: "–", 40: f"Theta 0.50, n = {n}"}
 
     def test_before_the_first_forecast_the_rate_is_what_was_observed(self, settings: Settings) -> None:
         """But for a print that the quality gate does not believe."""
@@ -116,8 +286,6 @@ class TestReader:
         assert len(one.rates.days) > 35
 
     def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
-        from dataclasses import replace
-
         ledger = Ledger(settings.store_url)
         ledger.append(entry(dashboards.LAST))
         ledger.append(replace(entry(dashboards.LAST, run_id="other"), rate="observed", close=951.0))

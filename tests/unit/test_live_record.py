@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from forex_core.calendars import is_business_day, origin_instant
 from forex_core.ledger import Ledger
 from forex_core.ledger.live import at_the_end, by_lead
+from forex_core.tracking import live_record
 from forex_core.types import Horizon
 from tests.ledgers import USDCLP, entry
 
@@ -47,6 +49,41 @@ def test_each_lead_is_scored_by_itself(ledger: Ledger) -> None:
         assert one.bias == pytest.approx(float((closes + step - closes * np.exp(0.001)).mean()))
         assert one.rmse_ratio_rw == pytest.approx(one.rmse / step)
         assert one.coverage_80 == 1.0
+
+
+def test_members_compare_over_the_origins_that_all_of_them_have(tmp_path: Path) -> None:
+    """One that was left out when the rate jumped has the lower error, and is no closer."""
+    ledger = Ledger(f"sqlite:///{tmp_path / 'forex.db'}")
+    days = [day.date() for day in pd.bdate_range(MONDAY, periods=21) if is_business_day(USDCLP, day.date())]
+    jumps = {days[3], days[4]}
+    for day in days[:-6]:
+        # Medians, from 950: theta 950.95, ets 949, a retired one 950. All comes at 951 but the jumps.
+        names = [
+            "random_walk",
+            "theta",
+            *([] if day in jumps else ["ets"]),
+            *(["var"] if day < days[3] else []),
+        ]
+        one = entry(day, members=names)
+        medians = {"random_walk": 950.0, "theta": 950.95, "ets": 949.0, "var": 950.0}
+        row = np.array([medians[name] for name in names])
+        ledger.append(replace(one, medians=np.tile(row, (len(one.steps), 1))))
+    rates = np.array([980.0 if k and days[k - 1] in jumps else 951.0 for k in range(len(days))])
+    ledger.record(USDCLP, "close", days, rates, [origin_instant(USDCLP, day) for day in days])
+    ledger.score()
+    first = by_lead(ledger.track(USDCLP, "close", H7, members=True))[0]
+    n = len(days[:-6])
+    assert first.origins_by_model == {"random_walk": n, "theta": n, "ets": n - 2, "var": 3}
+    assert first.rmse_by_model["ets"] == pytest.approx(2.0)
+    assert first.rmse_by_model["theta"] > 5, "it was there when the rate jumped"
+    assert first.origins_in_common == n - 2
+    assert first.rmse_in_common == pytest.approx({"random_walk": 1.0, "theta": 0.05, "ets": 2.0})
+    assert first.closest(n - 2) == "theta"
+    assert first.closest(n - 1) is None
+    logged = live_record(H7, [first], first, {})
+    assert (logged.metrics["ets_live_origins"], logged.metrics["theta_live_origins"]) == (n - 2, n)
+    assert logged.stepped["ets_origins_by_step"] == {1: n - 2}
+    assert logged.stepped["origins_by_step"] == {1: n}
 
 
 def test_overlap_leaves_fewer_origins(ledger: Ledger) -> None:

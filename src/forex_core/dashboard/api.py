@@ -101,7 +101,11 @@ class DateHistory:
 
 @dataclass(frozen=True)
 class Lead:
-    """Live scores of the last year at one lead."""
+    """Live scores of the last year at one lead.
+
+    `rmse_by_model` is over the forecasts that have the member, `forecasts_by_model` how many these are. Members compare
+    by `rmse_in_common`: those of the newest forecast, over the `forecasts_in_common` that have all of them.
+    """
 
     step: int
     forecasts: int
@@ -117,6 +121,9 @@ class Lead:
     coverage_80: float
     coverage_95: float
     rmse_by_model: dict[str, float]
+    forecasts_by_model: dict[str, int]
+    rmse_in_common: dict[str, float]
+    forecasts_in_common: int
 
     @classmethod
     def of(cls, one: LeadScores) -> Lead:
@@ -135,6 +142,9 @@ class Lead:
             coverage_80=one.coverage_80,
             coverage_95=one.coverage_95,
             rmse_by_model=dict(one.rmse_by_model),
+            forecasts_by_model=dict(one.origins_by_model),
+            rmse_in_common=dict(one.rmse_in_common),
+            forecasts_in_common=one.origins_in_common,
         )
 
 
@@ -151,7 +161,7 @@ class SeriesScores:
 
 @dataclass(frozen=True)
 class Reign:
-    """Consecutive forecasts of one recipe: from which origin to which, and with which versions."""
+    """Consecutive live forecasts of one recipe: from which origin to which, and with which versions."""
 
     recipe: str
     first_origin: date
@@ -177,19 +187,26 @@ class ChangeByHand:
 
 @dataclass(frozen=True)
 class ChampionHistory:
-    """Who was published: by recipe, and what was changed by hand; `untold` why that cannot be read."""
+    """Who was published: by recipe, and what was changed by hand; `untold` why that cannot be read.
+
+    `hindsight` is of how many other origins there are forecasts that were made in hindsight: these are in no reign.
+    """
 
     pair: str
     rate: str
     horizon: str
     reigns: list[Reign]
+    hindsight: int
     changes: list[ChangeByHand]
     untold: str | None
 
 
 @dataclass(frozen=True)
 class RaisedAlarm:
-    """An alarm; `horizon` is null for one of the data, `step` 0 where it is of no lead."""
+    """An alarm as it stood at `raised_at`; whether it still does is not kept.
+
+    `horizon` is null for one of the data, `step` 0 where it is of no lead.
+    """
 
     pair: str
     rate: str
@@ -219,14 +236,18 @@ class RaisedAlarm:
 
 
 @dataclass(frozen=True)
-class Silence:
-    """When a horizon last spoke, and whether that is longer ago than the settings allow."""
+class LastSpoken:
+    """When a horizon last spoke, and whether that is longer ago than the settings allow.
+
+    Only live forecasts count; where all were made in hindsight, `newest_origin` and `days_since_published` are null and
+    the horizon is silent.
+    """
 
     pair: str
     rate: str
     horizon: str
-    newest_origin: date
-    days_since_published: int
+    newest_origin: date | None
+    days_since_published: int | None
     is_silent: bool
 
 
@@ -248,16 +269,26 @@ class SeriesHealth:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Something that somebody should look at: of what it is, and what was found."""
+
+    what: str
+    words: str
+
+
+@dataclass(frozen=True)
 class HealthAnswer:
     """How data and forecasts stand.
 
-    `waiting` is how many forecasts the ledger has not taken yet; `is_well` when there are none, no horizon is silent,
-    no series too old, and all could be read.
+    `attention` is what somebody should look at, as the first page lists it: alarms of the last 30 days, silent
+    horizons, `waiting` forecasts that the ledger has not taken yet, series that are too old, or that there is no
+    forecast at all. `is_well` when there is none of it and all could be read.
     """
 
     at: datetime
     is_well: bool
-    forecasts: list[Silence]
+    attention: list[Attention]
+    forecasts: list[LastSpoken]
     series: list[SeriesHealth]
     alarms: list[RaisedAlarm]
     waiting: int
@@ -329,6 +360,7 @@ def champions(reader: Reader, series: Series) -> ChampionHistory:
             )
             for some in reigns
         ],
+        hindsight=history.hindsight,
         changes=[
             ChangeByHand(
                 run_id=one.run_id,
@@ -351,11 +383,9 @@ def health(reader: Reader) -> HealthAnswer:
     found = reader.health()
     return HealthAnswer(
         at=found.at.to_pydatetime(),
-        is_well=not found.untold
-        and not found.waiting
-        and not any(one.is_silent for one in found.outlooks)
-        and all(one.is_fresh for one in found.series),
-        forecasts=[_silence(one) for one in found.outlooks],
+        is_well=found.is_well,
+        attention=[Attention(one.what, one.words) for one in found.attention],
+        forecasts=[_last_spoken(one) for one in found.outlooks],
         series=[
             SeriesHealth(
                 series=one.series,
@@ -378,14 +408,15 @@ def health(reader: Reader) -> HealthAnswer:
     )
 
 
-def _silence(one: Outlook) -> Silence:
-    return Silence(
+def _last_spoken(one: Outlook) -> LastSpoken:
+    last = one.silence.last
+    return LastSpoken(
         pair=str(one.series.pair),
         rate=one.series.rate,
         horizon=str(one.series.horizon),
-        newest_origin=one.path.of.origin,
-        days_since_published=one.silent_days,
-        is_silent=one.is_silent,
+        newest_origin=last.origin if last else None,
+        days_since_published=one.silence.days,
+        is_silent=one.silence.is_silent,
     )
 
 

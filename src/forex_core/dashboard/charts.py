@@ -70,15 +70,16 @@ def fan(path: Trajectory, rates: Rates, unit: str, *, height: int = 210) -> Char
         *(Tip(float(d), f"{day(_date(d))}\n{said(float(v))}") for d, v in zip(past, values, strict=True)),
         *(Tip(float(ahead[h]), words) for h, words in enumerate(_said(path, bands))),
     ]
+    hindsight = "" if path.of.live else "Made in hindsight: published after its first outcome was known."
     came = f" On {day(last)} it came at {said(float(path.outcomes[-1]))}." if known[-1] else ""
     return Chart(
         title="Forecast",
-        caption="",
+        caption=hindsight,
         description=(
-            f"From {said(close)} on {day(origin)} to a median of {said(float(bands.median[-1]))} {unit} on "
+            f"{hindsight} From {said(close)} on {day(origin)} to a median of {said(float(bands.median[-1]))} {unit} on "
             f"{day(last)}, 80 % band {said(float(bands.low_80[-1]))} to {said(float(bands.high_80[-1]))}, "
             f"95 % band {said(float(bands.low_95[-1]))} to {said(float(bands.high_95[-1]))}.{came}"
-        ),
+        ).lstrip(),
         ticks=number,
         bands=[
             Band(days, from_close(bands.low_95), from_close(bands.high_95), "band95"),
@@ -115,8 +116,11 @@ def _said(path: Trajectory, bands: Bands) -> list[str]:
 
 
 def said_and_came(paths: Sequence[Trajectory], rates: Rates, days_ahead: int) -> Chart | None:
-    """For each target date what was said of it at the horizon's end, and the rate that came; None before the first."""
-    scored = [path for path in paths if np.isfinite(path.outcomes[-1])]
+    """For each target date what was said of it at the horizon's end, and the rate that came, of the live forecasts.
+
+    None before there are two.
+    """
+    scored = [path for path in paths if path.of.live and np.isfinite(path.outcomes[-1])]
     if len(scored) < 2:
         return None
     ends = number_of(np.array([path.target_dates[-1] for path in scored], dtype="M8[D]"))
@@ -238,8 +242,10 @@ def skill(history: History) -> Chart | None:
     )
 
 
-def weights(history: History) -> Rows:
-    """How much each member counted in what was published."""
+def weights(history: History) -> Rows | None:
+    """How much each member counted in what was published live; None before there is a live forecast."""
+    if not history.publications:
+        return None
     shown = [history.publications[k] for k in _thinned(len(history.publications))]
     names = sorted({name for one in shown for name in one.weights})
     days = np.array([one.origin for one in shown], dtype="M8[D]")
@@ -273,7 +279,7 @@ def weights(history: History) -> Rows:
 
 
 def champions(history: History) -> Chart | None:
-    """Which version was published, with what was changed by hand; None before there is a second forecast."""
+    """Which version was published live, with what was changed by hand; None before there is a second forecast."""
     published = [one for one in history.publications if one.version is not None]
     if len(published) < 2:
         return None

@@ -21,13 +21,13 @@ from forex_core.dashboard.drawing import WIDE, Chart, Rows, number_of
 from forex_core.dashboard.reading import (
     HISTORY_DAYS,
     LEAST,
-    RECENT_DAYS,
     YEAR_DAYS,
-    Health,
     History,
     Outlook,
     Rates,
     Reader,
+    Silence,
+    noticed,
 )
 from forex_core.dashboard.sources import Run, Series
 from forex_core.dashboard.words import DASH, NBSP, VERDICTS, counted, day, minute, number, price, share
@@ -38,7 +38,6 @@ from forex_core.report.inline import json_in_script, source_hash
 from forex_core.report.language import label_of
 from forex_core.report.look import FONT, PALETTE
 from forex_core.strangers import plain, web_link
-from forex_core.types import RATE_NAMES
 
 OVERVIEW, HEALTH, RUNS, LOGIN = "index.html", "health.html", "runs.html", "login.html"
 COMPARED = 12
@@ -140,14 +139,24 @@ def _overview(reader: Reader, served: bool) -> str:
     pairs = [
         {
             "name": f"{pair.slug}-{rate}",
-            "heading": _market(several[0].series),
+            "heading": several[0].series.market,
             "close": _close(several[-1]),
             "cards": [_card(one) for one in sorted(several, key=lambda one: one.series.horizon)],
         }
         for (pair, rate), several in groups.items()
     ]
-    entries = _attention(health)
-    heading = f"{counted(len(entries), 'thing')} to look at" if entries else "Nothing needs attention"
+    entries = [
+        {
+            "what": one.what,
+            "link": f"{one.series.name}.html" if one.series else HEALTH,
+            "words": one.words,
+        }
+        for one in health.attention
+    ]
+    if entries:
+        heading = f"{counted(len(entries), 'thing')} to look at"
+    else:
+        heading = "Nothing needs attention" if health.is_well else "Not everything could be read"
     return _rendered(
         "overview",
         "Forecasts",
@@ -167,8 +176,8 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
     last, first = newest.origin, newest.origin - timedelta(days=YEAR_DAYS)
     rates = reader.rates(series, first - timedelta(days=2 * HISTORY_DAYS[series.horizon.days]))
     paths = reader.paths(series, first, last)
-    said = charts.said_and_came([one for one in paths if one.of.live], rates, series.horizon.days)
-    drawn = {
+    said = charts.said_and_came(paths, rates, series.horizon.days)
+    drawn: dict[str, Chart | Rows | None] = {
         "coverage": charts.coverage(history),
         "skill": charts.skill(history),
         "weights": charts.weights(history),
@@ -179,21 +188,26 @@ def _series(reader: Reader, series: Series, served: bool) -> str:
         lacking.append(
             f"Coverage and skill are drawn from {LEAST} live forecasts on that have come to their end."
         )
+    if history.hindsight:
+        made = counted(history.hindsight, "forecast")
+        lacking.append(
+            f"In none of the scores and charts over time: {made} of this horizon made in hindsight."
+        )
     untold = [history.untold] if history.untold else []
     return _rendered(
         "series",
-        f"{_market(series)}, {series.horizon.days} days",
+        series.title,
         f"{series.name}.html",
         reader,
         served,
         untold,
         **_heading(reader, series),
         **_past(paths, rates, series, reader),
-        notes=[*untold, *_notes(newest, reader)],
+        notes=[*untold, *_notes(newest, reader.silence(series))],
         newest=_newest(newest, path, rates),
         record=_record(history.record, newest),
         said=_figure("said", said) if said else None,
-        leads=_leads(history.leads, series, newest.close) if history.leads else None,
+        leads=_leads(history, newest.close) if history.leads else None,
         over=[_figure(name, chart) for name, chart in drawn.items() if chart is not None],
         lacking=lacking,
         changes=_changes(history),
@@ -211,7 +225,7 @@ def _year(reader: Reader, series: Series, year: int, served: bool) -> str | None
     own = f"{series.name}-{year}.html"
     return _rendered(
         "series",
-        f"{_market(series)}, {series.horizon.days} days, {year}",
+        f"{series.title}, {year}",
         own,
         reader,
         served,
@@ -229,7 +243,7 @@ def _heading(reader: Reader, series: Series) -> dict[str, Any]:
     siblings = [s for s in reader.series() if (s.pair, s.rate) == (series.pair, series.rate)]
     return {
         "pair": series.pair.slashed,
-        "rate": "" if series.rate == "close" else _rate(series.rate),
+        "rate": "" if series.rate == "close" else series.rate_words,
         "heading": f"{series.horizon.days} days ahead",
         "horizons": [(f"{s.name}.html", f"{s.horizon.days} days") for s in siblings],
         "current": f"{series.name}.html",
@@ -347,7 +361,7 @@ def _health(reader: Reader, served: bool) -> str:
         served,
         health.untold,
         forecasts=_silence(health.outlooks) if health.outlooks else None,
-        waiting=_waiting(health),
+        waiting=health.waits,
         alarms=_alarms(health.alarms[::-1]) if health.alarms else None,
         series=Table("What the store of observations holds", columns, series) if series else None,
         repairs=Table("What the quality gate does to the series", kinds, repairs) if repairs else None,
@@ -453,7 +467,7 @@ def _card(one: Outlook) -> dict[str, Any]:
         "median": price(float(bands.median[-1]), close),
         "kind": path.of.verdict if path.of.verdict in VERDICTS else "none",
         "verdict": label,
-        "record": _in_short(one.record),
+        "record": _in_short(one.record) if one.silence.last else "none, all in hindsight",
         "published": f"{day(path.of.published_at.date())}{version}"
         + ("" if path.of.live else ", in hindsight"),
         "alarm": _latest(one.alarms),
@@ -472,50 +486,21 @@ def _in_short(record: LeadScores | None) -> str:
     ratio = (
         f"RMSE ratio {number(record.rmse_ratio_rw, 2)}" if record.rmse_ratio_rw is not None else "no ratio"
     )
-    return f"{ratio}, {share(record.coverage_80)} in the 80{NBSP}% band, n = {record.origins:,}"
+    return (
+        f"{ratio}, {share(record.coverage_80)} in the 80{NBSP}% band, over {counted(record.origins, 'forecast')} "
+        f"of which {record.origins_effective:,} do not overlap"
+    )
 
 
 def _latest(alarms: Sequence[Raised]) -> str:
-    return _noticed(alarms[-1]) if alarms else ""
-
-
-def _noticed(raised: Raised) -> str:
-    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} ({day(raised.raised_at.date())})"
-
-
-def _attention(health: Health) -> list[dict[str, str]]:
-    """What somebody should look at: alarms, silence, data that are too old."""
-    entries = []
-    for one in health.outlooks:
-        what, link = f"{_market(one.series)}, {one.series.horizon.days} days", f"{one.series.name}.html"
-        for raised in one.alarms:
-            entries.append({"what": what, "link": link, "words": _noticed(raised)})
-        if one.is_silent:
-            words = f"no forecast for {counted(one.silent_days, 'day')}"
-            entries.append({"what": what, "link": link, "words": words})
-    entries += [
-        {"what": one.pair.slashed, "link": HEALTH, "words": _noticed(one)}
-        for one in health.alarms
-        if one.horizon is None and (health.at - one.raised_at).days <= RECENT_DAYS
-    ]
-    if health.waiting:
-        entries.append({"what": "Ledger", "link": HEALTH, "words": _waiting(health)})
-    stale = [one.series for one in health.series if not one.is_fresh]
-    if stale:
-        entries.append({"what": "Data", "link": HEALTH, "words": f"too old: {', '.join(stale)}"})
-    return entries
-
-
-def _waiting(health: Health) -> str:
-    if not health.waiting:
-        return ""
-    return f"{counted(health.waiting, 'forecast')} not in the ledger yet; 'forex monitor' writes what waits"
+    return noticed(alarms[-1]) if alarms else ""
 
 
 def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]:
     close, bands, last = newest.close, charts.Bands.of(path), day(path.target_dates[-1])
     label, meaning = VERDICTS.get(newest.verdict, VERDICTS["none"])
     before = newest.origin - timedelta(days=HISTORY_DAYS[newest.horizon.days])
+    hindsight = "" if newest.live else ", in hindsight"
     facts = [
         ("Close at the origin", f"{price(close, close)} {newest.pair.unit}"),
         (f"Median for {last}", price(float(bands.median[-1]), close)),
@@ -527,7 +512,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
             f"95{NBSP}% band for {last}",
             f"{price(float(bands.low_95[-1]), close)} to {price(float(bands.high_95[-1]), close)}",
         ),
-        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}"),
+        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}{hindsight}"),
         (
             "Model",
             f"{newest.model}, {f'version {newest.version}' if newest.version is not None else 'no version'}",
@@ -551,7 +536,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
         "kind": newest.verdict if newest.verdict in VERDICTS else "none",
         "verdict": label,
         "meaning": meaning,
-        "origin": day(newest.origin),
+        "origin": f"{day(newest.origin)}{hindsight}",
         "facts": facts,
         "figure": _figure(
             "ahead",
@@ -561,13 +546,18 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
     }
 
 
-def _notes(newest: Published, reader: Reader) -> list[str]:
+def _notes(newest: Published, silence: Silence) -> list[str]:
+    notes = []
     if not newest.live:
-        return [
+        notes.append(
             "Made in hindsight: published after its first outcome was known, it is no part of the live record."
-        ]
-    (outlook,) = (one for one in reader.outlooks() if one.path.of == newest)
-    return [f"The last forecast is {counted(outlook.silent_days, 'day')} old."] if outlook.is_silent else []
+        )
+    if silence.days is None:
+        notes.append("All forecasts of this horizon were made in hindsight: none was published in its time.")
+    elif silence.is_silent:
+        of = "forecast" if newest.live else "live forecast"
+        notes.append(f"The last {of} is {counted(silence.days, 'day')} old.")
+    return notes
 
 
 def _record(record: LeadScores | None, newest: Published) -> list[tuple[str, str]] | None:
@@ -590,7 +580,7 @@ def _record(record: LeadScores | None, newest: Published) -> list[tuple[str, str
     ]
 
 
-def _leads(leads: Sequence[LeadScores], series: Series, like: float) -> Table:
+def _leads(history: History, like: float) -> Table:
     columns = (
         Column("Lead", hint="weekdays ahead"),
         Column("n", hint="live forecasts with an outcome at that lead"),
@@ -602,11 +592,18 @@ def _leads(leads: Sequence[LeadScores], series: Series, like: float) -> Table:
         Column("CRPS/RW", hint="over that of the random walk; below 1 is better"),
         Column(f"In 80{NBSP}%"),
         Column(f"In 95{NBSP}%"),
-        Column("Closest member", words=True, hint="the lowest RMSE at that lead"),
+        Column(
+            "Closest member",
+            words=True,
+            hint=(
+                "the lowest RMSE over the n forecasts that have the median of every member of the newest one; "
+                f"none is named below {history.least}"
+            ),
+        ),
     )
     rows = []
-    for one in leads:
-        best = min(one.rmse_by_model.items(), key=lambda pair: (pair[1], pair[0]), default=None)
+    for one in history.leads:
+        best = one.closest(history.least)
         rows.append(
             [
                 str(one.step),
@@ -619,10 +616,12 @@ def _leads(leads: Sequence[LeadScores], series: Series, like: float) -> Table:
                 number(one.crps_ratio_rw, 3),
                 number(100 * one.coverage_80, 1),
                 number(100 * one.coverage_95, 1),
-                f"{label_of(best[0])} {price(best[1], like)}" if best else DASH,
+                f"{label_of(best)} {price(one.rmse_in_common[best], like)}, n = {one.origins_in_common:,}"
+                if best
+                else DASH,
             ]
         )
-    return Table(f"Live scores at each lead, errors in {series.pair.quote}", columns, rows)
+    return Table(f"Live scores at each lead, errors in {history.series.pair.quote}", columns, rows)
 
 
 def _changes(history: History) -> Table | None:
@@ -671,30 +670,33 @@ def _alarms(alarms: Sequence[Raised]) -> Table:
         ]
         for one in alarms
     ]
-    return Table("What was noticed, the newest first", columns, rows)
+    return Table("What was noticed, as it stood when it was raised, the newest first", columns, rows)
 
 
 def _silence(outlooks: Sequence[Outlook]) -> Table:
     columns = (
         Column("Forecasts", words=True),
-        Column("Newest origin"),
+        Column("Newest origin", hint="of the live forecast that was published last"),
         Column("Published (UTC)", words=True),
         Column("Days ago"),
         Column("State", words=True),
     )
     rows = [
         [
-            Markup('<a href="{}.html">{}</a>').format(
-                one.series.name, f"{_market(one.series)}, {one.series.horizon.days} days"
-            ),
-            day(one.path.of.origin),
-            minute(one.path.of.published_at),
-            f"{one.silent_days:,}",
-            _state("silent") if one.is_silent else "in time",
+            Markup('<a href="{}.html">{}</a>').format(one.series.name, one.series.title),
+            *_spoke(one.silence),
         ]
         for one in outlooks
     ]
     return Table("When each horizon last spoke", columns, rows)
+
+
+def _spoke(silence: Silence) -> list[str]:
+    last = silence.last
+    if last is None:
+        return [DASH, DASH, DASH, _state("only in hindsight")]
+    state = _state("silent") if silence.is_silent else "in time"
+    return [day(last.origin), minute(last.published_at), f"{silence.days:,}", state]
 
 
 def _state(words: str) -> Markup:
@@ -711,15 +713,6 @@ def version(run: Run) -> str:
 def _size(value: float | None) -> str:
     """An error in price units with about four significant digits."""
     return DASH if value is None else f"{value:#.4g}"
-
-
-def _market(series: Series) -> str:
-    return series.pair.slashed + ("" if series.rate == "close" else f" ({_rate(series.rate)})")
-
-
-def _rate(rate: str) -> str:
-    known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
-    return known.get(rate, rate)
 
 
 def _position(value: date) -> int:

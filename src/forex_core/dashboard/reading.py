@@ -17,6 +17,7 @@ import pandas as pd
 
 from forex_core.config import Settings
 from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
+from forex_core.dashboard.words import counted, day
 from forex_core.data.catalogue import entry
 from forex_core.data.loading import store_of
 from forex_core.data.quality import gate
@@ -25,6 +26,7 @@ from forex_core.data.status import SeriesStatus, status_of
 from forex_core.errors import ForexError
 from forex_core.ledger import Ledger, Pending, Published, Raised, Track, Trajectory
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
+from forex_core.strangers import plain
 from forex_core.types import HORIZONS, Array, Headline, Horizon, Mask, Pair
 
 YEAR_DAYS = 366
@@ -54,6 +56,27 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """How long ago a horizon last spoke. A forecast made in hindsight says nothing of the future: only live ones count.
+
+    Attributes:
+        last: the live forecast that was published last, None where every one was made in hindsight.
+        days: since then.
+        is_silent: whether these are more than the settings allow, or none is live.
+    """
+
+    last: Published | None
+    days: int | None
+    is_silent: bool
+
+    @property
+    def words(self) -> str:
+        if self.days is None:
+            return "every forecast was made in hindsight, none was published in its time"
+        return f"no forecast for {counted(self.days, 'day')}"
+
+
+@dataclass(frozen=True)
 class Outlook:
     """How the forecasts of a series stand.
 
@@ -62,7 +85,6 @@ class Outlook:
         rates: before and, where it is known, after that origin.
         record: the live scores of the last year at the horizon's end.
         alarms: of the last `RECENT_DAYS`.
-        silent_days: since the last was published; `is_silent` when these are more than the settings allow.
     """
 
     series: Series
@@ -70,8 +92,7 @@ class Outlook:
     rates: Rates
     record: LeadScores | None
     alarms: tuple[Raised, ...]
-    silent_days: int
-    is_silent: bool
+    silence: Silence
 
 
 @dataclass(frozen=True)
@@ -121,19 +142,32 @@ class History:
     """Everything that stands of a series.
 
     Attributes:
-        publications: all of them, by origin the one that stands, the oldest first.
+        publications: the live ones, by origin the one that stands, the oldest first.
+        hindsight: of how many other origins there are forecasts that were made in hindsight alone.
         record: the live scores of the last year at the horizon's end; `leads` at every lead.
+        least: origins in common below which members are not compared.
         changes: of champion by hand, the newest first; `untold` why they cannot be read.
     """
 
     series: Series
     publications: tuple[Published, ...]
+    hindsight: int
     trailing: Trailing
     record: LeadScores | None
     leads: tuple[LeadScores, ...]
+    least: int
     alarms: tuple[Raised, ...]
     changes: tuple[Change, ...]
     untold: str | None
+
+
+@dataclass(frozen=True)
+class Concern:
+    """Something that somebody should look at; `series` where it is of the forecasts of one."""
+
+    what: str
+    words: str
+    series: Series | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +185,36 @@ class Health:
     alarms: tuple[Raised, ...]
     waiting: int
     untold: tuple[str, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything could be read and nothing needs attention."""
+        return not self.untold and not self.attention
+
+    @property
+    def attention(self) -> tuple[Concern, ...]:
+        """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait or are none, data that are too old."""
+        found = []
+        for one in self.outlooks:
+            words = [noticed(raised) for raised in one.alarms]
+            words += [one.silence.words] if one.silence.is_silent else []
+            found += [Concern(one.series.title, told, one.series) for told in words]
+        of_data = [one for one in self.alarms if one.horizon is None and _is_recent(one, self.at)]
+        found += [Concern(one.pair.slashed, noticed(one)) for one in of_data]
+        if self.waiting:
+            found.append(Concern("Ledger", self.waits))
+        if not self.outlooks and not self.untold:
+            found.append(Concern("Forecasts", "there are none yet"))
+        if stale := [one.series for one in self.series if not one.is_fresh]:
+            found.append(Concern("Data", f"too old: {', '.join(stale)}"))
+        return tuple(found)
+
+    @property
+    def waits(self) -> str:
+        """What waits for the ledger, in words; empty where nothing does."""
+        if not self.waiting:
+            return ""
+        return f"{counted(self.waiting, 'forecast')} not in the ledger yet; 'forex monitor' writes what waits"
 
 
 class Reader:
@@ -186,8 +250,6 @@ class Reader:
     def _outlook(self, newest: Published) -> Outlook:
         series = Series.of(newest)
         pair, rate, horizon = series.pair, series.rate, series.horizon
-        (last,) = self.ledger.publications(pair, horizon, rate=rate, last=1)
-        silent = (self.now - last.published_at).days
         return Outlook(
             series=series,
             path=self.ledger.path(newest.number),
@@ -196,12 +258,18 @@ class Reader:
             alarms=tuple(
                 one
                 for one in self.alarms
-                if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
-                and one.raised_at > self.now - pd.Timedelta(days=RECENT_DAYS)
+                if (one.pair, one.rate, one.horizon) == (pair, rate, horizon) and _is_recent(one, self.now)
             ),
-            silent_days=silent,
-            is_silent=silent > self._settings.monitor.silent_after_days.get(str(horizon), YEAR_DAYS),
+            silence=self.silence(series),
         )
+
+    def silence(self, series: Series) -> Silence:
+        found = self.ledger.publications(series.pair, series.horizon, rate=series.rate, live=True, last=1)
+        if not found:
+            return Silence(None, None, is_silent=True)
+        days = (self.now - found[0].published_at).days
+        allowed = self._settings.monitor.silent_after_days.get(str(series.horizon), YEAR_DAYS)
+        return Silence(found[0], days, days > allowed)
 
     @cached_property
     def alarms(self) -> tuple[Raised, ...]:
@@ -221,12 +289,16 @@ class Reader:
         pair, rate, horizon = series.pair, series.rate, series.horizon
         changes, untold = self.changes()
         year = self.ledger.track(pair, rate, horizon, since=_year_before(newest), members=True)
+        standing = self.publications(series)
+        live = tuple(one for one in standing if one.live)
         return History(
             series=series,
-            publications=self.publications(series),
+            publications=live,
+            hindsight=len(standing) - len(live),
             trailing=Trailing.of(self.ledger.track(pair, rate, horizon, ends=True)),
             record=at_the_end(year),
             leads=by_lead(year),
+            least=self._settings.monitor.min_forecasts,
             alarms=tuple(
                 one for one in self.alarms if (one.pair, one.rate, one.horizon) == (pair, rate, horizon)
             ),
@@ -307,6 +379,15 @@ class Reader:
         since = self.now - pd.Timedelta(days=max(data.news_days, 1))
         newest = sorted(store.news(self.now, since), key=lambda one: one.published, reverse=True)
         return status_of(store, self.now, data.max_age_business_days), tuple(newest[:HEADLINES])
+
+
+def noticed(raised: Raised) -> str:
+    """An alarm in words, as it stood when it was raised: the ledger does not keep whether it still does."""
+    return f"{raised.alarm.kind}: {plain(raised.alarm.found)} (as of {day(raised.raised_at.date())})"
+
+
+def _is_recent(raised: Raised, now: pd.Timestamp) -> bool:
+    return bool(raised.raised_at > now - pd.Timedelta(days=RECENT_DAYS))
 
 
 def _year_before(newest: Published) -> date:

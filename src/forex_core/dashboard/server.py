@@ -264,6 +264,8 @@ class _Login:
         if path.startswith("/api/") or path == "/openapi.json":
             detail = "the token is wanted, as 'Authorization: Bearer TOKEN'"
             return JSONResponse({"detail": detail}, 401, {"www-authenticate": "Bearer"})
+        if "/" in path[1:]:  # no page lies deeper, and from there `login` would be another address
+            return PlainTextResponse("there is no such page\n", 404)
         return RedirectResponse("login", 303)
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from forex_core.ledger import Published
-from forex_core.types import Horizon, Pair
+from forex_core.types import RATE_NAMES, Horizon, Pair
 
 
 class ModelScores(Protocol):
@@ -116,6 +116,20 @@ class Series:
         """As addresses have it: `usdclp-7d`, and `usdclp-observed-7d` where the rate is not the market's close."""
         parts = [self.pair.slug, *([] if self.rate == "close" else [self.rate]), str(self.horizon)]
         return "-".join(parts)
+
+    @property
+    def rate_words(self) -> str:
+        known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
+        return known.get(self.rate, self.rate)
+
+    @property
+    def market(self) -> str:
+        """In words: the pair, and which rate of it where it is not the market's close."""
+        return self.pair.slashed + ("" if self.rate == "close" else f" ({self.rate_words})")
+
+    @property
+    def title(self) -> str:
+        return f"{self.market}, {self.horizon.days} days"
 
     @property
     def model(self) -> str:

@@ -36,7 +36,8 @@ _P, _R, _O, _S, _A = (
     for table in (tables.publications, tables.predictions, tables.outcomes, tables.scores, tables.alarms)
 )
 _INSTANTS = ("as_of", "published_at", "outcome_at")
-_LAST_PUBLISHED = (_P.published_at.desc(), _P.number.desc())
+_STANDS_FIRST = (_P.live.desc(), _P.published_at.desc(), _P.number.desc())
+"""Of several forecasts of one origin."""
 _ALARM_KEY = ("pair", "rate", "horizon", "kind", "step", "origin")
 
 
@@ -386,9 +387,9 @@ class Ledger:
             return tuple((Pair.parse(pair), rate) for pair, rate in found)
 
     def latest(self) -> tuple[Published, ...]:
-        """Of every pair, rate and horizon the forecast of the newest origin, of several the last that was published."""
+        """Of every pair, rate and horizon the forecast of the newest origin, of several that of `paths`."""
         kinds = (_P.pair, _P.rate, _P.horizon)
-        newest = sa.select(tables.publications).order_by(_P.origin.desc(), *_LAST_PUBLISHED).limit(1)
+        newest = sa.select(tables.publications).order_by(_P.origin.desc(), *_STANDS_FIRST).limit(1)
         with self._database.reading() as connection:
             found = [
                 _published(
@@ -408,11 +409,14 @@ class Ledger:
         rate: str | None = None,
         last: int | None = None,
         origin: date | None = None,
+        live: bool = False,
     ) -> tuple[Published, ...]:
-        """Forecasts in the order of publication: all, or the last of them."""
+        """Forecasts in the order of publication: all, or the last of them; `live`: those made in their time."""
         query = _of(sa.select(tables.publications), pair, horizon)
         if rate is not None:
             query = query.where(_P.rate == rate)
+        if live:
+            query = query.where(_P.live == sa.true())
         with self._database.reading() as connection:
             if origin is not None:
                 query = query.where(_P.origin == _bound(connection, origin))
@@ -853,8 +857,7 @@ def _standing(
     pair: Pair, rate: str, horizon: Horizon, *within: sa.ColumnElement[bool]
 ) -> sa.Select[tuple[int]]:
     """The number of the forecast of each origin that stands: the last that was published, a live one before others."""
-    order = (sa.case((_P.live == sa.true(), 0), else_=1), *_LAST_PUBLISHED)
-    place = sa.func.row_number().over(partition_by=_P.origin, order_by=order).label("place")
+    place = sa.func.row_number().over(partition_by=_P.origin, order_by=_STANDS_FIRST).label("place")
     kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
     placed = sa.select(_P.number, place).where(*kind, *within).subquery("placed")
     return sa.select(placed.c.number).where(placed.c.place == 1)

@@ -17,7 +17,11 @@ class LeadScores:
 
     `origins_effective` is what overlap leaves of the origins: those that lie at least a lead apart. RMSE, MAE, bias
     (mean of outcome less median) and CRPS in quote units, MAPE in percent, coverages as shares; ratios are to the
-    random walk on the same origins, None where that has no loss. `rmse_by_model` has every member as well.
+    random walk on the same origins, None where that has no loss.
+
+    `rmse_by_model` has every member over the origins that it has a median for, `origins_by_model` how many these are:
+    members that were left out on different days do not compare by it. `rmse_in_common` has the members of the newest
+    forecast over the `origins_in_common` for which all of them have one.
     """
 
     step: int
@@ -35,6 +39,15 @@ class LeadScores:
     coverage_80: float
     coverage_95: float
     rmse_by_model: Mapping[str, float]
+    origins_by_model: Mapping[str, int]
+    rmse_in_common: Mapping[str, float]
+    origins_in_common: int
+
+    def closest(self, least: int) -> str | None:
+        """The member with the lowest RMSE in common; None where that is of fewer than `least` origins."""
+        if self.origins_in_common < least:
+            return None
+        return min(self.rmse_in_common, key=lambda name: (self.rmse_in_common[name], name), default=None)
 
 
 def by_lead(track: Track) -> tuple[LeadScores, ...]:
@@ -51,6 +64,11 @@ def at_the_end(track: Track) -> LeadScores | None:
 def _scores(step: int, of: Track) -> LeadScores:
     rmse, walk = _rms(of.errors), _rms(of.walk_errors)
     crps, crps_walk = float(of.crps.mean()), float(of.walk_crps.mean())
+    known = {name: np.isfinite(errors) for name, errors in of.members.items() if np.isfinite(errors).any()}
+    compared = [name for name, has in known.items() if has[-1]]
+    common = (
+        np.logical_and.reduce([known[name] for name in compared]) if compared else np.zeros(len(of), bool)
+    )
     return LeadScores(
         step=step,
         origins=len(of),
@@ -66,11 +84,10 @@ def _scores(step: int, of: Track) -> LeadScores:
         crps_ratio_rw=crps / crps_walk if crps_walk else None,
         coverage_80=float(of.inside_80.mean()),
         coverage_95=float(of.inside_95.mean()),
-        rmse_by_model={
-            name: _rms(errors[np.isfinite(errors)])
-            for name, errors in of.members.items()
-            if np.isfinite(errors).any()
-        },
+        rmse_by_model={name: _rms(of.members[name][has]) for name, has in known.items()},
+        origins_by_model={name: int(has.sum()) for name, has in known.items()},
+        rmse_in_common={name: _rms(of.members[name][common]) for name in compared},
+        origins_in_common=int(common.sum()),
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def scores_document(scores: LeadScores | None) -> Document | None:
-    return asdict(scores) | {"rmse_by_model": dict(scores.rmse_by_model)} if scores else None
+    return asdict(scores) if scores else None
 
 
 def published_document(published: Published) -> Document:

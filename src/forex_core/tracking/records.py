@@ -125,7 +125,8 @@ def live_record(
 ) -> Record:
     """The live track record of a horizon: scores at each lead as stepped metrics, those of the last by themselves too.
 
-    RMSE, MAE and CRPS in quote units, MAPE in percent.
+    RMSE, MAE and CRPS in quote units, MAPE in percent. Beside the RMSE of each member stands of how many origins it is:
+    only those of the same origins compare.
 
     Args:
         leads: of each lead that has outcomes.
@@ -138,6 +139,7 @@ def live_record(
     if end is not None:
         told = {f"{horizon}_live_{name}": value for name, value in _told(end).items()}
         metrics |= told | {f"{name}_live_rmse": value for name, value in end.rmse_by_model.items()}
+        metrics |= {f"{name}_live_origins": float(n) for name, n in end.origins_by_model.items()}
         metrics |= {
             f"{horizon}_live_origins": float(end.origins),
             f"{horizon}_live_origins_effective": float(end.origins_effective),
@@ -145,7 +147,8 @@ def live_record(
     stepped: dict[str, dict[int, float]] = {}
     for one in leads:
         of_models = {f"{name}_rmse": value for name, value in one.rmse_by_model.items()}
-        for name, value in (_told(one) | of_models).items():
+        counts = {f"{name}_origins": float(n) for name, n in one.origins_by_model.items()}
+        for name, value in (_told(one) | of_models | {"origins": float(one.origins)} | counts).items():
             if value is not None:
                 stepped.setdefault(f"{name}_by_step", {})[one.step] = value
     return Record(metrics={n: value for n, value in metrics.items() if value is not None}, stepped=stepped)

@@ -218,7 +218,7 @@
         { text: one.fell[h] || "–", look: one.fell[h].startsWith("inside") || !one.fell[h] ? "inside" : "outside" }]);
       const columns = ["Target date", "Median", "80 % band", "95 % band", "Came", "Fell"].map((text, n) => ({ text, words: !n }));
       document.getElementById("came").replaceChildren(
-        table(`Forecast of ${day(isoOf(one.o))} by target date, ${data.unit}`, "", columns, rows));
+        table(`Forecast of ${day(isoOf(one.o))}${one.live ? "" : ", in hindsight,"} by target date, ${data.unit}`, "", columns, rows));
       input.value = isoOf(one.o);
       before.disabled = k === 0;
       after.disabled = k === data.origins.length - 1;
