@@ -179,6 +179,16 @@ class TrackingConfig(BaseModel):
     orphaned_after_h: float = Field(
         24.0, gt=0, description="hours after which a run of another machine that has not ended is given up"
     )
+    ui_auth: SecretStr | None = Field(
+        None, min_length=3, description="user:password that whoever opens MLflow's pages is asked for"
+    )
+
+    @field_validator("ui_auth")
+    @classmethod
+    def _names_a_user(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not all(given.get_secret_value().partition(":")[::2]):
+            raise ValueError("expected user:password")
+        return given
 
     @property
     def is_on(self) -> bool:

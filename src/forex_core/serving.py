@@ -6,6 +6,9 @@ import socket
 
 from forex_core.errors import ConfigError
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Where nobody but this machine connects."""
+
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens; who connects waits in line until somebody answers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -50,11 +51,14 @@ class Pages:
         self.address = address
         self.process = process
 
-    def ask(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, bytes]:
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None, auth: str | None = None
+    ) -> tuple[int, bytes]:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.address + path, data, {"Content-Type": "application/json"}, method=method
-        )
+        headers = {"Content-Type": "application/json"}
+        if auth is not None:
+            headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+        request = urllib.request.Request(self.address + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read()
@@ -149,6 +153,30 @@ def test_pages_show_a_run_and_its_report_and_write_nothing(folder: Path, tmp_pat
     assert shown.process.returncode in (0, -signal.SIGTERM)
 
 
+def test_who_does_not_know_the_password_sees_nothing(folder: Path, tmp_path: Path) -> None:
+    run_id = logged_run(tmp_path, "first")
+    report = f"/get-artifact?path=reports/report.html&run_uuid={run_id}"
+    search = ("/ajax-api/2.0/mlflow/runs/search", "POST", {"experiment_ids": ["1"]})
+    with pages(tmp_path, environment={"FOREX_TRACKING__UI_AUTH": "desk:pass:wörd"}) as shown:
+        for auth in (None, "desk:", "desk:pass", "other:pass:wörd", ""):
+            for asked in (("/",), (report,), search):
+                status, said = shown.ask(*asked, auth=auth)
+                assert status == 401, (asked, auth)
+                assert REPORT.encode() not in said
+        assert shown.ask(report, auth="desk:pass:wörd") == (200, REPORT.encode())
+        assert shown.ask(*search, auth="desk:pass:wörd")[0] == 200
+        assert shown.ask("/health") == (200, b"OK")
+
+
+def test_a_password_without_a_user_is_refused(entry: Forex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREX_TRACKING__UI_AUTH", "hidden-3c")
+    done = entry("ui")
+    assert done.returncode == 2
+    assert "'tracking.ui_auth': found a value that is not shown" in done.stderr
+    assert "expected user:password" in done.stderr
+    assert "hidden-3c" not in done.stderr
+
+
 def test_the_container_of_the_pages_finds_the_reports_of_the_worker(
     compose_services: Callable[..., dict[str, Any]],
     tmp_path: Path,
@@ -218,6 +246,17 @@ def test_a_port_that_is_taken_is_said(entry: Forex, sqlite_store: str) -> None:
         done = entry("ui", "--port", str(port))
     assert done.returncode == 2
     assert f"127.0.0.1 port {port} cannot be listened on" in done.stderr
+    assert "Everybody" not in done.stderr
+
+
+def test_whom_everybody_can_reach_is_told_so(
+    entry: Forex, sqlite_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        asked = ("ui", "--host", "0.0.0.0", "--port", str(taken.getsockname()[1]))
+        assert "Everybody who can reach 0.0.0.0 can read these pages" in entry(*asked).stderr
+        monkeypatch.setenv("FOREX_TRACKING__UI_AUTH", "desk:password")
+        assert "Everybody" not in entry(*asked).stderr
 
 
 def test_postgresql_is_read_in_transactions_that_cannot_write(

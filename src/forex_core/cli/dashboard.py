@@ -22,6 +22,7 @@ from forex_core.cli.app import (
 from forex_core.config import Settings
 from forex_core.errors import InputError
 from forex_core.secrecy import without_password
+from forex_core.serving import LOOPBACK
 from forex_core.types import Pair
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ EXAMPLES = """
     forex dashboard --serve
     forex dashboard --serve --token --port 8051
 """
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def dashboard(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import re
 import warnings
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from forex_core.config import Settings
@@ -26,6 +28,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # What the pages ask by POST and is a question all the same.
 _QUESTION = re.compile(r"/(search|search-datasets|graphql|batchGet|query)$")
+_CHALLENGE = (b"www-authenticate", b'Basic realm="MLflow"')
 _REFUSAL = "these pages only read; nothing was changed"
 
 
@@ -50,6 +53,8 @@ def serve_ui(settings: Settings, host: str, port: int, on_ready: Callable[[str],
         import uvicorn
 
         application = _application(_read_only(uri), settings.mlflow_artifacts)
+        if settings.tracking.ui_auth is not None:
+            application = _asking(application, settings.tracking.ui_auth.get_secret_value())
         server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
         on_ready(address_of(socket))  # who connects waits in line until it answers
         server.run(sockets=[socket])
@@ -94,12 +99,33 @@ def _application(uri: str, artifacts: str) -> Application:
     return reading
 
 
+def _asking(application: Application, auth: str) -> Application:
+    """The same for who knows `user:password`, by the header that browsers and proxies send; `/health` tells nothing."""
+    expected = b"Basic " + base64.b64encode(auth.encode())
+
+    async def asking(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, expected):
+                await _answer(send, 401, b"a user and a password are wanted", b"text/plain", (_CHALLENGE,))
+                return
+        await application(scope, receive, send)
+
+    return asking
+
+
 def _is_question(scope: Scope) -> bool:
     return scope["method"] == "POST" and _QUESTION.search(scope["path"]) is not None
 
 
 async def _refuse(send: Send) -> None:
     body = json.dumps({"error_code": "PERMISSION_DENIED", "message": _REFUSAL}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await _answer(send, 403, body, b"application/json")
+
+
+async def _answer(
+    send: Send, status: int, body: bytes, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
