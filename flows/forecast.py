@@ -177,7 +177,7 @@ def publish(
             if candidacy
             else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
         )
-        previous = _last_document(tracker, bundle, horizon)
+        previous = _last_document(tracker, ledger, bundle, horizon)
         beside = briefing_document(
             run,
             bundle,
@@ -300,15 +300,19 @@ def _quote(asked: Asked, bundle: MarketBundle, settings: Settings) -> Quote | Ab
         return Absent("unavailable", {"reason": str(error)})
 
 
-def _last_document(tracker: Tracker, bundle: MarketBundle, horizon: Horizon) -> Document | None:
-    """That of the last forecast of the same pair, rate and horizon, None where there is none or it cannot be read."""
-    key = {"pair": str(bundle.pair), "rate": bundle.rate, "horizon": str(horizon), "status": "published"}
-    # One that is neither in the ledger nor waiting for it is published again.
-    run_id = next(
-        (found for state in ("yes", "waits") if (found := tracker.find_run(key | {IN_LEDGER_TAG: state}))),
-        None,
-    )
-    text = tracker.read_text(run_id, f"reports/{DOCUMENT}") if run_id else None
+def _last_document(
+    tracker: Tracker, ledger: Ledger, bundle: MarketBundle, horizon: Horizon
+) -> Document | None:
+    """That of the forecast before of the same pair, rate and horizon, None where there is none or it cannot be read.
+
+    The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not.
+    """
+    try:
+        before = ledger.newest(bundle.pair, bundle.rate, horizon, bundle.origin) if ledger.is_made else None
+    except LedgerError as error:
+        logger.warning("the forecast before is not known: {}", error)
+        return None
+    text = tracker.read_text(before.run_id, f"reports/{DOCUMENT}") if before else None
     try:
         document = json.loads(text) if text else None
     except ValueError:

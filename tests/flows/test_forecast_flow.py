@@ -146,6 +146,18 @@ def test_what_is_asked_for_beside_the_forecast_is_published_with_it(market: Path
 
 
 @pytest.mark.usefixtures("light")
+def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: Path) -> None:
+    """Whatever was made meanwhile of a day long past."""
+    ask = {"pair": "USDCLP", "source": "csv", "paths": [market]}
+    before = run_flow(WEEK, as_of=date(2018, 6, 7), **ask)
+    long_ago = run_flow(WEEK, as_of=date(2018, 4, 10), **ask)
+    assert long_ago["changes"] == {"absent": {"kind": "first"}}
+    told = run_flow(WEEK, as_of=date(2018, 6, 8), **ask)
+    assert told["changes"]["run_id"] == before["run_id"]
+    assert told["changes"]["data"]["new_rows"] == 1
+
+
+@pytest.mark.usefixtures("light")
 def test_the_settings_say_what_is_at_stake_in_their_pair(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,9 +53,10 @@ def position() -> Position:
     return Position(1250.0, 1e6, flows).settled(made()[4], MONTH)
 
 
-def document(verdict: Verdict | None = None, **parts: Any) -> dict[str, Any]:
+def document(verdict: Verdict | None = None, run: ForecastRun | None = None, **parts: Any) -> dict[str, Any]:
     """A forecast's document with everything beside it, by way of JSON."""
-    engine, old, run, before, now = made()
+    engine, old, usual, before, now = made()
+    run = run or usual
     run = replace(run, verdict=verdict or run.verdict)
     publication = Publication("usdclp-30d", 4, "refreshed", "It is the next state.")
     previous = forecast_document(old, before, "yesterday", Path("/r.html"), publication)
@@ -95,7 +96,12 @@ class TestDocument:
             "amount": 300_000.0,
         }
         assert treasury["cash_flows"]["total"] == 500_000.0
-        assert len(told["forward"]["rates"]) == steps
+        assert len(told["forward"]["rates"]) == steps - 1, "from the quote"
+        assert told["forward"]["target_dates"] == told["quote"]["target_dates"]
+        assert told["forward"]["struck_at"] == told["quote"]["value"]
+        from_close = document(quote=None)["forward"]
+        assert from_close["target_dates"] == told["target_dates"]
+        assert from_close["struck_at"] == told["origin_close"]
         assert told["forward"]["advice"]["side"] == "long"
         assert told["quote"]["target_dates"] == told["target_dates"][1:]
         assert set(told["quote"]["quantiles"]) == set(told["quantiles"])
@@ -130,11 +136,13 @@ class TestWords:
         lines = briefing_lines(document())
         beginnings = [
             "Quote 1,262.75 (by yahoo, 25 Jan 2018, 13:05 UTC), +0.50 % from the close.",
-            "Forward implied by the policy rates (5.75 % CLP, 5.33 % USD) for 23 Feb 2018:",
-            "Budget rate 1,250.00: the close of 23 Feb 2018 is above it with ",
+            "Forward for 23 Feb 2018 that the policy rates (5.75 % CLP, 5.33 % USD) imply from the quote: 1,263.",
+            "Budget rate 1,250.00: the probability that the close of 23 Feb 2018 is above it is ",
             "To receive 1,000,000 USD on 23 Feb 2018: worst 5 % rate ",
             "2 cash flows, 500,000 USD in all: mean rate ",
             "A day without a close is settled at the next one: 10 Feb 2018 at that of 12 Feb 2018.",
+            "What is said of several dates together is counted on 778 past paths, of which 36 do not overlap: such a "
+            "probability is known to about 6 points.",
             "The median of 23 Feb 2018 is ",
             "Since the forecast from 23 Jan 2018: close ",
         ]
@@ -171,24 +179,69 @@ class TestWords:
     def test_without_skill_the_band_is_what_to_use(self, amount: float, verb: str) -> None:
         told = said(position=Position(None, amount))
         assert "Expect no directional edge against it; use the band." in told
-        assert f"{verb} USD forward makes sure of it; unhedged, one time in ten the rate ends" in told
+        assert f"{verb} USD forward fixes the rate" in told
+        edge = "0.1" if amount > 0 else "0.9"
+        assert f"{document()['quote']['quantiles'][edge][-1]:,.2f}." in told, "of the forecast from the quote"
+        told = said(position=Position(None, amount), quote=None)
+        assert f"{document()['quantiles'][edge][-1]:,.2f}." in told
 
     @pytest.mark.parametrize(
         ("kind", "side", "words"),
         [
-            ("alike", "long", "neither hedging nor waiting pays"),
-            ("median_above", "long", "More often than not waiting pays. Selling USD"),
-            ("median_below", "long", "More often than not hedging pays. Selling USD"),
-            ("median_above", "short", "More often than not hedging pays. Buying USD"),
-            ("median_below", "short", "More often than not waiting pays. Buying USD"),
-            ("median_above", None, "waiting pays for who receives USD, hedging for who has to pay it"),
-            ("median_below", "mixed", "hedging pays for who receives USD, waiting for who has to pay it"),
+            ("alike", "long", "neither hedging nor waiting pays more often than the other. Selling USD"),
+            ("median_above", "long", "waiting pays more often than hedging. Selling USD"),
+            ("median_below", "long", "hedging pays more often than waiting. Selling USD"),
+            ("median_above", "short", "hedging pays more often than waiting. Buying USD"),
+            ("median_below", "short", "waiting pays more often than hedging. Buying USD"),
+            (
+                "median_above",
+                None,
+                "waiting pays more often for who receives USD, hedging for who has to pay it.",
+            ),
+            (
+                "median_below",
+                "mixed",
+                "hedging pays more often for who receives USD, waiting for who has to pay it.",
+            ),
         ],
     )
-    def test_with_usable_skill_what_pays_on_average(self, kind: str, side: str | None, words: str) -> None:
-        told = document()
+    @pytest.mark.parametrize("from_quote", [True, False])
+    def test_with_usable_skill_what_pays_more_often(
+        self, kind: str, side: str | None, words: str, from_quote: bool
+    ) -> None:
+        told = document() if from_quote else document(quote=None)
         told["forward"]["advice"] = {"kind": kind, "side": side, "above": 0.6}
-        assert words in "\n".join(briefing_lines(told))
+        against = "it" if from_quote else "a forward struck at the next close"
+        assert f"Against {against} {words}" in "\n".join(briefing_lines(told))
+
+    @pytest.mark.parametrize("quote", [True, False])
+    @pytest.mark.parametrize(("jump", "drift"), [(0.03, 0.0), (-0.03, 0.002), (0.0, 0.003), (0.0, -0.003)])
+    def test_what_it_says_follows_from_what_it_is_struck_at(
+        self, quote: bool, jump: float, drift: float
+    ) -> None:
+        """A median that jumps at once and then stays leaves nothing to a forward that is struck after the jump."""
+        _, _, run, _, _ = made()
+        forecast = run.forecast
+        way = np.exp(jump + drift * np.array(forecast.steps))[:, None]
+        moved = replace(run, forecast=replace(forecast, quantiles=forecast.quantiles * way))
+        usable = Verdict("usable", "a sentence", 0.01, 0.01, date(2018, 1, 24), 200)
+        told = document(usable, run=moved, **({} if quote else {"quote": None}))
+        line = next(line for line in briefing_lines(told) if line.startswith("Forward for"))
+        above = told["forward"]["advice"]["above"]
+        says = (
+            "neither hedging nor waiting pays"
+            if abs(above - 0.5) <= 0.05
+            else "waiting pays more often"
+            if above > 0.5
+            else "hedging pays more often"
+        )
+        assert says in line
+        if quote:
+            gap = told["forward"]["difference"][-1]
+            assert (" above it. " in line) == (gap > 0.005)
+            assert above == told["forward"]["above"][-1], "the line and the table speak of one forward"
+        else:
+            assert "Against a forward struck at the next close" in line, "the close of the line is gone"
 
     def test_a_currency_without_a_policy_rate_is_named(self) -> None:
         told = document()
@@ -199,8 +252,14 @@ class TestWords:
 
     def test_a_gain_is_called_one(self) -> None:
         told = said(position=Position(700.0, 1e6))
-        assert "CLP (a gain)" in told
-        assert "above it with more than 99 %" in told
+        assert re.search(
+            r"or below, a gain of [\d,]+ CLP; expected shortfall none \(a gain of [\d,]+ CLP\)", told
+        )
+        assert "above it is more than 99 %" in told
+
+    def test_a_loss_is_called_one(self) -> None:
+        told = said(position=Position(1500.0, 1e6))
+        assert re.search(r"or below, a loss of [\d,]+ CLP; expected shortfall [\d,]+ CLP, against", told)
 
     def test_flows_of_both_signs_have_no_mean_rate(self) -> None:
         days = made()[2].forecast.target_dates
@@ -214,12 +273,13 @@ class TestWords:
 
     def test_a_change_of_recipe_and_revisions_are_told(self) -> None:
         told = document()
-        told["changes"]["model"]["recipe_changed"] = True
+        assert "version" not in briefing_lines(told)[-1]
+        told["changes"]["model"] = {"recipe_changed": True, "version": {"before": 4, "now": 9}}
         told["changes"]["parts"] = None
         told["changes"]["data"]["revised"] = [{"series": "Copper", "rows": 3, "first": "2018-01-02"}]
         line = briefing_lines(told)[-1]
         assert "3 of Copper revised" in line
-        assert "another recipe" in line
+        assert "another recipe; version 4 to 9" in line
         assert "by the close" not in line
 
     def test_the_moves_that_are_told_add_up(self) -> None:
@@ -333,7 +393,7 @@ class TestPage:
             assert html.escape(line, quote=False) in page.replace("&#39;", "'")
         for caption in (
             "Forecast from the quote, CLP per USD",
-            "Forward implied by the policy rates, CLP per USD",
+            "Forward that the policy rates imply from the quote of 1,262.75, CLP per USD",
             "Against the budget rate of 1,250.00, in percent",
             "Cash flows",
             "What the last 60 weekdays of each driver add to the median of 23 Feb 2018, CLP per USD",
@@ -348,7 +408,7 @@ class TestPage:
             for part in (*acting(told, ENGLISH), *reasons(told, ENGLISH))
             for table in part.tables
         }
-        forward = by_caption["Forward implied by the policy rates"]
+        forward = by_caption["Forward that the policy rates imply from the quote of 1"]
         last = ["23 Feb 2018", told["forward"]["rates"][-1], told["forward"]["difference"][-1]]
         assert [forward.rows[-1][0], *(float(c.replace(",", "").replace("−", "-")) for c in forward.rows[-1][1:3])] == [
             last[0], *(pytest.approx(value, abs=0.006) for value in last[1:])

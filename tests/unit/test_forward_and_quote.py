@@ -134,22 +134,58 @@ class TestForward:
         assert forwards.above[-1] < 0.1, "the close is left behind at once"
         assert forwards.advice.above == pytest.approx(0.5, abs=0.03)
 
+    def test_beside_a_quote_it_is_struck_there(self) -> None:
+        """What somebody can deal at, beside the forecast from there, on the days that are left."""
+        bundle = replace(self.BUNDLE, outcome_at=CLOSES)
+        paths = sample_paths(lognormal(bundle, Horizon(30)), bundle)
+        at = quoted(Quote(1.02 * SPOT[-1], MORNING, "yahoo"), paths, bundle)
+        assert isinstance(at, QuotedForecast)
+        forwards = forward(paths, bundle, verdict("usable"), "long", at)
+        assert isinstance(forwards, Forward)
+        assert forwards.from_quote
+        assert forwards.struck_at == 1.02 * SPOT[-1]
+        assert forwards.target_dates == at.target_dates
+        days = np.array([(day - date(2024, 7, 1)).days for day in at.target_dates])
+        assert forwards.days == tuple(days)
+        growth = (1 + CHILE / 100 * days / 360) / (1 + FED / 100 * days / 360)
+        assert forwards.rates == pytest.approx(1.02 * SPOT[-1] * growth)
+        median = at.quantiles[:, LEVELS.index(0.5)]
+        assert forwards.difference == pytest.approx(median - forwards.rates)
+        assert forwards.above == pytest.approx((at.prices > forwards.rates).mean(axis=0))
+        assert forwards.advice.above == forwards.above[-1], "one forward, one probability"
+        from_close = forward(paths, bundle, verdict("usable"), "long")
+        assert isinstance(from_close, Forward)
+        assert not from_close.from_quote
+        assert from_close.struck_at == SPOT[-1]
+
 
 MORNING = pd.Timestamp("2024-07-01T13:05:00Z")
 
 
-def from_quote(value: float, at: pd.Timestamp = MORNING, days: int = 30) -> QuotedForecast | Absent:
-    bundle = walk(2000)
+CLOSES = pd.Timestamp("2024-07-01T21:05:00Z")
+"""A third of a day after MORNING."""
+
+
+def from_quote(
+    value: float, at: pd.Timestamp = MORNING, days: int = 30, outcome_at: pd.Timestamp | None = CLOSES
+) -> QuotedForecast | Absent:
+    bundle = replace(walk(2000), outcome_at=outcome_at)
     return quoted(Quote(value, at, "yahoo"), sample_paths(lognormal(bundle, Horizon(days)), bundle), bundle)
 
 
 class TestQuote:
     CLOSE = float(SPOT[-1])
 
-    def test_the_forecast_from_it_is_the_way_from_the_next_close_on(self) -> None:
-        """Of a random walk: lognormal around the quote, with the variance of the steps that are left."""
+    @pytest.mark.parametrize(
+        ("outcome_at", "left"),
+        [(CLOSES, 1 / 3), (MORNING, 0.0), (CLOSES + pd.Timedelta(days=3), 1), (None, 1)],
+    )
+    def test_the_forecast_from_it_is_the_way_through_its_day_and_on(
+        self, outcome_at: pd.Timestamp | None, left: float
+    ) -> None:
+        """Of a random walk: lognormal around the quote, with the variance of the time that is left."""
         value = 1.01 * self.CLOSE
-        answer = from_quote(value)
+        answer = from_quote(value, outcome_at=outcome_at)
         assert isinstance(answer, QuotedForecast)
         assert answer.stands_for == date(2024, 7, 1)
         forecast = lognormal(walk(2000), Horizon(30))
@@ -157,8 +193,10 @@ class TestQuote:
         assert answer.quantiles.shape == (len(answer.target_dates), len(LEVELS))
         assert (np.diff(answer.quantiles, axis=1) >= 0).all()
         for level, z in ((0.1, -1.2816), (0.5, 0.0), (0.9, 1.2816)):
-            exact = value * np.exp(0.006 * z * np.sqrt(np.array(forecast.steps[1:]) - 1))
-            assert answer.quantiles[:, LEVELS.index(level)] == pytest.approx(exact, rel=0.004)
+            ahead = np.sqrt(np.array(forecast.steps[1:]) - 1 + left)
+            moved = np.log(answer.quantiles[:, LEVELS.index(level)] / value) / 0.006
+            assert moved == pytest.approx(z * ahead, abs=0.06 * ahead.max())
+            assert moved[0] == pytest.approx(z * ahead[0], abs=0.06 * ahead[0])
 
     def test_scales_with_the_quote(self) -> None:
         one, other = from_quote(self.CLOSE), from_quote(1.1 * self.CLOSE)
@@ -188,8 +226,10 @@ class TestQuote:
         assert isinstance(answer, QuotedForecast)
         assert answer.stands_for == date(2024, 7, 3)
         steps = np.array(lognormal(walk(2000), Horizon(30)).steps)
-        exact = self.CLOSE * np.exp(0.006 * 1.2816 * np.sqrt(steps[3:] - steps[2]))
-        assert answer.quantiles[:, LEVELS.index(0.9)] == pytest.approx(exact, rel=0.004)
+        left = (21 + 5 / 60 - 15) / 24
+        moved = np.log(answer.quantiles[:, LEVELS.index(0.9)] / self.CLOSE) / 0.006
+        ahead = np.sqrt(steps[3:] - steps[2] + left)
+        assert moved == pytest.approx(1.2816 * ahead, rel=0.06)
 
     @pytest.mark.parametrize("at", ["2024-07-05T13:00Z", "2024-07-08T13:00Z", "2026-01-01T00:00Z"])
     def test_says_nothing_where_no_date_is_left(self, at: str) -> None:

@@ -131,6 +131,21 @@ def test_windows_that_stood_still_keep_one_place_that_hangs_on_nothing_else() ->
     assert ((held[:, -1] > low) & (held[:, -1] < high)).all(), "those that moved lie on both sides of them"
 
 
+@pytest.mark.parametrize(("days", "rows"), [(7, 400), (90, 310), (90, 1200)])
+def test_what_one_past_lets_a_probability_of_touch_err_by_is_said(days: int, rows: int) -> None:
+    """The spread over pasts of walks, most of which lie within the error that is told."""
+    found, told = [], set()
+    for seed in range(60):
+        bundle = walk(rows, seed=seed)
+        forecast = lognormal(bundle, Horizon(days))
+        paths = sample_paths(forecast, bundle)
+        barrier = bundle.spot[-1] * np.exp(0.8 * 0.006 * np.sqrt(forecast.steps[-1]))
+        found.append(float((paths.prices.max(axis=1) > barrier).mean()))
+        told.add(paths.error)
+    (error,) = told
+    assert 0.5 * error < 2 * np.std(found) < 1.1 * error
+
+
 class TestBetweenAndBeyondTheLevels:
     def test_a_lognormal_is_met_everywhere(self) -> None:
         bundle = walk(200)

@@ -7,7 +7,8 @@ gain and lose in its quote currency. [H] has one value for each of the document'
 treasury        null without a budget rate, an exposure and cash flows
     budget_rate     rate, or null
     level           0.05: the share that 'worst' and 'shortfall' speak of
-    paths           count; first, last: dates at which the past paths start whose order is followed
+    paths           count; apart, how many of them do not overlap; error, about two standard errors of a probability
+                    of several dates together; first, last: dates at which the past paths start whose order is followed
     above           [H] probability that the close of that date is above the budget rate; null without one
     ever_above      [H] that some close from the first target date up to that one is; null without one
     ever_below      [H] that some close up to that one is below it; null without one
@@ -26,13 +27,17 @@ treasury        null without a budget rate, an exposure and cash flows
         reference, reference_rate, expected_shortfall   as of an exposure, over all flows
 forward         or absent: no_policy_rate {currencies: [{currency, series: [names that would do]}]}
     base, quote     {currency, series, percent}: policy rate in force, percent per year
-    days            [H] calendar days from the origin
-    rates           [H] close · (1 + quote · days/360) / (1 + base · days/360)
-    difference      [H] published median less the forward
+    from_quote      whether it is struck at the quote and beside the forecast from there; else at the origin's close
+    struck_at       that quote or close
+    target_dates    [H] those of the document, or of the quote
+    days            [H] calendar days from the day of the quote, or from the origin
+    rates           [H] struck_at · (1 + quote · days/360) / (1 + base · days/360)
+    difference      [H] median less the forward
     above           [H] probability that the close of that date is above the forward
     advice          kind: 'no_edge' (the verdict is not 'usable'), 'alike' (its `above` is within .45 to .55),
                     'median_above', 'median_below'; side: 'long', 'short', 'mixed' or null, as of the position;
-                    above: probability that the last close is above the forward struck at the first target date
+                    above: probability that the last close is above the forward struck at the quote, or without one
+                    at the first target date
 quote           or absent: not_live {source}, past_day {day}, other_rate {rate}, unavailable {reason},
                 implausible {value, close}, not_newer {at}, too_late {day, last}
     value, at, source   rate; UTC instant; 'given' by hand or the name of the source
@@ -40,7 +45,8 @@ quote           or absent: not_live {source}, past_day {day}, other_rate {rate},
     change_pct          the same in percent of the close
     stands_for          target date whose close it is taken as an early sight of
     target_dates        those after it
-    quantiles           by level, one value for each of these: quantiles of quote · path / path at stands_for
+    quantiles           by level, one value for each of these: through the rest of the quote's day, and from that
+                        day's close on as the forecast goes
 contributions   or absent: no_drivers, other_model (the published model is not the one that was run)
     target_date, close, median   the last target date
     move            median less close: the sum of all that follows
@@ -114,10 +120,11 @@ def briefing_document(
     paths = sample_paths(run.forecast, bundle)
     close = float(bundle.spot[-1])
     told = quoted(quote, paths, bundle) if isinstance(quote, Quote) else quote
+    from_there = told if isinstance(told, QuotedForecast) else None
     moved = contributions(engine, run, bundle) if engine.recipe == run.recipe else Absent("other_model")
     return {
         "treasury": _treasury(treasury(position, paths, close), run) if position else None,
-        "forward": _or_absent(forward(paths, bundle, run.verdict, position.side), _forward),
+        "forward": _or_absent(forward(paths, bundle, run.verdict, position.side, from_there), _forward),
         "quote": None if told is None else _or_absent(told, _quote),
         "contributions": _or_absent(moved, _contributions),
         "changes": _or_absent(changes(previous, run, bundle, publication, before), _changes),
@@ -137,7 +144,13 @@ def _treasury(found: Treasury, run: ForecastRun) -> Document:
     return {
         "budget_rate": found.budget_rate,
         "level": LEVEL,
-        "paths": {"count": len(paths), "first": paths.first.isoformat(), "last": paths.last.isoformat()},
+        "paths": {
+            "count": len(paths),
+            "apart": paths.apart,
+            "error": paths.error,
+            "first": paths.first.isoformat(),
+            "last": paths.last.isoformat(),
+        },
         "above": _listed(found.above),
         "ever_above": _listed(found.ever_above),
         "ever_below": _listed(found.ever_below),
@@ -163,6 +176,9 @@ def _forward(found: Forward) -> Document:
     return {
         "base": asdict(found.base),
         "quote": asdict(found.quote),
+        "from_quote": found.from_quote,
+        "struck_at": found.struck_at,
+        "target_dates": [day.isoformat() for day in found.target_dates],
         "days": list(found.days),
         "rates": _listed(found.rates),
         "difference": _listed(found.difference),

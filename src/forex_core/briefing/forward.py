@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 import numpy as np
 
 from forex_core.briefing.absent import Absent
 from forex_core.briefing.position import Side
+from forex_core.briefing.quote import QuotedForecast
 from forex_core.briefing.sample_paths import SamplePaths
 from forex_core.types import PERCENT_PER_YEAR, Array, MarketBundle, Verdict
 
@@ -35,8 +37,9 @@ class PolicyRate:
 class Advice:
     """Whether the median departs from the forward in a way that somebody can act on.
 
-    `above` is the probability that the last close is above the forward that is struck at the first target date: the
-    origin's close is gone when the forecast is read, and what the next one catches up with nobody can deal at.
+    `above` is the probability that the last close is above the forward that is struck at the quote, or without one at
+    the first target date: the origin's close is gone when the forecast is read, and what the next one catches up with
+    nobody can deal at.
     """
 
     kind: AdviceKind
@@ -46,10 +49,16 @@ class Advice:
 
 @dataclass(frozen=True)
 class Forward:
-    """`days`, `rates`, `difference` (median less forward) and `above`, the probability that the close is, are [H]."""
+    """`days`, `rates`, `difference` (median less forward) and `above`, the probability that the close is, are [H].
+
+    They are from `struck_at`: the quote, or without one the origin's close.
+    """
 
     base: PolicyRate
     quote: PolicyRate
+    from_quote: bool
+    struck_at: float
+    target_dates: tuple[date, ...]
     days: tuple[int, ...]
     rates: Array
     difference: Array
@@ -58,12 +67,17 @@ class Forward:
 
 
 def forward(
-    paths: SamplePaths, bundle: MarketBundle, verdict: Verdict, side: Side | None = None
+    paths: SamplePaths,
+    bundle: MarketBundle,
+    verdict: Verdict,
+    side: Side | None = None,
+    quoted: QuotedForecast | None = None,
 ) -> Forward | Absent:
-    """Forwards from the origin's close to each target date, simple interest on actual days over 360.
+    """Forwards to each target date, simple interest on actual days over 360, beside the forecast from the same rate.
 
-    F = S (1 + i_quote d/360) / (1 + i_base d/360), with d the calendar days from the origin: policy rates for interbank
-    ones, no spot lag, no cross-currency basis, no bank's margin.
+    F = S (1 + i_quote d/360) / (1 + i_base d/360), with S the quote and d the calendar days from its day, or without
+    one the close and those from the origin: policy rates for interbank ones, no spot lag, no cross-currency basis, no
+    bank's margin.
 
     A median that departs from the forward is called better or worse only where the verdict says that skill is usable.
     """
@@ -74,18 +88,29 @@ def forward(
         told = [{"currency": c, "series": list(POLICY_RATES.get(c, ()))} for c in lacking]
         return Absent("no_policy_rate", {"currencies": told})
     forecast = paths.forecast
-    days = np.array([(day - forecast.origin).days for day in forecast.target_dates])
+    if quoted is None:
+        spot, start, dates = float(bundle.spot[-1]), forecast.origin, forecast.target_dates
+        median, prices = forecast.median, paths.prices
+    else:
+        spot, start, dates = quoted.quote.value, quoted.day, quoted.target_dates
+        median, prices = quoted.quantiles[:, quoted.levels.index(0.5)], quoted.prices
+    days = np.array([(day - start).days for day in dates])
     growth = (1 + quote.percent / 100 * days / YEAR_DAYS) / (1 + base.percent / 100 * days / YEAR_DAYS)
-    implied = float(bundle.spot[-1]) * growth
-    from_next_close = paths.prices[:, -1] / paths.prices[:, 0] > growth[-1] / growth[0]
+    above = (prices > spot * growth).mean(axis=0)
+    judged = float(above[-1])
+    if quoted is None:
+        judged = float((prices[:, -1] / prices[:, 0] > growth[-1] / growth[0]).mean())
     return Forward(
         base=base,
         quote=quote,
+        from_quote=quoted is not None,
+        struck_at=spot,
+        target_dates=dates,
         days=tuple(days.tolist()),
-        rates=implied,
-        difference=forecast.median - implied,
-        above=(paths.prices > implied).mean(axis=0),
-        advice=_advice(verdict, side, float(from_next_close.mean())),
+        rates=spot * growth,
+        difference=median - spot * growth,
+        above=above,
+        advice=_advice(verdict, side, judged),
     )
 
 

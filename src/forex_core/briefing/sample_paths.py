@@ -8,6 +8,7 @@ has taken, bent to what is forecast now.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 
@@ -23,6 +24,9 @@ MAX_PATHS = 4000
 """Past windows that are followed, the newest: fifteen years of weekdays. They overlap, and more of them tell more."""
 
 MIN_PATHS = 100
+
+JOINT_ERROR = 0.32
+"""Twice the deviation, times √n, of the probability that walks touch a rate, over pasts of n windows that lie apart."""
 
 _FAR = 10.0
 """|z| up to which tails are drawn; no sample comes near it."""
@@ -47,6 +51,16 @@ class SamplePaths:
 
     def __len__(self) -> int:
         return len(self.prices)
+
+    @property
+    def apart(self) -> int:
+        """How many of the past paths do not overlap with each other."""
+        return 1 + (len(self) - 1) // self.forecast.steps[-1]
+
+    @property
+    def error(self) -> float:
+        """Two standard errors, about, of a probability that is of several dates together: those of each are exact."""
+        return JOINT_ERROR / math.sqrt(self.apart)
 
 
 def sample_paths(forecast: Forecast, bundle: MarketBundle, count: int = MAX_PATHS) -> SamplePaths:

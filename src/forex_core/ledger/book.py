@@ -401,6 +401,15 @@ class Ledger:
             ]
         return tuple(sorted(found, key=lambda one: (one.pair, one.rate, one.horizon)))
 
+    def newest(self, pair: Pair, rate: str, horizon: Horizon, until: date) -> Published | None:
+        """The forecast of the newest origin up to a date, of several that of `paths`; None where there is none."""
+        kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
+        order = (_P.origin.desc(), *_STANDS_FIRST)
+        query = sa.select(tables.publications).where(*kind).order_by(*order).limit(1)
+        with self._database.reading() as connection:
+            found = connection.execute(query.where(_P.origin <= _bound(connection, until))).one_or_none()
+        return _published(found) if found is not None else None
+
     def publications(
         self,
         pair: Pair | None = None,

@@ -6,6 +6,7 @@ which the reader knows, leaves no trace.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -15,7 +16,7 @@ import pandas as pd
 
 from forex_core.report.document import Document, price_decimals
 from forex_core.report.language import ENGLISH, Language, label_of
-from forex_core.report.tables import Column, Table, number_cell, percent_cell, spaced, unbroken
+from forex_core.report.tables import Column, Table, number_cell, spaced, unbroken
 from forex_core.strangers import plain
 from forex_core.types import Pair
 
@@ -54,6 +55,16 @@ def share_words(value: float, language: Language) -> str:
     if 1 <= percent <= 99:
         return f"{percent} %"
     return language.say("less than 1 %") if percent < 1 else language.say("more than 99 %")
+
+
+def share_cell(value: float, language: Language) -> str:
+    """The same without the sign, for a cell.
+
+    >>> [share_cell(p, ENGLISH) for p in (0.523, 0.999, 0.0)]
+    ['52', '>99', '<1']
+    """
+    percent = round(100 * value)
+    return f"{percent}" if 1 <= percent <= 99 else "<1" if percent < 1 else ">99"
 
 
 @dataclass(frozen=True)
@@ -141,14 +152,19 @@ class _Tables:
         )
         rows = [
             [
-                self._day(self.document["target_dates"][h]),
+                self._day(part["target_dates"][h]),
                 self._price(part["rates"][h]),
                 self._move(part["difference"][h]),
-                percent_cell(part["above"][h], self.language, 0),
+                share_cell(part["above"][h], self.language),
             ]
             for h in spaced(len(part["rates"]))
         ]
-        caption = say("Forward implied by the policy rates, {unit}", unit=self._unit)
+        struck = {"unit": self._unit, "rate": self._price(part["struck_at"])}
+        caption = (
+            say("Forward that the policy rates imply from the quote of {rate}, {unit}", **struck)
+            if part["from_quote"]
+            else say("Forward that the policy rates imply from the close of {rate}, {unit}", **struck)
+        )
         return [Table(caption, columns, rows)]
 
     def treasury(self, part: Document) -> list[Table]:
@@ -164,11 +180,11 @@ class _Tables:
                 hint=say("probability that the close of that date is above the budget rate"),
             ),
             Column(
-                unbroken(say("Ever above %")),
+                unbroken(say("Some close above %")),
                 hint=say("probability that some close up to that date is above it"),
             ),
             Column(
-                unbroken(say("Ever below %")),
+                unbroken(say("Some close below %")),
                 hint=say("probability that some close up to that date is below it"),
             ),
         )
@@ -176,7 +192,7 @@ class _Tables:
         rows = [
             [
                 self._day(self.document["target_dates"][h]),
-                *(percent_cell(share[h], self.language, 0) for share in shares),
+                *(share_cell(share[h], self.language) for share in shares),
             ]
             for h in spaced(len(part["above"]))
         ]
@@ -348,53 +364,71 @@ class _Words:
             "gap": self._price(abs(gap)),
         }
         where = (
-            say(
-                "Forward implied by the policy rates ({rates}) for {day}: {forward}; the median is {gap} above it.",
-                **told,
-            )
-            if gap > 0
+            say("Forward for {day} that the policy rates ({rates}) imply from the quote: {forward}", **told)
+            if part["from_quote"]
             else say(
-                "Forward implied by the policy rates ({rates}) for {day}: {forward}; the median is {gap} below it.",
-                **told,
+                "Forward for {day} that the policy rates ({rates}) imply from the close: {forward}", **told
             )
         )
-        return [f"{where} {self._advice(part['advice'])}"]
+        if not round(gap, self.decimals):
+            beside = say("the median is at it.")
+        else:
+            beside = (
+                say("the median is {gap} above it.", **told)
+                if gap > 0
+                else say("the median is {gap} below it.", **told)
+            )
+        advice = self._advice(part["advice"], part["from_quote"])
+        return [f"{where}; {beside} {advice}{self._unhedged(part)}"]
 
-    def _advice(self, advice: Document) -> str:
-        say, kind, side = self.language.say, advice["kind"], advice["side"]
-        low, high = (self._price(self.document["quantiles"][level][-1]) for level in ("0.1", "0.9"))
-        base = self.pair.base
-        unhedged = ""
+    def _advice(self, advice: Document, from_quote: bool) -> str:
+        """Whether to hedge, of a forward that can be dealt at: the quote's, or without one that of the next close."""
+        say, side, base = self.language.say, advice["side"], self.pair.base
+        if advice["kind"] == "no_edge":
+            return say("Expect no directional edge against it; use the band.")
+        if advice["kind"] == "alike":
+            says = say("neither hedging nor waiting pays more often than the other")
+        elif side in ("long", "short"):
+            waiting = (advice["kind"] == "median_above") == (side == "long")
+            says = (
+                say("waiting pays more often than hedging")
+                if waiting
+                else say("hedging pays more often than waiting")
+            )
+        elif advice["kind"] == "median_above":
+            says = say(
+                "waiting pays more often for who receives {base}, hedging for who has to pay it", base=base
+            )
+        else:
+            says = say(
+                "hedging pays more often for who receives {base}, waiting for who has to pay it", base=base
+            )
+        if from_quote:
+            return say("Against it {says}.", says=says)
+        return say("Against a forward struck at the next close {says}.", says=says)
+
+    def _unhedged(self, part: Document) -> str:
+        """What a forward spares whoever has a position, of the forecast that it stands beside."""
+        say, side = self.language.say, part["advice"]["side"]
+        of = self.document["quote"] if part["from_quote"] else self.document
+        low, high = (self._price(of["quantiles"][level][-1]) for level in ("0.1", "0.9"))
         if side == "long":
-            unhedged = " " + say(
-                "Selling {base} forward makes sure of it; unhedged, one time in ten the rate ends below {low}.",
-                base=base,
+            told = say(
+                "Selling {base} forward fixes the rate, less the bank's margin; unhedged, one time in ten it ends "
+                "below {low}.",
+                base=self.pair.base,
                 low=low,
             )
         elif side == "short":
-            unhedged = " " + say(
-                "Buying {base} forward makes sure of it; unhedged, one time in ten the rate ends above {high}.",
-                base=base,
+            told = say(
+                "Buying {base} forward fixes the rate, plus the bank's margin; unhedged, one time in ten it ends "
+                "above {high}.",
+                base=self.pair.base,
                 high=high,
             )
-        match kind, side:
-            case "no_edge", _:
-                return say("Expect no directional edge against it; use the band.") + unhedged
-            case "alike", _:
-                return say("By the median neither hedging nor waiting pays.") + unhedged
-            case ("median_above", "long") | ("median_below", "short"):
-                return say("More often than not waiting pays.") + unhedged
-            case ("median_above", "short") | ("median_below", "long"):
-                return say("More often than not hedging pays.") + unhedged
-        if kind == "median_above":
-            return say(
-                "More often than not waiting pays for who receives {base}, hedging for who has to pay it.",
-                base=base,
-            )
-        return say(
-            "More often than not hedging pays for who receives {base}, waiting for who has to pay it.",
-            base=base,
-        )
+        else:
+            return ""
+        return f" {told}"
 
     def treasury(self, part: Document) -> list[str]:
         say, lines = self.language.say, []
@@ -405,8 +439,8 @@ class _Words:
             }
             lines.append(
                 say(
-                    "Budget rate {rate}: the close of {day} is above it with {above}; some close up to then is above "
-                    "it with {ever_above}, some below it with {ever_below}.",
+                    "Budget rate {rate}: the probability that the close of {day} is above it is {above}; that some "
+                    "close up to then is above it {ever_above}, that some is below it {ever_below}.",
                     rate=self._price(part["budget_rate"]),
                     day=self.last,
                     **shares,
@@ -418,7 +452,7 @@ class _Words:
                 "day": self.last,
                 "rate": self._price(held["worst_rate"]),
                 "loss": self._loss(held["loss_at_worst_rate"]),
-                "shortfall": self._loss(held["expected_shortfall"]),
+                "shortfall": self._shortfall(held["expected_shortfall"]),
                 "reference": self._reference(held),
             }
             lines.append(
@@ -434,7 +468,20 @@ class _Words:
                     **told,
                 )
             )
-        return lines + (self._cash_flows(part["cash_flows"]) if part["cash_flows"] else [])
+        if part["cash_flows"]:
+            lines += self._cash_flows(part["cash_flows"])
+        if part["cash_flows"] or part["budget_rate"] is not None:
+            paths = part["paths"]
+            lines.append(
+                say(
+                    "What is said of several dates together is counted on {count} past paths, of which {apart} do not "
+                    "overlap: such a probability is known to about {points} points.",
+                    count=self.language.number(paths["count"], 0),
+                    apart=paths["apart"],
+                    points=math.ceil(100 * paths["error"]),
+                )
+            )
+        return lines
 
     def _cash_flows(self, part: Document) -> list[str]:
         say, flows, mean = self.language.say, part["flows"], part["average"]
@@ -445,7 +492,8 @@ class _Words:
             about = say("mean rate {rate} in the median", rate=self._price(mean["median"]))
             if mean["above"] is not None:
                 about += say(
-                    ", above the budget rate with {share}", share=share_words(mean["above"], self.language)
+                    ", above the budget rate with a probability of {share}",
+                    share=share_words(mean["above"], self.language),
                 )
             worst = self._price(mean["worst_rate"])
             about += (
@@ -459,7 +507,7 @@ class _Words:
                 flows=count,
                 total=self._base(part["total"]),
                 about=about,
-                shortfall=self._loss(part["expected_shortfall"]),
+                shortfall=self._shortfall(part["expected_shortfall"]),
                 reference=self._reference(part),
             )
         ]
@@ -521,6 +569,9 @@ class _Words:
         told += [say("{series} left", series=plain(name, 40)) for name in data["left"]]
         if model["recipe_changed"]:
             told.append(say("another recipe"))
+        versions = model["version"]
+        if None not in versions.values() and versions["before"] != versions["now"]:
+            told.append(say("version {before} to {now}", **versions))
         told += [
             say(
                 "weight of {model} {before} to {now}",
@@ -554,8 +605,17 @@ class _Words:
         return f"{self.language.number(amount, 0)} {self.pair.base}"
 
     def _loss(self, amount: float) -> str:
-        told = f"{self.language.number(amount, 0)} {self.pair.quote}"
-        return self.language.say("{amount} (a gain)", amount=told) if amount < 0 else told
+        told, say = self._quoted(amount), self.language.say
+        return (
+            say("a gain of {amount}", amount=told) if amount < 0 else say("a loss of {amount}", amount=told)
+        )
+
+    def _shortfall(self, amount: float) -> str:
+        told = self._quoted(amount)
+        return self.language.say("none (a gain of {amount})", amount=told) if amount < 0 else told
+
+    def _quoted(self, amount: float) -> str:
+        return f"{self.language.number(abs(amount), 0)} {self.pair.quote}"
 
     def _reference(self, part: Document) -> str:
         if part["reference"] == "budget_rate":
