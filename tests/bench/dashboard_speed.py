@@ -77,7 +77,8 @@ def build_ledger(url: str, fewer: int = 1) -> tuple[int, int]:
                 }
                 came.append(
                     row
-                    | {"target_date": day.isoformat(), "value": rate[k], "known_at": at, "recorded_at": at}
+                    | {"target_date": day.isoformat(), "value": rate[k]}
+                    | dict.fromkeys(("known_at", "as_of", "recorded_at"), at)
                 )
         for horizon in HORIZONS:
             steps = horizon.evaluation_steps
@@ -96,6 +97,8 @@ def build_ledger(url: str, fewer: int = 1) -> tuple[int, int]:
                         "origin": origin.isoformat(),
                         "as_of": text_of(at),
                         "published_at": text_of(at + pd.Timedelta(minutes=1)),
+                        "recorded_at": text_of(at + pd.Timedelta(minutes=1)),
+                        "outcome_at": text_of(at + pd.Timedelta(hours=9)),
                         "live": True,
                         "close": close,
                         "model": f"{pair.slug}-{horizon}",

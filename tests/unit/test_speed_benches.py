@@ -10,6 +10,9 @@ from types import ModuleType
 
 import pytest
 
+from forex_core.ledger import Ledger
+from forex_core.types import Horizon
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
@@ -18,7 +21,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The benchmarks as modules; as scripts they find each other beside them."""
     monkeypatch.syspath_prepend(BENCH)
     loaded = {}
-    for name in ("bounds", "servers", "engine_speed", "command_speed"):
+    for name in ("bounds", "servers", "engine_speed", "command_speed", "dashboard_speed"):
         spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -94,3 +97,17 @@ def test_the_server_of_a_benchmark_starts(bench: dict[str, ModuleType]) -> None:
             pytest.skip("there is no PostgreSQL here; install the package postgresql")
         server.execute("CREATE DATABASE bench")
         assert server.uri("bench").startswith("postgresql://")
+
+
+def test_the_ledger_of_the_dashboards_bench_is_one(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'forex.db'}"
+    publications, rows = bench["dashboard_speed"].build_ledger(url, fewer=60)
+    ledger = Ledger(url)
+    assert len(ledger.latest()) == 8
+    assert len(ledger.publications()) == publications
+    for pair, rate in ledger.kinds():
+        track = ledger.track(pair, rate, Horizon(7))
+        assert len(track)
+        assert set(track.steps.tolist()) == {1, 2, 3, 4, 5}
+        assert 0 < abs(track.walk_errors / track.closes).max() < 0.1
+    assert rows > 10 * publications
