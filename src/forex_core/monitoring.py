@@ -243,15 +243,19 @@ _DRIFT: Mapping[AlarmKind, Callable[[Array, Array], Array]] = {
 """Of the last rows [..., DRIFT_DAYS] and those before [..., n]."""
 
 
-def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
+def band_factors(paths: Sequence[Trajectory], day: date, every: int) -> Array:
     """[PATH_STEPS, Q] what bands that stay as they are have to be multiplied by, from what came of them until `day`.
 
     The rules of `calibration.online_factors` (adaptive conformal inference), each forecast judged with the bands that
     it would have been given by then; ones without an outcome.
 
     Args:
-        paths: forecasts of one model, at least one, by origin; outcomes that came later are left out.
+        paths: forecasts of one model, at least one, one of each origin and the oldest first; outcomes that came
+            later are left out.
+        every: weekdays between two origins that are learned from, as on the engine's grid that `calibration.RATES` are
+            for; the newest is one, and those between are left out.
     """
+    paths = _apart(paths, every)
     levels, count = paths[0].levels, len(paths) + 1
     values = np.full((count, PATH_STEPS), np.nan)
     medians = np.zeros((count, PATH_STEPS))
@@ -271,6 +275,15 @@ def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
     known = rows[:, None] + np.arange(1, PATH_STEPS + 1)
     outcomes = Outcomes(values, known, rows, np.ones(count, dtype=bool))
     return np.asarray(online_factors(medians, deviations, outcomes, levels)[-1])
+
+
+def _apart(paths: Sequence[Trajectory], every: int) -> list[Trajectory]:
+    """The newest, and back from it those that are at least so many weekdays apart."""
+    kept = [paths[-1]]
+    for path in reversed(paths[:-1]):
+        if np.busday_count(path.of.origin, kept[-1].of.origin) >= every:
+            kept.append(path)
+    return kept[::-1]
 
 
 # --- Thresholds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,24 @@ import pytest
 from arch.univariate import GARCH, StudentsT, ZeroMean
 from scipy.stats import binom
 
+from forex_core.calendars import origin_instant
 from forex_core.config import MonitorConfig
 from forex_core.evaluation import cosine_statistic
-from forex_core.monitoring import DRIFT_DAYS, YEAR, Reading, Record, changes, drift, key, readings
+from forex_core.ledger import Ledger, Trajectory
+from forex_core.monitoring import (
+    DRIFT_DAYS,
+    YEAR,
+    Reading,
+    Record,
+    band_factors,
+    changes,
+    drift,
+    key,
+    readings,
+)
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import HORIZONS, Array, Horizon
+from tests.ledgers import USDCLP, entry
 
 CONFIG = MonitorConfig()
 Z80 = 1.2815515655446004
@@ -259,6 +273,38 @@ def test_nothing_at_all_is_no_alarm() -> None:
     assert not any(reading.raised for reading in readings(empty, empty, {}, CONFIG))
 
 
+# --- Bands of a champion that stays
+
+
+def published(folder: Path, rows: int, every: int) -> tuple[Trajectory, ...]:
+    """Forecasts of a walk whose bands are too narrow by half, the newest always among them."""
+    ledger = Ledger(f"sqlite:///{folder / 'forex.db'}", folder)
+    days = pd.bdate_range("2025-01-01", periods=rows + 8)
+    rates = dict(
+        zip(days.date, 900 * np.exp(0.006 * walk(5, rows / YEAR)[: len(days)].cumsum()), strict=True)
+    )
+    for day in days[:rows][::-1][::every]:
+        made = entry(day.date(), close=rates[day.date()], width=0.5)
+        if made.steps:
+            ledger.append(made)
+    known = [origin_instant(USDCLP, day) for day in rates]
+    ledger.record(USDCLP, "close", list(rates), np.array(list(rates.values())), known, now=known[-1])
+    return ledger.paths(USDCLP, "close", HORIZONS[0])
+
+
+def test_bands_learn_from_origins_a_week_apart_however_many_there_are(tmp_path: Path) -> None:
+    daily, weekly = (published(tmp_path / name, 40, every) for name, every in (("d", 1), ("w", 5)))
+    assert len(daily) > 4 * len(weekly)
+    day = daily[-1].target_dates[-1]
+    spaced = [p for p in daily if p.of.origin in {q.of.origin for q in weekly}]
+    assert len(spaced) == len(weekly)
+    found = band_factors(daily, day, 5)
+    np.testing.assert_array_equal(found, band_factors(weekly, day, 1))
+    fast = band_factors(daily, day, 1)
+    assert (found[0] < fast[0]).all()
+    assert (found[0] > 1).all()
+
+
 # --- The data
 
 
@@ -315,7 +361,7 @@ def test_of_a_short_history_nothing_is_usual() -> None:
 
 @pytest.mark.parametrize(("name", "still"), [("mild", 0.0005), ("harsh", 0.02)])
 def test_data_of_which_nothing_is_wrong_are_an_alarm_in_few_years(name: str, still: float) -> None:
-    """Each of the three in one year of sixty, a third of one in twenty; now and then a rate is that of the day before."""
+    """Each of the three in one year of sixty, a third of one in twenty; now and then a rate stays for a day."""
     years = 60
     moves, sigma = spells(name, years, 6 * YEAR + DRIFT_DAYS)
     days = np.busday_offset(START, np.arange(moves.shape[1]), roll="forward")
