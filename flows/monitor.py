@@ -121,22 +121,32 @@ def _adapted(
     champion = registry.standing(model).champion
     if champion is None:
         return []
-    given = [p for p in ledger.publications(bundle.pair, horizon) if p.live and p.version == champion.number]
-    found = [ledger.path(one.number) for one in given if one.model == model and one.rate == bundle.rate]
-    own = [path for path in found if path.levels == LEVELS]
+    standing = ledger.paths(bundle.pair, bundle.rate, horizon)
+    own = [
+        path
+        for path in standing
+        if path.of.live
+        and (path.of.model, path.of.version) == (model, champion.number)
+        and path.levels == LEVELS
+    ]
     known = sum(int(np.isfinite(path.outcomes).any()) for path in own)
     if known < settings.monitor.min_forecasts:
         return []
-    factors = band_factors(own, bundle.origin)
+    factors = band_factors(own, bundle.origin, settings.engine.grid_every)
     why = f"by the monitor: bands of {champion} after {known} forecasts of its own"
     try:
         done = adapt_bands(horizon, factors, bundle.origin, why, settings, champion.number)
     except ForexError as error:
         return [f"The bands of {horizon} stay as they are: {error}."]
-    return [
-        f"{horizon} has other bands: version {done['to_version']} is version {done['from_version']} with bands "
-        f"{factors[horizon.evaluation_steps - 1, -1]:.2f} times as wide at its end."
-    ]
+    told = f"{horizon} has other bands: version {done['to_version']} is version {done['from_version']} with "
+    if done["champion_says"] is None:
+        return [f"{told}bands of other widths."]
+    now, before = (_width_80(done[which]) for which in ("forecast", "champion_says"))
+    return [f"{told}an 80 % band {now / before:.2f} times as wide at its end."]
+
+
+def _width_80(end: Document) -> float:
+    return float(end["high_80"] - end["low_80"])
 
 
 @flow(

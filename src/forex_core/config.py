@@ -206,7 +206,12 @@ class MonitorConfig(BaseModel):
         lt=0.5,
         description="share of years in which one alarm of one horizon is raised and nothing is wrong",
     )
-    min_forecasts: int = Field(30, ge=20, description="scored forecasts below which skill is not judged")
+    min_forecasts: int = Field(
+        30,
+        ge=20,
+        le=40,  # published once a week, the year that is looked at has 45 and holidays
+        description="scored forecasts of a year below which skill is not judged",
+    )
     silent_after_days: Mapping[str, int] = Field(
         default_factory=lambda: {"7d": 5, "15d": 7, "30d": 10, "90d": 10},
         description="days without a published forecast of each horizon",

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from forex_core.calibration import Outcomes, online_factors
 from forex_core.config import MonitorConfig
@@ -26,6 +27,8 @@ YEAR = 261
 """Weekdays of a year."""
 YEARS = 2000
 """Simulated, of each threshold: the 95th percentile is then known to half a percentile (binomial, one s.e.)."""
+LOOKED_BACK = 2 * YEAR
+"""Weekdays behind an alarm of the bands, from the first forecast to the last outcome."""
 DRIFT_DAYS = 20
 _SEED = 20_260_301
 _NOMINAL_MISS = 0.2
@@ -56,18 +59,25 @@ class Record:
 
     def after(self, day: date | None) -> Record:
         """Without the origins up to and including `day`."""
-        if day is None:
+        return self if day is None else self._at(np.asarray(self.origins > np.datetime64(day, "D")))
+
+    def last(self, weekdays: int) -> Record:
+        """The origins of so many weekdays up to the newest origin, however many were published on them."""
+        if not len(self.origins):
             return self
-        later = self.origins > np.datetime64(day, "D")
-        return Record(self.steps, self.origins[later], self.misses[later], self.differences[later])
+        return self._at(np.asarray(np.busday_count(self.origins, self.origins[-1]) < weekdays))
 
     @property
     def gap(self) -> float:
-        """Weekdays between two origins, to the half: the mean of the last year's."""
-        if len(self.origins) < 2:
+        """Weekdays between two origins of the last year, to the half: their mean."""
+        origins = self.last(YEAR).origins
+        if len(origins) < 2:
             return 1.0
-        days = np.busday_count(self.origins[:-1], self.origins[1:])[-YEAR:]
-        return max(1.0, round(2 * float(days.mean())) / 2)
+        days = np.busday_count(origins[0], origins[-1]) / (len(origins) - 1)
+        return max(1.0, round(2 * float(days)) / 2)
+
+    def _at(self, chosen: Mask) -> Record:
+        return Record(self.steps, self.origins[chosen], self.misses[chosen], self.differences[chosen])
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,11 @@ def key(kind: AlarmKind, step: int) -> str:
 
 
 def _coverage(kind: AlarmKind, record: Record, share: float) -> Reading:
-    """Page's cumulative sum (1954) of the misses of the 80 % band: S = max(0, S + (miss − .2) − k), or of the hits."""
+    """Page's cumulative sum (1954) of the misses of the 80 % band: S = max(0, S + (miss − .2) − k), or of the hits.
+
+    Of forecasts that were made within `LOOKED_BACK` of the outcome that is the newest.
+    """
+    record = record.last(LOOKED_BACK - record.steps)
     signs = 1 if kind == "narrow bands" else -1
     sums = _cumulative(signs * (record.misses.astype(float) - _NOMINAL_MISS)[None], _SHIFT[kind])[0]
     threshold = _coverage_threshold(kind, record.steps, record.gap, share)
@@ -143,9 +157,9 @@ def _coverage(kind: AlarmKind, record: Record, share: float) -> Reading:
 
 def _skill(record: Record, share: float, at_least: int) -> Reading:
     """The test of `evaluation.equal_weighted_cosine` that the forecasts are worse than the random walk, of a year."""
-    d, origins = record.differences[-YEAR:], record.origins[-YEAR:]
-    steps, gap = record.steps, record.gap
-    threshold = _skill_threshold(steps, gap, share, at_least)
+    year = record.last(YEAR)
+    d, origins, steps, gap = year.differences, year.origins, record.steps, record.gap
+    threshold = _skill_threshold(steps, gap, share, at_least, len(year.origins) < len(record.origins))
     if len(d) < at_least:
         found = f"{len(d)} outcomes, and {at_least} are the least that is judged"
         return Reading(
@@ -165,25 +179,31 @@ def _skill(record: Record, share: float, at_least: int) -> Reading:
 def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
     """Whether the rate has begun to move otherwise than it did: by its returns over their own σ, never by its level.
 
-    u_t = r_t / σ_{t−1}, with σ of the random walk's bands, over its root mean square of the five years before. Over the
-    last twenty rows: the mean of u² (volatility), the mean of u times √20 (returns), and the share of rows without a
-    move (a feed that stands still).
+    u_t = r_t / σ_{t−1}, with σ of the random walk's bands. Of the last twenty rows: the mean of |u| over that of the
+    five years before (volatility; squares would hang on the one largest move), the mean of u times √20 over their root
+    mean square (returns), and the share of rows without a move (a feed that stands still).
     """
+    return changes(*surprises(bundle), raised, config)
+
+
+def surprises(bundle: MarketBundle) -> tuple[Array, Array]:
+    """The days [n] datetime64[D] of a rate's moves, and u [n], each over the σ of the day before."""
     returns = np.diff(np.log(bundle.spot), prepend=np.nan)
     u = returns / np.concatenate([[np.nan], reference_sigma(bundle)[:-1]])
-    days = bundle.dates.to_numpy().astype("M8[D]")
     usable = np.isfinite(u)
-    u, days = u[usable], days[usable]
+    return bundle.dates.to_numpy().astype("M8[D]")[usable], u[usable]
+
+
+def changes(days: Array, u: Array, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
+    """The alarms of `drift`, of `surprises` up to today."""
     past = u[:-DRIFT_DAYS][-5 * YEAR :]
-    past, recent = past / np.sqrt((past**2).mean()), u[-DRIFT_DAYS:] / np.sqrt((past**2).mean())
-    found: list[Reading] = []
     if len(past) < YEAR:
         return ()
+    recent = u[-DRIFT_DAYS:]
+    found: list[Reading] = []
     thresholds = _drift_thresholds(past, config.false_alarms_a_year / 3)
     shown: dict[AlarmKind, Callable[[float], str]] = {
-        "volatility": lambda x: (
-            f"the rate moved {np.sqrt(x):.1f} times as much as usual over {DRIFT_DAYS} days"
-        ),
+        "volatility": lambda x: f"the rate moved {x:.1f} times as much as usual over {DRIFT_DAYS} days",
         "returns": lambda x: f"the rate drifted by {x:.1f} standard errors over {DRIFT_DAYS} days",
         "stale rate": lambda x: (
             f"{100 * x:.0f} % of the last {DRIFT_DAYS} rows have the rate of the row before"
@@ -192,7 +212,7 @@ def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfi
     for kind, measure in _DRIFT.items():
         since = raised.get(kind)
         rests = since is not None and np.count_nonzero(days > np.datetime64(since, "D")) < DRIFT_DAYS
-        value = 0.0 if rests else float(measure(recent))
+        value = 0.0 if rests else float(measure(recent, past))
         told = (
             f"raised for {since}, and looked at again {DRIFT_DAYS} days later"
             if rests
@@ -213,22 +233,29 @@ def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfi
     return tuple(found)
 
 
-_DRIFT: Mapping[AlarmKind, Callable[[Array], Array]] = {
-    "volatility": lambda u: (u**2).mean(axis=-1),
-    "returns": lambda u: np.abs(u.mean(axis=-1)) * np.sqrt(DRIFT_DAYS),
-    "stale rate": lambda u: (u == 0).mean(axis=-1),
+_DRIFT: Mapping[AlarmKind, Callable[[Array, Array], Array]] = {
+    "volatility": lambda u, past: np.abs(u).mean(axis=-1) / np.abs(past).mean(axis=-1),
+    "returns": lambda u, past: (
+        np.abs(u.mean(axis=-1)) * np.sqrt(DRIFT_DAYS) / np.sqrt((past**2).mean(axis=-1))
+    ),
+    "stale rate": lambda u, past: (u == 0).mean(axis=-1),
 }
+"""Of the last rows [..., DRIFT_DAYS] and those before [..., n]."""
 
 
-def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
+def band_factors(paths: Sequence[Trajectory], day: date, every: int) -> Array:
     """[PATH_STEPS, Q] what bands that stay as they are have to be multiplied by, from what came of them until `day`.
 
     The rules of `calibration.online_factors` (adaptive conformal inference), each forecast judged with the bands that
     it would have been given by then; ones without an outcome.
 
     Args:
-        paths: forecasts of one model, at least one, by origin; outcomes that came later are left out.
+        paths: forecasts of one model, at least one, one of each origin and the oldest first; outcomes that came
+            later are left out.
+        every: weekdays between two origins that are learned from, as on the engine's grid that `calibration.RATES` are
+            for; the newest is one, and those between are left out.
     """
+    paths = _apart(paths, every)
     levels, count = paths[0].levels, len(paths) + 1
     values = np.full((count, PATH_STEPS), np.nan)
     medians = np.zeros((count, PATH_STEPS))
@@ -250,52 +277,69 @@ def band_factors(paths: Sequence[Trajectory], day: date) -> Array:
     return np.asarray(online_factors(medians, deviations, outcomes, levels)[-1])
 
 
+def _apart(paths: Sequence[Trajectory], every: int) -> list[Trajectory]:
+    """The newest, and back from it those that are at least so many weekdays apart."""
+    kept = [paths[-1]]
+    for path in reversed(paths[:-1]):
+        if np.busday_count(path.of.origin, kept[-1].of.origin) >= every:
+            kept.append(path)
+    return kept[::-1]
+
+
 # --- Thresholds
 
 
 def _cumulative(x: Array, allowance: float) -> Array:
-    """[..., n] the sums S_i = max(0, S_{i−1} + x_i − allowance)."""
-    sums, standing = np.empty_like(x), np.zeros(x.shape[:-1])
-    for i in range(x.shape[-1]):
-        standing = np.maximum(0.0, standing + x[..., i] - allowance)
-        sums[..., i] = standing
-    return sums
+    """[..., n] the sums S_i = max(0, S_{i−1} + x_i − allowance), as C_i − min(0, C_1, …, C_i) with C of plain sums.
 
-
-def _overlapping(steps: int, gap: float) -> Array:
-    """[YEARS, n] of each origin of a year the sum of the next H of independent standard normals, over √H."""
-    draws = np.random.default_rng(_SEED).standard_normal((YEARS, YEAR + steps))
-    walked = np.concatenate([np.zeros((YEARS, 1)), draws.cumsum(axis=1)], axis=1)
-    at = np.floor(np.arange(0, YEAR, gap)).astype(np.intp)
-    return np.asarray((walked[:, at + steps] - walked[:, at]) / np.sqrt(steps), dtype=np.float64)
+    To nine digits: sums of hundredths that are equal are equal here, and compare so with a threshold.
+    """
+    plain = (x - allowance).cumsum(axis=-1)
+    return np.asarray(np.round(plain - np.minimum.accumulate(np.minimum(plain, 0.0), axis=-1), 9))
 
 
 @lru_cache(maxsize=32)
 def _coverage_threshold(kind: AlarmKind, steps: int, gap: float, share: float) -> float:
-    """What the sum goes above in that share of years, of bands that are right, a year after it began at nothing."""
+    """What the sum goes above in that share of years, of bands that are right, where it looks back as far as it does.
+
+    A first year, in which it began at nothing, errs less.
+    """
     walked, sigma = _clustered_walks()
-    at = np.floor(np.arange(0, 2 * YEAR, gap)).astype(np.intp)
+    summed = LOOKED_BACK - steps
+    at = np.floor(np.arange(0, summed + YEAR, gap)).astype(np.intp)
     z = np.abs(walked[:, at + steps] - walked[:, at]) / sigma[:, at]
     misses = z > np.quantile(z, 1 - _NOMINAL_MISS)
     signs = 1 if kind == "narrow bands" else -1
-    sums = _cumulative(signs * (misses.astype(np.float64) - _NOMINAL_MISS), _SHIFT[kind])
-    second = sums[:, sums.shape[1] // 2 :]
-    return float(np.quantile(second.max(axis=1), 1 - share, method="higher"))
+    x = signs * (misses.astype(np.float64) - _NOMINAL_MISS) - _SHIFT[kind]
+    plain = np.concatenate([np.zeros((YEARS, 1)), x.cumsum(axis=1)], axis=1)
+    # The last sum of each look, as `_cumulative` has it.
+    looks = [
+        plain[:, end] - plain[:, start : end + 1].min(axis=1) for start, end in _looks(at, summed, summed)
+    ]
+    return round(float(np.quantile(np.max(looks, axis=0), 1 - share, method="higher")), 9)
+
+
+def _looks(at: npt.NDArray[np.intp], since: int, weekdays: int) -> list[tuple[int, int]]:
+    """At each origin from row `since` on, where those of so many weekdays begin and end."""
+    ends = np.flatnonzero(at >= since)
+    starts = np.searchsorted(at, at[ends] - weekdays, side="right")
+    return [(int(start), int(end) + 1) for start, end in zip(starts, ends, strict=True)]
 
 
 @lru_cache(maxsize=1)
 def _clustered_walks() -> tuple[Array, Array]:
     """[YEARS, T + 1] walks whose volatility comes in spells, and [YEARS, T + 1] what the random walk's σ makes of it.
 
-    GARCH(1, 1) with α = .05, β = .93 and Student's t of six degrees of freedom, as daily exchange rates have it.
-    Thresholds without spells, in which misses keep company, would err in one year of four.
+    GARCH(1, 1) with Student's t of five degrees of freedom, α from .03 to .08 and α + β = .98, as daily exchange rates
+    have it (Bollerslev 1987). Thresholds without spells, in which misses keep company, would err in one year of four.
     """
-    draw, rows = np.random.default_rng(_SEED), 2 * YEAR + PATH_STEPS
+    draw, rows = np.random.default_rng(_SEED), LOOKED_BACK + YEAR
+    alpha = draw.uniform(0.03, 0.08, YEARS)
     variance, ewma = np.ones(YEARS), np.ones(YEARS)
     walked, sigma = np.zeros((YEARS, rows + 1)), np.ones((YEARS, rows + 1))
     for t in range(-YEAR, rows):
-        moves = np.sqrt(variance * 4 / 6) * draw.standard_t(6, YEARS)
-        variance = 0.02 + 0.05 * moves**2 + 0.93 * variance
+        moves = np.sqrt(variance * 3 / 5) * draw.standard_t(5, YEARS)
+        variance = 0.02 + alpha * moves**2 + (0.98 - alpha) * variance
         ewma = 0.985 * ewma + 0.015 * moves**2
         if t >= 0:
             walked[:, t + 1] = walked[:, t] + moves
@@ -305,39 +349,59 @@ def _clustered_walks() -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=32)
-def _skill_threshold(steps: int, gap: float, share: float, at_least: int) -> float:
-    """What the statistic goes above in that share of years, of forecasts that are as good as the random walk."""
-    d = _overlapping(steps, gap)
-    looks = [
-        cosine_statistic(d[:, :n], steps, gap)[0] for n in range(min(at_least, d.shape[1]), d.shape[1] + 1)
+def _skill_threshold(steps: int, gap: float, share: float, at_least: int, rolls: bool) -> float:
+    """What the statistic goes above in that share of years, of forecasts that are as good as the random walk.
+
+    Their medians lean one way throughout, by which differences depend on each other the most, and moves are normal: a
+    mean over its own error has shorter tails where those of the moves are longer. A first year is looked at from
+    `at_least` forecasts on and grows; where it `rolls`, each look has a year behind it. The first looks of a year that
+    grows have few degrees of freedom, so each has a threshold of its own.
+    """
+    draws = np.random.default_rng(_SEED).standard_normal((YEARS, 2 * YEAR + steps))
+    walked = np.concatenate([np.zeros((YEARS, 1)), draws.cumsum(axis=1)], axis=1)
+    at = np.floor(np.arange(0, (1 + rolls) * YEAR, gap)).astype(np.intp)
+    d = walked[:, at + steps] - walked[:, at]
+    spans = _looks(at, YEAR if rolls else 0, YEAR)
+    least = min(at_least, max(end - start for start, end in spans))
+    spans = [(start, end) for start, end in spans if end - start >= least]
+    largest = [
+        np.max([cosine_statistic(some[:, start:end], steps, gap)[0] for start, end in spans], axis=0)
+        for some in np.array_split(d, YEARS // 50)  # which the processor holds near it
     ]
-    return float(np.quantile(np.max(looks, axis=0), 1 - share))
+    return float(np.quantile(np.concatenate(largest), 1 - share))
 
 
 def _drift_thresholds(past: Array, share: float) -> Mapping[AlarmKind, float]:
     """What the largest window of a year is in that share of years where nothing is wrong.
 
     Of moves by the walks of the bands: five years of history have no tail of one year in sixty. How often a rate stands
-    still is its own: that of rows drawn from the past.
+    still is its own, (k + 1) / (n + 2) of n rows before (Laplace): one that never did may do so once.
     """
-    stands = np.random.default_rng(_SEED).choice(past, (YEARS // 4, YEAR + DRIFT_DAYS - 1))
-    return {
-        kind: _largest_window(kind, share) if kind != "stale rate" else _quantile_of(kind, stands, share)
-        for kind in _DRIFT
+    still = round((np.count_nonzero(past == 0) + 1) / (len(past) + 2), 4)
+    return {kind: _largest_window(kind, share) for kind in _DRIFT if kind != "stale rate"} | {
+        "stale rate": _stillest_window(still, share)
     }
+
+
+@lru_cache(maxsize=256)
+def _stillest_window(still: float, share: float) -> float:
+    """Of rows that stand still with that chance, each by itself."""
+    draws = np.random.default_rng(_SEED).random((YEARS, YEAR + DRIFT_DAYS - 1))
+    return _largest("stale rate", (draws > still).astype(np.float64), draws, share)
 
 
 @lru_cache(maxsize=8)
 def _largest_window(kind: AlarmKind, share: float) -> float:
     walked, sigma = _clustered_walks()
     u = np.diff(walked, axis=1) / sigma[:, :-1]
-    before, year = u[:, : -(YEAR + DRIFT_DAYS)], u[:, -(YEAR + DRIFT_DAYS) :]
-    return _quantile_of(kind, year / np.sqrt((before**2).mean(axis=1, keepdims=True)), share)
+    year = YEAR + DRIFT_DAYS - 1
+    return _largest(kind, u[:, -year:], u[:, :-year], share)
 
 
-def _quantile_of(kind: AlarmKind, u: Array, share: float) -> float:
+def _largest(kind: AlarmKind, u: Array, past: Array, share: float) -> float:
+    """What the largest window of a year [YEARS, YEAR + DRIFT_DAYS - 1] is above in that share of years."""
     windows = np.lib.stride_tricks.sliding_window_view(u, DRIFT_DAYS, axis=1)
-    return float(np.quantile(_DRIFT[kind](windows).max(axis=1), 1 - share))
+    return float(np.quantile(_DRIFT[kind](windows, past[:, None]).max(axis=1), 1 - share))
 
 
 def _day(days: Array, k: int) -> date | None:

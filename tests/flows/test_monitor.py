@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forex_core.calibration import FACTOR_RANGE
 from forex_core.config import load_settings
 from forex_core.ledger import Entry, Ledger, Pending
+from forex_core.monitoring import band_factors
 from forex_core.testing import synthetic_table
 from forex_core.tracking import LEDGER_TAG, open_store, queries
 from forex_core.types import HORIZONS, Horizon, Pair
@@ -290,10 +292,13 @@ def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path)
     rates = closes(market)
     sigma = float(np.log(rates).diff().std())
     for day in rates.index[-200:-7]:
-        ledger().append(
-            entry(day.date(), close=float(rates[day]), sigma=sigma, width=0.3, version=held.number)
-        )
+        given = {"close": float(rates[day]), "sigma": sigma, "version": held.number}
+        first = entry(day.date(), **given, width=4.0, run_id=f"first-{day}", after=pd.Timedelta(minutes=1))
+        for one in (first, entry(day.date(), **given, width=0.3)):
+            ledger().append(one)
     document = monitored(market).result()
+    stood = [path for path in ledger().paths(USDCLP, "close", H7) if path.of.version == held.number]
+    factors = band_factors(stood, date.fromisoformat(document["origin"]), 5)
     standing = registry.standing("usdclp-7d")
     assert standing.champion is not None
     assert standing.champion.tags["adapted_from"] == str(held.number)
@@ -301,6 +306,7 @@ def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path)
     assert any("7d has other bands" in text for text in document["warnings"])
     before, after = (registry.model(version)[0].state for version in (held, standing.champion))
     assert (after.factors[:5] > before.factors[:5]).all()
+    np.testing.assert_allclose(after.factors, np.clip(before.factors * factors, *FACTOR_RANGE))
     assert after.weights == before.weights
     published = forecast(market, date(2018, 6, 13))
     assert published["published"]["version"] == standing.champion.number

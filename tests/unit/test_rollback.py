@@ -22,6 +22,7 @@ import pytest
 from scipy.special import ndtri
 
 from forex_core.calendars import business_day_numbers
+from forex_core.calibration import FACTOR_RANGE
 from forex_core.champion import Candidate, best_previous
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.data.snapshot import write_snapshot
@@ -840,6 +841,35 @@ def test_what_runs_wrote_since_outlives_an_undo(court: Court) -> None:
     after = court.standing
     assert (after.champion, after.previous, after.pin) == (before.champion, before.previous, None)
     assert after.challenger == learned
+
+
+def test_bands_that_are_adapted_again_and_again_stay_within_their_range(court: Court) -> None:
+    champion = court.crown(court.version("a", width=1.3))
+    until = court.shelf.specification.state.trained_until
+    factors = np.full_like(court.shelf.specification.state.factors, 1.2)
+    factors[:, 0], factors[0] = 0.9, 0.5
+
+    def adapted() -> dict[str, Any]:
+        return court.carry_out(lambda s: s.adapt(factors, until, "a test", court.tracker()))
+
+    def state() -> State:
+        assert court.standing.champion is not None
+        return court.registry.model(court.standing.champion)[0].state
+
+    assert adapted()["from_version"] == champion.number
+    low, high = FACTOR_RANGE
+    np.testing.assert_allclose(state().factors, np.clip(1.3 * factors, low, high))
+    adapted()
+    twice = state().factors
+    np.testing.assert_allclose(twice, np.clip(np.clip(1.3 * factors, low, high) * factors, low, high))
+    assert (twice.min(), twice.max()) == FACTOR_RANGE
+    plan = court.succession().rollback(str(champion.number))
+    assert plan.champion_forecast is not None
+    assert (np.diff(plan.champion_forecast.quantiles, axis=1) > 0).all()
+    for _ in range(3):  # until its narrowest is as narrow as it may be
+        adapted()
+    with refused(court, InputError, "and would keep them: none leaves 0.8 to 1.6"):
+        adapted()
 
 
 def test_promoting_lets_go_and_makes_the_challenger_champion(court: Court) -> None:

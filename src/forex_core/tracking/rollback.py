@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from loguru import logger
 
+from forex_core.calibration import FACTOR_RANGE
 from forex_core.champion import Candidate, believable, best_previous, too_few
 from forex_core.data.snapshot import read_snapshot
 from forex_core.databases import DatabaseCopy, is_database
@@ -176,13 +177,14 @@ class Succession:
         """Put the champion with other bands in its own place, pinned where it is: a version with the same code.
 
         Args:
-            factors: [PATH_STEPS, Q] that the log deviations of its bands from the median are multiplied by.
+            factors: [PATH_STEPS, Q] that the log deviations of its bands from the median are multiplied by; with those
+                that it has by now they stay within `calibration.FACTOR_RANGE`.
             until: day of the last outcome behind them.
             why: what the bands have shown, for the description of the version.
             tracker: of the run that the version is logged in, of the experiment `AUDIT`.
 
         Raises:
-            InputError: there is no champion.
+            InputError: there is no champion, or its bands are as wide, or as narrow, as they may be.
             TrackingError: its files are missing or damaged, or the version could not be logged.
             DataQualityError, ForecastError: as `rollback`.
         """
@@ -191,10 +193,14 @@ class Succession:
         assert champion is not None
         specification, _ = self.registry.model(champion)
         state = specification.state
-        changed = replace(
-            specification,
-            state=replace(state, trained_until=until, factors=state.factors * factors),
-        )
+        product = np.clip(state.factors * factors, *FACTOR_RANGE)
+        if np.array_equal(product, state.factors):
+            raise InputError(
+                f"{champion} of {self.model} has band factors from {product.min():.2f} to {product.max():.2f}, and "
+                f"would keep them: none leaves {FACTOR_RANGE[0]} to {FACTOR_RANGE[1]}; another model is called for "
+                "('forex rollback', or a recipe of other members)"
+            )
+        changed = replace(specification, state=replace(state, trained_until=until, factors=product))
         description = f"Bands of {champion} of {self.model} after what came of its forecasts: {why}"
         with tempfile.TemporaryDirectory() as scratch, tracker:
             tracker.start_run(
