@@ -23,7 +23,7 @@ from forex_core.config import Settings, SourceName, load_settings
 from forex_core.errors import ForexError, TrackingError
 from forex_core.ledger import Alarm, Ledger, Pending, Published, Scored, Track
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
-from forex_core.monitoring import Reading, band_factors, drift, judge, key
+from forex_core.monitoring import Reading, band_factors, drift, faults, judge, key, silence
 from forex_core.report.document import data_notices
 from forex_core.report.track import monitor_markdown, scores_document
 from forex_core.tracking import (
@@ -178,7 +178,9 @@ def monitor(
     bundle = load(settings, as_of)
     came, scores = scored(ledger, bundle)
     published = {
-        horizon: found[-1].published_at for horizon in HORIZONS if (found := _live(ledger, bundle, horizon))
+        horizon: max(one.published_at for one in found)
+        for horizon in HORIZONS
+        if (found := _live(ledger, bundle, horizon))
     }
     horizons: dict[str, Document] = {}
     raised: list[str] = []
@@ -192,6 +194,10 @@ def monitor(
                 run_id = logged(track, readings, ledger, bundle, settings)
             except TrackingError as error:
                 warnings.append(f"The live record of {horizon} could not be logged: {error}.")
+        days = (bundle.as_of - published[horizon]).days
+        limit = settings.monitor.silent_after_days[str(horizon)]
+        before = _raised_before(ledger, bundle, horizon)
+        readings.append(silence(published[horizon].date(), days, limit, before))
         noticed.append((horizon, readings))
         alarms = [reading for reading in readings if reading.raised]
         told = [f"{bundle.pair} {horizon}, {key(r.kind, r.step)}: {r.found}" for r in alarms]
@@ -199,16 +205,10 @@ def monitor(
         done = _acted(ledger, bundle, horizon, alarms, told, settings, source, paths) if alarms else []
         warnings += done
         horizons[str(horizon)] = _horizon_document(by_lead(track), ends, readings, run_id, done)
-    of_data = [*drift(bundle, _raised_before(ledger, bundle, None), settings.monitor)]
+    before = _raised_before(ledger, bundle, None)
+    of_data = [*drift(bundle, before, settings.monitor), *faults(bundle, before)]
     noticed.append((None, of_data))
     raised += [f"{bundle.pair}, {r.kind}: {r.found}" for r in of_data if r.raised]
-    for horizon, last in published.items():
-        days = (bundle.as_of - last).days
-        if days > (limit := settings.monitor.silent_after_days[str(horizon)]):
-            raised.append(
-                f"{bundle.pair} {horizon}: nothing was published for {days} days, and {limit} is the most that its "
-                "schedule leaves; look for runs that failed"
-            )
     document: Document = {
         "pair": str(bundle.pair),
         "rate": bundle.rate,
@@ -274,19 +274,27 @@ def _acted(
         return []
     done = []
     if settings.auto_rollback and kinds & DEGRADED:
-        done += _rolled_back(horizon, told, settings, source, paths)
+        done += _rolled_back(ledger, bundle, horizon, told, settings, source, paths)
     if kinds & BANDS:
         done += _adapted(ledger, bundle, horizon, settings)
     return done
 
 
 def _rolled_back(
+    ledger: Ledger,
+    bundle: MarketBundle,
     horizon: Horizon,
     told: list[str],
     settings: Settings,
     source: SourceName | None,
     paths: list[Path] | None,
 ) -> list[str]:
+    champion = registry_from_settings(settings).standing(model_name(bundle.pair, horizon)).champion
+    if champion is not None and champion.recipe != (judged := _live(ledger, bundle, horizon)[-1].recipe):
+        return [
+            f"{horizon} was not rolled back: the champion is {champion} of recipe {champion.recipe[:12]}, and what is "
+            f"judged was published by recipe {judged[:12]}."
+        ]
     reason = f"by the monitor: {'; '.join(told)}"[:1000]
     try:
         done = rollback(

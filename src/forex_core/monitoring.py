@@ -22,7 +22,9 @@ from forex_core.ledger import Track, Trajectory
 from forex_core.models.random_walk import reference_sigma
 from forex_core.types import PATH_STEPS, Array, MarketBundle, Mask
 
-AlarmKind = Literal["narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate"]
+AlarmKind = Literal[
+    "narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate", "silence"
+]
 YEAR = 261
 """Weekdays of a year."""
 YEARS = 2000
@@ -30,6 +32,8 @@ YEARS = 2000
 LOOKED_BACK = 2 * YEAR
 """Weekdays behind an alarm of the bands, from the first forecast to the last outcome."""
 DRIFT_DAYS = 20
+_INPUT_FAULTS = {"stale": "stale", "refuted": "repaired", "held": "repaired", "confirmed": "repaired"}
+"""What repairs of a bundle are called as alarms."""
 _SEED = 20_260_301
 _NOMINAL_MISS = 0.2
 _SHIFT: Mapping[AlarmKind, float] = {"narrow bands": 0.1, "wide bands": 0.05}
@@ -88,7 +92,7 @@ class Reading:
     `since` the first of them and `until` the last.
     """
 
-    kind: AlarmKind
+    kind: str
     step: int
     statistic: float
     threshold: float
@@ -174,6 +178,39 @@ def _skill(record: Record, share: float, at_least: int) -> Reading:
     return Reading(
         "no skill", steps, statistic, threshold, len(d), _day(origins, 0), _day(origins, len(d) - 1), found
     )
+
+
+def silence(published: date, days: int, limit: int, raised: Mapping[str, date]) -> Reading:
+    """Whether a horizon has said nothing for longer than its schedule leaves; raised once for each silence.
+
+    Args:
+        published: when it spoke last; `days` ago.
+    """
+    kind: AlarmKind = "silence"
+    told = raised.get(kind) == published
+    found = (
+        f"nothing was published for {days} days, and {limit} is the most that its schedule leaves; look for runs that "
+        "failed"
+    )
+    return Reading(kind, 0, 0.0 if told else float(days), float(limit), 1, None, published, found)
+
+
+def faults(bundle: MarketBundle, raised: Mapping[str, date]) -> tuple[Reading, ...]:
+    """Series that are too old to be used, and late prints that were not believed at once; each raised once."""
+    since = bundle.dates[-DRIFT_DAYS:][0].date()
+    found: dict[str, Reading] = {}
+    for repair in bundle.repairs:
+        if repair.day is None or repair.kind not in _INPUT_FAULTS:
+            continue
+        if repair.kind != "stale" and repair.day < since:
+            continue
+        kind = f"{_INPUT_FAULTS[repair.kind]} {repair.series}"
+        new = kind not in raised or raised[kind] < repair.day
+        told = f"{repair.kind}, {repair.day}: {repair.note}"
+        one = Reading(kind, 0, float(new), 0.5, repair.count, repair.day, repair.day, told)
+        if kind not in found or (found[kind].until or date.min) < repair.day:
+            found[kind] = one
+    return tuple(found.values())
 
 
 def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:

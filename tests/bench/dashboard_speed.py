@@ -106,7 +106,6 @@ def build_ledger(url: str, fewer: int = 1) -> tuple[int, int]:
                         "recipe": f"{k // 300:064x}",
                         "fingerprint": "f" * 64,
                         "verdict": "none",
-                        "last_step": steps,
                         "levels": json.dumps(LEVELS),
                         "members": json.dumps(MEMBERS),
                         "weights": json.dumps(weights.tolist()),

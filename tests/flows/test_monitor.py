@@ -51,7 +51,9 @@ def closes(market: Path) -> pd.Series:
     return table[next(c for c in table.columns if c.upper() == "USDCLP")]
 
 
-def publish(market: Path, *, width: float = 1.0, last: int = 60, horizon: Horizon = H7) -> list[Entry]:
+def publish(
+    market: Path, *, width: float = 1.0, last: int = 60, horizon: Horizon = H7, recipe: str = "recipe"
+) -> list[Entry]:
     """Forecasts of the last rows of the market, each published in its time, with bands `width` times as wide."""
     rates = closes(market)
     sigma = float(np.log(rates).diff().std())
@@ -59,7 +61,7 @@ def publish(market: Path, *, width: float = 1.0, last: int = 60, horizon: Horizo
     for day in rates.index[-last:-7]:
         one = entry(day.date(), horizon, close=float(rates[day]), sigma=sigma, width=width)
         if one.steps and day.day_of_week < 5:
-            made.append(one)
+            made.append(replace(one, recipe=recipe, run_id=f"{one.run_id}-{recipe}"))
     book = ledger()
     for one in made:
         book.append(one)
@@ -229,7 +231,19 @@ class TestMonitored:
         old = replace(entry(rates.index[-60].date(), close=float(rates.iloc[-60])), run_id="old")
         ledger().append(old)
         raised = monitored(market).result()["raised"]
-        assert any("7d: nothing was published for" in text for text in raised)
+        assert any("7d, silence: nothing was published for" in text for text in raised)
+        again = monitored(market).result()["raised"]
+        assert not any("nothing was published" in text for text in again), "it is told once"
+        assert "silence" in {one.alarm.kind for one in ledger().alarms(USDCLP, horizon=H7)}
+
+    def test_a_print_that_is_not_believed_is_told(self, market: Path) -> None:
+        table = pd.read_csv(market)
+        name = next(c for c in table.columns if c.upper() == "USDCLP")
+        table.loc[len(table) - 4, name] *= 0.1
+        table.to_csv(market, index=False)
+        raised = monitored(market).result()["raised"]
+        assert [text for text in raised if text.startswith("USDCLP, repaired USDCLP: refuted")]
+        assert not any("repaired" in text for text in monitored(market).result()["raised"])
 
     def test_of_another_rate_nothing_is_scored(self, market: Path) -> None:
         rates = closes(market)
@@ -244,13 +258,34 @@ def test_a_confirmed_degradation_rolls_back_where_the_settings_say_so(
 ) -> None:
     from forex_core.tracking import registry_from_settings
 
-    monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
     for day in (date(2018, 4, 6), date(2018, 5, 4), DAY):
         forecast(market, day)
     registry = registry_from_settings(load_settings())
-    before = registry.standing("usdclp-7d").champion_number
+    standing = registry.standing("usdclp-7d")
+    before = standing.champion_number
+    assert standing.champion is not None
     publish(market, width=0.3, last=200)
-    document = monitored(market).result()
+
+    def raised_again() -> Any:
+        """The monitor of a ledger in which nothing was raised yet."""
+        with closing(sqlite3.connect(load_settings().root / "store" / "forex.db")) as connection, connection:
+            connection.execute("DROP TRIGGER IF EXISTS alarms_no_delete")
+            connection.execute("DELETE FROM alarms")
+        return monitored(market).result()
+
+    document = raised_again()
+    assert any("narrow bands" in text for text in document["raised"])
+    assert registry.standing("usdclp-7d").champion_number == before, "nobody has asked for it"
+
+    monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
+    document = raised_again()
+    assert any("by recipe recipe." in text for text in document["warnings"]), (
+        "another's bands say nothing of it"
+    )
+    assert registry.standing("usdclp-7d").champion_number == before
+
+    publish(market, width=0.3, last=200, recipe=standing.champion.recipe)
+    document = raised_again()
     after = registry.standing("usdclp-7d")
     assert after.champion_number != before
     assert after.pin is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -24,11 +25,13 @@ from forex_core.monitoring import (
     band_factors,
     changes,
     drift,
+    faults,
     key,
     readings,
+    silence,
 )
 from forex_core.testing import bundle_of, synthetic_table
-from forex_core.types import HORIZONS, Array, Horizon
+from forex_core.types import HORIZONS, Array, Horizon, Repair
 from tests.ledgers import USDCLP, entry
 
 CONFIG = MonitorConfig()
@@ -393,6 +396,41 @@ def test_data_that_turn_otherwise_are_an_alarm_within_days(
         looks = (k for k in range(at, at + 60) if _of(kind, changes(days[: k + 1], u[: k + 1], {}, CONFIG)))
         delays.append(next(looks, at + 99) - at + 1)
     assert np.median(delays) <= within, delays
+
+
+def test_a_silence_is_told_once_and_the_next_one_again() -> None:
+    day, later = date(2026, 3, 2), date(2026, 3, 20)
+    assert not silence(day, 5, 5, {}).raised
+    first = silence(day, 6, 5, {})
+    assert first.raised
+    assert "nothing was published for 6 days" in first.found
+    assert first.until == day
+    assert not silence(day, 7, 5, {"silence": day}).raised
+    assert silence(later, 6, 5, {"silence": day}).raised
+
+
+def test_a_series_that_is_old_and_a_print_that_was_not_believed_are_told_once() -> None:
+    bundle = bundle_of(synthetic_table(900))
+    last, lately, long_ago = (bundle.dates[k].date() for k in (-1, -5, -60))
+    repairs = (
+        Repair("copper", "stale", long_ago, None, "the last value is too old"),
+        Repair("USDCLP", "refuted", long_ago, 95.0, "long ago"),
+        Repair("USDCLP", "refuted", lately, 95.0, "it came back"),
+        Repair("USDCLP", "held", last, 95.0, "it waits"),
+        Repair("dxy", "repeated", None, None, "as often", 40),
+        Repair("dxy", "weekend", lately, None, "taken out"),
+    )
+    found = faults(replace(bundle, repairs=repairs), {})
+    assert {(one.kind, one.until) for one in found if one.raised} == {
+        ("stale copper", long_ago),
+        ("repaired USDCLP", last),
+    }
+    known = {one.kind: one.until for one in found if one.until}
+    assert not any(one.raised for one in faults(replace(bundle, repairs=repairs), known))
+    known["repaired USDCLP"] = lately
+    assert [one.kind for one in faults(replace(bundle, repairs=repairs), known) if one.raised] == [
+        "repaired USDCLP"
+    ]
 
 
 def _of(kind: str, found: tuple[Reading, ...]) -> bool:

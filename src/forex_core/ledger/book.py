@@ -100,7 +100,6 @@ class Track:
     publications: Array
     origins: Array
     steps: Array
-    last_steps: Array
     target_dates: Array
     closes: Array
     outcomes: Array
@@ -128,8 +127,8 @@ class Track:
 
     @property
     def last_lead(self) -> Track:
-        """The last target date of each forecast alone: the lead that gives the horizon its name."""
-        return self.at(self.steps == self.last_steps)
+        """The lead that gives the horizon its name alone: a holiday on that day leaves a forecast out."""
+        return self.at(self.steps == self.horizon.evaluation_steps)
 
 
 @dataclass(frozen=True)
@@ -526,12 +525,12 @@ class Ledger:
         members: bool = False,
         ends: bool = False,
     ) -> Track:
-        """The track record of origins from `since` on, at every lead, or with `ends` at the last of each forecast."""
+        """The track record of origins from `since` on, at every lead, or with `ends` at the horizon's own."""
         latest = _latest_outcomes()
         within = [_P.live == sa.true()]
         query = (
             sa.select(
-                _P.number, _P.origin, _R.step, _P.last_step, _R.target_date, _P.close, latest.c.value,
+                _P.number, _P.origin, _R.step, _R.target_date, _P.close, latest.c.value,
                 _S.error, _S.crps, _S.inside_80, _S.inside_95,
                 _S.walk_error, _S.walk_crps, _S.walk_inside_80, _S.walk_inside_95,
             )
@@ -547,14 +546,14 @@ class Ledger:
         if members:
             query = query.add_columns(_P.members, _R.medians)
         if ends:
-            query = query.where(_R.step == _P.last_step)
+            query = query.where(_R.step == horizon.evaluation_steps)
         with self._database.reading() as connection:
             if since is not None:
                 within.append(_P.origin >= _bound(connection, since))
             rows = connection.execute(
                 query.where(_P.number.in_(_standing(pair, rate, horizon, *within)))
             ).all()
-        kinds = ["i8", "M8[D]", "i8", "i8", "M8[D]", *["f8"] * 4, "?", "?", "f8", "f8", "?", "?"]
+        kinds = ["i8", "M8[D]", "i8", "M8[D]", *["f8"] * 4, "?", "?", "f8", "f8", "?", "?"]
         columns = list(zip(*rows, strict=True)) if rows else [()] * (len(kinds) + 2)
         arrays: list[Any] = [
             np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=False)
@@ -697,7 +696,6 @@ def _rows(entry: Entry) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "recipe": entry.recipe,
         "fingerprint": entry.fingerprint,
         "verdict": entry.verdict,
-        "last_step": int(entry.steps[-1]),
         "levels": json.dumps(entry.levels),
         "members": json.dumps(entry.members),
         "weights": json.dumps(entry.weights),

@@ -56,7 +56,7 @@ def by_lead(track: Track) -> tuple[LeadScores, ...]:
 
 
 def at_the_end(track: Track) -> LeadScores | None:
-    """Scores at the last target date of each forecast, which a holiday may bring a step or two nearer."""
+    """Scores at the lead that gives the horizon its name, None where nothing has come of it yet."""
     last = track.last_lead
     return _scores(track.horizon.evaluation_steps, last) if len(last) else None
 

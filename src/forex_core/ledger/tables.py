@@ -29,7 +29,6 @@ publications = sa.Table(
     sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("verdict", sa.Text, nullable=False),
-    sa.Column("last_step", sa.Integer, nullable=False),
     # Lists as JSON, in the order of the columns of `predictions`.
     sa.Column("levels", sa.Text, nullable=False),
     sa.Column("members", sa.Text, nullable=False),
