@@ -45,6 +45,7 @@ LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=6
 OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")})
 
 HORIZONS = ("7d", "15d", "30d", "90d")
+FORECASTS = tuple(f"forecast-{horizon}" for horizon in HORIZONS)
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 VPS_MEGABYTES = 1200
 PAGES = ("mlflow", "dashboard")
@@ -334,7 +335,11 @@ class TestDeployed:
     def test_a_schedule_makes_runs(self, host: Host) -> None:
         """Within 70 s; with another SQLAlchemy the server looks well and schedules nothing."""
         flows = [entry["flow"] for entry in described() if "schedules" in entry]
-        assert {*flows} == {*(f"forecast-{horizon}" for horizon in HORIZONS), "backup", "restore-drill"}
+        by_clock = {*FORECASTS, "monitor", "dashboard", "backup", "restore-drill"}
+        assert {*flows} == by_clock
+        for entry in described():
+            there = host.deployment(entry["flow"])["schedules"]
+            assert bool(there) == (entry["flow"] in by_clock), "the others wait for somebody who asks"
         wait_for(
             lambda: all(host.runs_of(flow, "SCHEDULED") for flow in flows),
             70,
@@ -343,6 +348,8 @@ class TestDeployed:
         )
         for flow, time_of_day, weekdays in (
             ("forecast-15d", "08:00", (0, 3)),
+            ("monitor", "08:30", range(5)),
+            ("dashboard", "09:00", range(7)),
             ("backup", "21:30", range(7)),
             ("restore-drill", "10:00", (6,)),
         ):
