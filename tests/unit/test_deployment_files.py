@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -23,6 +25,9 @@ from dotenv import dotenv_values
 from forex_core.calendars import is_business_day, latest_origin
 from forex_core.config import OTHER_NAMES, load_settings
 from forex_core.types import Pair
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deployments"
@@ -153,6 +158,18 @@ def opens(pair: Pair, instant: datetime) -> bool:
     return is_business_day(pair, instant.date() - timedelta(days=3 if instant.weekday() == 0 else 1))
 
 
+def every_flow() -> set[Flow[..., Any]]:
+    """Those of all modules."""
+    from prefect import Flow
+
+    import flows
+
+    modules = [
+        importlib.import_module(f"flows.{found.name}") for found in pkgutil.iter_modules(flows.__path__)
+    ]
+    return {value for module in modules for value in vars(module).values() if isinstance(value, Flow)}
+
+
 class TestDeployments:
     @pytest.fixture
     def described(self) -> dict[str, Any]:
@@ -170,6 +187,7 @@ class TestDeployments:
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $FOREX_HOME }}"}}
 
     def test_entry_points_are_flows(self, described: dict[str, Any]) -> None:
+        """Each flow that there is once, as FLOW/forex."""
         from prefect import Flow
         from prefect.utilities.importtools import import_object
 
@@ -179,10 +197,15 @@ class TestDeployments:
             flow = import_object(f"{ROOT / path}:{name}")
             assert isinstance(flow, Flow)
             names.append(flow.name)
-        assert len(set(names)) == len(names), "each is FLOW/forex"
-        assert {"forecast-7d", "forecast-15d", "forecast-30d", "forecast-90d", "rollback", "promote"} < set(
-            names
-        )
+        assert sorted(names) == sorted(flow.name for flow in every_flow())
+
+    def test_every_flow_ends_in_its_time(self) -> None:
+        """A run that hangs keeps the pool's only place; who tells people keeps it shortest."""
+        limits = {flow.name: flow.timeout_seconds for flow in every_flow()}
+        archives = {name: limits.pop(name) for name in ("backup", "restore-drill")}
+        assert {*archives.values()} == {2 * 60 * 60}
+        assert limits.pop("alert") == 5 * 60
+        assert {*limits.values()} == {30 * 60}
 
     @pytest.mark.parametrize(
         ("horizon", "weekdays"),
