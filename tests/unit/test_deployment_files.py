@@ -96,6 +96,27 @@ class TestUnits:
         assert "0.0.0.0" not in unit
         assert "MemoryMax=" in unit
 
+    @pytest.mark.parametrize(("service", "port"), [("server", 4200), ("mlflow", 5000), ("dashboard", 8050)])
+    def test_listen_where_the_proxy_asks(self, service: str, port: int) -> None:
+        """No unit names a port: Prefect's is in the sample of the settings, the others are those of our commands."""
+        from typer.main import get_command
+
+        from forex_core.cli import app
+
+        commands = get_command(app).commands  # type: ignore[attr-defined]
+        if service == "server":
+            said = dotenv_values(FILES / "env.sample")
+            assert (said["PREFECT_SERVER_API_HOST"], said["PREFECT_SERVER_API_PORT"]) == (
+                "127.0.0.1",
+                str(port),
+            )
+        else:
+            command = {"mlflow": "ui"}.get(service, service)
+            defaults = {option.name: option.default for option in commands[command].params}
+            assert (defaults["host"], defaults["port"]) == ("127.0.0.1", port)
+        assert "--port" not in (FILES / "systemd" / f"forex-{service}.service").read_text()
+        assert f"proxy_pass http://127.0.0.1:{port};" in (FILES / "nginx" / "forex.conf").read_text()
+
 
 class TestSample:
     @pytest.fixture
@@ -300,8 +321,11 @@ class TestContainers:
 
     def test_publish_on_loopback(self, composed: dict[str, Any]) -> None:
         ports = {name: service["ports"] for name, service in composed.items() if "ports" in service}
-        assert set(ports) == {"server", "mlflow", "dashboard"}
-        assert all(str(port).startswith("127.0.0.1:") for listed in ports.values() for port in listed)
+        assert ports == {
+            "server": ["127.0.0.1:4200:4200/tcp"],
+            "mlflow": ["127.0.0.1:5000:5000/tcp"],
+            "dashboard": ["127.0.0.1:8050:8050/tcp"],
+        }
 
     def test_see_the_data_where_a_command_outside_sees_them(self, composed: dict[str, Any]) -> None:
         for service in composed.values():
