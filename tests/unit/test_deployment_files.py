@@ -143,6 +143,8 @@ class TestSample:
         assert not settings.auto_rollback
 
     def test_keeps_to_loopback_and_wants_a_password(self, text: str) -> None:
+        """In two places and no third, since all are filled in alike."""
+        assert text.count("CHANGE-ME") == 2
         said = dotenv_values(stream=io.StringIO(text))
         assert said["PREFECT_SERVER_API_HOST"] == "127.0.0.1"
         assert said["PREFECT_SERVER_API_AUTH_STRING"] == said["PREFECT_API_AUTH_STRING"] == "forex:CHANGE-ME"
@@ -299,6 +301,13 @@ class TestDeployments:
                     action["deployment_id"] = "00000000-0000-0000-0000-000000000000"
             assert AutomationCore.model_validate(each).enabled
 
+    def test_code_is_compiled_where_no_requirement_has_changed(self) -> None:
+        """The services run as somebody who may not write beside it."""
+        done = call("make", "-n", "-o", ".venv/.runtime", "runtime", cwd=ROOT)
+        assert done.stdout.splitlines() == [
+            ".venv/bin/python -m compileall -q src flows  # whoever runs it may not be allowed to write here"
+        ]
+
     def test_one_word_deploys(self) -> None:
         done = call("make", "-n", "deploy", cwd=ROOT)
         assert "-m flows.deploy" in done.stdout
@@ -309,6 +318,71 @@ class TestDeployments:
 def composed(compose_services: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """The services as Compose reads them in a checkout with the sample's settings."""
     return compose_services()
+
+
+class TestPage:
+    """The lines of docs/operations.md that set a machine up, and what all its blocks call."""
+
+    @pytest.fixture
+    def page(self) -> str:
+        return (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    def test_a_machine_is_set_up_in_fewer_than_15_lines(self, page: str) -> None:
+        block = page.partition("## From a bare Debian to scheduled forecasts")[2].split("```")[1]
+        lines = block.removeprefix("console\n").splitlines()
+        assert 10 < len(lines) < 15
+        paths = {
+            word.removesuffix("/*")
+            for word in re.findall(r"[\w./*-]+", block)
+            if word.startswith("deployments/")
+        }
+        assert paths == {"deployments/env.sample", "deployments/systemd"}
+        assert all((ROOT / path).exists() for path in paths)
+        units = {f"forex-{name}.service" for line in lines for name in re.findall(r"\bforex-(\w+)", line)}
+        assert units == {"forex-server.service", "forex-worker.service"}
+        assert all((FILES / "systemd" / unit).is_file() for unit in units)
+
+    def test_its_commands_are_there(self, page: str, tmp_path: Path) -> None:
+        """Those of its blocks, up to what is given to them."""
+        from typer.main import get_command
+
+        from forex_core.cli import app
+
+        blocks = "\n".join(re.findall(r"```console\n(.*?)```", page, re.DOTALL))
+
+        def called(program: str) -> set[tuple[str, ...]]:
+            """Words that follow a program at the beginning of a line or after what runs it."""
+            before = r"(?:^|-- |&& )(?:TMPDIR=\S+ )?(?:\.venv/bin/)?"
+            found = re.findall(rf"{before}{program} ((?:[a-z-]+(?= |$) ?)+)", blocks, re.MULTILINE)
+            return {tuple(words.split()) for words in found}
+
+        of_forex = called("forex")
+        assert len(of_forex) >= 12
+        for words in of_forex:
+            command: Any = get_command(app)
+            for word in words:
+                if not hasattr(command, "commands"):
+                    break  # what is given to it
+                assert word in command.commands, words
+                command = command.commands[word]
+            assert not hasattr(command, "commands"), words
+
+        of_prefect = called("prefect")
+        assert len(of_prefect) >= 4
+        known = {"PREFECT_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        for words in {("deployment", "schedule", "pausing"), *of_prefect}:
+            done = subprocess.run(
+                [str(BIN / "prefect"), *words, "--help"],
+                env=known,
+                capture_output=True,
+                check=False,
+                timeout=120,
+            )
+            assert (done.returncode == 0) == (words in of_prefect), words
+
+        of_make = called("make")
+        assert {words[0] for words in of_make} == {"runtime", "deploy"}
+        assert all(call("make", "-n", words[0], cwd=ROOT).returncode == 0 for words in of_make)
 
 
 class TestContainers:
