@@ -46,6 +46,17 @@ OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")
 
 HORIZONS = ("7d", "15d", "30d", "90d")
 FORECASTS = tuple(f"forecast-{horizon}" for horizon in HORIZONS)
+BY_HAND: dict[str, dict[str, str]] = {
+    **{flow: {"force": "true"} for flow in FORECASTS},
+    "monitor": {},
+    "dashboard": {},
+    "backup": {},
+    "restore-drill": {},
+    "alert": {"title": "a title", "text": "a text"},
+}
+"""Flows that the worker of the shared host runs, with parameters, each after what it needs."""
+IN_SUCCESSION = ("promote", "rollback")
+"""Flows that run where a model has one before it: after a forecast that failed."""
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 VPS_MEGABYTES = 1200
 PAGES = ("mlflow", "dashboard")
@@ -274,6 +285,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     made.close()
 
 
+def test_none_is_deployed_that_no_worker_is_seen_to_run() -> None:
+    assert {*BY_HAND, *IN_SUCCESSION} == {entry["flow"] for entry in described()}
+
+
 class TestWithoutAServer:
     @pytest.mark.parametrize("command", ["deploy", "forecast"])
     def test_what_needs_it_says_so(self, command: str, tmp_path: Path) -> None:
@@ -362,30 +377,32 @@ class TestDeployed:
             schema = host.deployment(flow)["parameter_openapi_schema"]
             assert all(said.get("description") for said in schema["properties"].values()), flow
 
-    @pytest.mark.parametrize("horizon", HORIZONS)
-    def test_a_forecast_completes(self, host: Host, horizon: str) -> None:
-        done = host.prefect(
-            "deployment", "run", f"forecast-{horizon}/forex", "--param", "force=true", "--watch"
-        )
-        assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
-        (flow_run,) = re.findall(r"UUID: (\S+)", done.stdout)
-        (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
-        assert run.info.status == "FINISHED"
-        assert run.data.tags["environment"] == "production"
-
-    def test_a_backup_and_a_restore_drill_complete(self, host: Host) -> None:
+    def test_every_deployment_completes(self, host: Host) -> None:
         """The drill makes again what was published, at both levels, and its artifact says so."""
-        published = host.run("forecast-7d", {"force": True})
-        assert host.ended(published)["name"] == "Completed"
-        (run,) = [r for r in host.tracked("7d") if r.data.tags["prefect_flow_run_id"] == published]
-        for flow in ("backup", "restore-drill"):
-            done = host.prefect("deployment", "run", f"{flow}/forex", "--watch")
+        made = dict[str, str]()
+        for flow, parameters in BY_HAND.items():
+            given = [word for name, value in parameters.items() for word in ("--param", f"{name}={value}")]
+            done = host.prefect("deployment", "run", f"{flow}/forex", *given, "--watch")
             assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
+            (made[flow],) = re.findall(r"UUID: (\S+)", done.stdout)
+        for horizon in HORIZONS:
+            flow_run = made[f"forecast-{horizon}"]
+            (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
+            assert run.info.status == "FINISHED"
+            assert run.data.tags["environment"] == "production"
+            if horizon == "7d":
+                week = run
+        scored = host.api("GET", "/artifacts/monitor-usdclp/latest")
+        assert scored["flow_run_id"] == made["monitor"]
+        pages = host.api("GET", "/artifacts/dashboard/latest")
+        assert pages["flow_run_id"] == made["dashboard"]
+        assert week.info.run_id[:8] in pages["data"]
+        assert "USD/CLP" in (host.data / "dashboard" / "index.html").read_text(encoding="utf-8")
         (archive,) = sorted((host.data / "backups").glob("*.jsonl.zst"))[-1:]
         assert str(archive) in host.api("GET", "/artifacts/backup/latest")["data"]
         told = host.api("GET", "/artifacts/restore-drill/latest")["data"]
         assert str(archive) in told
-        assert f"| usdclp-7d | {run.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
+        assert f"| usdclp-7d | {week.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
         assert list(host.data.glob(".drill-*")) == []
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
@@ -717,6 +734,7 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         # The server tells at least once, so it may ask for another: the champion of the first is held in place.
         again = host.ended(host.run("rollback", rollback["parameters"]))
         assert (again["type"], again["name"]) == ("COMPLETED", "Skipped")
+        assert all(host.runs_of(flow, "COMPLETED") for flow in IN_SUCCESSION)
 
         told = {body["title"]: body for _, body, _ in webhook.received}
         assert set(told) == {"forecast-15d: Failed", "forecast-7d: Failed"}
