@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import configparser
 import io
+import json
 import os
 import re
 import shlex
@@ -68,7 +69,7 @@ class Host:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder, self.data = folder, folder / "data"
-        self.data.mkdir(parents=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         sample = (FILES / "env.sample").read_text(encoding="utf-8")
         own = dotenv_values(stream=io.StringIO(self._here(sample).replace("CHANGE-ME", PASSWORD)))
         self.ports = {service: free_port() for service in ("server", *PAGES)}
@@ -189,11 +190,14 @@ class Host:
         parameters: dict[str, Any] | None = None,
         engine: EngineConfig | None = None,
         at: datetime | None = None,
+        **settings: str,
     ) -> str:
-        """Ask for a run, by hand; its id."""
+        """Ask for a run, by hand; its id. Settings of its own are told to its process alone."""
         body: dict[str, Any] = {"parameters": parameters or {}}
         if engine:
-            body["job_variables"] = {"env": {"FOREX_ENGINE": engine.model_dump_json()}}
+            settings["FOREX_ENGINE"] = engine.model_dump_json()
+        if settings:
+            body["job_variables"] = {"env": settings}
         if at:
             details = {"scheduled_time": at.isoformat()}
             body["state"] = {"type": "SCHEDULED", "state_details": details}
@@ -214,6 +218,16 @@ class Host:
             lambda: f"{self.state(run)}\n{self.log('worker')}",
         )
         return self.state(run)
+
+    def process_of(self, run: str) -> psutil.Process:
+        """The one that the worker has started for a run that is under way."""
+        (found,) = [
+            process
+            for process in self.processes("worker")[1:]
+            if process.environ().get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == run.replace("-", "")
+            and process.ppid() == self._running["worker"].pid
+        ]
+        return found
 
     def runs_of(self, flow: str, *types: str) -> list[dict[str, Any]]:
         asked: dict[str, Any] = {
@@ -759,8 +773,8 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: Webhook) -> None:
-    """A place that nobody can write, an archive that is damaged."""
+def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
+    """A place that nobody can write, an archive that is damaged; runs that are killed, that hang and that warn."""
     host = on_a_machine(
         tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/"
     )
@@ -774,33 +788,120 @@ def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: We
         for path in (host.data / "backups" / "objects").rglob("*"):
             if path.is_file() and path.stat().st_size > 10_000:
                 path.write_bytes(path.read_bytes()[:-10])
-        assert not any("restore-drill" in body["title"] for _, body, _ in webhook.received)
+        assert webhook.received == []
 
         damaged = host.run("restore-drill")
-        for flow, run, reason in (
-            ("restore-drill", damaged, "cannot be read"),
-            ("backup", unwritable, "could not be made"),
-        ):
+        killed = host.run("forecast-15d", {"force": True}, engine=EngineConfig())
+        wait_for(lambda: host.state(killed)["type"] == "RUNNING", 120, "the run", lambda: host.log("worker"))
+        host.process_of(killed).kill()
+        nobody = f"json://127.0.0.1:{free_port()}/"
+        warns = host.run("forecast-30d", FOREX_REPORT__URLS=nobody, FOREX_NOTIFY__ATTEMPTS="1")
+        hangs = timed_out(host)
+        ends = {
+            "restore-drill: Failed": (damaged, "FAILED", "cannot be read"),
+            "backup: Failed": (
+                unwritable,
+                "FAILED",
+                "could not be made: [Errno 2] No such file or directory: '/proc/archives'",
+            ),
+            "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
+            "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
+            "forecast-90d: TimedOut": (hangs, "FAILED", "1.0 second"),
+        }
+        for title, (run, kind, reason) in ends.items():
             state = host.ended(run, 300)
-            assert (state["type"], state["name"]) == ("FAILED", "Failed")
-            assert reason in state["message"]
-            wait_for(
-                lambda title=f"{flow}: Failed": any(
-                    body["title"] == title for _, body, _ in webhook.received
-                ),
-                120,
-                "an alert",
-                lambda: host.log("worker"),
-            )
+            assert (state["type"], state["name"]) == (kind, title.partition(": ")[2])
+            assert reason in state["message"], state
+        wait_for(
+            lambda: {body["title"] for _, body, _ in webhook.received} >= {*ends},
+            200,
+            "an alert of each",
+            lambda: f"{[body['title'] for _, body, _ in webhook.received]}\n{host.log('worker')}",
+        )
         told = {body["title"]: body for _, body, _ in webhook.received}
-        assert set(told) == {"restore-drill: Failed", "backup: Failed"}
-        for title, run, reason in (
-            ("restore-drill: Failed", damaged, "cannot be read"),
-            ("backup: Failed", unwritable, "/proc/archives"),
-        ):
-            assert told[title]["type"] == "failure"
+        assert set(told) == {*ends}
+        for title, (run, kind, reason) in ends.items():
+            assert told[title]["type"] == ("warning" if kind == "COMPLETED" else "failure")
             assert run in told[title]["message"]
             assert reason in told[title]["message"]
+    finally:
+        host.close()
+
+
+def timed_out(host: Host) -> str:
+    """A forecast whose limit is a second, with the tag of what is deployed; its id."""
+    code = """
+from prefect import tags
+from flows.forecast import forecast_90d
+with tags("forex"):
+    state = forecast_90d.with_options(timeout_seconds=1)(return_state=True)
+print(state.state_details.flow_run_id)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=host.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def examined(host: Host, check: str, *options: str) -> dict[str, Any]:
+    """What `forex doctor` finds on a host."""
+    done = subprocess.run(
+        [str(BIN / "forex"), "doctor", "--json", *options],
+        cwd=ROOT,
+        env=host.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == check]
+    return dict(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_disk_that_is_full_is_told_by_the_doctor_alone(
+    small_disk: Callable[..., Path], webhook: Webhook, tmp_path: Path
+) -> None:
+    """Prefect's database lies on it: no run begins, not that of an alert either, until there is room."""
+    folder = tmp_path / "host"
+    (folder / "data").mkdir(parents=True)
+    disk = small_disk("200m", at=folder / "data")
+    host = on_a_machine(folder, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/")
+    try:
+        wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
+        asked = host.run("dashboard", at=datetime.now(UTC) + timedelta(seconds=12))
+        room = disk / "filler"
+        with suppress(OSError), room.open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(512))
+        full = re.compile("database or disk is full|No space left on device")
+        wait_for(
+            lambda: bool(full.search(host.log("server"))),
+            60,
+            "the server to notice",
+            lambda: host.log("server"),
+        )
+        time.sleep(20)
+        assert host.state(asked)["type"] == "SCHEDULED"
+        assert webhook.received == []
+
+        assert examined(host, "disk", "--tell")["state"] == "failed"
+        ((_, body, _),) = webhook.received
+        assert body["title"].startswith("forex doctor: not all is well with production on ")
+        assert body["type"] == "failure"
+        assert "failed disk: 0.0 GB of 0.2 GB free at " in body["message"]
+        assert "→ make room; " in body["message"]
+
+        room.unlink()
+        assert host.ended(asked)["name"] == "Completed", "it waited"
     finally:
         host.close()
 
@@ -808,9 +909,21 @@ def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: We
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
-    """Worker and run killed in the middle, the server as well and started again: within six minutes."""
-    host = on_a_machine(tmp_path, ("server", "worker"))
+    """Worker and run killed in the middle, the server as well and started again: within six minutes.
+
+    Before there is a worker, `forex doctor` misses it and what it should have run.
+    """
+    host = on_a_machine(tmp_path, ("server",))
     try:
+        late = host.run("dashboard", at=datetime.now(UTC) - timedelta(minutes=5))
+        wait_for(lambda: host.state(late)["name"] == "Late", 60, "the run to be late")
+        nobody = examined(host, "Prefect")
+        assert nobody["state"] == "warning"
+        assert "; no worker at pool forex, 1 runs are late" in nobody["found"]
+        assert "forex-worker" in nobody["todo"]
+        host.start("worker")
+        assert host.ended(late)["name"] == "Completed"
+        assert examined(host, "Prefect")["state"] == "ok"
         every_minute = [{"schedule": {"interval": 60}, "active": True}]
         host.api("POST", f"/deployments/{host.deployment('forecast-7d')['id']}/schedules", every_minute)
         killed = host.run("forecast-7d", {"force": True}, engine=EngineConfig())

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deployments"
 BIN = Path(sys.executable).parent
 SERVICES = ("server", "worker", "mlflow", "dashboard")
+UNITS = (*SERVICES, "watch")
 WORST_RATING = 3.0
 SANTIAGO = ZoneInfo("America/Santiago")
 
@@ -69,11 +70,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestUnits:
     def test_are_verified(self, installed: Path) -> None:
         analyze = needed("systemd-analyze", "systemd")
-        units = [installed / "etc/systemd/system" / f"forex-{service}.service" for service in SERVICES]
+        names = [*(f"forex-{service}.service" for service in UNITS), "forex-watch.timer"]
+        units = [installed / "etc/systemd/system" / name for name in names]
         done = call(analyze, "verify", *units)
         assert (done.returncode, done.stderr) == (0, "")
 
-    @pytest.mark.parametrize("service", SERVICES)
+    @pytest.mark.parametrize("service", UNITS)
     def test_are_shut_off_from_the_machine(self, service: str, installed: Path) -> None:
         analyze = needed("systemd-analyze", "systemd")
         done = call(
@@ -88,7 +90,7 @@ class TestUnits:
         assert rating, done.stdout + done.stderr
         assert float(rating[1]) <= WORST_RATING
 
-    @pytest.mark.parametrize("service", SERVICES)
+    @pytest.mark.parametrize("service", UNITS)
     def test_name_no_address_to_listen_on(self, service: str) -> None:
         """Prefect and `forex ui` listen on loopback unless they are told."""
         unit = (FILES / "systemd" / f"forex-{service}.service").read_text()
