@@ -344,6 +344,16 @@ class TestPage:
         assert units == {"forex-server.service", "forex-worker.service"}
         assert all((FILES / "systemd" / unit).is_file() for unit in units)
 
+    def test_every_alert_is_explained(self, page: str) -> None:
+        """A row for each flow that failed, and for each other state that is told."""
+        rows = {*re.findall(r"^\| `(\S+: \w+)` \|", page, re.MULTILINE)}
+        flows = {re.sub(r"^forecast-.*", "forecast-…", flow.name) for flow in every_flow()} - {"alert"}
+        assert rows >= {f"{flow}: Failed" for flow in flows}
+        (told,) = [each for each in automations() if each["name"].endswith(" is told")]
+        states = {event.rpartition(".")[2] for event in told["trigger"]["expect"]} - {"Failed"}
+        assert states == {"TimedOut", "Crashed", "CompletedWithWarning"}
+        assert rows >= {f"…: {state}" for state in states}
+
     def test_its_commands_are_there(self, page: str, tmp_path: Path) -> None:
         """Those of its blocks, up to what is given to them."""
         from typer.main import get_command
