@@ -148,10 +148,12 @@ class Host:
                 self.kill(service)
 
     def deploy(self, **settings: str) -> subprocess.CompletedProcess[str]:
+        """As it is typed in a shell, which has not read where the code is: the worker has."""
+        known = {name: value for name, value in self.environment.items() if name != "FOREX_HOME"}
         return subprocess.run(
             [sys.executable, "-m", "flows.deploy"],
             cwd=ROOT,
-            env=self.environment | settings,
+            env=known | settings,
             capture_output=True,
             text=True,
             timeout=240,
@@ -444,15 +446,55 @@ class TestDeployed:
         assert host.ended(by_hand)["name"] == "Completed"
         assert len(host.tracked("90d")) == before + 1
 
-    def test_of_two_at_once_the_second_is_cancelled(self, host: Host) -> None:
-        """Two of one horizon; the pool has room for one, so the second is put to the test by force."""
-        host.prefect("work-pool", "set-concurrency-limit", "forex", "2")
+    def test_of_two_at_once_the_second_is_cancelled_or_waits(self, host: Host) -> None:
+        """Two of one horizon, two of what is done in turn, put to it by force: the pool has room for one."""
+        host.prefect("work-pool", "set-concurrency-limit", "forex", "4")
         try:
-            first, second = (host.run("forecast-30d", {"force": True}) for _ in range(2))
-            ends = sorted(host.ended(run)["type"] for run in (first, second))
+            forecasts = [host.run("forecast-30d", {"force": True}) for _ in range(2)]
+            pages = [host.run("dashboard") for _ in range(2)]
+            ends = sorted(host.ended(run)["type"] for run in forecasts)
+            assert [host.ended(run)["type"] for run in pages] == ["COMPLETED", "COMPLETED"]
         finally:
             host.prefect("work-pool", "set-concurrency-limit", "forex", "1")
         assert ends == ["CANCELLED", "COMPLETED"]
+        states = [host.api("GET", f"/flow_run_states/?flow_run_id={run}") for run in pages]
+        waited = [sum(state["name"] == "AwaitingConcurrencySlot" for state in of_one) for of_one in states]
+        assert min(waited) == 0
+        assert max(waited) >= 1
+        times = [
+            {
+                state["type"]: pd.Timestamp(state["timestamp"])
+                for state in of_one
+                if state["type"] != "SCHEDULED"
+            }
+            for of_one in states
+        ]
+        first, second = sorted(times, key=lambda one: one["RUNNING"])
+        assert first["COMPLETED"] <= second["RUNNING"]
+
+    def test_what_is_deployed_names_no_folder_of_whoever_deployed(self, host: Host, tmp_path: Path) -> None:
+        """The worker knows where the code is; without a step that asks it the folder of `prefect deploy` is kept."""
+        for entry in described():
+            there = host.deployment(entry["flow"])
+            (step,) = there["pull_steps"]
+            assert step == {
+                "prefect.deployments.steps.set_working_directory": {"directory": "{{ $FOREX_HOME }}"}
+            }
+            assert str(ROOT) not in str(there)
+        text = yaml.safe_load((FILES / "prefect.yaml").read_text(encoding="utf-8"))
+        del text["pull"]
+        text["deployments"] = [
+            each for each in text["deployments"] if each["entrypoint"].endswith(":dashboard")
+        ]
+        text["deployments"][0] |= {"name": "elsewhere", "schedules": []}
+        (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(text))
+        done = host.prefect(
+            "--no-prompt", "deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml")
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        kept = host.api("GET", "/deployments/name/dashboard/elsewhere")
+        host.api("DELETE", f"/deployments/{kept['id']}")
+        assert str(ROOT) in str(kept["pull_steps"])
 
     def test_what_was_paused_stays_paused(self, host: Host) -> None:
         """The pool, a deployment, a schedule, an automation."""
