@@ -931,7 +931,7 @@ def test_a_disk_that_is_full_is_told_by_the_doctor_alone(
             "the server to notice",
             lambda: host.log("server"),
         )
-        time.sleep(20)
+        time.sleep(10)
         assert host.state(asked)["type"] == "SCHEDULED"
         assert webhook.received == []
 
@@ -1038,7 +1038,10 @@ def workers(host: Host, pool: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
-    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once."""
+    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once.
+
+    Then the pages that are read meanwhile; and nothing is restored under who has the data open.
+    """
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
         wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
@@ -1054,18 +1057,42 @@ def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
             print(flow, peak, "together", sum(peak.values()))
             assert "the run" in peak
             assert sum(peak.values()) < VPS_MEGABYTES
+        for service, path in (("mlflow", "/"), ("dashboard", "/")):
+            host.start(service)
+            assert requests.get(f"http://127.0.0.1:{host.ports[service]}{path}", timeout=60).ok
+        search = f"http://127.0.0.1:{host.ports['mlflow']}/ajax-api/2.0/mlflow/runs/search"
+        assert requests.post(search, json={"experiment_ids": ["1"]}, timeout=60).json()["runs"]
+        services = ("server", "worker", *PAGES)
+        print("with pages", megabytes(host, services), "RSS", megabytes(host, services, "rss"))
+        before = sorted(host.folder.iterdir())
+        refused = subprocess.run(
+            [str(BIN / "forex"), "backup", "restore", "latest"],
+            env=host.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        said = " ".join(refused.stderr.split())
+        assert refused.returncode == 2, said
+        assert "Nothing was changed; stop them" in said
+        for service in ("server", "mlflow"):  # the others have a file open while a run or a page is made
+            assert any(f" {process.pid} (" in said for process in host.processes(service)), said
+        assert sorted(host.folder.iterdir()) == before
     finally:
         host.close()
 
 
-def megabytes(host: Host) -> dict[str, float]:
+def megabytes(
+    host: Host, services: Sequence[str] = ("server", "worker"), measure: str = "pss"
+) -> dict[str, float]:
     """Proportional set size of each service, and of the run with all that it has started."""
     found = dict[str, float]()
-    for service in ("server", "worker"):
+    for service in services:
         for number, process in enumerate(host.processes(service)):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 name = "the run" if service == "worker" and number else service
-                found[name] = found.get(name, 0) + process.memory_full_info().pss / 1e6
+                found[name] = found.get(name, 0) + getattr(process.memory_full_info(), measure) / 1e6
     return found
 
 
