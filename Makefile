@@ -23,7 +23,6 @@ $(RUNTIME): pyproject.toml constraints.txt
 	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation -e .
-	@$(VENV)/bin/python -m compileall -q src flows  # whoever runs it may not be allowed to write here
 	@touch $@
 
 $(DEV): $(RUNTIME)
@@ -33,7 +32,8 @@ $(DEV): $(RUNTIME)
 
 install: $(DEV)  ## make .venv with everything for use and development
 
-runtime: $(RUNTIME)  ## make .venv with what a deployment runs on
+runtime: $(RUNTIME)  ## make .venv with what a deployment runs on, and compile the code
+	@$(VENV)/bin/python -m compileall -q src flows  # whoever runs it may not be allowed to write here
 
 forecast: $(RUNTIME)  ## a 7-day forecast of USD/MXN from embedded data
 	@$(VENV)/bin/forex forecast 7d

@@ -41,7 +41,8 @@ def prefect(patient: Patient) -> Finding:
         return Finding("warning", told, "install the same version on both sides")
     told = f"{url} answers, Prefect {found}"
     if problems:
-        return Finding("warning", f"{told}; {', '.join(problems)}", "prefect worker start --pool NAME")
+        todo = "start a worker: systemctl start forex-worker, or prefect worker start --pool NAME"
+        return Finding("warning", f"{told}; {', '.join(problems)}", todo)
     return Finding("ok", told)
 
 

@@ -19,6 +19,9 @@ from forex_core.notify import Kind, Message, Notifier
 
 Document = dict[str, Any]
 
+LIMIT_S = 5 * 60
+"""Of an alert, which has a minute for each target, all at once: what else waits in line is to be told as well."""
+
 
 def notifier_of(settings: Settings) -> Notifier:
     """Whoever is to be told of events by the settings and by the Secret block that they name.
@@ -73,6 +76,7 @@ def _addresses(name: str, group: str) -> list[str]:
     name="alert",
     description="Tell people that something happened.",
     validate_parameters=True,
+    timeout_seconds=LIMIT_S,
     persist_result=False,
     result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows.forecast import SERVICE, load
+from flows.forecast import SERVICE, TIME_LIMIT_S, load
 from flows.logs import connect_logging
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.errors import ConfigError, TrackingError
@@ -161,6 +161,7 @@ def _held(horizon: str, pair: str | None) -> str | None:
     name="rollback",
     description="Put an earlier model back in the champion's place and hold it there.",
     validate_parameters=True,
+    timeout_seconds=TIME_LIMIT_S,
     persist_result=False,
     result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
@@ -209,6 +210,7 @@ def rollback(
     name="promote",
     description="Put the challenger or a named version in the champion's place, or take its pin away.",
     validate_parameters=True,
+    timeout_seconds=TIME_LIMIT_S,
     persist_result=False,
     result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )

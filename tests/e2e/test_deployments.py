@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import configparser
 import io
+import json
 import os
 import re
 import shlex
@@ -45,6 +46,18 @@ LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=6
 OTHER = LIGHT.model_copy(update={"members": ("random_walk", "theta", "momentum")})
 
 HORIZONS = ("7d", "15d", "30d", "90d")
+FORECASTS = tuple(f"forecast-{horizon}" for horizon in HORIZONS)
+BY_HAND: dict[str, dict[str, str]] = {
+    **{flow: {"force": "true"} for flow in FORECASTS},
+    "monitor": {},
+    "dashboard": {},
+    "backup": {},
+    "restore-drill": {},
+    "alert": {"title": "a title", "text": "a text"},
+}
+"""Flows that the worker of the shared host runs, with parameters, each after what it needs."""
+IN_SUCCESSION = ("promote", "rollback")
+"""Flows that run where a model has one before it: after a forecast that failed."""
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 VPS_MEGABYTES = 1200
 PAGES = ("mlflow", "dashboard")
@@ -56,7 +69,7 @@ class Host:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder, self.data = folder, folder / "data"
-        self.data.mkdir(parents=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         sample = (FILES / "env.sample").read_text(encoding="utf-8")
         own = dotenv_values(stream=io.StringIO(self._here(sample).replace("CHANGE-ME", PASSWORD)))
         self.ports = {service: free_port() for service in ("server", *PAGES)}
@@ -135,10 +148,12 @@ class Host:
                 self.kill(service)
 
     def deploy(self, **settings: str) -> subprocess.CompletedProcess[str]:
+        """As it is typed in a shell, which has not read where the code is: the worker has."""
+        known = {name: value for name, value in self.environment.items() if name != "FOREX_HOME"}
         return subprocess.run(
             [sys.executable, "-m", "flows.deploy"],
             cwd=ROOT,
-            env=self.environment | settings,
+            env=known | settings,
             capture_output=True,
             text=True,
             timeout=240,
@@ -177,11 +192,14 @@ class Host:
         parameters: dict[str, Any] | None = None,
         engine: EngineConfig | None = None,
         at: datetime | None = None,
+        **settings: str,
     ) -> str:
-        """Ask for a run, by hand; its id."""
+        """Ask for a run, by hand; its id. Settings of its own are told to its process alone."""
         body: dict[str, Any] = {"parameters": parameters or {}}
         if engine:
-            body["job_variables"] = {"env": {"FOREX_ENGINE": engine.model_dump_json()}}
+            settings["FOREX_ENGINE"] = engine.model_dump_json()
+        if settings:
+            body["job_variables"] = {"env": settings}
         if at:
             details = {"scheduled_time": at.isoformat()}
             body["state"] = {"type": "SCHEDULED", "state_details": details}
@@ -202,6 +220,16 @@ class Host:
             lambda: f"{self.state(run)}\n{self.log('worker')}",
         )
         return self.state(run)
+
+    def process_of(self, run: str) -> psutil.Process:
+        """The one that the worker has started for a run that is under way."""
+        (found,) = [
+            process
+            for process in self.processes("worker")[1:]
+            if process.environ().get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == run.replace("-", "")
+            and process.ppid() == self._running["worker"].pid
+        ]
+        return found
 
     def runs_of(self, flow: str, *types: str) -> list[dict[str, Any]]:
         asked: dict[str, Any] = {
@@ -273,6 +301,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     made.close()
 
 
+def test_none_is_deployed_that_no_worker_is_seen_to_run() -> None:
+    assert {*BY_HAND, *IN_SUCCESSION} == {entry["flow"] for entry in described()}
+
+
 class TestWithoutAServer:
     @pytest.mark.parametrize("command", ["deploy", "forecast"])
     def test_what_needs_it_says_so(self, command: str, tmp_path: Path) -> None:
@@ -334,7 +366,11 @@ class TestDeployed:
     def test_a_schedule_makes_runs(self, host: Host) -> None:
         """Within 70 s; with another SQLAlchemy the server looks well and schedules nothing."""
         flows = [entry["flow"] for entry in described() if "schedules" in entry]
-        assert {*flows} == {*(f"forecast-{horizon}" for horizon in HORIZONS), "backup", "restore-drill"}
+        by_clock = {*FORECASTS, "monitor", "dashboard", "backup", "restore-drill"}
+        assert {*flows} == by_clock
+        for entry in described():
+            there = host.deployment(entry["flow"])["schedules"]
+            assert bool(there) == (entry["flow"] in by_clock), "the others wait for somebody who asks"
         wait_for(
             lambda: all(host.runs_of(flow, "SCHEDULED") for flow in flows),
             70,
@@ -343,6 +379,8 @@ class TestDeployed:
         )
         for flow, time_of_day, weekdays in (
             ("forecast-15d", "08:00", (0, 3)),
+            ("monitor", "08:30", range(5)),
+            ("dashboard", "09:00", range(7)),
             ("backup", "21:30", range(7)),
             ("restore-drill", "10:00", (6,)),
         ):
@@ -355,30 +393,32 @@ class TestDeployed:
             schema = host.deployment(flow)["parameter_openapi_schema"]
             assert all(said.get("description") for said in schema["properties"].values()), flow
 
-    @pytest.mark.parametrize("horizon", HORIZONS)
-    def test_a_forecast_completes(self, host: Host, horizon: str) -> None:
-        done = host.prefect(
-            "deployment", "run", f"forecast-{horizon}/forex", "--param", "force=true", "--watch"
-        )
-        assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
-        (flow_run,) = re.findall(r"UUID: (\S+)", done.stdout)
-        (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
-        assert run.info.status == "FINISHED"
-        assert run.data.tags["environment"] == "production"
-
-    def test_a_backup_and_a_restore_drill_complete(self, host: Host) -> None:
+    def test_every_deployment_completes(self, host: Host) -> None:
         """The drill makes again what was published, at both levels, and its artifact says so."""
-        published = host.run("forecast-7d", {"force": True})
-        assert host.ended(published)["name"] == "Completed"
-        (run,) = [r for r in host.tracked("7d") if r.data.tags["prefect_flow_run_id"] == published]
-        for flow in ("backup", "restore-drill"):
-            done = host.prefect("deployment", "run", f"{flow}/forex", "--watch")
+        made = dict[str, str]()
+        for flow, parameters in BY_HAND.items():
+            given = [word for name, value in parameters.items() for word in ("--param", f"{name}={value}")]
+            done = host.prefect("deployment", "run", f"{flow}/forex", *given, "--watch")
             assert done.returncode == 0, done.stdout + done.stderr + host.log("worker")
+            (made[flow],) = re.findall(r"UUID: (\S+)", done.stdout)
+        for horizon in HORIZONS:
+            flow_run = made[f"forecast-{horizon}"]
+            (run,) = [r for r in host.tracked(horizon) if r.data.tags["prefect_flow_run_id"] == flow_run]
+            assert run.info.status == "FINISHED"
+            assert run.data.tags["environment"] == "production"
+            if horizon == "7d":
+                week = run
+        scored = host.api("GET", "/artifacts/monitor-usdclp/latest")
+        assert scored["flow_run_id"] == made["monitor"]
+        pages = host.api("GET", "/artifacts/dashboard/latest")
+        assert pages["flow_run_id"] == made["dashboard"]
+        assert week.info.run_id[:8] in pages["data"]
+        assert "USD/CLP" in (host.data / "dashboard" / "index.html").read_text(encoding="utf-8")
         (archive,) = sorted((host.data / "backups").glob("*.jsonl.zst"))[-1:]
         assert str(archive) in host.api("GET", "/artifacts/backup/latest")["data"]
         told = host.api("GET", "/artifacts/restore-drill/latest")["data"]
         assert str(archive) in told
-        assert f"| usdclp-7d | {run.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
+        assert f"| usdclp-7d | {week.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
         assert list(host.data.glob(".drill-*")) == []
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
@@ -406,15 +446,55 @@ class TestDeployed:
         assert host.ended(by_hand)["name"] == "Completed"
         assert len(host.tracked("90d")) == before + 1
 
-    def test_of_two_at_once_the_second_is_cancelled(self, host: Host) -> None:
-        """Two of one horizon; the pool has room for one, so the second is put to the test by force."""
-        host.prefect("work-pool", "set-concurrency-limit", "forex", "2")
+    def test_of_two_at_once_the_second_is_cancelled_or_waits(self, host: Host) -> None:
+        """Two of one horizon, two of what is done in turn, put to it by force: the pool has room for one."""
+        host.prefect("work-pool", "set-concurrency-limit", "forex", "4")
         try:
-            first, second = (host.run("forecast-30d", {"force": True}) for _ in range(2))
-            ends = sorted(host.ended(run)["type"] for run in (first, second))
+            forecasts = [host.run("forecast-30d", {"force": True}) for _ in range(2)]
+            pages = [host.run("dashboard") for _ in range(2)]
+            ends = sorted(host.ended(run)["type"] for run in forecasts)
+            assert [host.ended(run)["type"] for run in pages] == ["COMPLETED", "COMPLETED"]
         finally:
             host.prefect("work-pool", "set-concurrency-limit", "forex", "1")
         assert ends == ["CANCELLED", "COMPLETED"]
+        states = [host.api("GET", f"/flow_run_states/?flow_run_id={run}") for run in pages]
+        waited = [sum(state["name"] == "AwaitingConcurrencySlot" for state in of_one) for of_one in states]
+        assert min(waited) == 0
+        assert max(waited) >= 1
+        times = [
+            {
+                state["type"]: pd.Timestamp(state["timestamp"])
+                for state in of_one
+                if state["type"] != "SCHEDULED"
+            }
+            for of_one in states
+        ]
+        first, second = sorted(times, key=lambda one: one["RUNNING"])
+        assert first["COMPLETED"] <= second["RUNNING"]
+
+    def test_what_is_deployed_names_no_folder_of_whoever_deployed(self, host: Host, tmp_path: Path) -> None:
+        """The worker knows where the code is; without a step that asks it the folder of `prefect deploy` is kept."""
+        for entry in described():
+            there = host.deployment(entry["flow"])
+            (step,) = there["pull_steps"]
+            assert step == {
+                "prefect.deployments.steps.set_working_directory": {"directory": "{{ $FOREX_HOME }}"}
+            }
+            assert str(ROOT) not in str(there)
+        text = yaml.safe_load((FILES / "prefect.yaml").read_text(encoding="utf-8"))
+        del text["pull"]
+        text["deployments"] = [
+            each for each in text["deployments"] if each["entrypoint"].endswith(":dashboard")
+        ]
+        text["deployments"][0] |= {"name": "elsewhere", "schedules": []}
+        (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(text))
+        done = host.prefect(
+            "--no-prompt", "deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml")
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        kept = host.api("GET", "/deployments/name/dashboard/elsewhere")
+        host.api("DELETE", f"/deployments/{kept['id']}")
+        assert str(ROOT) in str(kept["pull_steps"])
 
     def test_what_was_paused_stays_paused(self, host: Host) -> None:
         """The pool, a deployment, a schedule, an automation."""
@@ -486,6 +566,8 @@ class TestProxy:
         )
         assert done.returncode == 0, done.stderr
         assert "warn" not in done.stderr
+        # From nginx 1.25.1 on it is a directive of its own, which those before do not know.
+        assert "http2" not in (FILES / "nginx" / "forex.conf").read_text(encoding="utf-8")
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
@@ -634,7 +716,13 @@ def proxy(folder: Path, ports: dict[str, str] | None = None) -> Path:
         check=True,
         capture_output=True,
     )
-    (place / "forex.htpasswd").write_text(f"forex:{{PLAIN}}{PASSWORD}\n")
+    sample = (FILES / "env.sample").read_text(encoding="utf-8")
+    (folder / ".env").write_text(sample.replace("CHANGE-ME", PASSWORD), encoding="utf-8")
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (line,) = re.findall(
+        r"^\(umask 027; (.*)\); chgrp www-data /etc/nginx/forex.htpasswd$", page, re.MULTILINE
+    )
+    subprocess.run(["sh", "-c", line.replace("/etc/nginx", str(place))], cwd=folder, check=True)
     main = folder / "nginx.conf"
     kept = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy"))
     main.write_text(
@@ -710,6 +798,7 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         # The server tells at least once, so it may ask for another: the champion of the first is held in place.
         again = host.ended(host.run("rollback", rollback["parameters"]))
         assert (again["type"], again["name"]) == ("COMPLETED", "Skipped")
+        assert all(host.runs_of(flow, "COMPLETED") for flow in IN_SUCCESSION)
 
         told = {body["title"]: body for _, body, _ in webhook.received}
         assert set(told) == {"forecast-15d: Failed", "forecast-7d: Failed"}
@@ -726,8 +815,8 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: Webhook) -> None:
-    """A place that nobody can write, an archive that is damaged."""
+def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
+    """A place that nobody can write, an archive that is damaged; runs that are killed, that hang and that warn."""
     host = on_a_machine(
         tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/"
     )
@@ -741,33 +830,120 @@ def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: We
         for path in (host.data / "backups" / "objects").rglob("*"):
             if path.is_file() and path.stat().st_size > 10_000:
                 path.write_bytes(path.read_bytes()[:-10])
-        assert not any("restore-drill" in body["title"] for _, body, _ in webhook.received)
+        assert webhook.received == []
 
         damaged = host.run("restore-drill")
-        for flow, run, reason in (
-            ("restore-drill", damaged, "cannot be read"),
-            ("backup", unwritable, "could not be made"),
-        ):
+        killed = host.run("forecast-15d", {"force": True}, engine=EngineConfig())
+        wait_for(lambda: host.state(killed)["type"] == "RUNNING", 120, "the run", lambda: host.log("worker"))
+        host.process_of(killed).kill()
+        nobody = f"json://127.0.0.1:{free_port()}/"
+        warns = host.run("forecast-30d", FOREX_REPORT__URLS=nobody, FOREX_NOTIFY__ATTEMPTS="1")
+        hangs = timed_out(host)
+        ends = {
+            "restore-drill: Failed": (damaged, "FAILED", "cannot be read"),
+            "backup: Failed": (
+                unwritable,
+                "FAILED",
+                "could not be made: [Errno 2] No such file or directory: '/proc/archives'",
+            ),
+            "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
+            "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
+            "forecast-90d: TimedOut": (hangs, "FAILED", "1.0 second"),
+        }
+        for title, (run, kind, reason) in ends.items():
             state = host.ended(run, 300)
-            assert (state["type"], state["name"]) == ("FAILED", "Failed")
-            assert reason in state["message"]
-            wait_for(
-                lambda title=f"{flow}: Failed": any(
-                    body["title"] == title for _, body, _ in webhook.received
-                ),
-                120,
-                "an alert",
-                lambda: host.log("worker"),
-            )
+            assert (state["type"], state["name"]) == (kind, title.partition(": ")[2])
+            assert reason in state["message"], state
+        wait_for(
+            lambda: {body["title"] for _, body, _ in webhook.received} >= {*ends},
+            200,
+            "an alert of each",
+            lambda: f"{[body['title'] for _, body, _ in webhook.received]}\n{host.log('worker')}",
+        )
         told = {body["title"]: body for _, body, _ in webhook.received}
-        assert set(told) == {"restore-drill: Failed", "backup: Failed"}
-        for title, run, reason in (
-            ("restore-drill: Failed", damaged, "cannot be read"),
-            ("backup: Failed", unwritable, "/proc/archives"),
-        ):
-            assert told[title]["type"] == "failure"
+        assert set(told) == {*ends}
+        for title, (run, kind, reason) in ends.items():
+            assert told[title]["type"] == ("warning" if kind == "COMPLETED" else "failure")
             assert run in told[title]["message"]
             assert reason in told[title]["message"]
+    finally:
+        host.close()
+
+
+def timed_out(host: Host) -> str:
+    """A forecast whose limit is a second, with the tag of what is deployed; its id."""
+    code = """
+from prefect import tags
+from flows.forecast import forecast_90d
+with tags("forex"):
+    state = forecast_90d.with_options(timeout_seconds=1)(return_state=True)
+print(state.state_details.flow_run_id)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=host.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def examined(host: Host, check: str, *options: str) -> dict[str, Any]:
+    """What `forex doctor` finds on a host."""
+    done = subprocess.run(
+        [str(BIN / "forex"), "doctor", "--json", *options],
+        cwd=ROOT,
+        env=host.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == check]
+    return dict(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_disk_that_is_full_is_told_by_the_doctor_alone(
+    small_disk: Callable[..., Path], webhook: Webhook, tmp_path: Path
+) -> None:
+    """Prefect's database lies on it: no run begins, not that of an alert either, until there is room."""
+    folder = tmp_path / "host"
+    (folder / "data").mkdir(parents=True)
+    disk = small_disk("200m", at=folder / "data")
+    host = on_a_machine(folder, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/")
+    try:
+        wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
+        asked = host.run("dashboard", at=datetime.now(UTC) + timedelta(seconds=12))
+        room = disk / "filler"
+        with suppress(OSError), room.open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(512))
+        full = re.compile("database or disk is full|No space left on device")
+        wait_for(
+            lambda: bool(full.search(host.log("server"))),
+            60,
+            "the server to notice",
+            lambda: host.log("server"),
+        )
+        time.sleep(10)
+        assert host.state(asked)["type"] == "SCHEDULED"
+        assert webhook.received == []
+
+        assert examined(host, "disk", "--tell")["state"] == "failed"
+        ((_, body, _),) = webhook.received
+        assert body["title"].startswith("forex doctor: not all is well with production on ")
+        assert body["type"] == "failure"
+        assert "failed disk: 0.0 GB of 0.2 GB free at " in body["message"]
+        assert "→ make room; " in body["message"]
+
+        room.unlink()
+        assert host.ended(asked)["name"] == "Completed", "it waited"
     finally:
         host.close()
 
@@ -775,9 +951,21 @@ def test_a_failed_backup_and_a_failed_drill_are_told(tmp_path: Path, webhook: We
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
-    """Worker and run killed in the middle, the server as well and started again: within six minutes."""
-    host = on_a_machine(tmp_path, ("server", "worker"))
+    """Worker and run killed in the middle, the server as well and started again: within six minutes.
+
+    Before there is a worker, `forex doctor` misses it and what it should have run.
+    """
+    host = on_a_machine(tmp_path, ("server",))
     try:
+        late = host.run("dashboard", at=datetime.now(UTC) - timedelta(minutes=5))
+        wait_for(lambda: host.state(late)["name"] == "Late", 60, "the run to be late")
+        nobody = examined(host, "Prefect")
+        assert nobody["state"] == "warning"
+        assert "; no worker at pool forex, 1 runs are late" in nobody["found"]
+        assert "forex-worker" in nobody["todo"]
+        host.start("worker")
+        assert host.ended(late)["name"] == "Completed"
+        assert examined(host, "Prefect")["state"] == "ok"
         every_minute = [{"schedule": {"interval": 60}, "active": True}]
         host.api("POST", f"/deployments/{host.deployment('forecast-7d')['id']}/schedules", every_minute)
         killed = host.run("forecast-7d", {"force": True}, engine=EngineConfig())
@@ -850,7 +1038,10 @@ def workers(host: Host, pool: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
-    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once."""
+    """Server, worker and one run: a forecast with all members, an archive, a drill; shared pages are counted once.
+
+    Then the pages that are read meanwhile; and nothing is restored under who has the data open.
+    """
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
         wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
@@ -866,18 +1057,42 @@ def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
             print(flow, peak, "together", sum(peak.values()))
             assert "the run" in peak
             assert sum(peak.values()) < VPS_MEGABYTES
+        for service, path in (("mlflow", "/"), ("dashboard", "/")):
+            host.start(service)
+            assert requests.get(f"http://127.0.0.1:{host.ports[service]}{path}", timeout=60).ok
+        search = f"http://127.0.0.1:{host.ports['mlflow']}/ajax-api/2.0/mlflow/runs/search"
+        assert requests.post(search, json={"experiment_ids": ["1"]}, timeout=60).json()["runs"]
+        services = ("server", "worker", *PAGES)
+        print("with pages", megabytes(host, services), "RSS", megabytes(host, services, "rss"))
+        before = sorted(host.folder.iterdir())
+        refused = subprocess.run(
+            [str(BIN / "forex"), "backup", "restore", "latest"],
+            env=host.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        said = " ".join(refused.stderr.split())
+        assert refused.returncode == 2, said
+        assert "Nothing was changed; stop them" in said
+        for service in ("server", "mlflow"):  # the others have a file open while a run or a page is made
+            assert any(f" {process.pid} (" in said for process in host.processes(service)), said
+        assert sorted(host.folder.iterdir()) == before
     finally:
         host.close()
 
 
-def megabytes(host: Host) -> dict[str, float]:
+def megabytes(
+    host: Host, services: Sequence[str] = ("server", "worker"), measure: str = "pss"
+) -> dict[str, float]:
     """Proportional set size of each service, and of the run with all that it has started."""
     found = dict[str, float]()
-    for service in ("server", "worker"):
+    for service in services:
         for number, process in enumerate(host.processes(service)):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 name = "the run" if service == "worker" and number else service
-                found[name] = found.get(name, 0) + process.memory_full_info().pss / 1e6
+                found[name] = found.get(name, 0) + getattr(process.memory_full_info(), measure) / 1e6
     return found
 
 

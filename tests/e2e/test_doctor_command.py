@@ -12,12 +12,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.health import CHECKS as OF_PREFECT
 from forex_core.config import EngineConfig
 from forex_core.doctor import CHECKS, LEAST_S, LIMIT_S
+
+if TYPE_CHECKING:
+    from tests.conftest import Webhook
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 NAMES = [check.name for check in (*CHECKS, *OF_PREFECT)]
@@ -52,6 +56,33 @@ def test_settings_that_cannot_be_read_are_said_and_nothing_else_is_tried(
     assert found["settings"]["state"] == "failed"
     assert "did you mean FOREX_DATA_DIR?" in found["settings"]["found"]
     assert {check["state"] for name, check in found.items() if name != "settings"} == {"skipped"}
+
+
+def test_what_is_wrong_is_told_without_prefect(
+    entry: Forex, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To nobody where all is well; and that it reached nobody is an error. Of the first check alone, on any machine."""
+    monkeypatch.setenv("FOREX_NOTIFY__URLS", f"json://127.0.0.1:{webhook.port}/")
+    monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+    monkeypatch.setattr("forex_core.doctor.CHECKS", CHECKS[:1])
+    monkeypatch.setattr("flows.health.CHECKS", ())
+    assert entry("doctor", "--tell").returncode == 0
+    assert webhook.received == []
+    monkeypatch.setenv("FOREX_PATHS", "nowhere.csv")
+    assert entry("doctor").returncode == 1
+    assert webhook.received == []
+    assert entry("doctor", "--tell").returncode == 1
+    ((_, body, _),) = webhook.received
+    assert body["type"] == "failure"
+    assert "failed settings: there is no file nowhere.csv (paths) → put it there" in body["message"]
+    webhook.answers = [500]
+    done = entry("doctor", "--tell")
+    assert done.returncode == 1
+    assert "what is wrong reached nobody: target 1" in " ".join(done.stderr.split())
+    monkeypatch.delenv("FOREX_NOTIFY__URLS")
+    done = entry("doctor", "--tell")
+    assert done.returncode == 2
+    assert "FOREX_NOTIFY__URLS" in done.stderr
 
 
 @pytest.mark.slow

@@ -122,7 +122,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_pages_show_a_run_and_its_report_and_write_nothing(folder: Path, tmp_path: Path) -> None:
+    """Nor where they were started, which the units may not write."""
     run_id = logged_run(tmp_path, "first")
+    beside = sorted(tmp_path.iterdir())
     with pages(tmp_path) as shown:
         assert shown.ask("/health") == (200, b"OK")
         assert b"<title>MLflow</title>" in shown.ask("/")[1]
@@ -150,6 +152,7 @@ def test_pages_show_a_run_and_its_report_and_write_nothing(folder: Path, tmp_pat
         logged_run(tmp_path, "second")
         assert shown.runs() == {"first", "second"}, "what is written meanwhile is shown"
         _is_small_and_local(shown, folder)
+        assert sorted(tmp_path.iterdir()) == beside
     assert shown.process.returncode in (0, -signal.SIGTERM)
 
 

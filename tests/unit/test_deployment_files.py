@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,10 +26,14 @@ from forex_core.calendars import is_business_day, latest_origin
 from forex_core.config import OTHER_NAMES, load_settings
 from forex_core.types import Pair
 
+if TYPE_CHECKING:
+    from prefect import Flow
+
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deployments"
 BIN = Path(sys.executable).parent
 SERVICES = ("server", "worker", "mlflow", "dashboard")
+UNITS = (*SERVICES, "watch")
 WORST_RATING = 3.0
 SANTIAGO = ZoneInfo("America/Santiago")
 
@@ -64,11 +70,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestUnits:
     def test_are_verified(self, installed: Path) -> None:
         analyze = needed("systemd-analyze", "systemd")
-        units = [installed / "etc/systemd/system" / f"forex-{service}.service" for service in SERVICES]
+        names = [*(f"forex-{service}.service" for service in UNITS), "forex-watch.timer"]
+        units = [installed / "etc/systemd/system" / name for name in names]
         done = call(analyze, "verify", *units)
         assert (done.returncode, done.stderr) == (0, "")
 
-    @pytest.mark.parametrize("service", SERVICES)
+    @pytest.mark.parametrize("service", UNITS)
     def test_are_shut_off_from_the_machine(self, service: str, installed: Path) -> None:
         analyze = needed("systemd-analyze", "systemd")
         done = call(
@@ -83,13 +90,34 @@ class TestUnits:
         assert rating, done.stdout + done.stderr
         assert float(rating[1]) <= WORST_RATING
 
-    @pytest.mark.parametrize("service", SERVICES)
+    @pytest.mark.parametrize("service", UNITS)
     def test_name_no_address_to_listen_on(self, service: str) -> None:
         """Prefect and `forex ui` listen on loopback unless they are told."""
         unit = (FILES / "systemd" / f"forex-{service}.service").read_text()
         assert "--host" not in unit
         assert "0.0.0.0" not in unit
         assert "MemoryMax=" in unit
+
+    @pytest.mark.parametrize(("service", "port"), [("server", 4200), ("mlflow", 5000), ("dashboard", 8050)])
+    def test_listen_where_the_proxy_asks(self, service: str, port: int) -> None:
+        """No unit names a port: Prefect's is in the sample of the settings, the others are those of our commands."""
+        from typer.main import get_command
+
+        from forex_core.cli import app
+
+        commands = get_command(app).commands  # type: ignore[attr-defined]
+        if service == "server":
+            said = dotenv_values(FILES / "env.sample")
+            assert (said["PREFECT_SERVER_API_HOST"], said["PREFECT_SERVER_API_PORT"]) == (
+                "127.0.0.1",
+                str(port),
+            )
+        else:
+            command = {"mlflow": "ui"}.get(service, service)
+            defaults = {option.name: option.default for option in commands[command].params}
+            assert (defaults["host"], defaults["port"]) == ("127.0.0.1", port)
+        assert "--port" not in (FILES / "systemd" / f"forex-{service}.service").read_text()
+        assert f"proxy_pass http://127.0.0.1:{port};" in (FILES / "nginx" / "forex.conf").read_text()
 
 
 class TestSample:
@@ -117,6 +145,8 @@ class TestSample:
         assert not settings.auto_rollback
 
     def test_keeps_to_loopback_and_wants_a_password(self, text: str) -> None:
+        """In two places and no third, since all are filled in alike."""
+        assert text.count("CHANGE-ME") == 2
         said = dotenv_values(stream=io.StringIO(text))
         assert said["PREFECT_SERVER_API_HOST"] == "127.0.0.1"
         assert said["PREFECT_SERVER_API_AUTH_STRING"] == said["PREFECT_API_AUTH_STRING"] == "forex:CHANGE-ME"
@@ -153,6 +183,18 @@ def opens(pair: Pair, instant: datetime) -> bool:
     return is_business_day(pair, instant.date() - timedelta(days=3 if instant.weekday() == 0 else 1))
 
 
+def every_flow() -> set[Flow[..., Any]]:
+    """Those of all modules."""
+    from prefect import Flow
+
+    import flows
+
+    modules = [
+        importlib.import_module(f"flows.{found.name}") for found in pkgutil.iter_modules(flows.__path__)
+    ]
+    return {value for module in modules for value in vars(module).values() if isinstance(value, Flow)}
+
+
 class TestDeployments:
     @pytest.fixture
     def described(self) -> dict[str, Any]:
@@ -170,6 +212,7 @@ class TestDeployments:
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $FOREX_HOME }}"}}
 
     def test_entry_points_are_flows(self, described: dict[str, Any]) -> None:
+        """Each flow that there is once, as FLOW/forex."""
         from prefect import Flow
         from prefect.utilities.importtools import import_object
 
@@ -179,10 +222,15 @@ class TestDeployments:
             flow = import_object(f"{ROOT / path}:{name}")
             assert isinstance(flow, Flow)
             names.append(flow.name)
-        assert len(set(names)) == len(names), "each is FLOW/forex"
-        assert {"forecast-7d", "forecast-15d", "forecast-30d", "forecast-90d", "rollback", "promote"} < set(
-            names
-        )
+        assert sorted(names) == sorted(flow.name for flow in every_flow())
+
+    def test_every_flow_ends_in_its_time(self) -> None:
+        """A run that hangs keeps the pool's only place; who tells people keeps it shortest."""
+        limits = {flow.name: flow.timeout_seconds for flow in every_flow()}
+        archives = {name: limits.pop(name) for name in ("backup", "restore-drill")}
+        assert {*archives.values()} == {2 * 60 * 60}
+        assert limits.pop("alert") == 5 * 60
+        assert {*limits.values()} == {30 * 60}
 
     @pytest.mark.parametrize(
         ("horizon", "weekdays"),
@@ -255,6 +303,13 @@ class TestDeployments:
                     action["deployment_id"] = "00000000-0000-0000-0000-000000000000"
             assert AutomationCore.model_validate(each).enabled
 
+    def test_code_is_compiled_where_no_requirement_has_changed(self) -> None:
+        """The services run as somebody who may not write beside it."""
+        done = call("make", "-n", "-o", ".venv/.runtime", "runtime", cwd=ROOT)
+        assert done.stdout.splitlines() == [
+            ".venv/bin/python -m compileall -q src flows  # whoever runs it may not be allowed to write here"
+        ]
+
     def test_one_word_deploys(self) -> None:
         done = call("make", "-n", "deploy", cwd=ROOT)
         assert "-m flows.deploy" in done.stdout
@@ -267,6 +322,81 @@ def composed(compose_services: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     return compose_services()
 
 
+class TestPage:
+    """The lines of docs/operations.md that set a machine up, and what all its blocks call."""
+
+    @pytest.fixture
+    def page(self) -> str:
+        return (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    def test_a_machine_is_set_up_in_fewer_than_15_lines(self, page: str) -> None:
+        block = page.partition("## From a bare Debian to scheduled forecasts")[2].split("```")[1]
+        lines = block.removeprefix("console\n").splitlines()
+        assert 10 < len(lines) < 15
+        paths = {
+            word.removesuffix("/*")
+            for word in re.findall(r"[\w./*-]+", block)
+            if word.startswith("deployments/")
+        }
+        assert paths == {"deployments/env.sample", "deployments/systemd"}
+        assert all((ROOT / path).exists() for path in paths)
+        units = {f"forex-{name}.service" for line in lines for name in re.findall(r"\bforex-(\w+)", line)}
+        assert units == {"forex-server.service", "forex-worker.service"}
+        assert all((FILES / "systemd" / unit).is_file() for unit in units)
+
+    def test_every_alert_is_explained(self, page: str) -> None:
+        """A row for each flow that failed, and for each other state that is told."""
+        rows = {*re.findall(r"^\| `(\S+: \w+)` \|", page, re.MULTILINE)}
+        flows = {re.sub(r"^forecast-.*", "forecast-…", flow.name) for flow in every_flow()} - {"alert"}
+        assert rows >= {f"{flow}: Failed" for flow in flows}
+        (told,) = [each for each in automations() if each["name"].endswith(" is told")]
+        states = {event.rpartition(".")[2] for event in told["trigger"]["expect"]} - {"Failed"}
+        assert states == {"TimedOut", "Crashed", "CompletedWithWarning"}
+        assert rows >= {f"…: {state}" for state in states}
+
+    def test_its_commands_are_there(self, page: str, tmp_path: Path) -> None:
+        """Those of its blocks, up to what is given to them."""
+        from typer.main import get_command
+
+        from forex_core.cli import app
+
+        blocks = "\n".join(re.findall(r"```console\n(.*?)```", page, re.DOTALL))
+
+        def called(program: str) -> set[tuple[str, ...]]:
+            """Words that follow a program at the beginning of a line or after what runs it."""
+            before = r"(?:^|-- |&& )(?:TMPDIR=\S+ )?(?:\.venv/bin/)?"
+            found = re.findall(rf"{before}{program} ((?:[a-z-]+(?= |$) ?)+)", blocks, re.MULTILINE)
+            return {tuple(words.split()) for words in found}
+
+        of_forex = called("forex")
+        assert len(of_forex) >= 12
+        for words in of_forex:
+            command: Any = get_command(app)
+            for word in words:
+                if not hasattr(command, "commands"):
+                    break  # what is given to it
+                assert word in command.commands, words
+                command = command.commands[word]
+            assert not hasattr(command, "commands"), words
+
+        of_prefect = called("prefect")
+        assert len(of_prefect) >= 4
+        known = {"PREFECT_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        for words in {("deployment", "schedule", "pausing"), *of_prefect}:
+            done = subprocess.run(
+                [str(BIN / "prefect"), *words, "--help"],
+                env=known,
+                capture_output=True,
+                check=False,
+                timeout=120,
+            )
+            assert (done.returncode == 0) == (words in of_prefect), words
+
+        of_make = called("make")
+        assert {words[0] for words in of_make} == {"runtime", "deploy"}
+        assert all(call("make", "-n", words[0], cwd=ROOT).returncode == 0 for words in of_make)
+
+
 class TestContainers:
     def test_are_the_services_of_the_units(self, composed: dict[str, Any]) -> None:
         assert set(composed) == {*SERVICES, "deploy"}
@@ -277,8 +407,11 @@ class TestContainers:
 
     def test_publish_on_loopback(self, composed: dict[str, Any]) -> None:
         ports = {name: service["ports"] for name, service in composed.items() if "ports" in service}
-        assert set(ports) == {"server", "mlflow", "dashboard"}
-        assert all(str(port).startswith("127.0.0.1:") for listed in ports.values() for port in listed)
+        assert ports == {
+            "server": ["127.0.0.1:4200:4200/tcp"],
+            "mlflow": ["127.0.0.1:5000:5000/tcp"],
+            "dashboard": ["127.0.0.1:8050:8050/tcp"],
+        }
 
     def test_see_the_data_where_a_command_outside_sees_them(self, composed: dict[str, Any]) -> None:
         for service in composed.values():

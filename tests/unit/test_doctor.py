@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from tests.conftest import S3Bucket
 
 SECRET = "hidden-5d1f0a"
+ADVICE = re.compile(r"[;.:] (check|choose|fill|install|look|move|replay|restore|run|set)\b", re.IGNORECASE)
+"""What an error of ours ends with, where a finding is one."""
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 
 
 def patient(scratch: Path, **settings: Any) -> Patient:
@@ -69,6 +73,9 @@ def look(tmp_path: Path) -> Callable[..., Finding]:
                 wanted += check.needs
         chosen = [check for check in CHECKS if check.name in wanted]
         found = examine(chosen, load_settings(), online=online, limit_s=60)
+        for one in found:
+            if one.finding.state in ("failed", "warning"):
+                assert one.finding.todo or ADVICE.search(one.finding.found), f"{one}: what is to be done?"
         return found[-1].finding
 
     return looked
@@ -302,16 +309,28 @@ def test_a_clock_that_went_back(look: Callable[..., Finding], sqlite_store: str)
     assert "timedatectl" in finding.todo
 
 
+@pytest.mark.parametrize(
+    ("unit", "service"),
+    [
+        ("server", "Prefect server"),
+        ("worker", "Prefect worker"),
+        ("mlflow", "MLflow"),
+        ("dashboard", "dashboard"),
+    ],
+)
 def test_the_memory_of_services_that_run(
-    look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
+    unit: str, service: str, look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import sys; sys.stdin.read()"
-    running = [sys.executable, "-c", code, "prefect", "worker", "start", "--pool", "forex"]
+    """A process with the line of the unit."""
+    text = (DEPLOYMENTS / "systemd" / f"forex-{unit}.service").read_text(encoding="utf-8")
+    (line,) = [one.removeprefix("ExecStart=") for one in text.splitlines() if one.startswith("ExecStart=")]
+    running = [sys.executable, "-c", "import sys; sys.stdin.read()", *line.split()]
     with subprocess.Popen(running, stdin=subprocess.PIPE) as process:
         finding = look("services")
-        assert "Prefect worker" in finding.found
+        assert f"{service} " in finding.found
         monkeypatch.setattr(machine, "SERVICES_WARNING_BYTES", 1)
-        assert look("services").state == "warning"
+        finding = look("services")
+        assert (finding.state, finding.todo.split()[0]) == ("warning", "end")
         process.communicate()
 
 

@@ -33,6 +33,7 @@ SERVICES = {
     "Prefect worker": re.compile(r"prefect(\.cli)? worker start"),
     "flow run": re.compile(r"prefect\.(flow_engine|engine)|prefect(\.cli)? flow-run execute"),
     "MLflow": re.compile(r"mlflow(\.server\S*)?( \S+)* (server|ui)\b|mlflow\.server|forex(_core\.cli)? ui\b"),
+    "dashboard": re.compile(r"forex(_core\.cli)? dashboard\b.* --serve\b"),
 }
 """Services, by the command lines of their processes."""
 
@@ -228,7 +229,7 @@ def services(patient: Patient) -> Finding:
         return Finding(
             "warning",
             f"{told}, expected {limit:.0f} MB at most",
-            "end what is not needed, such as MLflow's pages",
+            "end what is not needed, such as MLflow's pages and the dashboard",
         )
     return Finding("ok", told)
 

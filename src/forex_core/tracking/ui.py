@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from forex_core.config import Settings
 from forex_core.databases import is_database, is_postgres, sqlite_path
@@ -49,6 +50,9 @@ def serve_ui(settings: Settings, host: str, port: int, on_ready: Callable[[str],
                 f"there is no tracking store at {without_password(uri)} yet; the first forecast makes it"
             )
     release(uri)  # what looked at it could have written
+    if path := sqlite_path(uri):
+        # MLflow takes the address below for a path, and makes the folder that it would lie in: this one is there.
+        os.chdir(path.parent)
     with listening(host, port) as socket:
         import uvicorn
 
@@ -61,10 +65,10 @@ def serve_ui(settings: Settings, host: str, port: int, on_ready: Callable[[str],
 
 
 def _read_only(uri: str) -> str:
-    """The address of the same database, opened so that it cannot be written."""
+    """The address of the same database, opened so that it cannot be written; one in a file from the file's folder."""
     path = sqlite_path(uri)
     if path is not None:
-        return f"sqlite:///{path.as_uri().replace('file://', 'file:')}?mode=ro&uri=true"
+        return f"sqlite:///file:{quote(path.name)}?mode=ro&uri=true"
     if is_postgres(uri):
         from sqlalchemy.engine import make_url
 
