@@ -27,7 +27,7 @@ from forex_core.backup import Backups, Created
 from forex_core.config import load_settings
 from forex_core.data.importing import observations_of
 from forex_core.data.loading import store_of
-from forex_core.doctor import CHECKS, Finding, examine
+from forex_core.doctor import CHECKS, Finding, examine, machine
 from forex_core.testing import synthetic_table
 from forex_core.tracking import (
     ArchivedStore,
@@ -207,9 +207,12 @@ def fill(folder: Path, room_left: int) -> None:
     os.close(filler)
 
 
-def test_a_disk_that_fills_up(on_a_small_disk: Deployment) -> None:
+def test_a_disk_that_fills_up(on_a_small_disk: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any stage: the forecast says so, what was there stays as it was, and with room again it is made."""
     deployment, disk = on_a_small_disk, on_a_small_disk.data.parent
+    # In proportion to this disk.
+    monkeypatch.setattr(machine, "FREE_FAILED_BYTES", 8_000_000)
+    monkeypatch.setattr(machine, "FREE_WARNING_BYTES", 16_000_000)
     deployment.publish(next(deployment.days))
     for stage, room_left in (
         (None, 0),  # nor is there room for what members answer
@@ -218,6 +221,7 @@ def test_a_disk_that_fills_up(on_a_small_disk: Deployment) -> None:
         (WRITTEN, 300_000),
     ):
         kept, champion, day = deployment.reports(), deployment.champion(), next(deployment.days)
+        assert diagnosis("disk")["disk"].state == "ok", (stage, shutil.disk_usage(disk))
         if stage is None:
             fill(disk, room_left)
         ended = deployment.forecast(day, stage, lambda room=room_left: fill(disk, room))  # type: ignore[misc]
