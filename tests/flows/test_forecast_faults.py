@@ -28,6 +28,7 @@ from forex_core.config import load_settings
 from forex_core.data.importing import observations_of
 from forex_core.data.loading import store_of
 from forex_core.doctor import CHECKS, Finding, examine, machine
+from forex_core.errors import BackupError
 from forex_core.testing import synthetic_table
 from forex_core.tracking import (
     ArchivedStore,
@@ -40,6 +41,7 @@ from forex_core.tracking import (
 from forex_core.tracking.process import PROCESS_TAG, this_process
 from forex_core.tracking.store import release
 from forex_core.types import Pair
+from tests.deployments import tree
 from tests.faults import damage, held
 from tests.forecasting import LIGHT, Ended, Forecasters
 
@@ -247,14 +249,28 @@ def test_a_disk_that_fills_up(on_a_small_disk: Deployment, monkeypatch: pytest.M
 
 
 def test_a_data_folder_that_is_read_only(on_a_small_disk: Deployment) -> None:
+    """No forecast, no archive in it and nothing restored over it, each of which says why; one elsewhere can be made."""
     deployment, disk = on_a_small_disk, on_a_small_disk.data.parent
     deployment.publish(next(deployment.days))
+    made = archived(deployment)
     day = next(deployment.days)
     release(load_settings().mlflow_uri)
+    before, beside = tree(deployment.data), sorted(disk.iterdir())
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     try:
         ended = deployment.forecast(day)
         found = diagnosis("permissions", "tracking store")
+        release(load_settings().mlflow_uri)
+        with pytest.raises(
+            BackupError, match=r"could not be made: .*Read-only file system.*; look at its disk"
+        ):
+            Backups(load_settings(), ArchivedStore()).create()
+        with pytest.raises(
+            BackupError, match=r"could not be restored: .*Read-only file system.*; look at its disk"
+        ):
+            restore(made)
+        meanwhile = archived(deployment)
+        assert (tree(deployment.data), sorted(disk.iterdir())) == (before, beside)
     finally:
         release(load_settings().mlflow_uri)
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
@@ -264,7 +280,11 @@ def test_a_data_folder_that_is_read_only(on_a_small_disk: Deployment) -> None:
     assert "check that it exists, is writable" in ended.message
     assert found["permissions"].found == f"{deployment.data} cannot be written"
     assert "see that it is not mounted read-only" in found["permissions"].todo
+    assert meanwhile.counts == made.counts
     deployment.check_sound()
+    deployment.publish(day)
+    restore(meanwhile)
+    assert len(deployment.runs()) == 1
     deployment.publish(day)
 
 
