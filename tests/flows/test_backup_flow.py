@@ -69,6 +69,7 @@ def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
     done = flows().restore_drill()
     assert done["archive"] == made["created"]["archive"]
     (row,) = done["replays"]
+    assert done["note"] is None
     assert row == {
         "model": MODEL,
         "run_id": published["run_id"],
@@ -79,6 +80,51 @@ def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
         "restore-drill"
     )
     assert list(settings.root.glob(".drill-*")) == []
+
+
+def drilled(archive: str = "latest") -> tuple[str, str, dict[str, Any]]:
+    """Name and message of the state in which a drill ends, and its document, whose note is in its artifact."""
+    state = flows().restore_drill(archive, return_state=True)
+    document: dict[str, Any] = state.result()
+    assert document["archive"] in artifact("restore-drill")
+    assert document["note"] in artifact("restore-drill")
+    return state.name, str(state.message), document
+
+
+def test_a_drill_that_replayed_nothing_says_so(market: Path, tmp_path: Path) -> None:
+    """A warning where there is a champion to replay, or a tracking database that the archive should have."""
+    settings = load_settings()
+    database = settings.root / "mlflow" / "mlflow.db"
+    shutil.move(database, tmp_path / "mlflow.db")
+    settings.reports_dir.mkdir(parents=True)
+    (settings.reports_dir / "report.html").write_text("a report")
+    untracked = flows().backup()["created"]["archive"]
+    none = "It has no tracking database, so no forecast was replayed."
+    name, _, document = drilled()
+    assert (name, document["note"], document["replays"]) == ("Completed", none, [])
+
+    shutil.move(tmp_path / "mlflow.db", database)
+    name, message, document = drilled(untracked)
+    assert (name, document["note"]) == ("CompletedWithWarning", none)
+    assert message == f"Archive {untracked} was restored. {none}"
+
+    flows().backup()
+    name, _, document = drilled()
+    assert (name, document["note"]) == (
+        "Completed",
+        "No model in it is a champion yet, so no forecast was replayed.",
+    )
+
+    published = forecast(market)
+    registry = registry_from_settings(settings)
+    registry.client.set_tag(published["run_id"], "status", "superseded")
+    registry.client.set_terminated(published["run_id"], "FAILED")
+    flows().backup()
+    name, message, document = drilled()
+    assert (name, [row["run_id"] for row in document["replays"]]) == ("CompletedWithWarning", [None])
+    assert message.endswith(
+        f"None of its champions has published a forecast yet, so none was replayed: {MODEL}."
+    )
 
 
 def test_a_drill_leaves_folders_of_others_alone(market: Path) -> None:
