@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import stat
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from errno import EACCES
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -226,6 +228,15 @@ def test_parts_are_taken_in_the_order_in_which_nothing_is_lost(tracked: Deployme
         "reports",
     ]
     assert paths[0] == "spool/spooled-1/run.json", "and no lock"
+
+
+def test_an_archive_names_what_it_was_made_with(deployment: Deployment) -> None:
+    """The versions of whatever a model or a file of it may need to be read."""
+    deployment.report("a report")
+    header = deployment.backups.verify(deployment.create().archive).header
+    assert (header.program, header.python) == (version("forex-forecast"), platform.python_version())
+    assert header.libraries == {name: version(name) for name in header.libraries}
+    assert {"mlflow", "prefect", "pyarrow", "pandas", "numpy", "statsmodels"} <= set(header.libraries)
 
 
 def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
