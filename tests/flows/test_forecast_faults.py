@@ -28,7 +28,7 @@ from forex_core.config import load_settings
 from forex_core.data.importing import observations_of
 from forex_core.data.loading import store_of
 from forex_core.doctor import CHECKS, Finding, examine, machine
-from forex_core.errors import BackupError
+from forex_core.errors import BackupError, TrackingUnavailable
 from forex_core.testing import synthetic_table
 from forex_core.tracking import (
     ArchivedStore,
@@ -449,7 +449,7 @@ def test_artifacts_that_are_half_deleted(deployment: Deployment) -> None:
 def test_postgresql_that_is_restarted_in_the_middle(
     deployment: Deployment, postgres_server: Any, postgres_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By then it may be answering again: published, and logged at once or from the spool."""
+    """At once, as an upgrade of its package does; and as one that does not come up until the forecast has ended."""
     monkeypatch.setenv("FOREX_TRACKING_URI", postgres_store)
 
     def restart() -> None:
@@ -457,14 +457,24 @@ def test_postgresql_that_is_restarted_in_the_middle(
         postgres_server.start()
 
     deployment.publish(next(deployment.days))
-    for stage in (COMPUTED, WRITTEN):
+    for stage, happens in ((COMPUTED, restart), (WRITTEN, restart), (COMPUTED, postgres_server.stop)):
         champion, before = deployment.champion(), len(deployment.runs())
         release(postgres_store)
-        ended = deployment.forecast(next(deployment.days), stage, restart)
+        stays_away = happens is not restart
+        try:
+            ended = deployment.forecast(next(deployment.days), stage, happens)
+            if stays_away:
+                assert ended.name in alerted()
+                with pytest.raises(TrackingUnavailable):  # it is still away, and the spool is kept
+                    deployment.replay()
+        finally:
+            if stays_away:
+                postgres_server.start()
         release(postgres_store)
         assert ended.name in ("CompletedWithWarning", "Completed"), (stage, ended)
         assert Path(ended.document["report"]).is_file()
         waits = diagnosis("spool")["spool"].state == "warning"
+        assert waits or not stays_away
         assert waits == ("'forex tracking replay' logs this run" in ended.message)
         assert [one.outcome for one in deployment.replay()] == ["logged"] * waits
         runs = deployment.runs()
