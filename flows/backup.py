@@ -13,10 +13,12 @@ from loguru import logger
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
 
 from flows.logs import connect_logging
 from forex_core.backup import LATEST, Backups, Created, Pruned, Restored
-from forex_core.config import load_settings
+from forex_core.config import Settings, load_settings
+from forex_core.databases import sqlite_path
 from forex_core.errors import BackupError, ForexError
 from forex_core.report.archives import backup_markdown, drill_markdown
 from forex_core.tracking import ArchivedStore, Registry
@@ -129,8 +131,10 @@ def _replay(registry: Registry, model: str, run_id: str | None) -> Document:
     persist_result=False,
     result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
 )
-def restore_drill(archive: str = LATEST) -> Document:
+def restore_drill(archive: str = LATEST) -> Document | State[Document]:
     """Prove that an archive can be used.
+
+    Ends as 'CompletedWithWarning' where it could be restored and nothing of what should be in it could be replayed.
 
     Args:
         archive: its address; by default the newest of this data folder in the place of the settings.
@@ -142,8 +146,10 @@ def restore_drill(archive: str = LATEST) -> Document:
     settings = load_settings()
     with _scratch(settings.root) as folder:
         done = restored(Backups(settings, ArchivedStore()), archive, folder)
-        rows = replayed(folder) if (folder / "mlflow" / "mlflow.db").is_file() else []
-    document = done.document | {"replays": rows}
+        is_tracked = (folder / "mlflow" / "mlflow.db").is_file()
+        rows = replayed(folder) if is_tracked else []
+    note = _nothing_replayed(rows, is_tracked)
+    document = done.document | {"replays": rows, "note": note}
     create_markdown_artifact(
         markdown=drill_markdown(document),
         key="restore-drill",
@@ -154,7 +160,30 @@ def restore_drill(archive: str = LATEST) -> Document:
         raise BackupError(
             f"archive {done.archive} was restored, but the last forecasts of {', '.join(failed)} cannot be made again"
         )
+    if note:
+        logger.warning("{}", note)
+    if note and (rows or (not is_tracked and _is_tracked_now(settings))):
+        message = f"Archive {done.archive} was restored. {note}"
+        return Completed(name="CompletedWithWarning", message=message, data=document)
     return document
+
+
+def _nothing_replayed(rows: list[Document], is_tracked: bool) -> str | None:
+    """Why no forecast of an archive was replayed; None where one was."""
+    if not is_tracked:
+        return "It has no tracking database, so no forecast was replayed."
+    if not rows:
+        return "No model in it is a champion yet, so no forecast was replayed."
+    if all(row["run_id"] is None for row in rows):
+        models = ", ".join(row["model"] for row in rows)
+        return f"None of its champions has published a forecast yet, so none was replayed: {models}."
+    return None
+
+
+def _is_tracked_now(settings: Settings) -> bool:
+    """Whether there is a tracking database that an archive should have."""
+    path = sqlite_path(settings.mlflow_uri)
+    return settings.tracking.is_on and (path is None or path.is_file())
 
 
 @contextmanager

@@ -19,8 +19,3 @@ def drawn() -> random.Random:
 
 def share_of(moments: int) -> int:
     return max(1, round(moments * SHARE))
-
-
-def told(killed: int, tried: int) -> None:
-    print(f"killed {killed} of {tried}")
-    assert killed >= tried // 2, "the others had ended before their moment"

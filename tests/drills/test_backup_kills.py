@@ -9,9 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from forex_core.config import load_settings
 from forex_core.data.store import ObservationStore
 from forex_core.tracking import ArchivedStore, MLflowTracker, open_store
 from forex_core.tracking.store import release
-from tests.drills.moments import SEED, SHARE, drawn, share_of, told
+from tests.drills.moments import SEED, SHARE, drawn, share_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MOMENTS = {"create": 10, "restore": 17, "prune": 10}
-"""In each stage, of all of them."""
+"""How often each stage is killed, of all moments."""
 
+END = "end"
 STAGES = {
     "create": ("spool", "databases", "artifacts", "reports", "flush", "manifest"),
     "restore": ("files", "check", "switch"),
@@ -37,29 +39,35 @@ STAGES = {
 }
 
 WORK = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from forex_core.backup import Backups, Created, manifest
 from forex_core.backup.places import Folder
 from forex_core.config import load_settings
 from forex_core.tracking.archived import ArchivedStore
 
+what, place, target, until, delay = sys.argv[1:]
 said = set()
+def say(stage):
+    os.write(1, f"{stage} {time.monotonic()}\\n".encode())  # all of it or nothing
+
 def advance(stage, done, total):
     if stage not in said:
         said.add(stage)
-        print(stage, time.monotonic(), flush=True)
+        say(stage)
+        if stage == until:  # not from outside, which takes longer than some stages
+            signal.setitimer(signal.ITIMER_REAL, float(delay))
 
-what, place, target = sys.argv[1:]
+assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL, "the kernel ends it, and nothing of it is asked"
 backups = Backups(load_settings(), ArchivedStore())
-print("begin", time.monotonic(), flush=True)
+say("begin")
 if what == "create":
     backups.create(place, advance=advance)
 elif what == "restore":
     backups.restore(target, advance=advance)
 else:
     backups.prune(place, advance=advance)
-print("end", time.monotonic(), flush=True)
+say("end")
 """
 
 
@@ -96,53 +104,70 @@ class Scene:
         ObservationStore(load_settings().store_url).names()
         release(uri)
 
-    def start(self, what: str, archive: str = "") -> subprocess.Popen[str]:
+    def start(
+        self, what: str, archive: str = "", until: str = "", delay: float = 0.0
+    ) -> subprocess.Popen[str]:
+        """One that ends as if killed `delay` seconds after the beginning of the stage `until`, if one is named."""
         return subprocess.Popen(
-            [sys.executable, "-c", WORK, what, str(self.place), archive],
+            [sys.executable, "-c", WORK, what, str(self.place), archive, until, str(delay)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
 
-    def stages(self, what: str, archive: str = "") -> dict[str, tuple[float, float]]:
-        """A run without a kill: start and length of each stage, seconds from its beginning."""
-        with self.start(what, archive) as process:
-            assert process.stdout is not None
-            said = [line.split() for line in process.stdout]
-        assert process.returncode == 0
-        times = [(name, float(at)) for name, at in said]
-        start = times[0][1]
-        return {name: (at - start, after - at) for (name, at), (_, after) in pairwise(times)}
-
-    def killed(self, what: str, stage: str, delay: float, archive: str = "") -> bool:
-        """Kill after `delay` seconds of a stage; whether it was still at work."""
-        process = self.start(what, archive)
+    def said(self, process: subprocess.Popen[str]) -> list[tuple[str, float]]:
+        """Its stages and their instants, as it ends or is killed."""
         assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.split()[0] == stage:
-                    time.sleep(delay)
-                    break
-            at_work = process.poll() is None
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        return at_work
+        with process:
+            lines = [line.split() for line in process.stdout]
+        return [(name, float(at)) for name, at in lines]
+
+
+@dataclass
+class Killer:
+    """Kills one kind of work in each of its stages: how long these last, and where it found it."""
+
+    scene: Scene
+    what: str
+    archive: str = ""
+    lengths: dict[str, float] = field(default_factory=dict)
+    hit: Counter[str] = field(default_factory=Counter)
+
+    def let_live(self) -> None:
+        process = self.scene.start(self.what, self.archive)
+        times = self.scene.said(process)
+        assert process.returncode == 0
+        self.lengths = {name: after - at for (name, at), (_, after) in pairwise(times)}
+
+    def moments(self, draw: random.Random) -> Iterator[tuple[str, float]]:
+        """Stages, and seconds after their beginning, until each was found at work often enough.
+
+        One that is over before most of its moments is killed at its very beginning in the end.
+        """
+        wanted = share_of(MOMENTS[self.what])
+        for stage in STAGES[self.what]:
+            for tried in range(4 * wanted):
+                if self.hit[stage] < wanted:
+                    yield stage, draw.random() * self.lengths[stage] if tried < 3 * wanted else 0.0
+
+    def kill(self, stage: str, delay: float) -> None:
+        process = self.scene.start(self.what, self.archive, stage, max(delay, 1e-6))
+        *_, (last, _) = self.scene.said(process)
+        assert process.returncode == -signal.SIGALRM or (process.returncode, last) == (0, END)
+        self.hit[last] += 1
+
+    def tell(self) -> None:
+        found = {stage: self.hit[stage] for stage in STAGES[self.what]}
+        print(f"killed {sum(self.hit.values()) - self.hit[END]} of {sum(self.hit.values())} at work:", found)
+        print({stage: f"{self.lengths[stage] * 1000:.1f} ms" for stage in found})
+        for stage, number in found.items():
+            assert number >= share_of(MOMENTS[self.what]), f"{stage} was over before its moments"
 
 
 @pytest.fixture
 def scene(sqlite_store: str, tmp_path: Path) -> Scene:
     return Scene(tmp_path)
-
-
-def moments(
-    what: str, lengths: dict[str, tuple[float, float]], draw: random.Random
-) -> Iterator[tuple[str, float]]:
-    """Stages, and seconds after their beginning."""
-    for stage in STAGES[what]:
-        for _ in range(share_of(MOMENTS[what])):
-            yield stage, draw.random() * lengths[stage][1]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -156,17 +181,15 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_create(scene: Scene) -> None:
     draw = drawn()
     scene.fill(12, draw)
-    lengths = scene.stages("create")
-    shutil.rmtree(scene.place)
-    killed = tried = archives = 0
-    for number, (stage, delay) in enumerate(moments("create", lengths, draw)):
+    killer, archives = Killer(scene, "create"), 0
+    killer.let_live()
+    for number, (stage, delay) in enumerate(killer.moments(draw)):
         if number % 3 == 0:
             scene.fill(1, draw)
         if number % 7 == 0:  # everything is to be written again
             shutil.rmtree(scene.place, ignore_errors=True)
             archives = 0
-        tried += 1
-        killed += scene.killed("create", stage, delay)
+        killer.kill(stage, delay)
         found = sorted(scene.place.glob("*.jsonl.zst"))
         assert len(found) in (archives, archives + 1), (stage, delay)
         for archive in found[archives:]:
@@ -179,7 +202,7 @@ def test_create(scene: Scene) -> None:
     there = scene.backups.restore(made.archive, scene.folder / "restored").folder
     assert tree(there / "reports") == tree(scene.data / "reports")
     assert tree(there / "mlflow" / "mlruns") == tree(scene.data / "mlflow" / "mlruns")
-    told(killed, tried)
+    killer.tell()
 
 
 def test_restore(scene: Scene) -> None:
@@ -191,15 +214,14 @@ def test_restore(scene: Scene) -> None:
     after = tree(scene.data / "mlflow" / "mlruns")
     kept = scene.folder / "kept"
     shutil.copytree(scene.data, kept)
-    lengths = scene.stages("restore", made.archive)
-    killed = tried = 0
-    for stage, delay in moments("restore", lengths, draw):
+    killer = Killer(scene, "restore", made.archive)
+    killer.let_live()
+    for stage, delay in killer.moments(draw):
         for left in scene.folder.glob("data.before-restore-*"):
             shutil.rmtree(left)
         shutil.rmtree(scene.data)
         shutil.copytree(kept, scene.data)
-        tried += 1
-        killed += scene.killed("restore", stage, delay, made.archive)
+        killer.kill(stage, delay)
         found = tree(scene.data / "mlflow" / "mlruns")
         assert found in (before, after), (stage, delay, len(found))
         client = open_store(load_settings().mlflow_uri, below=scene.data)
@@ -221,7 +243,7 @@ def test_restore(scene: Scene) -> None:
     scene.backups.restore(made.archive)
     assert tree(scene.data / "mlflow" / "mlruns") == before
     assert list(scene.folder.glob(".data.restoring-*")) == []
-    told(killed, tried)
+    killer.tell()
 
 
 STEP = """
@@ -303,13 +325,12 @@ def test_prune(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
             shutil.rmtree(path)
     kept = scene.folder / "kept"
     shutil.copytree(scene.place, kept)
-    lengths = scene.stages("prune")
-    killed = tried = 0
-    for stage, delay in moments("prune", lengths, draw):
+    killer = Killer(scene, "prune")
+    killer.let_live()
+    for stage, delay in killer.moments(draw):
         shutil.rmtree(scene.place)
         shutil.copytree(kept, scene.place)
-        tried += 1
-        killed += scene.killed("prune", stage, delay)
+        killer.kill(stage, delay)
         found = scene.backups.archives(str(scene.place))
         assert found[-1].name == sorted(path.name for path in kept.glob("*.zst"))[-1].removesuffix(
             ".jsonl.zst"
@@ -322,7 +343,7 @@ def test_prune(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     named = {entry.sha256 for entry in manifest.entries(path.name, lambda: path.open("rb"))} - {None}
     there = {path.name for path in (scene.place / "objects").rglob("*") if path.is_file()}
     assert there == named, "what a killed one removed no more goes with the next"
-    told(killed, tried)
+    killer.tell()
 
 
 def test_prune_beside_create(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 Each secret has a form of its own, so that a find says which it is. Looked at are standard output and error of commands
 that succeed and that fail, every file below the data folder (compressed ones unpacked), the tracking database on
-PostgreSQL, the objects in S3, the database of Prefect's temporary server, archives and what is restored from them.
+PostgreSQL, the objects in S3, the database of Prefect's temporary server, archives and what is restored from them,
+mails with their attachments, what webhooks are told, and the dashboard's pages.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -29,12 +31,18 @@ import pytest
 from forex_core.config import EngineConfig
 from forex_core.testing import synthetic_table
 from forex_core.tracking import copy_database
+from tests.mailbox import PASSWORD, mail
 
 if TYPE_CHECKING:
     from tests.conftest import S3Bucket, Webhook
+    from tests.mailbox import Mailbox
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=60, warmup_origins=8)
+
+
+USERS = ("", "forex:", "me:")
+"""Before the password, where both are encoded together."""
 
 
 class Secrets:
@@ -46,12 +54,22 @@ class Secrets:
     def __call__(self, name: str) -> str:
         return self._made.setdefault(name, f"pl@nted/{name}-{os.urandom(6).hex()}")
 
+    def add(self, name: str, secret: str) -> str:
+        """One that somebody else has made."""
+        return self._made.setdefault(name, secret)
+
     def url(self, name: str) -> str:
         return quote(self(name), safe="")
 
     def found_in(self, content: bytes) -> set[str]:
         ways = {
-            name: {secret, quote(secret), quote(secret, safe=""), secret.partition("/")[2]}
+            name: {
+                secret,
+                quote(secret),
+                quote(secret, safe=""),
+                secret.partition("/")[2],
+                *(base64.b64encode(f"{user}{secret}".encode()).decode().rstrip("=") for user in USERS),
+            }
             for name, secret in self._made.items()
         }
         return {name for name, forms in ways.items() if any(form.encode() in content for form in forms)}
@@ -139,6 +157,7 @@ def test_the_search_finds_what_is_planted(secret: Secrets, tmp_path: Path) -> No
     """In a log, in a database, in a snapshot, packed, and as an address writes it."""
     word = secret("any")
     (tmp_path / "log").write_text(f"GET /x?key={word}")
+    (tmp_path / "header").write_bytes(b"Basic " + base64.b64encode(f"forex:{word}".encode()))
     with pyarrow.output_stream(tmp_path / "archived", compression="zstd") as out:
         out.write(word.encode())
     (tmp_path / "quoted").write_text(f"https://me:{secret.url('any')}@host")
@@ -148,7 +167,7 @@ def test_the_search_finds_what_is_planted(secret: Secrets, tmp_path: Path) -> No
         connection.execute("CREATE TABLE tags (value)")
         connection.execute("INSERT INTO tags VALUES (?)", (word,))
     found = {Path(place.partition(" ")[0]).name for place in told_in(secret, written(tmp_path))}
-    assert found == {"log", "quoted", "packed", "archived", "snapshot.parquet", "a.db"}
+    assert found == {"log", "header", "quoted", "packed", "archived", "snapshot.parquet", "a.db"}
 
 
 @pytest.fixture
@@ -158,8 +177,23 @@ def market(tmp_path: Path) -> Path:
     return path
 
 
+def mailed(mailbox: Mailbox, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Mails as they came, and every part of each, which is written below a folder for what is packed in it."""
+    for number, (_, message) in enumerate(mailbox.received):
+        yield f"mail {number}", message.as_bytes()
+        (folder / str(number)).mkdir(parents=True)
+        for place, part in enumerate(message.walk()):
+            if not part.is_multipart():
+                name = Path(part.get_filename() or "body").name
+                content = part.get_payload(decode=True)
+                assert isinstance(content, bytes)
+                (folder / str(number) / f"{place}-{name}").write_bytes(content)
+    yield from written(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")  # of the mail server
 def test_a_deployment_with_a_secret_in_every_place_tells_none(
     forex: Forex,
     secret: Secrets,
@@ -168,6 +202,7 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     postgres_store: str,
     s3_bucket: S3Bucket,
     webhook: Webhook,
+    mailbox: Mailbox,
     tmp_path: Path,
 ) -> None:
     """PostgreSQL and S3 with passwords, targets, keys; secrets in the environment, in .env and in forex.toml."""
@@ -175,7 +210,9 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     targets = [
         f"json://me:{secret.url('hook')}@127.0.0.1:{webhook.port}/{secret.url('path')}",
         f"mailto://me:{secret.url('mail')}@{gone}?to=a@example.com&from=b@example.com&smtp=127.0.0.1",
+        mail(mailbox, to="desk@example.com"),
     ]
+    secret.add("mailbox", PASSWORD)
     (tmp_path / ".env").write_text(f"FOREX_NOTIFY__URLS='{json.dumps(targets)}'\n")
     (tmp_path / "forex.toml").write_text(
         f'[tracking.mlflow]\ns3_secret_access_key = "{secret("toml")}"\n[notify]\nattempts = 1\ntimeout_s = 2\n'
@@ -190,6 +227,7 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
         "MLFLOW_S3_SECRET_ACCESS_KEY": secret("s3"),
         "FOREX_REPORT__URLS": json.dumps(
             [
+                mail(mailbox),
                 f"json://me:{secret.url('reader')}@127.0.0.1:{webhook.port}/{secret.url('report')}",
                 f"mailto://me:{secret.url('reader-mail')}@{gone}?to=a@example.com&from=b@example.com&smtp=127.0.0.1",
             ]
@@ -198,13 +236,24 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
         "FOREX_BACKUP__S3_ENDPOINT_URL": s3_bucket.settings["MLFLOW_S3_ENDPOINT_URL"],
         "FOREX_BACKUP__S3_ACCESS_KEY_ID": "me",
         "FOREX_BACKUP__S3_SECRET_ACCESS_KEY": secret("archives"),
+        "FOREX_DASHBOARD__TOKEN": secret("dashboard"),
+        "PREFECT_API_AUTH_STRING": f"forex:{secret('prefect')}",
+        "PREFECT_SERVER_API_AUTH_STRING": f"forex:{secret('prefect')}",
         **keys_of_sources(secret, gone),
     }
     forecast = ("forecast", "7d", "--source", "csv", "--path", market, "--verbose")
+    stored = {"FOREX_SOURCE": "csv", "FOREX_PATHS": str(market)}
     lost = {**own, "FOREX_TRACKING_URI": f"postgresql://forex:{secret.url('database')}@{gone}/runs"}
     done = [
         forex(*forecast, **own),
         forex(*forecast, **lost),
+        forex("monitor", "--verbose", **own, **stored),
+        forex("monitor", "--json", **lost, **stored),
+        forex("evaluate", "7d", "--verbose", **own, **stored),
+        forex("rollback", "7d", "--reason", "to try it", "--verbose", **own),
+        forex("rollback", "7d", "--verbose", **lost),
+        forex("dashboard", "--html", tmp_path / "site", "--verbose", **own),
+        forex("dashboard", "--verbose", **lost),
         forex("runs", "list", "7d", "--json", **own),
         forex("runs", "show", "0000", "--json", **own),
         forex("models", "list", **own),
@@ -222,14 +271,26 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
         forex("backup", "create", "--verbose", **lost),
         forex("backup", "list", **own | {"FOREX_BACKUP__S3_ENDPOINT_URL": f"http://{gone}"}),
     ]
-    codes = [0, 1, 0, 2, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]
+    codes = [0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]
     assert [one.returncode for one in done] == codes, [one.stderr for one in done]
     assert {"USD/CLP, 7 days ahead", "Test of forex-forecast"} <= {
         body["title"].partition(":")[0] for _, body, _ in webhook.received
     }, "the secrets are used"
 
+    assert {who for recipients, _ in mailbox.received for who in recipients} == {
+        "cfo@example.com",
+        "desk@example.com",
+    }
+    assert any(
+        "report.html" in str(part.get_filename()) for _, one in mailbox.received for part in one.walk()
+    )
+    assert (tmp_path / "site" / "index.html").is_file()
+
     for one in done:
         assert told_in(secret, said(one)) == {}
+    assert told_in(secret, mailed(mailbox, tmp_path / "mails")) == {}
+    assert [body for _, body, _ in webhook.received if secret.found_in(json.dumps(body).encode())] == []
+    assert told_in(secret, written(tmp_path / "site")) == {}
     assert told_in(secret, written(tmp_path / "data")) == {}
     prefect = [path for path in (tmp_path / "data" / "prefect").rglob("*.db") if path.stat().st_size]
     assert prefect, "the temporary server's database is looked at"
@@ -264,6 +325,7 @@ COMMANDS = (
     ("backup", "create", "--verbose"),
     ("backup", "list", "--verbose"),
     ("backup", "restore", "latest", "--verbose"),
+    ("dashboard", "--html", "site", "--verbose"),
     ("ui",),
 )
 

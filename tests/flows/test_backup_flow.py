@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -65,6 +69,7 @@ def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
     done = flows().restore_drill()
     assert done["archive"] == made["created"]["archive"]
     (row,) = done["replays"]
+    assert done["note"] is None
     assert row == {
         "model": MODEL,
         "run_id": published["run_id"],
@@ -75,6 +80,51 @@ def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
         "restore-drill"
     )
     assert list(settings.root.glob(".drill-*")) == []
+
+
+def drilled(archive: str = "latest") -> tuple[str, str, dict[str, Any]]:
+    """Name and message of the state in which a drill ends, and its document, whose note is in its artifact."""
+    state = flows().restore_drill(archive, return_state=True)
+    document: dict[str, Any] = state.result()
+    assert document["archive"] in artifact("restore-drill")
+    assert document["note"] in artifact("restore-drill")
+    return state.name, str(state.message), document
+
+
+def test_a_drill_that_replayed_nothing_says_so(market: Path, tmp_path: Path) -> None:
+    """A warning where there is a champion to replay, or a tracking database that the archive should have."""
+    settings = load_settings()
+    database = settings.root / "mlflow" / "mlflow.db"
+    shutil.move(database, tmp_path / "mlflow.db")
+    settings.reports_dir.mkdir(parents=True)
+    (settings.reports_dir / "report.html").write_text("a report")
+    untracked = flows().backup()["created"]["archive"]
+    none = "It has no tracking database, so no forecast was replayed."
+    name, _, document = drilled()
+    assert (name, document["note"], document["replays"]) == ("Completed", none, [])
+
+    shutil.move(tmp_path / "mlflow.db", database)
+    name, message, document = drilled(untracked)
+    assert (name, document["note"]) == ("CompletedWithWarning", none)
+    assert message == f"Archive {untracked} was restored. {none}"
+
+    flows().backup()
+    name, _, document = drilled()
+    assert (name, document["note"]) == (
+        "Completed",
+        "No model in it is a champion yet, so no forecast was replayed.",
+    )
+
+    published = forecast(market)
+    registry = registry_from_settings(settings)
+    registry.client.set_tag(published["run_id"], "status", "superseded")
+    registry.client.set_terminated(published["run_id"], "FAILED")
+    flows().backup()
+    name, message, document = drilled()
+    assert (name, [row["run_id"] for row in document["replays"]]) == ("CompletedWithWarning", [None])
+    assert message.endswith(
+        f"None of its champions has published a forecast yet, so none was replayed: {MODEL}."
+    )
 
 
 def test_a_drill_leaves_folders_of_others_alone(market: Path) -> None:
@@ -131,15 +181,76 @@ def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:
     assert again["newly_missing"] == []
 
 
-def test_a_flow_run_that_fails_is_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def runs_of(state: Any) -> tuple[Any, list[Any]]:
+    """What the server keeps of a flow run, and of its task runs."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    (tmp_path / "a file").write_text("")
-    monkeypatch.setattr(flows().created, "retries", 0)
-    state = flows().backup(to=str(tmp_path / "a file"), return_state=True)
-    assert state.is_failed()
+    run_id = UUID(str(state.state_details.flow_run_id))
+    until = time.monotonic() + 60
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(str(state.state_details.flow_run_id)))
-        assert run.state is not None
-        assert run.state.is_failed()
-        assert "the archive could not be made" in str(run.state.message)
+        run = client.read_flow_run(run_id)
+        while True:  # it is told of tasks by and by
+            tasks = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])), limit=200
+            )
+            if all(one.state and one.state.is_final() for one in tasks) or time.monotonic() > until:
+                return run, tasks
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again without a minute between."""
+    assert flows().created.retry_delay_seconds == flows().RETRY_S
+    monkeypatch.setattr(flows().created, "retry_delay_seconds", 0)
+
+
+def test_a_full_disk_of_archives_fails_the_flow_after_three_attempts(
+    small_disk: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, at_once: None
+) -> None:
+    """And that a flow failed is what people are told of."""
+    disk = small_disk("100k")
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(disk / "archives"))
+    attempts, create = list[float](), Backups.create
+
+    def counted(backups: Backups, *arguments: Any, **options: Any) -> Any:
+        attempts.append(time.monotonic())
+        return create(backups, *arguments, **options)
+
+    monkeypatch.setattr(Backups, "create", counted)
+    state = flows().backup(return_state=True)
+    run, (task,) = runs_of(state)
+    assert run.state.name == "Failed"
+    assert re.search(r"BackupError: .*(No space left on device|disk is full).*; make room", run.state.message)
+    assert (len(attempts), task.name.rpartition("-")[0], task.run_count) == (3, "create archive", 3)
+    assert list(disk.glob("archives/*.zst")) == []
+    assert list(disk.glob("archives/objects/*/*")) == []
+
+    subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+    assert flows().backup()["created"]["missing"] == []
+    assert len(attempts) == 4
+
+
+def test_a_place_that_is_there_again_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at_once: None
+) -> None:
+    place, create = tmp_path / "archives", Backups.create
+    place.write_text("")
+
+    def mended(backups: Backups, *arguments: Any, **options: Any) -> Any:
+        try:
+            return create(backups, *arguments, **options)
+        except BackupError:
+            place.unlink()
+            raise
+
+    monkeypatch.setattr(Backups, "create", mended)
+    state = flows().backup(to=str(place), return_state=True)
+    run, tasks = runs_of(state)
+    assert run.state.name == "Completed"
+    assert {task.name.rpartition("-")[0]: task.run_count for task in tasks} == {
+        "create archive": 2,
+        "prune archives": 1,
+    }
+    Backups(load_settings(), ArchivedStore()).verify(state.result()["created"]["archive"])

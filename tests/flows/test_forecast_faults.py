@@ -27,7 +27,8 @@ from forex_core.backup import Backups, Created
 from forex_core.config import load_settings
 from forex_core.data.importing import observations_of
 from forex_core.data.loading import store_of
-from forex_core.doctor import CHECKS, Finding, examine
+from forex_core.doctor import CHECKS, Finding, examine, machine
+from forex_core.errors import BackupError, TrackingUnavailable
 from forex_core.testing import synthetic_table
 from forex_core.tracking import (
     ArchivedStore,
@@ -40,6 +41,7 @@ from forex_core.tracking import (
 from forex_core.tracking.process import PROCESS_TAG, this_process
 from forex_core.tracking.store import release
 from forex_core.types import Pair
+from tests.deployments import tree
 from tests.faults import damage, held
 from tests.forecasting import LIGHT, Ended, Forecasters
 
@@ -207,9 +209,12 @@ def fill(folder: Path, room_left: int) -> None:
     os.close(filler)
 
 
-def test_a_disk_that_fills_up(on_a_small_disk: Deployment) -> None:
+def test_a_disk_that_fills_up(on_a_small_disk: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any stage: the forecast says so, what was there stays as it was, and with room again it is made."""
     deployment, disk = on_a_small_disk, on_a_small_disk.data.parent
+    # In proportion to this disk.
+    monkeypatch.setattr(machine, "FREE_FAILED_BYTES", 8_000_000)
+    monkeypatch.setattr(machine, "FREE_WARNING_BYTES", 16_000_000)
     deployment.publish(next(deployment.days))
     for stage, room_left in (
         (None, 0),  # nor is there room for what members answer
@@ -218,6 +223,7 @@ def test_a_disk_that_fills_up(on_a_small_disk: Deployment) -> None:
         (WRITTEN, 300_000),
     ):
         kept, champion, day = deployment.reports(), deployment.champion(), next(deployment.days)
+        assert diagnosis("disk")["disk"].state == "ok", (stage, shutil.disk_usage(disk))
         if stage is None:
             fill(disk, room_left)
         ended = deployment.forecast(day, stage, lambda room=room_left: fill(disk, room))  # type: ignore[misc]
@@ -243,14 +249,28 @@ def test_a_disk_that_fills_up(on_a_small_disk: Deployment) -> None:
 
 
 def test_a_data_folder_that_is_read_only(on_a_small_disk: Deployment) -> None:
+    """No forecast, no archive in it and nothing restored over it, each of which says why; one elsewhere can be made."""
     deployment, disk = on_a_small_disk, on_a_small_disk.data.parent
     deployment.publish(next(deployment.days))
+    made = archived(deployment)
     day = next(deployment.days)
     release(load_settings().mlflow_uri)
+    before, beside = tree(deployment.data), sorted(disk.iterdir())
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     try:
         ended = deployment.forecast(day)
         found = diagnosis("permissions", "tracking store")
+        release(load_settings().mlflow_uri)
+        with pytest.raises(
+            BackupError, match=r"could not be made: .*Read-only file system.*; look at its disk"
+        ):
+            Backups(load_settings(), ArchivedStore()).create()
+        with pytest.raises(
+            BackupError, match=r"could not be restored: .*Read-only file system.*; look at its disk"
+        ):
+            restore(made)
+        meanwhile = archived(deployment)
+        assert (tree(deployment.data), sorted(disk.iterdir())) == (before, beside)
     finally:
         release(load_settings().mlflow_uri)
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
@@ -260,7 +280,11 @@ def test_a_data_folder_that_is_read_only(on_a_small_disk: Deployment) -> None:
     assert "check that it exists, is writable" in ended.message
     assert found["permissions"].found == f"{deployment.data} cannot be written"
     assert "see that it is not mounted read-only" in found["permissions"].todo
+    assert meanwhile.counts == made.counts
     deployment.check_sound()
+    deployment.publish(day)
+    restore(meanwhile)
+    assert len(deployment.runs()) == 1
     deployment.publish(day)
 
 
@@ -425,7 +449,7 @@ def test_artifacts_that_are_half_deleted(deployment: Deployment) -> None:
 def test_postgresql_that_is_restarted_in_the_middle(
     deployment: Deployment, postgres_server: Any, postgres_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By then it may be answering again: published, and logged at once or from the spool."""
+    """At once, as an upgrade of its package does; and as one that does not come up until the forecast has ended."""
     monkeypatch.setenv("FOREX_TRACKING_URI", postgres_store)
 
     def restart() -> None:
@@ -433,14 +457,24 @@ def test_postgresql_that_is_restarted_in_the_middle(
         postgres_server.start()
 
     deployment.publish(next(deployment.days))
-    for stage in (COMPUTED, WRITTEN):
+    for stage, happens in ((COMPUTED, restart), (WRITTEN, restart), (COMPUTED, postgres_server.stop)):
         champion, before = deployment.champion(), len(deployment.runs())
         release(postgres_store)
-        ended = deployment.forecast(next(deployment.days), stage, restart)
+        stays_away = happens is not restart
+        try:
+            ended = deployment.forecast(next(deployment.days), stage, happens)
+            if stays_away:
+                assert ended.name in alerted()
+                with pytest.raises(TrackingUnavailable):  # it is still away, and the spool is kept
+                    deployment.replay()
+        finally:
+            if stays_away:
+                postgres_server.start()
         release(postgres_store)
         assert ended.name in ("CompletedWithWarning", "Completed"), (stage, ended)
         assert Path(ended.document["report"]).is_file()
         waits = diagnosis("spool")["spool"].state == "warning"
+        assert waits or not stays_away
         assert waits == ("'forex tracking replay' logs this run" in ended.message)
         assert [one.outcome for one in deployment.replay()] == ["logged"] * waits
         runs = deployment.runs()

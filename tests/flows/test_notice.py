@@ -10,13 +10,18 @@ import pytest
 
 from forex_core.config import load_settings
 from forex_core.errors import ConfigError, NotifyError
+from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Of the mail server here, which takes a password without TLS.
+    pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning"),
+]
 
-TOKEN = "token-4be19d07"
+TOKEN, CHAT = "token-4be19d07", "3ccdd113474722377935511fc85d3dd4"
 
 
 @pytest.fixture
@@ -79,6 +84,30 @@ def test_a_block_holds_one_address_or_many(
     notifier = notifier_of(load_settings())
     assert len(notifier.targets) == (2 if shape == "one" else 3)
     assert TOKEN not in repr(notifier.targets)
+
+
+def test_the_flow_tells_those_of_a_block_as_well(
+    told: Webhook, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By mail and in a chat, which the settings know nothing of."""
+    from flows.notice import alert
+
+    chat = f"mmost://127.0.0.1:{told.port}/{CHAT}?image=no"
+    block("whom-to-tell", [mail(mailbox), chat])
+    monkeypatch.setenv("FOREX_NOTIFY__PREFECT_BLOCK", "whom-to-tell")
+    document = alert(title="Forecast 7d failed", text="run forex doctor")
+    assert [one["delivered"] for one in document["deliveries"]] == [True] * 3
+    ((recipients, message),) = mailbox.received
+    assert (recipients, message["subject"]) == (["cfo@example.com"], "Forecast 7d failed")
+    body = message.get_body(("plain",))
+    assert body is not None
+    assert "run forex doctor" in body.get_content()
+    received = {path: body for path, body, _ in told.received}
+    assert set(received) == {f"/{TOKEN}", f"/hooks/{CHAT}"}
+    assert all(
+        part in received[f"/hooks/{CHAT}"]["text"] for part in ("Forecast 7d failed", "run forex doctor")
+    )
+    assert not any(secret in json.dumps(document) for secret in (TOKEN, CHAT, IN_URL, PASSWORD))
 
 
 @pytest.mark.parametrize("value", [{"url": f"json://x/{TOKEN}"}, f'["json://x/{TOKEN}"', 7])

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import stat
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from errno import EACCES
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -226,6 +228,15 @@ def test_parts_are_taken_in_the_order_in_which_nothing_is_lost(tracked: Deployme
         "reports",
     ]
     assert paths[0] == "spool/spooled-1/run.json", "and no lock"
+
+
+def test_an_archive_names_what_it_was_made_with(deployment: Deployment) -> None:
+    """The versions of whatever a model or a file of it may need to be read."""
+    deployment.report("a report")
+    header = deployment.backups.verify(deployment.create().archive).header
+    assert (header.program, header.python) == (version("forex-forecast"), platform.python_version())
+    assert header.libraries == {name: version(name) for name in header.libraries}
+    assert {"mlflow", "prefect", "pyarrow", "pandas", "numpy", "statsmodels"} <= set(header.libraries)
 
 
 def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1016,6 +1027,18 @@ def test_a_full_disk_under_the_archives(deployment: Deployment, small_disk: Call
     deployment.backups.create(str(place))
 
 
+def test_a_full_disk_under_the_copy_of_a_database(
+    tracked: Deployment, small_disk: Callable[..., Path]
+) -> None:
+    tracked.run()
+    place = small_disk("300k")  # which the copy is larger than
+    with pytest.raises(BackupError, match=r"mlflow.db could not be copied .*disk is full.*; make room where"):
+        tracked.backups.create(str(place))
+    assert [path for path in place.rglob("*") if path.is_file()] == [place / ".lock"]
+    subprocess.run(["mount", "-o", "remount,size=20m", str(place)], check=True)
+    tracked.backups.verify(tracked.backups.create(str(place)).archive)
+
+
 def test_a_full_disk_under_the_target(deployment: Deployment, small_disk: Callable[..., Path]) -> None:
     deployment.report("large", os.urandom(3_000_000))
     for n in range(40):
@@ -1029,6 +1052,50 @@ def test_a_full_disk_under_the_target(deployment: Deployment, small_disk: Callab
         deployment.backups.restore(made.archive, few_inodes / "target")
     assert list(few_inodes.iterdir()) == []
     deployment.backups.verify(made.archive)
+
+
+@pytest.mark.parametrize("lacking", ["room", "inodes"])
+def test_a_full_disk_under_what_is_replaced(
+    lacking: str,
+    small_disk: Callable[..., Path],
+    migrated_sqlite: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The live data stay as they were, and nothing is left on the disk that would keep it full."""
+    disk = small_disk("8m", *([120] if lacking == "inodes" else []))
+    monkeypatch.setenv("FOREX_DATA_DIR", str(disk / "data"))
+    deployment = Deployment(disk)
+    deployment.place = tmp_path / "archives"
+    (deployment.data / "mlflow").mkdir()
+    shutil.copyfile(migrated_sqlite, deployment.data / "mlflow" / "mlflow.db")
+    deployment.run()
+    for n in range(60):
+        deployment.report(f"small{n}", b"then")  # each takes a block
+    made = deployment.create()
+    deployment.report("small0", b"now")
+    deployment.run("since")
+    release(load_settings().mlflow_uri)
+    if lacking == "room":
+        # What the archive's bytes need, and not what the blocks of so many files do.
+        usage = shutil.disk_usage(disk)
+        (disk / "filler").write_bytes(bytes(usage.free - int(made.bytes * 1.05) - 8192))
+    before, beside = tree(disk), sorted(path.name for path in disk.iterdir())
+    with pytest.raises(BackupError, match=r"could not be restored: .*No space left .*; make room"):
+        deployment.backups.restore(made.archive)
+    assert tree(disk) == before
+    assert sorted(path.name for path in disk.iterdir()) == beside
+    client = open_store(load_settings().mlflow_uri, below=deployment.data)
+    assert len(client.search_runs(["1"])) == 2
+    release(load_settings().mlflow_uri)
+    deployment.backups.verify(made.archive)
+
+    (disk / "filler").unlink(missing_ok=True)
+    if lacking == "inodes":
+        subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(disk)], check=True)
+    done = deployment.backups.restore(made.archive)
+    assert done.counts["runs"] == 1
+    assert (deployment.data / "reports" / "small0").read_bytes() == b"then"
 
 
 def test_a_locked_database_is_waited_for_and_then_said(

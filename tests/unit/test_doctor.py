@@ -291,6 +291,52 @@ def test_a_disk_with_little_room(
     assert "cache may go" in finding.todo
 
 
+@pytest.mark.parametrize("through", ["FOREX_BACKUP__TO", "a link"])
+def test_a_disk_of_archives_with_little_room(
+    look: Callable[..., Finding],
+    small_disk: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    through: str,
+) -> None:
+    """That of the data has enough."""
+    place = small_disk("8m") / "forex"  # which the first archive makes
+    monkeypatch.setattr(machine, "FREE_FAILED_BYTES", 4_000_000)
+    monkeypatch.setattr(machine, "FREE_WARNING_BYTES", 6_000_000)
+    monkeypatch.setattr(machine, "FREE_WARNING_SHARE", 0)
+    assert place.parent.name not in look("disk").found
+    if through == "a link":
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "backups").symlink_to(place.parent)
+    else:
+        monkeypatch.setenv(through, str(place))
+    filler = place.parent / "filler"
+    for size, state in ((0, "ok"), (3_000_000, "warning"), (5_000_000, "failed"), (0, "ok")):
+        filler.write_bytes(bytes(size))
+        finding = look("disk")
+        assert finding.state == state, finding
+        assert re.search(r"0\.0 GB of 0\.0 GB free at .*, where the archives are", finding.found)
+        assert ("forex backup prune" in finding.todo) == (state != "ok")
+        assert finding.found.startswith("0.0 GB") == (state != "ok"), "the worse comes first"
+
+
+def test_a_full_disk_of_data_is_told_before_that_of_its_archives(
+    look: Callable[..., Finding], small_disk: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_BACKUP__TO", str(small_disk("8m")))
+    monkeypatch.setattr(machine, "FREE_FAILED_BYTES", 1000 * shutil.disk_usage("/").free)
+    finding = look("disk")
+    assert finding.state == "failed"
+    assert "cache may go" in finding.todo
+
+
+def test_archives_in_a_bucket_take_no_room_here(
+    look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_BACKUP__TO", "s3://bucket/archives")
+    assert look("disk").found.count("GB free at") == 1
+
+
 def test_what_a_killed_restore_left_is_named(look: Callable[..., Finding], tmp_path: Path) -> None:
     assert "of a restore" not in look("disk").found
     left = tmp_path / ".data.restoring-4242-1"

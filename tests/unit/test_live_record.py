@@ -93,7 +93,10 @@ def test_overlap_leaves_fewer_origins(ledger: Ledger) -> None:
     assert leads[5].origins_effective == 4
     end = at_the_end(track)
     assert end is not None
-    assert end.origins == len(set(track.origins.tolist()))
+    assert end == leads[5]
+    assert end.origins == (track.steps == 5).sum() < len(set(track.origins.tolist())), (
+        "one had a holiday there"
+    )
 
 
 def test_without_outcomes_there_is_nothing(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def refused(deployment: Deployment) -> Callable[[str, str], None]:
         with pytest.raises(ArchiveRefused, match=said):
             deployment.backups.restore(archive, deployment.folder / "target")
         assert tree(deployment.folder) == before
+        assert not os.path.lexists(deployment.folder / "target")
 
     return check
 
@@ -186,12 +187,52 @@ def test_links_and_special_files_in_the_place(
     first.symlink_to(deployment.folder / "elsewhere")
     with pytest.raises(ArchiveRefused, match="cannot be read"):
         deployment.backups.verify(whole.archive)
+    refused(whole.archive, "cannot be read")
     first.unlink()
     os.mkfifo(first)
     with pytest.raises(ArchiveRefused, match="is not a file"):
         deployment.backups.verify(whole.archive)
+    with pytest.raises(ArchiveRefused, match="is not a file"):
+        deployment.backups.restore(whole.archive, deployment.folder / "target")
+    assert list(deployment.folder.glob("*target*")) == []
     first.unlink()
     refused(whole.archive, f"object {first.name} .*is not there")
+
+
+def test_a_manifest_that_is_a_link(
+    deployment: Deployment, whole: Created, refused: Callable[[str, str], None]
+) -> None:
+    """To a manifest that is sound, and to a file that is nobody's business."""
+    manifest_of_it, moved = Path(whole.archive), deployment.folder / "elsewhere"
+    manifest_of_it.rename(moved)
+    for target in (moved, Path("/etc/passwd")):
+        manifest_of_it.unlink(missing_ok=True)
+        manifest_of_it.symlink_to(target)
+        with pytest.raises(ArchiveRefused, match="cannot be read"):
+            deployment.backups.verify(whole.archive)
+        refused(whole.archive, "cannot be read")
+    assert [one.header for one in deployment.backups.archives(str(deployment.place))] == [None]
+
+
+def test_objects_behind_a_link_are_read_and_compared(deployment: Deployment, whole: Created) -> None:
+    """They may lie on another disk. Whatever lies there, it is restored below the target, or not at all."""
+    objects, elsewhere = deployment.place / "objects", deployment.folder / "elsewhere"
+    expected = tree(deployment.restored(whole, "expected"))
+    objects.rename(elsewhere)
+    objects.symlink_to(elsewhere)
+    beside = sorted(deployment.folder.iterdir())
+    assert tree(deployment.restored(whole, "target")) == expected
+    assert sorted(deployment.folder.iterdir()) == sorted([*beside, deployment.folder / "target"])
+    shutil.rmtree(deployment.folder / "target")
+
+    for path in sorted(elsewhere.rglob("*")):
+        if path.is_file():
+            path.write_bytes(pa.compress(b"of somebody else", codec="zstd", asbytes=True))
+    before = tree(deployment.folder)
+    with pytest.raises(ArchiveRefused, match=r"damaged: its content is another|is longer than the"):
+        deployment.backups.restore(whole.archive, deployment.folder / "target")
+    assert tree(deployment.folder) == before
+    assert not (deployment.folder / "target").exists()
 
 
 def test_other_programs_and_newer_versions(

@@ -603,9 +603,14 @@ def _copying(uri: str) -> Iterator[None]:
     except DatabaseError as error:
         raise BackupError(f"{without_password(uri)} could not be copied: {error}") from error
     except database_errors() as error:
+        advice = (
+            "wait where it is locked or its server is down; where it is damaged, restore an archive that verifies: "
+            "'forex backup list' shows them"
+        )
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            advice = "make room where the archives are and try again"
         raise BackupError(
-            f"{without_password(uri)} could not be copied ({told(error, uri)}); wait where it is locked or its server "
-            "is down; where it is damaged, restore an archive that verifies: 'forex backup list' shows them"
+            f"{without_password(uri)} could not be copied ({told(error, uri)}); {advice}"
         ) from error
 
 

@@ -146,14 +146,33 @@ def _is_told_to_others(path: Path, patient: Patient) -> bool:
 
 
 def disk(patient: Patient) -> Finding:
-    """There is room where the system writes."""
-    place = _nearest(patient.settings.root)
+    """There is room where the system writes, and where its archives are when that is another disk."""
+    chosen = patient.settings
+    place = _nearest(chosen.root)
+    told, left = "", sorted(chosen.root.parent.glob(f".{chosen.root.name}.restoring-*"))
+    if left:
+        told = f"; {left[0]} is of a restore that goes on or was killed, and the next one takes it away"
+    found = _room(
+        place, told, f"make room; {chosen.cache_dir} may go at any time, at the price of computing it again"
+    )
+    archives = _nearest(Path(chosen.backup.to or chosen.backups_dir).expanduser().absolute())
+    if "://" in (chosen.backup.to or "") or archives.stat().st_dev == place.stat().st_dev:
+        return found
+    theirs = _room(
+        archives,
+        ", where the archives are",
+        "make room; forex backup prune removes what the settings do not keep (FOREX_BACKUP__KEEP_DAILY and others)",
+    )
+    first, second = sorted((found, theirs), key=lambda one: _WORST_FIRST.index(one.state))
+    return Finding(first.state, f"{first.found}; {second.found}", first.todo)
+
+
+_WORST_FIRST = ("failed", "warning", "ok")
+
+
+def _room(place: Path, more: str, todo: str) -> Finding:
     usage, state = shutil.disk_usage(place), os.statvfs(place)
-    told = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.1f} GB free at {place}"
-    root = patient.settings.root
-    if left := sorted(root.parent.glob(f".{root.name}.restoring-*")):
-        told += f"; {left[0]} is of a restore that goes on or was killed, and the next one takes it away"
-    todo = f"make room; {patient.settings.cache_dir} may go at any time, at the price of computing it again"
+    told = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.1f} GB free at {place}{more}"
     if usage.free < FREE_FAILED_BYTES or (state.f_files and not state.f_favail):
         return Finding("failed", told if state.f_favail else f"{told}, and no inodes", todo)
     if usage.free < max(FREE_WARNING_BYTES, FREE_WARNING_SHARE * usage.total):

@@ -121,6 +121,8 @@ def drill_markdown(document: Document) -> str:
     ]
     for row in document["replays"]:
         lines.append(f"| {row['model']} | {(row['run_id'] or '–')[:8]} | {row['outcome']} |")
+    if document["note"]:
+        lines += ["", f"**{document['note']}**"]
     return "\n".join(lines)
 
 

@@ -1,0 +1,127 @@
+"""What archives take of memory: as much for a large data folder as for a small one, and never what a file is long."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from forex_core.config import load_settings
+from forex_core.tracking import MLflowTracker
+from forex_core.tracking.store import release
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+RUNS = (50, 500)
+FILES, FILE_BYTES = 8, 10_000
+LARGE_BYTES, PIECE = 400_000_000, 4_000_000
+LIMIT_MB, GROWTH_MB = 300.0, 20.0
+
+
+MEASURED = """
+import json, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps({"code": done.returncode, "out": done.stdout, "err": done.stderr, "peak": peak}))
+"""
+"""Between the two, since what a process has in memory counts as its children's, from before their exec."""
+
+
+def peak_mb(*arguments: str | Path) -> float:
+    """The largest resident set of a command."""
+    command = [sys.executable, "-m", "forex_core.cli", "backup", *map(str, arguments), "--json"]
+    said = subprocess.run([sys.executable, "-S", "-c", MEASURED, *command], capture_output=True, check=True)
+    found = json.loads(said.stdout)
+    assert found["code"] == 0, found["err"]
+    assert json.loads(found["out"])["missing"] == []
+    return float(found["peak"]) / 1000
+
+
+def fill(data: Path, runs: int, draw: random.Random) -> None:
+    """Runs with their files in a migrated store: one by the tracker, the others as copies of its rows."""
+    uri, root = load_settings().mlflow_uri, data / "mlflow" / "mlruns"
+    with MLflowTracker(uri, "forecaster_7d", artifact_location=root.as_uri()) as tracker:
+        tracker.log_params({f"param{n}": str(n) for n in range(40)})
+        tracker.log_metrics({f"metric{n}": n / 7 for n in range(60)})
+    release(uri)
+    first = str(tracker.run_id)
+    names = [first, *(f"{draw.getrandbits(128):032x}" for _ in range(runs - 1))]
+    with closing(sqlite3.connect(data / "mlflow" / "mlflow.db")) as connection, connection:
+        for table, key in (("runs", "run_uuid"), ("params", "run_uuid"), ("metrics", "run_uuid")):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            taken = ", ".join("?" if name == key else name for name in columns)
+            if table == "runs":
+                taken = taken.replace("artifact_uri", f"replace(artifact_uri, '{first}', ?)")
+            for name in names[1:]:
+                given = (name,) * taken.count("?")
+                connection.execute(
+                    f"INSERT INTO {table} SELECT {taken} FROM {table} WHERE {key} = '{first}'", given
+                )
+    for name in names:
+        folder = root / "forecaster_7d" / name / "artifacts" / "reports"
+        folder.mkdir(parents=True)
+        for n in range(FILES):
+            (folder / f"{n}.bin").write_bytes(draw.randbytes(FILE_BYTES))
+
+
+@pytest.fixture
+def draw() -> random.Random:
+    return random.Random(7)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Path]:
+    """Of what is written here nothing large is left."""
+    yield tmp_path
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.stat().st_size > LARGE_BYTES / 2:
+            path.unlink()
+
+
+def archived_and_restored(data: Path, beside: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    monkeypatch.setenv("FOREX_DATA_DIR", str(data))
+    place, target = beside / f"archives of {data.name}", beside / f"restored {data.name}"
+    found = {"create": peak_mb("create", "--to", place)}
+    (archive,) = place.glob("*.zst")
+    found["restore"] = peak_mb("restore", archive, "--to", target)
+    assert sum(1 for path in target.rglob("*.bin")) == sum(1 for path in data.rglob("*.bin"))
+    return found
+
+
+def test_memory_does_not_grow_with_what_is_archived(
+    migrated_sqlite: Path, folders: Path, draw: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither with the number of runs and files, nor with the length of one, whose bytes cannot be compressed."""
+    found = dict[str, dict[str, float]]()
+    for runs in RUNS:
+        data = folders / f"{runs} runs"
+        (data / "mlflow").mkdir(parents=True)
+        shutil.copyfile(migrated_sqlite, data / "mlflow" / "mlflow.db")
+        monkeypatch.setenv("FOREX_DATA_DIR", str(data))
+        fill(data, runs, draw)
+        found[data.name] = archived_and_restored(data, folders, monkeypatch)
+    few = folders / f"{RUNS[0]} runs"
+    with (few / "mlflow" / "mlruns" / "large.bin").open("wb") as out:
+        for _ in range(LARGE_BYTES // PIECE):
+            out.write(draw.randbytes(PIECE))
+    large = few.rename(folders / "a large file")
+    with closing(sqlite3.connect(large / "mlflow" / "mlflow.db")) as connection, connection:
+        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+            connection.execute(
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (few.as_uri(), large.as_uri())
+            )
+    found["a large file"] = archived_and_restored(large, folders, monkeypatch)
+    print({name: {what: f"{mb:.0f} MB" for what, mb in one.items()} for name, one in found.items()})
+    least = found[f"{RUNS[0]} runs"]
+    for name, peaks in found.items():
+        for what, mb in peaks.items():
+            assert mb < LIMIT_MB, (name, what)
+            assert mb < least[what] + GROWTH_MB, (name, what)
