@@ -167,6 +167,16 @@ class MLflowSettings(BaseModel):
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
 
+    @field_validator("artifact_uri")
+    @classmethod
+    def _holds_no_password(cls, address: str | None) -> str | None:
+        if address and passwords_in(address):
+            raise ValueError(
+                "MLflow writes this address into its database, so it may hold no password; let the store find its "
+                "own, as from its user's keys"
+            )
+        return address
+
 
 class TrackingConfig(BaseModel):
     """Whether and with what runs are tracked."""
@@ -499,7 +509,8 @@ def load_settings(**overrides: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(where, "in the settings")) from error
-        found = "a value that is not shown" if _may_hold_secret(first["loc"]) else repr(first["input"])
+        hidden = _may_hold_secret(first["loc"]) or passwords_in(str(first["input"]))
+        found = "a value that is not shown" if hidden else repr(first["input"])
         raise ConfigError(f"setting '{where}': found {found}; {first['msg']}") from error
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())

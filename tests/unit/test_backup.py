@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import stat
@@ -37,7 +38,7 @@ from forex_core.backup.places import Folder
 from forex_core.backup.retention import kept_by
 from forex_core.config import BackupConfig, load_settings
 from forex_core.data.store import ObservationStore
-from forex_core.errors import ArchiveRefused, BackupError, InputError
+from forex_core.errors import ArchiveRefused, BackupError, ConfigError, InputError
 from forex_core.tracking import ArchivedStore, MLflowTracker, Registry, open_store
 from forex_core.tracking.store import release
 from tests.deployments import Deployment, entries_of, object_of, older_store, rows, tree
@@ -265,7 +266,7 @@ def test_secrets_stay_out(deployment: Deployment, monkeypatch: pytest.MonkeyPatc
 def test_a_password_in_the_address_of_files_stays_out(
     tracked: Deployment, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    """In that of the settings, and in those that the database has of before."""
+    """In those that the database has of before; the settings take none."""
     client = open_store(load_settings().mlflow_uri)
     run = client.create_run(client.create_experiment("old", "sftp://me:pLaNtEd1@old/runs"))
     client.set_terminated(run.info.run_id)
@@ -273,12 +274,13 @@ def test_a_password_in_the_address_of_files_stays_out(
     client.create_model_version("usdclp_7d", "sftp://me:pLaNtEd2@older/runs/model", run.info.run_id)
     monkeypatch.setenv("FOREX_TRACKING_URI", load_settings().mlflow_uri)
     monkeypatch.setenv("FOREX_ARTIFACT_URI", "sftp://me:pLaNtEd3@new/runs")
+    with pytest.raises(ConfigError, match="it may hold no password") as refused:
+        load_settings()
+    assert "pLaNtEd" not in str(refused.value)
+    monkeypatch.setenv("FOREX_ARTIFACT_URI", "sftp://me@new/runs")
     made = tracked.create()
-    assert {lost.partition("sftp://me:***@")[2].partition("/")[0] for lost in made.missing} == {
-        "old",
-        "older",
-        "new",
-    }
+    places = [re.search(r"sftp://(me:\*\*\*|me)@(\w+)", lost) for lost in made.missing]
+    assert {place[2] for place in places if place} == {"old", "older", "new"}
     with pytest.raises(InputError, match="files cannot be restored to sftp://") as caught:
         tracked.backups.restore(made.archive)
     written = b"".join(pa.input_stream(str(path), compression="zstd").read() for path in tracked.manifests())
