@@ -15,7 +15,7 @@ from forex_core.engine import Engine, build_members
 from forex_core.models.driver_regression import MOMENTUM_ROWS, REACH, DriverMomentum, DriverRegression
 from forex_core.models.features import driver_inputs, lagged
 from forex_core.testing import bundle_of, synthetic_table
-from forex_core.types import ForecastRun, Horizon, MarketBundle
+from forex_core.types import LEVELS, ForecastRun, Horizon, MarketBundle
 
 NAMES = ("Copper", "DXY", "VIX")
 LINEAR = ("random_walk", "theta", "drivers", "momentum", "var")
@@ -58,6 +58,39 @@ def test_they_add_up_from_the_close_to_the_published_median(members: tuple[str, 
 
 def test_linear_members_leave_no_remainder() -> None:
     assert abs(found().remainder) < 1e-9 * found().close
+
+
+def test_what_trees_do_of_several_drivers_together_is_told_apart() -> None:
+    """Half of the forecast by trees, half by a regression: each driver's part is the mean of both taken alone."""
+    table = synthetic_table(1500, seed=5, pass_through=1.0)
+    copper, vix = (np.log(table[name]).diff().shift(1).fillna(0.0) for name in ("Copper", "VIX"))
+    bundle = bundle_of(table.assign(USDCLP=table["USDCLP"] * np.exp((3 * copper * (vix > 0)).cumsum())))
+    bundle = bundle.until(bundle.instants[-20])  # a day on which the trees' splits on two drivers meet
+    config = EngineConfig(
+        members=("random_walk", "drivers", "gradient_boosting"), grid_origins=60, warmup_origins=8
+    )
+    engine = Engine(config, build_members(config, ChronosConfig()))
+    run = engine.forecast(bundle, Horizon(7))
+    close, middle = bundle.spot[-1], LEVELS.index(0.5)
+
+    def weighted(weights: dict[str, float]) -> tuple[Contributions, float]:
+        members = tuple(replace(m, weight=weights.get(m.name, 0.0)) for m in run.members)
+        log = sum(m.weight * np.log(m.raw[-1, middle] / close) for m in members)
+        quantiles = run.forecast.quantiles * close * np.exp(log) / run.forecast.median[-1]
+        of = replace(run, members=members, forecast=replace(run.forecast, quantiles=quantiles))
+        told = contributions(engine, of, bundle)
+        assert isinstance(told, Contributions)
+        return told, float((told.median - close) / log)
+
+    both, price = weighted({"gradient_boosting": 0.5, "drivers": 0.5})
+    trees, of_trees = weighted({"gradient_boosting": 1.0})
+    lines, of_lines = weighted({"drivers": 1.0})
+    assert abs(lines.remainder) < 1e-9 * close
+    assert abs(trees.remainder) > 1e-5 * close, "trees read drivers together"
+    assert both.remainder / price == pytest.approx(0.5 * trees.remainder / of_trees, rel=1e-6)
+    for name in NAMES:
+        parts = trees.drivers.get(name, 0.0) / of_trees, lines.drivers[name] / of_lines
+        assert both.drivers[name] / price == pytest.approx(0.5 * sum(parts), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["drivers", "momentum"])
