@@ -27,6 +27,10 @@ pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"
 
 USDCLP, H7 = Pair("USD", "CLP"), Horizon(7)
 DAY = date(2018, 6, 8)
+ONE_TO_ONE = (
+    *("pair", "rate", "horizon", "origin", "as_of", "close"),
+    *("model", "version", "recipe", "fingerprint", "verdict"),
+)
 
 
 def forecast(market: Path, day: date = DAY, **options: Any) -> dict[str, Any]:
@@ -194,6 +198,51 @@ class TestMonitored:
         experiment = client.get_experiment_by_name("monitor_7d")
         assert experiment is not None
         assert len(client.search_runs([experiment.experiment_id])) == 1
+
+    def test_what_the_flow_published_is_scored_by_what_came(self, market: Path) -> None:
+        """Written once more as it would have been in its time: these days are years ago."""
+        days = [date(2018, 4, 20), date(2018, 5, 4), date(2018, 5, 16)]
+        told = {day: forecast(market, day) for day in days}
+        book = ledger()
+        for one in book.publications():
+            path = book.path(one.number)
+            book.append(
+                Entry(
+                    run_id=f"{one.run_id}-in-time",
+                    published_at=one.as_of + pd.Timedelta(minutes=5),
+                    outcome_at=one.as_of + pd.Timedelta(hours=9),
+                    levels=path.levels,
+                    members=tuple(path.medians),
+                    weights=tuple(one.weights.values()),
+                    steps=path.steps,
+                    target_dates=path.target_dates,
+                    quantiles=path.quantiles,
+                    walk=path.walk,
+                    medians=np.stack(list(path.medians.values()), axis=1),
+                    **{name: getattr(one, name) for name in ONE_TO_ONE},
+                )
+            )
+        found = {lead["step"]: lead for lead in monitored(market).result()["horizons"]["7d"]["leads"]}
+        rates = closes(market)
+        assert set(found) == {step for document in told.values() for step in document["steps"]}
+        for step, lead in found.items():
+            at = {
+                day: document["steps"].index(step)
+                for day, document in told.items()
+                if step in document["steps"]
+            }
+            came = {day: rates[pd.Timestamp(told[day]["target_dates"][h])] for day, h in at.items()}
+            errors = np.array([came[day] - told[day]["quantiles"]["0.5"][h] for day, h in at.items()])
+            walk = np.array([came[day] - told[day]["origin_close"] for day in at])
+            inside = [
+                told[day]["quantiles"]["0.1"][h] <= came[day] <= told[day]["quantiles"]["0.9"][h]
+                for day, h in at.items()
+            ]
+            assert lead["origins"] == len(at)
+            assert lead["rmse"] == pytest.approx(np.sqrt((errors**2).mean()))
+            assert lead["rmse_walk"] == pytest.approx(np.sqrt((walk**2).mean()))
+            assert lead["coverage_80"] == np.mean(inside)
+            assert set(lead["rmse_by_model"]) == set(told[days[0]]["models"]) - {"ensemble"}
 
     def test_a_revised_outcome_is_scored_again(self, market: Path) -> None:
         publish(market, last=25)
