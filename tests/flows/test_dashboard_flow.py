@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from forex_core.config import load_settings
 from forex_core.errors import InputError
 from forex_core.ledger import Ledger
 from forex_core.tracking import tracker_from_settings
+from forex_core.types import Horizon
 from tests.dashboards import LAST
 from tests.ledgers import entry
 
@@ -58,3 +62,34 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letters" / "a.txt").write_text("mine")
     with pytest.raises(InputError, match="has files and no dashboard"):
         dashboard(folder=tmp_path / "letters")
+
+
+@pytest.mark.usefixtures("light", "kept_pictures")
+def test_runs_and_a_rollback_of_a_real_store_are_on_the_pages(market: Path, sqlite_store: str) -> None:
+    from flows.forecast import FLOWS
+    from flows.rollback import rollback
+
+    ask: dict[str, Any] = {"pair": "USDCLP", "source": "csv", "paths": [market]}
+    days = (date(2018, 4, 6), date(2018, 5, 4), date(2018, 6, 8))
+    made = [FLOWS[Horizon(7)](as_of=day, **ask) for day in days]
+    done = rollback(horizon="7d", reason="bad <b>copper</b>", **ask)
+    told = dashboard()
+    folder = Path(told["site"]["index"]).parent
+
+    def shown(name: str) -> str:
+        content = re.sub(r"<(script|style).*?</\1>", "", (folder / name).read_text("utf-8"), flags=re.DOTALL)
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", content)).split())
+
+    runs = shown("runs.html")
+    for k, document in enumerate(made, 1):
+        champion = "*" if k == done["to_version"] else ""
+        scores = f"{document['models']['ensemble']['rmse']:.3f}", f"v{k}{champion}"
+        row = runs.partition(document["run_id"][:8])[2]
+        assert row.startswith(f" 7d {scores[0]} ")
+        assert f" {scores[1]} " in row[:60]
+    page = (folder / "usdclp-7d.html").read_text(encoding="utf-8")
+    assert "bad &lt;b&gt;copper&lt;/b&gt;" in page
+    assert "<b>copper</b>" not in page
+    change = shown("usdclp-7d.html").partition("Came of it ")[2]
+    assert re.match(r"[\w :,]+ rollback v3 v2 \S+ bad <b>copper</b> done", change)
+    assert (done["from_version"], done["to_version"]) == (3, 2)
