@@ -170,9 +170,17 @@ def flow_state(market: Path, day: date = DAY) -> Any:
 
 
 class TestMonitored:
+    @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
     def test_each_forecast_is_scored_at_its_leads_and_logged_once(
-        self, market: Path, sqlite_store: str
+        self,
+        store: str,
+        market: Path,
+        sqlite_store: str,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        if store == "postgresql":
+            monkeypatch.setenv("FOREX_DATA__STORE_URL", request.getfixturevalue("new_postgres")())
         made = publish(market, last=25)
         document = monitored(market).result()
         assert document["outcomes"]["new"] > 0

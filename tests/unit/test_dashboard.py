@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -392,3 +393,24 @@ def test_origins_of_a_year_begin_with_its_first_day(settings: Settings) -> None:
     for day in days:
         ledger.append(entry(day))
     assert reader(settings).years(Series(USDCLP, "close", H7)) == (2026, 2025, 2024)
+
+
+def test_the_pages_are_the_same_of_postgresql(
+    settings: Settings, new_postgres: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboards.fill(settings, days=30)
+    monkeypatch.setenv("FOREX_DATA__STORE_URL", new_postgres())
+    other = load_settings(data_dir=tmp_path / "other")
+    dashboards.fill(other, days=30)
+    series = Series(USDCLP, "close", H7)
+    told = [
+        (
+            *(str(page(name, reader(one))) for name in ("index.html", "usdclp-7d.html", "runs.html")),
+            *(tell(reader(one), series) for tell in (api.scores, api.champions)),
+            api.health(reader(one)).forecasts,
+        )
+        for one in (settings, other)
+    ]
+    assert told[0] == told[1]
+    health = str(page("health.html", reader(other)))
+    assert "usdclp_close" in health
