@@ -414,3 +414,40 @@ def test_the_pages_are_the_same_of_postgresql(
     assert told[0] == told[1]
     health = str(page("health.html", reader(other)))
     assert "usdclp_close" in health
+
+
+def test_health_tells_gaps_revisions_repairs_and_sources_of_a_series(settings: Settings) -> None:
+    """Ninety business days of two sources, three of them without a close, one revised, one print ten times too low."""
+    store = ObservationStore(settings.store_url, settings.root)
+    days = pd.DatetimeIndex(
+        [
+            day
+            for day in pd.bdate_range(end=dashboards.LAST, periods=90)
+            if is_business_day(USDCLP, day.date())
+        ]
+    )
+    release = catalogued("usdclp_close").definition.release.instants
+    values = 950.0 + np.sin(np.arange(len(days)))
+    values[40] /= 10
+
+    def seen(source: str, rows: object, changed: float = 0.0) -> Observations:
+        dates = days[rows]  # type: ignore[index]
+        return Observations("usdclp_close", source, dates, values[rows] + changed, release(dates))  # type: ignore[index]
+
+    store.record(seen("yahoo", slice(0, 60)), now=dashboards.NOW - pd.Timedelta(days=20))
+    store.record(seen("import", slice(63, None)), now=dashboards.NOW)
+    store.record(seen("yahoo", slice(50, 51), 0.5), now=dashboards.NOW)
+    (one,) = (found for found in api.health(reader(settings)).series if found.series == "usdclp_close")
+    assert (one.first_date, one.last_date) == (days[0].date(), days[-1].date())
+    assert one.days == len(days) - 3
+    weekdays = np.busday_count(days[0].date(), dashboards.LAST) + 1
+    assert one.gaps == weekdays - len(days) + 3 > 3, "holidays among them"
+    assert one.revisions == 1
+    assert one.sources == {"yahoo": 61, "import": len(days) - 63}, "one of them twice"
+    assert one.repairs == {"refuted": 1}
+    assert one.is_fresh
+    row = str(page("health.html", reader(settings))).partition(">usdclp_close<")[2].partition("</tr>")[0]
+    cells = [" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row.split("</td>")]
+    assert cells[0].endswith(f"{days[-1]:%d %b %Y}")
+    told = [str(count) for count in (one.days, one.gaps, one.revisions, 1)]
+    assert cells[1:8] == [str(one.age_days), "fresh", *told, f"import {len(days) - 63}, yahoo 61"]
