@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow drills check audit format bench bench-panel bench-peers alarms size docs messages deploy clean
+.PHONY: help install runtime forecast test test-slow drills check check-slow audit format bench bench-panel bench-peers alarms size docs messages deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -53,6 +53,8 @@ check: $(DEV)  ## format, lint, types, import contracts, doctests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest -q src
+
+check-slow: check audit  ## the same, known vulnerabilities and licences
 
 audit: $(DEV)  ## known vulnerabilities and licences of what is installed; asks the package index
 	$(VENV)/bin/python .ci/audit.py

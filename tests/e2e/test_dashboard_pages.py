@@ -298,6 +298,13 @@ def test_the_record_of_a_horizon_is_that_of_the_ledger(site: Site, opened: Opene
     assert f"80\u00a0%: {100 * track.inside_80[-last:].mean():.0f}\u00a0%" in labels
     over = np.sqrt((track.errors[-last:] ** 2).sum() / (track.walk_errors[-last:] ** 2).sum())
     assert f"RMSE {over:.2f}" in page.locator("#skill svg text.label").all_text_contents()
+    windows = [slice(max(0, k - last), k) for k in range(20, len(track) + 1)]
+    shares = [track.inside_80[one].mean() for one in windows]
+    np.testing.assert_allclose(drawn_values(page, "#coverage path.strong"), 100 * np.array(shares), atol=0.5)
+    ratios = [
+        np.sqrt((track.errors[one] ** 2).sum() / (track.walk_errors[one] ** 2).sum()) for one in windows
+    ]
+    np.testing.assert_allclose(drawn_values(page, "#skill path.strong"), ratios, atol=0.01)
     weights = site.path(H7).of.weights
     shown = page.locator("#weights svg text.label").all_text_contents()
     assert shown == [f"{100 * value:.1f} %" for value in sorted(weights.values(), reverse=True)]
