@@ -141,6 +141,7 @@ class TestWords:
             "To receive 1,000,000 USD on 23 Feb 2018: worst 5 % rate ",
             "2 cash flows, 500,000 USD in all: mean rate ",
             "A day without a close is settled at the next one: 10 Feb 2018 at that of 12 Feb 2018.",
+            "All of this is by the published forecast, from the close of 1,256.47.",
             "What is said of several dates together is counted on 778 past paths, of which 36 do not overlap: such a "
             "probability is known to about 6 points.",
             "The median of 23 Feb 2018 is ",

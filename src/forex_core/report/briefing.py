@@ -470,6 +470,11 @@ class _Words:
             )
         if part["cash_flows"]:
             lines += self._cash_flows(part["cash_flows"])
+        if (self.document.get("quote") or {}).get("value") is not None:
+            close = self._price(self.document["origin_close"])
+            lines.append(
+                say("All of this is by the published forecast, from the close of {close}.", close=close)
+            )
         if part["cash_flows"] or part["budget_rate"] is not None:
             paths = part["paths"]
             lines.append(
