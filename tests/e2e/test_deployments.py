@@ -579,6 +579,7 @@ class TestProxy:
             ("server",),
             MLFLOW_SERVER_ALLOWED_HOSTS=names["mlflow"],
             MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=f"https://{names['mlflow']}",
+            FOREX_TRACKING__UI_AUTH=f"forex:{PASSWORD}",
         )
         ports = {"443": str(free_port()), "80": str(free_port())}
         ports |= {"4200": str(host.ports["server"]), "5000": str(host.ports["mlflow"])}
@@ -628,7 +629,8 @@ class TestProxy:
             report = f"/get-artifact?path=reports/report.html&run_uuid={run['info']['run_id']}"
             assert run["info"]["run_id"] in call("mlflow", "GET", report, auth=ours).text
             direct = f"http://127.0.0.1:{host.ports['mlflow']}/"
-            stranger = requests.get(direct, headers={"Host": "evil.example.org"}, timeout=60)
+            assert requests.get(direct, timeout=60).status_code == 401, "MLflow's pages ask for it themselves"
+            stranger = requests.get(direct, headers={"Host": "evil.example.org"}, auth=ours, timeout=60)
             assert stranger.status_code == 403
 
             assert websocket(ports["443"], names["server"], trusted, None) == 401
