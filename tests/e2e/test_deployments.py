@@ -832,7 +832,7 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
         for path in (host.data / "backups" / "objects").rglob("*"):
             if path.is_file() and path.stat().st_size > 10_000:
                 path.write_bytes(path.read_bytes()[:-10])
-        assert webhook.received == []
+        assert {body["title"] for _, body, _ in webhook.received} <= {"backup: Failed"}
 
         damaged = host.run("restore-drill")
         killed = host.run("forecast-15d", {"force": True}, engine=EngineConfig())
@@ -1016,9 +1016,13 @@ def test_a_worker_ends_when_it_is_told_unless_it_was_born_deaf(host: Host, tmp_p
     deaf = psutil.Process(int(behind.stdout.readline()))
     try:
         wait_for(lambda: len(workers(host, "spare")) == 2, 60, "both workers")
-        direct.terminate()
-        deaf.terminate()
-        assert direct.wait(60) is not None
+        for _ in range(6):  # one that comes while it begins may be lost, as Python's interrupts are
+            direct.terminate()
+            deaf.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                direct.wait(10)
+                break
+        assert direct.returncode is not None
         time.sleep(5)
         assert deaf.is_running()
         assert deaf.status() != psutil.STATUS_ZOMBIE
