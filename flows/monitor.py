@@ -205,8 +205,8 @@ def monitor(
         done = _acted(ledger, bundle, horizon, alarms, told, settings, source, paths) if alarms else []
         warnings += done
         horizons[str(horizon)] = _horizon_document(by_lead(track), ends, readings, run_id, done)
-    before = _raised_before(ledger, bundle, None)
-    of_data = [*drift(bundle, before, settings.monitor), *faults(bundle, before)]
+    before, ages = _raised_before(ledger, bundle, None), settings.source in ("live", "auto", "store")
+    of_data = [*drift(bundle, before, settings.monitor), *faults(bundle, before, ages=ages)]
     noticed.append((None, of_data))
     raised += [f"{bundle.pair}, {r.kind}: {r.found}" for r in of_data if r.raised]
     document: Document = {

@@ -195,12 +195,16 @@ def silence(published: date, days: int, limit: int, raised: Mapping[str, date]) 
     return Reading(kind, 0, 0.0 if told else float(days), float(limit), 1, None, published, found)
 
 
-def faults(bundle: MarketBundle, raised: Mapping[str, date]) -> tuple[Reading, ...]:
-    """Series that are too old to be used, and late prints that were not believed at once; each raised once."""
+def faults(bundle: MarketBundle, raised: Mapping[str, date], *, ages: bool = True) -> tuple[Reading, ...]:
+    """Series that are too old to be used, and late prints that were not believed at once; each raised once.
+
+    Args:
+        ages: whether the data are to be of today; those of a file are as old as it is.
+    """
     since = bundle.dates[-DRIFT_DAYS:][0].date()
     found: dict[str, Reading] = {}
     for repair in bundle.repairs:
-        if repair.day is None or repair.kind not in _INPUT_FAULTS:
+        if repair.day is None or repair.kind not in _INPUT_FAULTS or (repair.kind == "stale" and not ages):
             continue
         if repair.kind != "stale" and repair.day < since:
             continue

@@ -305,7 +305,7 @@ class TestDeployments:
 
     def test_code_is_compiled_where_no_requirement_has_changed(self) -> None:
         """The services run as somebody who may not write beside it."""
-        done = call("make", "-n", "-o", ".venv/.runtime", "runtime", cwd=ROOT)
+        done = call("make", "-n", "--no-print-directory", "-o", ".venv/.runtime", "runtime", cwd=ROOT)
         assert done.stdout.splitlines() == [
             ".venv/bin/python -m compileall -q src flows  # whoever runs it may not be allowed to write here"
         ]

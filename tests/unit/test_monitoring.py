@@ -425,6 +425,8 @@ def test_a_series_that_is_old_and_a_print_that_was_not_believed_are_told_once() 
         ("stale copper", long_ago),
         ("repaired USDCLP", last),
     }
+    of_a_file = faults(replace(bundle, repairs=repairs), {}, ages=False)
+    assert [one.kind for one in of_a_file] == ["repaired USDCLP"]
     known = {one.kind: one.until for one in found if one.until}
     assert not any(one.raised for one in faults(replace(bundle, repairs=repairs), known))
     known["repaired USDCLP"] = lately
