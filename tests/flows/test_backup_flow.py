@@ -19,6 +19,7 @@ from forex_core.config import load_settings
 from forex_core.errors import ArchiveRefused, BackupError
 from forex_core.tracking import ArchivedStore, model_name, registry_from_settings
 from forex_core.types import Horizon, Pair
+from tests import artifacts
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"), pytest.mark.timeout(280)]
 
@@ -37,14 +38,14 @@ def flows() -> Any:
     return backup
 
 
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts.watch(monkeypatch, "flows.backup")
+
+
 def artifact(key: str) -> str:
     """The text of the newest artifact of this key."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-    return str(max(found, key=lambda one: one.created).data)
+    return str(artifacts.newest(key).data)
 
 
 def test_a_backup_is_made_pruned_and_told(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from forex_core.errors import InputError
 from forex_core.ledger import Ledger
 from forex_core.tracking import tracker_from_settings
 from forex_core.types import Horizon
+from tests import artifacts
 from tests.dashboards import LAST
 from tests.ledgers import entry
 
@@ -27,13 +28,13 @@ def dashboard(**arguments: Any) -> dict[str, Any]:
     return flow(**arguments)  # type: ignore[no-any-return]
 
 
-def artifact() -> Any:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts.watch(monkeypatch, "flows.dashboard")
 
-    with get_client(sync_client=True) as client:
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["dashboard"]))
-        return max(client.read_artifacts(artifact_filter=wanted), key=lambda one: one.created)
+
+def artifact() -> Any:
+    return artifacts.newest("dashboard")
 
 
 def test_the_pages_are_written_and_the_runs_are_told(sqlite_store: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from forex_core.config import EngineConfig, load_settings
 from forex_core.errors import ConfigError, InputError, TrackingError
 from forex_core.tracking import Registry, Standing, registry_from_settings
 from forex_core.types import Horizon
+from tests import artifacts
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"), pytest.mark.timeout(280)]
 
@@ -65,15 +66,14 @@ def run(document: dict[str, Any]) -> Any:
     return registry().client.get_run(document["run_id"])
 
 
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts.watch(monkeypatch, "flows.rollback")
+
+
 def artifact() -> Any:
     """What Prefect's page says of the champion, the newest version of it; None without any."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[f"champion-{NAME}"]))
-    with get_client(sync_client=True) as client:
-        found = sorted(client.read_artifacts(artifact_filter=wanted), key=lambda a: a.created)
-    return found[-1] if found else None
+    return artifacts.newest(f"champion-{NAME}")
 
 
 def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(
