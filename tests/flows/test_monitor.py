@@ -16,6 +16,7 @@ import pytest
 
 from forex_core.calibration import FACTOR_RANGE
 from forex_core.config import load_settings
+from forex_core.data.providers.csv_files import CsvProvider
 from forex_core.ledger import Entry, Ledger, Pending
 from forex_core.monitoring import band_factors
 from forex_core.testing import synthetic_table
@@ -418,5 +419,8 @@ def test_a_forecast_of_today_is_a_track_record(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "today.csv", index=False)
     FLOWS[H7](pair="USDCLP", source="csv", paths=[tmp_path / "today.csv"])
     (published,) = ledger().publications()
-    assert published.live
+    (day, *_) = ledger().path(published.number).target_dates
+    release = CsvProvider((tmp_path / "today.csv",)).spot_definition(USDCLP).release
+    # So on any day but late on one whose close is out already.
+    assert published.live == (published.published_at < release.instants(pd.DatetimeIndex([day]))[0])
     assert published.published_at > published.as_of - pd.Timedelta(minutes=5)
