@@ -131,7 +131,7 @@ def readings(
     return *bands, _skill(last.after(raised.get(key("no skill", last.steps))), share, config.min_forecasts)
 
 
-def key(kind: AlarmKind, step: int) -> str:
+def key(kind: str, step: int) -> str:
     """What tells an alarm from the others of its horizon."""
     return f"{kind} at step {step}" if step else kind
 
