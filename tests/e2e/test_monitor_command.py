@@ -30,7 +30,7 @@ def test_alarms_are_told_in_red_and_by_the_exit_code(forex: Forex, tmp_path: Pat
 
     quiet = forex(*ask)
     assert quiet.returncode == 0, quiet.stderr
-    assert "No forecast has been published yet" in quiet.stdout
+    assert "No forecast was published in its time yet" in " ".join(quiet.stdout.split())
     assert "No alarm." in quiet.stdout
 
     ledger = Ledger(f"sqlite:///{tmp_path / 'data' / 'store' / 'forex.db'}")

@@ -86,7 +86,7 @@ def ledger_table(document: Document) -> list[RenderableType]:
         right=("No.", "Close"),
     )
     for row in rows:
-        version = f"{row['model']} {row['version']}" if row["version"] is not None else row["model"]
+        version = f"v{row['version']}" if row["version"] is not None else ""
         close = f"{row['close']:.{price_decimals(row['close'])}f}"
         cells = (
             row["pair"],
@@ -157,7 +157,9 @@ def monitor_tables(document: Document) -> list[RenderableType]:
     for horizon, found in document["horizons"].items():
         add_row(table, horizon, *_score_cells(found["end"]))
     lines.append(
-        table if document["horizons"] else Text("No forecast has been published yet: forex forecast 7d")
+        table
+        if document["horizons"]
+        else Text("No forecast was published in its time yet, so there is none to score: forex forecast 7d")
     )
     for told in document["raised"]:
         lines.append(Text(f"ALARM {one_line(told)}", "red"))
