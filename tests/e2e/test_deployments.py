@@ -840,7 +840,7 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
         host.process_of(killed).kill()
         nobody = f"json://127.0.0.1:{free_port()}/"
         warns = host.run("forecast-30d", FOREX_REPORT__URLS=nobody, FOREX_NOTIFY__ATTEMPTS="1")
-        hangs = timed_out(host)
+        hangs = timed_out(host, tmp_path / "hangs.csv")
         ends = {
             "restore-drill: Failed": (damaged, "FAILED", "cannot be read"),
             "backup: Failed": (
@@ -850,7 +850,7 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             ),
             "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
             "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
-            "forecast-90d: TimedOut": (hangs, "FAILED", "1.0 second"),
+            "forecast-90d: TimedOut": (hangs, "FAILED", "20.0 second"),
         }
         for title, (run, kind, reason) in ends.items():
             state = host.ended(run, 300)
@@ -872,13 +872,18 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
         host.close()
 
 
-def timed_out(host: Host) -> str:
-    """A forecast whose limit is a second, with the tag of what is deployed; its id."""
-    code = """
+def timed_out(host: Host, path: Path) -> str:
+    """A forecast whose file never answers, with the tag of what is deployed; its id.
+
+    Its limit is past the imports: one that falls into them fails as the half of a module that it leaves does.
+    """
+    os.mkfifo(path)
+    code = f"""
 from prefect import tags
 from flows.forecast import forecast_90d
 with tags("forex"):
-    state = forecast_90d.with_options(timeout_seconds=1)(return_state=True)
+    hanging = forecast_90d.with_options(timeout_seconds=20)
+    state = hanging(source="csv", paths=[{str(path)!r}], return_state=True)
 print(state.state_details.flow_run_id)
 """
     done = subprocess.run(
