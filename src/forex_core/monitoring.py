@@ -19,12 +19,13 @@ from forex_core.calibration import Outcomes, online_factors
 from forex_core.config import MonitorConfig
 from forex_core.evaluation import cosine_statistic
 from forex_core.ledger import Track, Trajectory
-from forex_core.models.random_walk import reference_sigma
-from forex_core.types import PATH_STEPS, Array, MarketBundle, Mask
+from forex_core.models.features import changes as driver_changes
+from forex_core.models.features import log_returns
+from forex_core.models.random_walk import daily_volatility
+from forex_core.types import PATH_STEPS, PERCENT_PER_YEAR, Array, MarketBundle, Mask
 
-AlarmKind = Literal[
-    "narrow bands", "wide bands", "no skill", "volatility", "returns", "stale rate", "silence"
-]
+BandKind = Literal["narrow bands", "wide bands"]
+DriftKind = Literal["volatility", "returns", "frozen"]
 YEAR = 261
 """Weekdays of a year."""
 YEARS = 2000
@@ -36,7 +37,7 @@ _INPUT_FAULTS = {"stale": "stale", "refuted": "repaired", "held": "repaired", "c
 """What repairs of a bundle are called as alarms."""
 _SEED = 20_260_301
 _NOMINAL_MISS = 0.2
-_SHIFT: Mapping[AlarmKind, float] = {"narrow bands": 0.1, "wide bands": 0.05}
+_SHIFT: Mapping[BandKind, float] = {"narrow bands": 0.1, "wide bands": 0.05}
 """Of the miss rate: a change of twice this is what the sum is built to notice first."""
 
 
@@ -136,7 +137,7 @@ def key(kind: str, step: int) -> str:
     return f"{kind} at step {step}" if step else kind
 
 
-def _coverage(kind: AlarmKind, record: Record, share: float) -> Reading:
+def _coverage(kind: BandKind, record: Record, share: float) -> Reading:
     """Page's cumulative sum (1954) of the misses of the 80 % band: S = max(0, S + (miss − .2) − k), or of the hits.
 
     Of forecasts that were made within `LOOKED_BACK` of the outcome that is the newest.
@@ -186,7 +187,7 @@ def silence(published: date, days: int, limit: int, raised: Mapping[str, date]) 
     Args:
         published: when it spoke last; `days` ago.
     """
-    kind: AlarmKind = "silence"
+    kind = "silence"
     told = raised.get(kind) == published
     found = (
         f"nothing was published for {days} days, and {limit} is the most that its schedule leaves; look for runs that "
@@ -218,68 +219,78 @@ def faults(bundle: MarketBundle, raised: Mapping[str, date], *, ages: bool = Tru
 
 
 def drift(bundle: MarketBundle, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
-    """Whether the rate has begun to move otherwise than it did: by its returns over their own σ, never by its level.
+    """Whether the rate or a driver has begun to move otherwise than it did, never at what level it is.
 
-    u_t = r_t / σ_{t−1}, with σ of the random walk's bands. Of the last twenty rows: the mean of |u| over that of the
+    u_t = r_t / σ_{t−1}, with σ as of the random walk's bands. Of the last twenty rows: the mean of |u| over that of the
     five years before (volatility; squares would hang on the one largest move), the mean of u times √20 over their root
-    mean square (returns), and the share of rows without a move (a feed that stands still).
+    mean square (returns), and the share of rows without a move (frozen: a feed that stands still). The rate is given
+    the false alarms of the settings, and the drivers together as many; policy rates, whose moves are months apart, and
+    what else moves on fewer than half of its rows are left out.
     """
-    return changes(*surprises(bundle), raised, config)
+    found = [*changes("rate", *surprises(bundle), raised, config.false_alarms_a_year)]
+    moving = [name for name in bundle.driver_names if _moves(bundle, name)]
+    for name in moving:
+        share = config.false_alarms_a_year / len(moving)
+        found += changes(name, *surprises(bundle, name), raised, share)
+    return tuple(found)
 
 
-def surprises(bundle: MarketBundle) -> tuple[Array, Array]:
-    """The days [n] datetime64[D] of a rate's moves, and u [n], each over the σ of the day before."""
-    returns = np.diff(np.log(bundle.spot), prepend=np.nan)
-    u = returns / np.concatenate([[np.nan], reference_sigma(bundle)[:-1]])
-    usable = np.isfinite(u)
-    return bundle.dates.to_numpy().astype("M8[D]")[usable], u[usable]
+def surprises(bundle: MarketBundle, driver: str | None = None) -> tuple[Array, Array]:
+    """The days [n] datetime64[D] of the moves of the rate or a driver, and u [n], each over the σ of the day before."""
+    returns, days = log_returns(bundle), bundle.dates.to_numpy().astype("M8[D]")
+    if driver is not None:
+        returns = driver_changes(bundle)[:, bundle.driver_names.index(driver)]
+        began = max(int(np.argmax(np.isfinite(returns))) - 1, 0)
+        returns, days = np.nan_to_num(returns[began:], nan=0.0), days[began:]
+    sigma = daily_volatility(returns)[:-1]
+    usable = sigma > 0
+    return days[1:][usable], returns[1:][usable] / sigma[usable]
 
 
-def changes(days: Array, u: Array, raised: Mapping[str, date], config: MonitorConfig) -> tuple[Reading, ...]:
-    """The alarms of `drift`, of `surprises` up to today."""
+def _moves(bundle: MarketBundle, driver: str) -> bool:
+    """Whether a driver's days are of the kind that is watched."""
+    if bundle.driver_units[bundle.driver_names.index(driver)] == PERCENT_PER_YEAR:
+        return False
+    before = surprises(bundle, driver)[1][:-DRIFT_DAYS]
+    return bool(np.count_nonzero(before) > len(before) / 2)
+
+
+def changes(
+    name: str, days: Array, u: Array, raised: Mapping[str, date], share: float
+) -> tuple[Reading, ...]:
+    """The alarms of `drift` of one series, by its `surprises` up to today; together they err in that share of years."""
     past = u[:-DRIFT_DAYS][-5 * YEAR :]
     if len(past) < YEAR:
         return ()
     recent = u[-DRIFT_DAYS:]
     found: list[Reading] = []
-    thresholds = _drift_thresholds(past, config.false_alarms_a_year / 3)
-    shown: dict[AlarmKind, Callable[[float], str]] = {
-        "volatility": lambda x: f"the rate moved {x:.1f} times as much as usual over {DRIFT_DAYS} days",
-        "returns": lambda x: f"the rate drifted by {x:.1f} standard errors over {DRIFT_DAYS} days",
-        "stale rate": lambda x: (
-            f"{100 * x:.0f} % of the last {DRIFT_DAYS} rows have the rate of the row before"
-        ),
+    thresholds = _drift_thresholds(past, share / len(_DRIFT))
+    shown: dict[DriftKind, Callable[[float], str]] = {
+        "volatility": lambda x: f"it moved {x:.1f} times as much as usual over {DRIFT_DAYS} days",
+        "returns": lambda x: f"it drifted by {x:.1f} standard errors over {DRIFT_DAYS} days",
+        "frozen": lambda x: f"{100 * x:.0f} % of the last {DRIFT_DAYS} rows have the value of the row before",
     }
-    for kind, measure in _DRIFT.items():
+    for measured, measure in _DRIFT.items():
+        kind = f"{measured} {name}"
         since = raised.get(kind)
         rests = since is not None and np.count_nonzero(days > np.datetime64(since, "D")) < DRIFT_DAYS
         value = 0.0 if rests else float(measure(recent, past))
         told = (
             f"raised for {since}, and looked at again {DRIFT_DAYS} days later"
             if rests
-            else shown[kind](value)
+            else shown[measured](value)
         )
-        found.append(
-            Reading(
-                kind,
-                0,
-                value,
-                thresholds[kind],
-                len(recent),
-                _day(days, len(days) - DRIFT_DAYS),
-                _day(days, len(days) - 1),
-                told,
-            )
-        )
+        first, last = _day(days, len(days) - DRIFT_DAYS), _day(days, len(days) - 1)
+        found.append(Reading(kind, 0, value, thresholds[measured], len(recent), first, last, told))
     return tuple(found)
 
 
-_DRIFT: Mapping[AlarmKind, Callable[[Array, Array], Array]] = {
+_DRIFT: Mapping[DriftKind, Callable[[Array, Array], Array]] = {
     "volatility": lambda u, past: np.abs(u).mean(axis=-1) / np.abs(past).mean(axis=-1),
     "returns": lambda u, past: (
         np.abs(u.mean(axis=-1)) * np.sqrt(DRIFT_DAYS) / np.sqrt((past**2).mean(axis=-1))
     ),
-    "stale rate": lambda u, past: (u == 0).mean(axis=-1),
+    "frozen": lambda u, past: (u == 0).mean(axis=-1),
 }
 """Of the last rows [..., DRIFT_DAYS] and those before [..., n]."""
 
@@ -340,7 +351,7 @@ def _cumulative(x: Array, allowance: float) -> Array:
 
 
 @lru_cache(maxsize=32)
-def _coverage_threshold(kind: AlarmKind, steps: int, gap: float, share: float) -> float:
+def _coverage_threshold(kind: BandKind, steps: int, gap: float, share: float) -> float:
     """What the sum goes above in that share of years, of bands that are right, where it looks back as far as it does.
 
     A first year, in which it began at nothing, errs less.
@@ -412,15 +423,15 @@ def _skill_threshold(steps: int, gap: float, share: float, at_least: int, rolls:
     return float(np.quantile(np.concatenate(largest), 1 - share))
 
 
-def _drift_thresholds(past: Array, share: float) -> Mapping[AlarmKind, float]:
+def _drift_thresholds(past: Array, share: float) -> Mapping[DriftKind, float]:
     """What the largest window of a year is in that share of years where nothing is wrong.
 
-    Of moves by the walks of the bands: five years of history have no tail of one year in sixty. How often a rate stands
-    still is its own, (k + 1) / (n + 2) of n rows before (Laplace): one that never did may do so once.
+    Of moves by the walks of the bands: five years of history have no tail of one year in sixty. How often a series
+    stands still is its own, (k + 1) / (n + 2) of n rows before (Laplace): one that never did may do so once.
     """
     still = round((np.count_nonzero(past == 0) + 1) / (len(past) + 2), 4)
-    return {kind: _largest_window(kind, share) for kind in _DRIFT if kind != "stale rate"} | {
-        "stale rate": _stillest_window(still, share)
+    return {kind: _largest_window(kind, share) for kind in _DRIFT if kind != "frozen"} | {
+        "frozen": _stillest_window(still, share)
     }
 
 
@@ -428,18 +439,18 @@ def _drift_thresholds(past: Array, share: float) -> Mapping[AlarmKind, float]:
 def _stillest_window(still: float, share: float) -> float:
     """Of rows that stand still with that chance, each by itself."""
     draws = np.random.default_rng(_SEED).random((YEARS, YEAR + DRIFT_DAYS - 1))
-    return _largest("stale rate", (draws > still).astype(np.float64), draws, share)
+    return _largest("frozen", (draws > still).astype(np.float64), draws, share)
 
 
 @lru_cache(maxsize=8)
-def _largest_window(kind: AlarmKind, share: float) -> float:
+def _largest_window(kind: DriftKind, share: float) -> float:
     walked, sigma = _clustered_walks()
     u = np.diff(walked, axis=1) / sigma[:, :-1]
     year = YEAR + DRIFT_DAYS - 1
     return _largest(kind, u[:, -year:], u[:, :-year], share)
 
 
-def _largest(kind: AlarmKind, u: Array, past: Array, share: float) -> float:
+def _largest(kind: DriftKind, u: Array, past: Array, share: float) -> float:
     """What the largest window of a year [YEARS, YEAR + DRIFT_DAYS - 1] is above in that share of years."""
     windows = np.lib.stride_tricks.sliding_window_view(u, DRIFT_DAYS, axis=1)
     return float(np.quantile(_DRIFT[kind](windows, past[:, None]).max(axis=1), 1 - share))

@@ -28,6 +28,8 @@ GAPS = dict(zip(HORIZONS, (1.0, 2.5, 5.0, 5.0), strict=True))
 CONFIG = MonitorConfig()
 Draw = Callable[[np.random.Generator, int], tuple[Array, Array]]
 TAIL = 80
+DRIVERS = 5
+"""Of a bundle, which share the false alarms of one rate."""
 
 
 def normal(draw: np.random.Generator, rows: int) -> tuple[Array, Array]:
@@ -164,10 +166,11 @@ def of_the_data(years: int) -> Table:
     table = Table(title=f"The data: share of {years} years with the alarm, and weekdays to it")
     for column in ("moves", "what changes", "alarm", "median", "share"):
         table.add_column(column, justify="right")
-    cases = [("nothing", 1.0, 0.0, kind) for kind in ("volatility", "returns", "stale rate")]
-    cases += [(f"moves {scale:g} times", scale, 0.0, "volatility") for scale in (2.0, 3.0, 5.0)]
-    cases += [(f"drift of {lean:g} σ a day", 1.0, lean, "returns") for lean in (0.5, 1.0, 2.0)]
-    cases += [("it stands still", 0.0, 0.0, "stale rate")]
+    cases = [("nothing", 1.0, 0.0, kind) for kind in ("volatility rate", "returns rate", "frozen rate")]
+    cases += [(f"moves {scale:g} times", scale, 0.0, "volatility rate") for scale in (2.0, 3.0, 5.0, 10.0)]
+    cases += [(f"drift of {lean:g} σ a day", 1.0, lean, "returns rate") for lean in (0.5, 1.0, 2.0)]
+    cases += [("it stands still", 0.0, 0.0, "frozen rate")]
+    cases += [(what, scale, lean, kind.replace("rate", "driver")) for what, scale, lean, kind in cases]
     for name, draw_moves in MOVES.items():
         for what, scale, lean, kind in cases:
             found = [
@@ -181,14 +184,17 @@ def of_the_data(years: int) -> Table:
 def first_of_the_data(
     draw_moves: Draw, draw: np.random.Generator, scale: float, lean: float, kind: str
 ) -> int | None:
-    """Weekdays from the beginning of the last year of six to the alarm; a row in a hundred has the rate of before."""
+    """Weekdays from the beginning of the last year of six to the alarm; a row in a hundred has the value of before."""
+    series = kind.split()[-1]
+    share = CONFIG.false_alarms_a_year / (1 if series == "rate" else DRIVERS)
     moves, _ = draw_moves(draw, 6 * YEAR + DRIFT_DAYS + 100)
     moves[draw.random(len(moves)) < 0.01] = 0.0
     moves[-YEAR:] = moves[-YEAR:] * scale + lean
     u = (moves[1:] / expected(moves)[:-1])[100:]
     days = np.busday_offset(np.datetime64("2020-01-01"), np.arange(len(u)), roll="forward")
     for k in range(len(u) - YEAR, len(u)):
-        if any(r.kind == kind and r.raised for r in changes(days[: k + 1], u[: k + 1], {}, CONFIG)):
+        seen = changes(series, days[: k + 1], u[: k + 1], {}, share)
+        if any(r.kind == kind and r.raised for r in seen):
             return k - (len(u) - YEAR) + 1
     return None
 

@@ -15,11 +15,15 @@ DECAY = 0.985
 
 
 def reference_sigma(bundle: MarketBundle) -> Array:
-    """[T] daily volatility of log returns: σ²_t = .985 σ²_{t-1} + .015 r²_t from the variance of the first 60.
+    """[T] `daily_volatility` of the rate's log returns."""
+    return daily_volatility(log_returns(bundle))
+
+
+def daily_volatility(returns: Array) -> Array:
+    """[T] σ²_t = .985 σ²_{t-1} + .015 r²_t from the variance of the first 60 `returns` [T]; row 0 is of no return.
 
     NaN before the 60th return.
     """
-    returns = log_returns(bundle)
     squares = returns**2
     if len(returns) > WARM_ROWS:
         # The recursion starts from a variance, so from squares about the mean of those first returns.
