@@ -83,7 +83,7 @@ $(PEERS): tests/bench/peers-requirements.txt
 bench-peers: $(DEV) $(PEERS)  ## our scores beside statsforecast's models (ARGS="--help")
 	$(VENV)/bin/python tests/bench/peers.py $(ARGS)
 
-alarms: $(DEV)  ## how often the monitor's alarms err and how soon they come, simulated (minutes; ARGS="--years 60")
+alarms: $(DEV)  ## how often the monitor's alarms err and how soon they come, simulated (two minutes; ARGS="--help")
 	$(VENV)/bin/python tests/bench/alarms.py $(ARGS)
 
 size: $(DEV)  ## how often the test of skill errs, simulated (two minutes)
