@@ -95,13 +95,14 @@ def licence(found: Distribution) -> str:
     metadata = found.metadata
     if (name := canonicalize_name(str(metadata["Name"]))) in CHOICES:
         return CHOICES[name]
-    if metadata.get("License-Expression"):
-        return str(metadata.get("License-Expression"))
+    expression, text = (str((metadata.get_all(key) or ("",))[0]) for key in ("License-Expression", "License"))
+    if expression:
+        return expression
     named = [
         c.rpartition(" :: ")[2] for c in metadata.get_all("Classifier") or () if c.startswith("License ::")
     ]
     named = [name for name in named if name != "OSI Approved"]
-    stated = str(metadata.get("License") or "").strip().splitlines()
+    stated = text.strip().splitlines()
     return "; ".join(named) or (stated[0][:60] if stated else UNKNOWN)
 
 

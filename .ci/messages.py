@@ -126,7 +126,7 @@ def updated(path: Path) -> Catalog:
         after.add(
             (found.one, found.many) if found.many else found.one,
             known.string if known else "",
-            locations=[(found.path, None)],  # lines would change with every line of code
+            locations=[(found.path, 0)],  # lines would change with every line of code
             context=found.context,
             user_comments=known.user_comments if known else (),
         )
@@ -149,7 +149,7 @@ def untranslated(found: Catalog) -> list[str]:
     for message in found:
         strings = message.string if isinstance(message.string, list | tuple) else [message.string]
         if message.id and not all(strings):
-            lacking.append(message.id[0] if message.pluralizable else message.id)
+            lacking.append(message.id if isinstance(message.id, str) else message.id[0])
     return lacking
 
 

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from loguru import logger
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.logs import connect_logging
 from forex_core.backup import LATEST, Backups, Created, Pruned, Restored
@@ -74,7 +74,10 @@ def backup(to: str | None = None, full: bool = False, prune: bool = True) -> Doc
     backups = Backups(load_settings(), ArchivedStore())
     made = created(backups, to, full)
     gone = pruned(backups, to) if prune else None
-    document = {"created": made.document, "pruned": gone.document | {"dry_run": False} if gone else None}
+    document: Document = {
+        "created": made.document,
+        "pruned": gone.document | {"dry_run": False} if gone else None,
+    }
     create_markdown_artifact(
         markdown=backup_markdown(document["created"], document["pruned"]),
         key="backup",

@@ -14,13 +14,13 @@ from uuid import UUID, uuid4
 
 import pandas as pd
 from loguru import logger
-from prefect import Flow, flow, task
+from prefect import Flow, State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.logs import connect_logging
 from flows.notice import readers_of
@@ -555,6 +555,6 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
 
 
 forecast_7d, forecast_15d, forecast_30d, forecast_90d = (_flow(horizon) for horizon in HORIZONS)
-FLOWS: dict[Horizon, Flow[..., Any]] = dict(
+FLOWS: dict[Horizon, Flow[..., Document | State[Document]]] = dict(
     zip(HORIZONS, (forecast_7d, forecast_15d, forecast_30d, forecast_90d), strict=True)
 )

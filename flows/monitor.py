@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from loguru import logger
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.forecast import SERVICE, TIME_LIMIT_S, load
 from flows.logs import connect_logging
@@ -227,8 +227,8 @@ def monitor(
         description=f"Live track record of {bundle.pair}",
     )
     # Last, so that a run that ends before raises them again.
-    for horizon, readings in noticed:
-        _keep(ledger, bundle, horizon, readings)
+    for of, readings in noticed:
+        _keep(ledger, bundle, of, readings)
     if not raised and not warnings:
         return document
     return Completed(name="CompletedWithWarning", message=" ".join([*raised, *warnings]), data=document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -46,8 +47,9 @@ def readers_of(settings: Settings) -> Notifier:
 
 def _addresses(name: str, group: str) -> list[str]:
     """The addresses in a Secret block that a group of settings names: one, one a line, or a list."""
+    load: Callable[..., Any] = Secret.load  # takes `_sync`, which its type does not tell
     try:
-        block = Secret.load(name, _sync=True)
+        block: Secret[Any] = load(name, _sync=True)
     except ValueError as error:
         raise ConfigError(
             f"there is no Prefect Secret block '{name}' ({group}.prefect_block); make it on this server, with the "

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 from loguru import logger
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.forecast import SERVICE, TIME_LIMIT_S, load
 from flows.logs import connect_logging
@@ -21,6 +21,7 @@ from forex_core.errors import ConfigError, TrackingError
 from forex_core.report.text import succession_markdown
 from forex_core.tracking import (
     AUDIT,
+    MLflowTracker,
     Plan,
     Registry,
     Standing,
@@ -64,13 +65,8 @@ def planned(find: Callable[[], Plan]) -> Plan:
 @task(name="carry out", cache_policy=NO_CACHE, persist_result=False)
 def carried_out(succession: Succession, plan: Plan, reason: str, settings: Settings) -> Document:
     """The change itself: copy of the database, audit run, the champion's alias. Never tried a second time."""
-    tracker = tracker_from_settings(
-        settings,
-        AUDIT,
-        experiment_tags={"service": SERVICE},
-        tags={"environment": settings.environment, "prefect_flow_run_id": str(flow_run.id or "none")},
-        start_on_enter=False,
-    )
+    tags = {"environment": settings.environment, "prefect_flow_run_id": str(flow_run.id or "none")}
+    tracker = _audit(settings, tags, {"service": SERVICE})
     done = succession.carry_out(plan, reason, settings.backups_dir, tracker)
     logger.info("{} is champion of {}", plan.target, plan.standing.model)
     return done
@@ -133,16 +129,26 @@ def adapt_bands(
 ) -> Document:
     """The champion with other bands in its own place, tried and audited like every change of champion."""
     tags = {"pair": settings.pair, "environment": settings.environment}
-    tracker = tracker_from_settings(settings, AUDIT, tags=tags, start_on_enter=False)
 
     def find(succession: Succession) -> Plan:
-        return succession.adapt(factors, until, why, tracker)
+        return succession.adapt(factors, until, why, _audit(settings, tags))
 
     def about(_: Registry, standing: Standing) -> Version | None:
         return standing.champion
 
     paths = list(settings.paths)
     return _change(str(horizon), settings.pair, settings.source, paths, find, about, why, False, champion)
+
+
+def _audit(
+    settings: Settings, tags: Mapping[str, str], experiment_tags: Mapping[str, str] | None = None
+) -> MLflowTracker:
+    """The tracker of the run that a change is recorded in. `_change` has seen that tracking is on."""
+    tracker = tracker_from_settings(
+        settings, AUDIT, experiment_tags=experiment_tags, tags=tags, start_on_enter=False
+    )
+    assert isinstance(tracker, MLflowTracker)
+    return tracker
 
 
 def _held(horizon: str, pair: str | None) -> str | None:

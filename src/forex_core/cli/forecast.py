@@ -122,7 +122,8 @@ def forecast(
     Prints the target dates with median and bands, every model's out-of-sample scores beside the random walk, the
     verdict, the run id and the path of the report.
     """
-    from flows import NamedServer, prepare_manual_run
+    from flows import prepare_manual_run
+    from flows.server import NamedServer
     from forex_core.report.folder import prepare_folder
 
     configure_logging(verbose)
@@ -202,6 +203,7 @@ def forecast(
                 pdf=settings.report.pdf,
                 skip_email=settings.skip_email,
             )
+    assert isinstance(document, dict)  # Prefect hands on what a state holds, and skips no run by hand
     print_document(document, as_json, forecast_tables)
 
 

@@ -62,6 +62,7 @@ def monitor(
 
     server.wait()
     document = flow(pair=settings.pair, source=settings.source, paths=list(settings.paths), as_of=day)
+    assert isinstance(document, dict)  # Prefect hands on what a state holds
     print_document(document, as_json, monitor_tables)
     if document["raised"]:
         raise typer.Exit(1)
