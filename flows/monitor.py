@@ -66,9 +66,12 @@ def scored(ledger: Ledger, bundle: MarketBundle) -> tuple[Document, tuple[Scored
 def judged(
     ledger: Ledger, bundle: MarketBundle, horizon: Horizon, settings: Settings
 ) -> tuple[Track, list[Reading]]:
-    """The track record of a horizon, and the alarms of the recipe that publishes now: of another it says nothing."""
+    """The track record of a horizon, and the alarms of the recipe that publishes now: of another it says nothing.
+
+    All as it stood at the bundle's as-of.
+    """
     since = bundle.origin - timedelta(days=LOOKED_BACK_DAYS)
-    track = ledger.track(bundle.pair, bundle.rate, horizon, since=since, members=True)
+    track = ledger.track(bundle.pair, bundle.rate, horizon, since=since, until=bundle.as_of, members=True)
     raised = _raised_before(ledger, bundle, horizon)
     published = _live(ledger, bundle, horizon)
     own = [one.number for one in published if one.recipe == published[-1].recipe]
@@ -169,7 +172,8 @@ def monitor(
         pair: currency pair such as USDCLP; by default the one of the settings.
         source: where the outcomes come from; by default the one of the settings.
         paths: files of source csv.
-        as_of: with what was known at the origin of this date; by default now.
+        as_of: look back at what was said and known at the origin of this date: its outcomes are recorded and scored,
+            and nothing else is done, kept or logged; by default now.
     """
     connect_logging()
     settings = load_settings(pair=pair, source=source, paths=paths)
@@ -189,7 +193,7 @@ def monitor(
         track, readings = judged(ledger, bundle, horizon, settings)
         ends = at_the_end(track)
         run_id = None
-        if len(track):
+        if len(track) and as_of is None:
             try:
                 run_id = logged(track, readings, ledger, bundle, settings)
             except TrackingError as error:
@@ -202,7 +206,11 @@ def monitor(
         alarms = [reading for reading in readings if reading.raised]
         told = [f"{bundle.pair} {horizon}, {key(r.kind, r.step)}: {r.found}" for r in alarms]
         raised += told
-        done = _acted(ledger, bundle, horizon, alarms, told, settings, source, paths) if alarms else []
+        done = (
+            _acted(ledger, bundle, horizon, alarms, told, settings, source, paths)
+            if alarms and as_of is None
+            else []
+        )
         warnings += done
         horizons[str(horizon)] = _horizon_document(by_lead(track), ends, readings, run_id, done)
     before, ages = _raised_before(ledger, bundle, None), settings.source in ("live", "auto", "store")
@@ -226,9 +234,10 @@ def monitor(
         key=f"monitor-{bundle.pair.slug}",
         description=f"Live track record of {bundle.pair}",
     )
-    # Last, so that a run that ends before raises them again.
-    for horizon, readings in noticed:
-        _keep(ledger, bundle, horizon, readings)
+    if as_of is None:
+        # Last, so that a run that ends before raises them again.
+        for horizon, readings in noticed:
+            _keep(ledger, bundle, horizon, readings)
     if not raised and not warnings:
         return document
     return Completed(name="CompletedWithWarning", message=" ".join([*raised, *warnings]), data=document)
@@ -237,7 +246,7 @@ def monitor(
 def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None) -> dict[str, date]:
     """The last origin that each alarm was raised for."""
     found: dict[str, date] = {}
-    for one in ledger.alarms(bundle.pair, bundle.rate):
+    for one in ledger.alarms(bundle.pair, bundle.rate, until=bundle.as_of):
         if one.horizon == horizon:
             name = key(one.alarm.kind, one.alarm.step)
             found[name] = max(one.alarm.origin, found.get(name, one.alarm.origin))
@@ -246,7 +255,7 @@ def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None
 
 def _live(ledger: Ledger, bundle: MarketBundle, horizon: Horizon) -> list[Published]:
     """The forecasts of the rate that were published in their time."""
-    return [*ledger.publications(bundle.pair, horizon, rate=bundle.rate, live=True)]
+    return [*ledger.publications(bundle.pair, horizon, rate=bundle.rate, live=True, until=bundle.as_of)]
 
 
 def _keep(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None, readings: list[Reading]) -> None:

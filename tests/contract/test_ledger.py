@@ -195,6 +195,36 @@ class TestScores:
             assert (again.new, again.revised) == (0, 0)
         assert ledger.path(1).outcomes[0] == 956.0
 
+    def test_a_look_back_sees_what_was_published_known_and_raised_by_then(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(4)]
+        given = [entry(day, lean=0.001 * k) for k, day in enumerate(days)]
+        again = entry(days[0], run_id="again", after=pd.Timedelta(hours=3))
+        for one in (*given, again):
+            ledger.append(one)
+        for day, value in zip(days[1:], (951.0, 952.0, 953.0), strict=True):
+            came(ledger, {day: value})
+            ledger.score()
+            alarm = Alarm("no skill", 5, day, 2.0, 1.0, "worse")
+            ledger.raise_alarm(USDCLP, "close", H7, alarm, now=origin_instant(USDCLP, day))
+        seen = [origin_instant(USDCLP, days[3])]
+        ledger.record(USDCLP, "close", [days[1]], np.array([960.0]), seen, now=seen[0])
+        ledger.score()
+
+        def track(until: pd.Timestamp | None) -> list[tuple[int, int, float]]:
+            found = ledger.track(USDCLP, "close", H7, until=until)
+            columns = (found.publications, found.steps, found.outcomes)
+            return list(zip(*(column.tolist() for column in columns), strict=True))
+
+        then = origin_instant(USDCLP, days[2])
+        assert track(then) == [(5, 1, 951.0), (5, 2, 952.0), (2, 1, 952.0)]
+        first = given[0].published_at
+        assert track(first) == []
+        assert [one.number for one in ledger.publications(USDCLP, H7, live=True, until=then)] == [1, 2, 5]
+        assert [one.number for one in ledger.publications(USDCLP, H7, until=first)] == [1]
+        assert [one.alarm.origin for one in ledger.alarms(USDCLP, until=then)] == days[1:3]
+        assert (5, 1, 960.0) in track(None)
+        assert len(ledger.alarms(USDCLP)) == 3
+
     def test_an_outcome_that_is_late_is_scored_when_it_comes(self, ledger: Ledger) -> None:
         ledger.append(entry(MONDAY))
         came(ledger, {MONDAY + timedelta(days=3): 955.0})

@@ -57,13 +57,20 @@ def closes(market: Path) -> pd.Series:
 
 
 def publish(
-    market: Path, *, width: float = 1.0, last: int = 60, horizon: Horizon = H7, recipe: str = "recipe"
+    market: Path,
+    *,
+    width: float = 1.0,
+    last: int = 60,
+    but: int = 7,
+    horizon: Horizon = H7,
+    recipe: str = "recipe",
 ) -> list[Entry]:
-    """Forecasts of the last rows of the market, each published in its time, with bands `width` times as wide."""
+    """Forecasts of the `last` rows of the market `but` the newest, each published in its time, with bands `width` times
+    as wide."""
     rates = closes(market)
     sigma = float(np.log(rates).diff().std())
     made = []
-    for day in rates.index[-last:-7]:
+    for day in rates.index[-last:-but]:
         one = entry(day.date(), horizon, close=float(rates[day]), sigma=sigma, width=width)
         if one.steps and day.day_of_week < 5:
             made.append(replace(one, recipe=recipe, run_id=f"{one.run_id}-{recipe}"))
@@ -277,6 +284,37 @@ class TestMonitored:
         assert kept
         again = monitored(market).result()
         assert not [text for text in again["raised"] if "narrow bands" in text]
+
+    def test_a_look_back_judges_what_was_known_then_and_does_nothing(
+        self, market: Path, sqlite_store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The bands break in the last fifty days; before that they were right, and nobody could know."""
+        monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
+        publish(market, last=110, but=50)
+        publish(market, width=0.2, last=50)
+        monitored(market)
+        book = ledger()
+        (told,) = [
+            one for one in book.alarms(USDCLP) if (one.alarm.kind, one.alarm.step) == ("narrow bands", 1)
+        ]
+        rates = closes(market)
+        before, after = rates.index[-51].date(), rates.index[-15].date()
+        assert told.alarm.origin > after
+        document = monitored(market, as_of=before).result()
+        alarms = {
+            (one["kind"], one["step"]): one for one in document["horizons"]["7d"]["alarms"] if one["step"]
+        }
+        assert not any(one["raised"] for one in alarms.values())
+        assert max(one["until"] for one in alarms.values()) < before.isoformat()
+        assert document["horizons"]["7d"]["leads"][0]["origins"] < len(book.publications(live=True))
+        # As of a day on which the alarm could be raised it is told again, for nobody had raised it by then.
+        again = monitored(market, as_of=after).result()
+        assert any("narrow bands at step 1" in text for text in again["raised"])
+        assert (again["warnings"], again["horizons"]["7d"]["run_id"]) == ([], None)
+        assert ledger().alarms(USDCLP) == book.alarms(USDCLP)
+        client = open_store(sqlite_store)
+        (experiment,) = client.search_experiments(filter_string="name = 'monitor_7d'")
+        assert len(client.search_runs([experiment.experiment_id])) == 1
 
     def test_where_nothing_was_published_there_is_nothing_to_say(self, market: Path) -> None:
         document = monitored(market).result()

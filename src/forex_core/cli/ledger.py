@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forex_core.cli.app import (
-    AsOfOption,
     JsonOption,
     PairOption,
     PathOption,
@@ -41,7 +40,15 @@ def monitor(
     pair: PairOption = None,
     source: SourceOption = None,
     path: PathOption = None,
-    as_of: AsOfOption = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="DATE",
+            help="Look back at what was said and known when the desk opened after this day; no alarm is kept and "
+            "nothing is done. [default: now]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:

@@ -418,13 +418,21 @@ class Ledger:
         last: int | None = None,
         origin: date | None = None,
         live: bool = False,
+        until: pd.Timestamp | None = None,
     ) -> tuple[Published, ...]:
-        """Forecasts in the order of publication: all, or the last of them; `live`: those made in their time."""
+        """Forecasts in the order of publication: all, or the last of them.
+
+        Args:
+            live: those made in their time.
+            until: those that were published by then.
+        """
         query = _of(sa.select(tables.publications), pair, horizon)
         if rate is not None:
             query = query.where(_P.rate == rate)
         if live:
             query = query.where(_P.live == sa.true())
+        if until is not None:
+            query = query.where(_P.published_at <= until)
         with self._database.reading() as connection:
             if origin is not None:
                 query = query.where(_P.origin == _bound(connection, origin))
@@ -522,12 +530,19 @@ class Ledger:
         horizon: Horizon,
         *,
         since: date | None = None,
+        until: pd.Timestamp | None = None,
         members: bool = False,
         ends: bool = False,
     ) -> Track:
-        """The track record of origins from `since` on, at every lead, or with `ends` at the horizon's own."""
-        latest = _latest_outcomes()
+        """The track record of origins from `since` on, at every lead, or with `ends` at the horizon's own.
+
+        Args:
+            until: as it stood then, of what was published and of what had come.
+        """
+        latest = _latest_outcomes(until)
         within = [_P.live == sa.true()]
+        if until is not None:
+            within.append(_P.published_at <= until)
         query = (
             sa.select(
                 _P.number, _P.origin, _R.step, _R.target_date, _P.close, latest.c.value,
@@ -584,10 +599,17 @@ class Ledger:
             )
 
     def alarms(
-        self, pair: Pair | None = None, rate: str | None = None, horizon: Horizon | None = None
+        self,
+        pair: Pair | None = None,
+        rate: str | None = None,
+        horizon: Horizon | None = None,
+        *,
+        until: pd.Timestamp | None = None,
     ) -> tuple[Raised, ...]:
-        """The alarms that were raised, the first one first."""
+        """The alarms that were raised, by `until` where that is given, the first one first."""
         query = sa.select(tables.alarms).order_by(_A.raised_at, _A.number)
+        if until is not None:
+            query = query.where(_A.raised_at <= until)
         for column, wanted in ((_A.pair, pair), (_A.rate, rate), (_A.horizon, horizon)):
             if wanted is not None:
                 query = query.where(column == str(wanted))
@@ -844,8 +866,8 @@ def _alarm_row(
 # --- Queries
 
 
-def _latest_outcomes() -> sa.Subquery:
-    """The last revision of each outcome."""
+def _latest_outcomes(until: pd.Timestamp | None = None) -> sa.Subquery:
+    """The last revision of each outcome, of what was known by `until` where that is given."""
     later = sa.alias(tables.outcomes)
     newer = sa.exists().where(
         later.c.pair == _O.pair,
@@ -853,7 +875,10 @@ def _latest_outcomes() -> sa.Subquery:
         later.c.target_date == _O.target_date,
         later.c.number > _O.number,
     )
-    return sa.select(tables.outcomes).where(~newer).subquery("latest")
+    query = sa.select(tables.outcomes)
+    if until is not None:
+        newer, query = newer.where(later.c.known_at <= until), query.where(_O.known_at <= until)
+    return query.where(~newer).subquery("latest")
 
 
 def _same_outcome(latest: sa.Subquery) -> sa.ColumnElement[bool]:
