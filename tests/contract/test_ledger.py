@@ -372,9 +372,10 @@ class TestWhatPagesRead:
         ledger.append(entry(MONDAY, close=950.0))
         ledger.append(entry(MONDAY + timedelta(days=1), close=951.0))
         came(ledger, {MONDAY + timedelta(days=1): 951.5, MONDAY + timedelta(days=2): 953.0})
-        days, values = ledger.rates(USDCLP, "close")
+        days, values, is_outcome = ledger.rates(USDCLP, "close")
         assert days.astype(str).tolist() == ["2026-03-02", "2026-03-03", "2026-03-04"]
         assert values.tolist() == [950.0, 951.5, 953.0]
+        assert is_outcome.tolist() == [False, True, True]
         assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
 
     def test_a_track_of_ends_alone_is_the_last_lead_of_the_whole(self, ledger: Ledger) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,26 @@ class TestReader:
         assert found.values[-1] == 950.0, "the ledger has the last word"
         (one,) = reader(settings).outlooks()
         assert len(one.rates.days) > 35
+
+    def test_where_a_forecast_began_nothing_has_come_of_another(self, settings: Settings) -> None:
+        """The print of the second day was held back: the forecast of that day began from the close of the first."""
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range("2026-11-17", periods=4)]
+        for day in days[:3]:
+            ledger.append(entry(day, close=950.0))
+        came = [days[2], days[3]]
+        ledger.record(
+            USDCLP, "close", came, np.array([951.0, 952.0]), [origin_instant(USDCLP, d) for d in came]
+        )
+        ledger.score()
+        found, series = reader(settings), Series(USDCLP, "close", H7)
+        outcomes = {day: api.date_history(found, USDCLP, day).outcomes for day in days}
+        assert outcomes == {days[0]: {}, days[1]: {}, days[2]: {"close": 951.0}, days[3]: {"close": 952.0}}
+        assert found.rates(series, days[0]).came.tolist() == [False, False, True, True]
+        shown = str(page("usdclp-7d.html", found))
+        told = json.loads(shown.split('id="paths">')[1].partition("</script>")[0])
+        assert len(told["rates"]) == 4
+        assert told["carried"] == [day.toordinal() - date(1970, 1, 1).toordinal() for day in days[:2]]
 
     def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
         ledger = Ledger(settings.store_url)

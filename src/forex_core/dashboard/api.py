@@ -309,8 +309,8 @@ def date_history(reader: Reader, pair: Pair, day: date) -> DateHistory:
     rates = sorted({one.rate for one in reader.latest if one.pair == pair})
     came = {}
     for rate in rates:
-        days, values = reader.ledger.rates(pair, rate, day)
-        if len(days) and days[0] == np.datetime64(day, "D"):
+        days, values, is_outcome = reader.ledger.rates(pair, rate, day)
+        if len(days) and days[0] == np.datetime64(day, "D") and is_outcome[0]:
             came[rate] = float(values[0])
     said = reader.ledger.for_date(pair, day) if rates else ()
     return DateHistory(

@@ -134,7 +134,7 @@ def said_and_came(paths: Sequence[Trajectory], rates: Rates, days_ahead: int) ->
     inside = int(((came >= low) & (came <= high)).sum())
     origins = [scored[k].of.origin for k in order]
     said = partial(number, decimals=price_decimals(float(came[-1])))
-    shown = rates.between(_date(ends[0]), _date(ends[-1]))
+    shown = rates.at(rates.came).between(_date(ends[0]), _date(ends[-1]))
     return Chart(
         title=f"What was said {days_ahead} days before, and what came",
         caption=(

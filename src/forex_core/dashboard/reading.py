@@ -45,14 +45,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rates:
-    """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units."""
+    """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units.
+
+    Where `came` [n] is false no print of that day was accepted: the value is the close that a forecast started from.
+    """
 
     days: Array
     values: Array
+    came: Mask
+
+    def at(self, chosen: Mask) -> Rates:
+        """Those days that are chosen."""
+        return Rates(self.days[chosen], self.values[chosen], self.came[chosen])
 
     def between(self, first: date, last: date) -> Rates:
         inside = (self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D"))
-        return Rates(self.days[inside], self.values[inside])
+        return self.at(np.asarray(inside))
 
 
 @dataclass(frozen=True)
@@ -324,7 +332,11 @@ class Reader:
         earlier, _ = _tried(lambda: self._observed_rates(series, since, until), None)
         if earlier is None:
             return known
-        return Rates(np.append(earlier.days, known.days), np.append(earlier.values, known.values))
+        return Rates(
+            np.append(earlier.days, known.days),
+            np.append(earlier.values, known.values),
+            np.append(earlier.came, known.came),
+        )
 
     def _observed_rates(self, series: Series, first: date, last: date) -> Rates | None:
         """Prints that the quality gate lets pass; None where there are none."""
@@ -337,7 +349,8 @@ class Reader:
             return None
         raw = Prices(name, found.dates, found.values, entry(name).definition, found.known_at)
         accepted = gate(raw, is_spot=True)
-        return Rates(accepted.dates.to_numpy().astype("M8[D]"), accepted.values)
+        days = accepted.dates.to_numpy().astype("M8[D]")
+        return Rates(days, accepted.values, np.ones(len(days), dtype=bool))
 
     def paths(self, series: Series, first: date, last: date) -> tuple[Trajectory, ...]:
         """Of the origins from `first` to `last`."""

@@ -482,10 +482,11 @@ class Ledger:
                 rows[row.publication].append(row)
         return tuple(_trajectory(head, rows[head.number]) for head in heads)
 
-    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array]:
-        """What is known of a rate, the oldest day first: days [n] datetime64[D], and values [n] in quote units.
+    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array, Mask]:
+        """Days and values of a rate, the oldest first: days [n] datetime64[D], values [n] in quote units, came [n].
 
-        Outcomes as they were last revised, and of other days the close that a forecast started from.
+        Outcomes as they were last revised; of other days, which did not come, the close that a forecast started from.
+        It may have been carried over a day without a print.
         """
         latest = _latest_outcomes()
         came = sa.select(latest.c.target_date, latest.c.value).where(
@@ -498,11 +499,16 @@ class Ledger:
             if since is not None:
                 day = _bound(connection, since)
                 came, closes = came.where(latest.c.target_date >= day), closes.where(_P.origin >= day)
-            values = {
-                _day(day): value for query in (closes, came) for day, value in connection.execute(query)
-            }
+            began, outcomes = (
+                {_day(day): value for day, value in connection.execute(query)} for query in (closes, came)
+            )
+        values = began | outcomes
         days = sorted(values)
-        return np.array(days, dtype="M8[D]"), np.array([values[day] for day in days], dtype=np.float64)
+        return (
+            np.array(days, dtype="M8[D]"),
+            np.array([values[day] for day in days], dtype=np.float64),
+            np.array([day in outcomes for day in days], dtype=bool),
+        )
 
     def for_date(self, pair: Pair, day: date) -> tuple[tuple[Published, int, Mapping[float, float]], ...]:
         """What was said of one date: each forecast with its step and its quantiles by level, as they were published."""
