@@ -276,8 +276,10 @@ TAMPERED = {
     "forecast 2: removed": "DELETE FROM publications WHERE number = 2",
     "outcome 1: changed": "UPDATE outcomes SET value = 951 WHERE number = 1",
     "score of forecast 1 at step 1: does not follow": "UPDATE scores SET error = 0 WHERE publication = 1 AND step = 1",
+    "score of forecast 1 at step 2: removed": "DELETE FROM scores WHERE publication = 1 AND step = 2",
+    "score of forecast 2 at step 1: removed": "DELETE FROM scores WHERE publication = 2",
     "run last recorded the digest": "DELETE FROM publications WHERE number = 4",
-    "run outcomes recorded the digest": "DELETE FROM outcomes WHERE number = 2",
+    "run outcomes recorded the digest": "DELETE FROM outcomes WHERE number = 3",
     "run alarms recorded the digest": "DELETE FROM alarms",
     "alarm 1: changed": "UPDATE alarms SET statistic = 0",
 }
@@ -289,7 +291,7 @@ class TestVerify:
         for k in range(3):
             ledger.append(entry(MONDAY + timedelta(days=k)))
         last = ledger.append(entry(MONDAY + timedelta(days=3), run_id="last"))
-        came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2)})
+        came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2, 3)})
         ledger.score()
         ledger.raise_alarm(USDCLP, "close", H7, Alarm("no skill", 5, MONDAY, 2.0, 1.0, "worse"))
         outcome, alarm = ledger.heads()
@@ -300,6 +302,38 @@ class TestVerify:
         with unguarded(url) as connection:
             connection.exec_driver_sql(TAMPERED[fault])
         assert any(found.startswith(fault) for found in ledger.verify(anchors).faults)
+
+    def test_the_score_of_an_outcome_that_was_revised_since_is_missed_too(
+        self, ledger: Ledger, url: str
+    ) -> None:
+        day = MONDAY + timedelta(days=2)
+        for k in range(2):
+            ledger.append(entry(MONDAY + timedelta(days=k)))
+        for later, value in enumerate((955.0, 956.0)):
+            came(ledger, {day: value}, later=timedelta(days=later))
+            ledger.score()
+        with unguarded(url) as connection:
+            connection.exec_driver_sql("DELETE FROM scores WHERE publication = 1 AND outcome = 1")
+        assert ledger.verify().faults == ("score of forecast 1 at step 2: removed",)
+
+    def test_what_is_not_scored_yet_is_no_fault(self, ledger: Ledger) -> None:
+        """As after a kill between outcome and score, and of a forecast in hindsight that was written since."""
+        days = [MONDAY + timedelta(days=k) for k in range(1, 5)]
+        ledger.append(entry(MONDAY))
+        came(ledger, {days[0]: 955.0})
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 1)
+        ledger.score()
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 0)
+        came(ledger, {days[0]: 956.0, days[1]: 957.0}, later=timedelta(days=1))
+        came(ledger, {days[1]: 958.0}, later=timedelta(days=2))  # before the one of before was scored
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 2)
+        ledger.score()
+        ledger.append(entry(MONDAY, run_id="hindsight", after=pd.Timedelta(days=3)))
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 2)
+        ledger.append(entry(days[1]))
+        came(ledger, {days[2]: 959.0, days[3]: 960.0})
+        ledger.score()
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 0)
 
     def test_an_outcome_that_was_rewritten_with_its_digest_is_found_by_the_next(
         self, ledger: Ledger, url: str

@@ -176,7 +176,7 @@ def verify(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     configure_logging(verbose)
     settings = settings_from(None, None, None)
     kept, (anchors, vouched) = _ledger(settings), _recorded(settings)
-    nothing = Audit(0, 0, 0, 0, "0" * 64, tuple(unaccounted(anchors)))
+    nothing = Audit(0, 0, 0, 0, 0, "0" * 64, tuple(unaccounted(anchors)))
     audit = kept.verify(anchors, vouched) if kept else nothing
     document = audit_document(audit, len(Pending(settings.pending_dir)))
     print_document(document, as_json, audit_lines)

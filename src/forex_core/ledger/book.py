@@ -170,12 +170,13 @@ class Raised:
 
 @dataclass(frozen=True)
 class Audit:
-    """What `verify` found: how much was read, the head of the chain, and what is wrong."""
+    """What `verify` found: how much was read, what is to be scored yet, the head of the chain, and what is wrong."""
 
     publications: int
     predictions: int
     outcomes: int
     scores: int
+    unscored: int
     head: str
     faults: tuple[str, ...]
 
@@ -674,6 +675,8 @@ class Ledger:
         faults += _misjudged(
             scored, {row.number: row for row in heads}, rows, {row.number: row for row in came}
         )
+        removed, unscored = _unscored(scored, heads, rows, came)
+        faults += removed
         headless = sorted(set(rows) - {head.number for head in heads})
         faults += [f"forecast {number} has a path and no head" for number in headless]
         return Audit(
@@ -681,6 +684,7 @@ class Ledger:
             predictions=sum(map(len, rows.values())),
             outcomes=len(came),
             scores=len(scored),
+            unscored=unscored,
             head=heads[-1].digest if heads else _START,
             faults=tuple(faults),
         )
@@ -849,6 +853,44 @@ def _misjudged(
             follows = {}
         if {name: getattr(row, name) for name in follows} != follows or not follows:
             yield f"{where}: does not follow from its forecast and its outcome"
+
+
+def _unscored(
+    scored: Sequence[Any], heads: Iterable[Any], rows: Mapping[int, Sequence[Any]], came: Iterable[Any]
+) -> tuple[list[str], int]:
+    """Scores that were there and are not, and how many are to be made yet.
+
+    `Ledger.score` leaves none out: it gives one to every forecast of the time, of the outcome that is the last of its
+    date. So one is missing where a later forecast has a score of the same outcome; and of the last outcome of a date
+    where, of whatever, a later forecast has one and a later outcome.
+    """
+    there = {(row.publication, row.step, row.outcome) for row in scored}
+    newest_forecast = max((row.publication for row in scored), default=0)
+    newest_outcome = max((row.outcome for row in scored), default=0)
+    until: dict[int, int] = {}
+    for row in scored:
+        until[row.outcome] = max(row.publication, until.get(row.outcome, 0))
+    revisions: dict[tuple[str, str, date], list[int]] = {}
+    for outcome in came:
+        revisions.setdefault((outcome.pair, outcome.rate, _day(outcome.target_date)), []).append(
+            outcome.number
+        )
+    removed, waiting = [], 0
+    for head in heads:
+        for one in rows.get(head.number, ()):
+            numbers = revisions.get((head.pair, head.rate, _day(one.target_date)), [])
+            for number in numbers:
+                if (head.number, one.step, number) in there:
+                    continue
+                is_last = number == numbers[-1]
+                scored_until = (
+                    newest_forecast if is_last and number <= newest_outcome else until.get(number, 0)
+                )
+                if head.number <= scored_until:
+                    removed.append(f"score of forecast {head.number} at step {one.step}: removed")
+                elif is_last:
+                    waiting += 1
+    return removed, waiting
 
 
 def _member_errors(members: Sequence[str], medians: Sequence[str], outcomes: Array) -> dict[str, Array]:

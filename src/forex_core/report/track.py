@@ -61,6 +61,10 @@ def audit_lines(document: Document) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(f"{counts}. Head of the chain: {document['head'][:16]}…")]
     if waiting:
         lines.append(Text(f"{waiting} forecasts wait to be written: forex monitor writes them.", "yellow"))
+    if document["unscored"]:
+        lines.append(
+            Text(f"{document['unscored']} scores are to be made yet: forex monitor makes them.", "yellow")
+        )
     if document["faults"]:
         lines += [Text(f"✗ {one_line(fault)}", "red") for fault in document["faults"]]
     else:
