@@ -412,6 +412,18 @@ class TestWhatPagesRead:
         assert is_outcome.tolist() == [False, True, True]
         assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
 
+    def test_what_nobody_records_is_unanswered(self, ledger: Ledger) -> None:
+        ahead = entry(MONDAY).target_dates
+        ledger.append(entry(MONDAY))
+        ledger.append(entry(MONDAY - timedelta(days=30), after=pd.Timedelta(days=30)))
+        assert ledger.unanswered(MONDAY) == (), (
+            "nothing is due, and what was said in hindsight asks for nothing"
+        )
+        assert ledger.unanswered(ahead[1]) == ((USDCLP, "close", ahead[0]),)
+        came(ledger, {ahead[1]: 951.0})
+        assert ledger.unanswered(ahead[1]) == (), "on the first one there was no print"
+        assert ledger.unanswered(ahead[-1]) == ((USDCLP, "close", ahead[2]),)
+
     def test_a_track_of_ends_alone_is_the_last_lead_of_the_whole(self, ledger: Ledger) -> None:
         days = [MONDAY + timedelta(days=k) for k in range(20) if (MONDAY + timedelta(days=k)).weekday() < 5]
         for day in days[:5]:

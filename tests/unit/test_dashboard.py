@@ -160,6 +160,8 @@ class TestReader:
             assert "Whether it still stands is not kept" in str(page(name, reader(settings)))
         later = dashboards.NOW + pd.Timedelta(days=31)
         ledger.append(entry(later.date() - timedelta(days=1)))
+        came = ledger.path(1).target_dates[-1:]
+        ledger.record(USDCLP, "close", came, np.array([951.0]), [later])
         assert self.attention(settings, later) == []
 
     def test_silence_waiting_and_old_data_need_attention(self, settings: Settings) -> None:
@@ -169,7 +171,26 @@ class TestReader:
         settings.pending_dir.mkdir(parents=True)
         (settings.pending_dir / f"{waiting.run_id}.json").write_text(waiting.to_json())
         whats = [told.partition(": ")[0] for told in self.attention(settings, later)]
-        assert whats == ["USD/CLP, 7 days", "USD/CLP, 7 days", "USD/CLP, 15 days", "Ledger", "Data"]
+        assert whats == [
+            "USD/CLP, 7 days",
+            "USD/CLP, 7 days",
+            "USD/CLP, 15 days",
+            "Ledger",
+            "USD/CLP",
+            "Data",
+        ]
+
+    def test_a_monitor_that_does_not_run_is_told(self, settings: Settings) -> None:
+        """Forecasts are made every day, with bands that hold nothing, and nobody looks what comes of them."""
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range(end=dashboards.LAST, periods=20)]
+        for origin in days:
+            ledger.append(entry(origin, width=0.1))
+        (told,) = self.attention(settings)
+        assert told.startswith(f"USD/CLP: nothing was recorded of what came from {days[1]:%-d %b %Y} on; run")
+        known = [origin_instant(USDCLP, day) for day in days]
+        ledger.record(USDCLP, "close", days, np.full(len(days), 950.0), known)
+        assert self.attention(settings) == []
 
     def test_what_cannot_be_read_is_not_well(self, settings: Settings) -> None:
         Ledger(settings.store_url).append(entry(dashboards.LAST))

@@ -281,8 +281,8 @@ class HealthAnswer:
     """How data and forecasts stand.
 
     `attention` is what somebody should look at, as the first page lists it: alarms of the last 30 days, silent
-    horizons, `waiting` forecasts that the ledger has not taken yet, series that are too old, or that there is no
-    forecast at all. `is_well` when there is none of it and all could be read.
+    horizons, `waiting` forecasts that the ledger has not taken yet, outcomes that nobody records, series that are too
+    old, or that there is no forecast at all. `is_well` when there is none of it and all could be read.
     """
 
     at: datetime

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from forex_core.config import Settings
-from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
+from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns, market_of
 from forex_core.dashboard.words import counted, day
 from forex_core.data.catalogue import entry
 from forex_core.data.loading import store_of
@@ -182,8 +182,8 @@ class Concern:
 class Health:
     """How data and forecasts stand.
 
-    `waiting` is how many forecasts are published and not in the ledger yet; `untold` says of each part that cannot be
-    read why.
+    `waiting` is how many forecasts are published and not in the ledger yet, `unanswered` as the ledger has it; `untold`
+    says of each part that cannot be read why.
     """
 
     at: pd.Timestamp
@@ -192,6 +192,7 @@ class Health:
     outlooks: tuple[Outlook, ...]
     alarms: tuple[Raised, ...]
     waiting: int
+    unanswered: tuple[tuple[Pair, str, date], ...]
     untold: tuple[str, ...]
 
     @property
@@ -201,7 +202,7 @@ class Health:
 
     @property
     def attention(self) -> tuple[Concern, ...]:
-        """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait or are none, data that are too old."""
+        """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait, are not scored or are none, old data."""
         found = []
         for one in self.outlooks:
             words = [noticed(raised) for raised in one.alarms]
@@ -211,6 +212,10 @@ class Health:
         found += [Concern(one.pair.slashed, noticed(one)) for one in of_data]
         if self.waiting:
             found.append(Concern("Ledger", self.waits))
+        for pair, rate, since in self.unanswered:
+            missing = f"nothing was recorded of what came from {day(since)} on"
+            todo = f"run 'forex monitor --pair {pair}', and look at the deployment monitor"
+            found.append(Concern(market_of(pair, rate), f"{missing}; {todo}"))
         if not self.outlooks and not self.untold:
             found.append(Concern("Forecasts", "there are none yet"))
         if stale := [one.series for one in self.series if not one.is_fresh]:
@@ -380,9 +385,14 @@ class Reader:
         alarms, _ = _tried(lambda: self.alarms, tuple[Raised, ...]())
         nothing = (tuple[SeriesStatus, ...](), tuple[Headline, ...]())
         (observed, headlines), no_data = _tried(self._observed, nothing)
+        unanswered, _ = _tried(self._unanswered, tuple[tuple[Pair, str, date], ...]())
         untold = dict.fromkeys(reason for reason in (no_outlooks, no_data) if reason)
         waiting = len(Pending(self._settings.pending_dir))
-        return Health(self.now, observed, headlines, outlooks, alarms, waiting, tuple(untold))
+        return Health(self.now, observed, headlines, outlooks, alarms, waiting, unanswered, tuple(untold))
+
+    def _unanswered(self) -> tuple[tuple[Pair, str, date], ...]:
+        due = self.now.date() - timedelta(days=self._settings.monitor.unscored_after_days)
+        return self.ledger.unanswered(due) if self._is_made else ()
 
     def _observed(self) -> tuple[tuple[SeriesStatus, ...], tuple[Headline, ...]]:
         data = self._settings.data

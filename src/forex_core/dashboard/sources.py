@@ -99,6 +99,16 @@ class TrackedRuns(Protocol):
         ...
 
 
+def market_of(pair: Pair, rate: str) -> str:
+    """In words: the pair, and which rate of it where it is not the market's close."""
+    return pair.slashed + ("" if rate == "close" else f" ({_words_of(rate)})")
+
+
+def _words_of(rate: str) -> str:
+    known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
+    return known.get(rate, rate)
+
+
 @dataclass(frozen=True, order=True)
 class Series:
     """What has a page of its own: the forecasts of one rate of a pair at one horizon."""
@@ -119,13 +129,12 @@ class Series:
 
     @property
     def rate_words(self) -> str:
-        known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
-        return known.get(self.rate, self.rate)
+        return _words_of(self.rate)
 
     @property
     def market(self) -> str:
-        """In words: the pair, and which rate of it where it is not the market's close."""
-        return self.pair.slashed + ("" if self.rate == "close" else f" ({self.rate_words})")
+        """In words."""
+        return market_of(self.pair, self.rate)
 
     @property
     def title(self) -> str:

@@ -401,6 +401,30 @@ class Ledger:
             ]
         return tuple(sorted(found, key=lambda one: (one.pair, one.rate, one.horizon)))
 
+    def unanswered(self, day: date) -> tuple[tuple[Pair, str, date], ...]:
+        """Rates of which no outcome was recorded after some target date of live forecasts, with the first such date.
+
+        Only dates up to `day` count, which lies so far back that what came is out. One that lies before a recorded
+        outcome had no print, as on a holiday that no calendar knew.
+        """
+        found = []
+        for pair, rate in self.kinds():
+            with self._database.reading() as connection:
+                came = sa.select(sa.func.max(_O.target_date)).where(_O.pair == str(pair), _O.rate == rate)
+                last = connection.scalar(came)
+                query = (
+                    sa.select(_R.target_date)
+                    .join(tables.publications, _P.number == _R.publication)
+                    .where(_P.pair == str(pair), _P.rate == rate, _P.live == sa.true())
+                    .where(_R.target_date <= _bound(connection, day))
+                    .order_by(_R.target_date)
+                    .limit(1)
+                )
+                first = connection.scalar(query if last is None else query.where(_R.target_date > last))
+            if first is not None:
+                found.append((pair, rate, _day(first)))
+        return tuple(found)
+
     def newest(self, pair: Pair, rate: str, horizon: Horizon, until: date) -> Published | None:
         """The forecast of the newest origin up to a date, of several that of `paths`; None where there is none."""
         kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
