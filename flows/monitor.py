@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,12 +19,14 @@ from prefect.states import Completed, State
 
 from flows.forecast import SERVICE, TIME_LIMIT_S, load
 from flows.logs import connect_logging
+from flows.notice import notifier_of
 from flows.rollback import adapt_bands, rollback
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.errors import ForexError, TrackingError
+from forex_core.errors import ConfigError, ForexError, NotifyError, TrackingError
 from forex_core.ledger import Alarm, Ledger, Pending, Published, Scored, Track
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
 from forex_core.monitoring import Reading, band_factors, drift, faults, judge, key, silence
+from forex_core.notify import Message, Sent
 from forex_core.report.document import data_notices
 from forex_core.report.track import monitor_markdown, scores_document
 from forex_core.tracking import (
@@ -110,6 +113,22 @@ def logged(
         alarms = {key(r.kind, r.step): r.statistic / r.threshold for r in readings}
         tracker.log(live_record(horizon, by_lead(track), at_the_end(track), alarms))
     return run_id
+
+
+@task(name="tell", cache_policy=NO_CACHE, persist_result=False)
+def tell(document: Document, settings: Settings) -> Sent:
+    """Tell the alarms, and what was done about them, to whom the settings name.
+
+    Raises:
+        ConfigError, NotifyError: there is somebody to be told, and it reached nobody.
+    """
+    title = f"forex monitor: alarm of {document['pair']}, {settings.environment} on {socket.gethostname()}"
+    todo = 'What to do: docs/operations.md, "The live track record".'
+    text = "\n".join([*document["raised"], *document["warnings"], todo])
+    sent = notifier_of(settings).send(Message(title, text, kind="warning"))
+    if sent.refused and not sent.delivered:
+        raise NotifyError("; ".join(f"{one.target}: {one.reason}" for one in sent.refused))
+    return sent
 
 
 def _adapted(
@@ -228,19 +247,30 @@ def monitor(
         "data": {"alarms": [_reading_document(r) for r in of_data], "notices": data_notices(bundle)},
         "raised": raised,
         "warnings": warnings,
+        "told": [],
     }
     create_markdown_artifact(
         markdown=monitor_markdown(document),
         key=f"monitor-{bundle.pair.slug}",
         description=f"Live track record of {bundle.pair}",
     )
-    if as_of is None:
-        # Last, so that a run that ends before raises them again.
-        for horizon, readings in noticed:
-            _keep(ledger, bundle, horizon, readings)
     if not raised and not warnings:
         return document
-    return Completed(name="CompletedWithWarning", message=" ".join([*raised, *warnings]), data=document)
+    is_told = False
+    if raised and as_of is None:
+        try:
+            sent = tell(document, settings)
+        except (ConfigError, NotifyError) as error:
+            warnings.append(f"The alarms reached nobody, and the next run raises them again: {error}.")
+        else:
+            document["told"] = [one.target for one in sent.delivered]
+            warnings += [f"The alarms did not reach {one.target}: {one.reason}." for one in sent.refused]
+            is_told = bool(sent.delivered) and not sent.refused
+            # Last, so that a run that ends before, or that nobody hears of, raises them again.
+            for horizon, readings in noticed:
+                _keep(ledger, bundle, horizon, readings)
+    name = "Completed" if is_told else "CompletedWithWarning"  # which the server tells
+    return Completed(name=name, message=" ".join([*raised, *warnings]), data=document)
 
 
 def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None) -> dict[str, date]:

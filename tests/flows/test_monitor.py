@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from forex_core.testing import synthetic_table
 from forex_core.tracking import LEDGER_TAG, open_store, queries
 from forex_core.types import HORIZONS, Horizon, Pair
 from tests.ledgers import entry
+
+if TYPE_CHECKING:
+    from tests.conftest import Webhook
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"), pytest.mark.timeout(280)]
 
@@ -284,6 +287,43 @@ class TestMonitored:
         assert kept
         again = monitored(market).result()
         assert not [text for text in again["raised"] if "narrow bands" in text]
+
+    def test_an_alarm_is_raised_when_somebody_has_heard_of_it(
+        self, market: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
+        monkeypatch.setenv("FOREX_NOTIFY__URLS", f"json://127.0.0.1:{webhook.port}/")
+        monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+        publish(market, width=0.3, last=60)
+        webhook.answers.append(503)
+        lost = monitored(market)
+        assert lost.name == "CompletedWithWarning", "by which the server tells it"
+        assert "The alarms reached nobody, and the next run raises them again: target 1" in lost.message
+        assert (lost.result()["told"], ledger().alarms()) == ([], ())
+        state = monitored(market)
+        document = state.result()
+        assert document["raised"] == lost.result()["raised"]
+        assert document["told"] == ["target 1 (JSON, 127.0.0.1)"]
+        assert len(ledger().alarms()) == len(document["raised"])
+        assert state.name == "Completed", "who has heard of it is not told by the server as well"
+        _, (_, body, _) = webhook.received
+        assert body["title"].startswith("forex monitor: alarm of USDCLP, ")
+        assert all(text in body["message"] for text in document["raised"])
+        assert monitored(market).result()["raised"] == []
+        assert len(webhook.received) == 2
+
+    def test_an_alarm_that_reached_some_is_told_by_the_server_too(
+        self, market: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
+        urls = [f"json://127.0.0.1:{webhook.port}/", "json://127.0.0.1:1/"]
+        monkeypatch.setenv("FOREX_NOTIFY__URLS", json.dumps(urls))
+        monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+        publish(market, width=0.3, last=60)
+        state = monitored(market)
+        assert state.name == "CompletedWithWarning"
+        assert "The alarms did not reach target 2" in state.message
+        assert len(ledger().alarms()) == len(state.result()["raised"])
 
     def test_a_look_back_judges_what_was_known_then_and_does_nothing(
         self, market: Path, sqlite_store: str, monkeypatch: pytest.MonkeyPatch

@@ -55,8 +55,9 @@ def monitor(
     """Score published forecasts as their outcomes come, and say what is wrong.
 
     Every forecast is scored at its exact lead, beside the random walk. Alarms are of bands that do not hold, of a skill
-    worse than the random walk's, of a rate that moves otherwise than it did, and of forecasts that were not made. Exit
-    code 1 when one is raised.
+    worse than the random walk's, of a rate that moves otherwise than it did, and of forecasts that were not made. Each
+    is raised once and told to those of FOREX_NOTIFY__URLS, whoever asks; what reaches nobody is raised again. Exit code
+    1 when one is raised.
     """
     from flows import prepare_manual_run
     from forex_core.report.track import monitor_tables

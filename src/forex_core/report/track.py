@@ -169,6 +169,8 @@ def monitor_tables(document: Document) -> list[RenderableType]:
         lines.append(Text(f"ALARM {one_line(told)}", "red"))
     for told in document["warnings"]:
         lines.append(Text(one_line(told), "yellow"))
+    if document["told"]:
+        lines.append(Text(f"Told {one_line(', '.join(document['told']))}."))
     if not document["raised"] and not document["warnings"]:
         lines.append(Text("No alarm.", "green"))
     return lines
