@@ -18,6 +18,7 @@ from forex_core.calendars import origin_instant
 from forex_core.data.store import ObservationStore
 from forex_core.errors import LedgerError
 from forex_core.ledger import Alarm, Entry, Ledger, content_digest, tables
+from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import LEVELS, Horizon
 from tests.ledgers import USDCLP, entry
 
@@ -194,6 +195,46 @@ class TestScores:
             again = ledger.record(USDCLP, "close", [day], np.array([955.0]), known, as_of=earlier, now=now)
             assert (again.new, again.revised) == (0, 0)
         assert ledger.path(1).outcomes[0] == 956.0
+
+    def test_an_outcome_that_is_withdrawn_is_scored_no_more_until_it_comes_again(
+        self, ledger: Ledger
+    ) -> None:
+        ledger.append(entry(MONDAY))
+        day, tuesday = MONDAY + timedelta(days=2), MONDAY + timedelta(days=1)
+        came(ledger, {tuesday: 955.0, day: 9550.0})
+        ledger.score()
+        gone = came(ledger, {tuesday: 955.0, day: float("nan")}, later=timedelta(days=1))
+        assert (gone.new, gone.revised) == (0, 1)
+        again = came(ledger, {day: float("nan")}, later=timedelta(days=2))
+        assert (again.new, again.revised) == (0, 0)
+        assert ledger.score() == ()
+        assert ledger.track(USDCLP, "close", H7).steps.tolist() == [1]
+        np.testing.assert_array_equal(ledger.path(1).outcomes[:2], [955.0, np.nan])
+        assert ledger.rates(USDCLP, "close")[0].astype(str).tolist() == [str(MONDAY), str(tuesday)]
+        audit = ledger.verify()
+        assert (audit.outcomes, audit.unscored, audit.faults) == (3, 0, ())
+        came(ledger, {day: 956.0}, later=timedelta(days=3))
+        (one,) = ledger.score()
+        assert (one.step, one.outcome, one.revised) == (2, 956.0, True)
+        assert ledger.verify().faults == ()
+
+    def test_a_print_that_was_refuted_since_is_withdrawn(self, ledger: Ledger) -> None:
+        table = synthetic_table(400, start="2024-09-02")
+        days = pd.DatetimeIndex(table.iloc[:, 0])
+        origin, day = days[-12].date(), days[-10].date()
+        ledger.append(entry(origin, close=float(table["USDCLP"].iloc[-12])))
+        assert ledger.observe(bundle_of(table)).new > 3
+        scored = ledger.score()
+        (target,) = (one for one in scored if one.target_date == day)
+        known = target.known_at
+        table.loc[len(table) - 10, "USDCLP"] /= 10
+        seen = ledger.observe(bundle_of(table))
+        assert (seen.new, seen.revised) == (0, 1)
+        ledger.score()
+        left = ledger.track(USDCLP, "close", H7)
+        assert left.target_dates.tolist() == [one.target_date for one in scored if one is not target]
+        # Nobody doubted it then.
+        assert day in ledger.track(USDCLP, "close", H7, until=known).target_dates.tolist()
 
     def test_a_look_back_sees_what_was_published_known_and_raised_by_then(self, ledger: Ledger) -> None:
         days = [MONDAY + timedelta(days=k) for k in range(4)]

@@ -43,7 +43,7 @@ _ALARM_KEY = ("pair", "rate", "horizon", "kind", "step", "origin")
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How many outcomes were new, and how many were other than before."""
+    """How many outcomes were new, and how many were other than before, or withdrawn."""
 
     new: int
     revised: int
@@ -87,7 +87,7 @@ class Track:
     """What stands of the forecasts of one pair and horizon, at one lead or at all: n rows by origin and step.
 
     Of an origin the last forecast stands that was published before its first outcome was released; where none was,
-    there is none. Of an outcome the latest revision.
+    there is none. Of an outcome the latest revision, and none where it was withdrawn.
 
     Attributes:
         origins, target_dates: [n] datetime64[D].
@@ -264,7 +264,8 @@ class Ledger:
         """Take in what came, of the days that forecasts are for.
 
         Args:
-            days, values, known_at: [n] target dates, the rate that each had, and when that became known.
+            days, values, known_at: [n] target dates, the rate that each had, and when that became known. NaN where
+                nothing is accepted of the day: what was recorded of it before is withdrawn.
             as_of: the instant whose knowledge this is, by default now. What is known here as of later stays.
         """
         at = _instant(now)
@@ -276,14 +277,14 @@ class Ledger:
             last = _last(connection, tables.outcomes)
             number, previous = (last.number, last.digest) if last else (0, _START)
             for day, value, since in zip(days, values, known_at, strict=True):
-                if day not in wanted or not np.isfinite(value):
+                before, came = known.get(day), float(value) if np.isfinite(value) else None
+                if day not in wanted or (came is None and before is None):
                     continue
-                before = known.get(day)
-                if before is not None and (before.value == value or of <= before.as_of):
+                if before is not None and (before.value == came or of <= before.as_of):
                     continue
                 new, revised = new + (before is None), revised + (before is not None)
                 number += 1
-                row = _outcome(pair, rate, day, float(value), since, of, at)
+                row = _outcome(pair, rate, day, came, since, of, at)
                 digest = _digest(previous, row)
                 connection.execute(
                     tables.outcomes.insert().values(
@@ -291,7 +292,7 @@ class Ledger:
                         pair=str(pair),
                         rate=rate,
                         target_date=_bound(connection, day),
-                        value=float(value),
+                        value=came,
                         known_at=_instant(since),
                         as_of=of,
                         recorded_at=at,
@@ -303,16 +304,12 @@ class Ledger:
         return Outcomes(new, revised)
 
     def observe(self, bundle: MarketBundle) -> Outcomes:
-        """`record` what a bundle knows to have come."""
-        rows = np.flatnonzero(np.isfinite(bundle.truth) & (bundle.truth_known < len(bundle)))
-        return self.record(
-            bundle.pair,
-            bundle.rate,
-            [day.date() for day in bundle.dates[rows]],
-            bundle.truth[rows],
-            list(bundle.instants[bundle.truth_known[rows]]),
-            bundle.as_of,
-        )
+        """`record` what a bundle knows to have come, and on which days nothing did."""
+        came = np.isfinite(bundle.truth)
+        rows = np.flatnonzero(~came | (bundle.truth_known < len(bundle)))
+        since = [bundle.instants[bundle.truth_known[k]] if came[k] else bundle.as_of for k in rows]
+        days = [day.date() for day in bundle.dates[rows]]
+        return self.record(bundle.pair, bundle.rate, days, bundle.truth[rows], since, bundle.as_of)
 
     def score(self) -> tuple[Scored, ...]:
         """Score every forecast that has an outcome and no score of it, in the order of publication and step."""
@@ -333,7 +330,7 @@ class Ledger:
                 )
                 .join(tables.publications, _P.number == _R.publication)
                 .join(latest, _same_outcome(latest))
-                .where(~there)
+                .where(~there, latest.c.value.is_not(None))
                 .order_by(_R.publication, _R.step)
             )
             found = connection.execute(query).all()
@@ -515,7 +512,7 @@ class Ledger:
         """
         latest = _latest_outcomes()
         came = sa.select(latest.c.target_date, latest.c.value).where(
-            latest.c.pair == str(pair), latest.c.rate == rate
+            latest.c.pair == str(pair), latest.c.rate == rate, latest.c.value.is_not(None)
         )
         closes = (
             sa.select(_P.origin, _P.close).where(_P.pair == str(pair), _P.rate == rate).order_by(_P.number)
@@ -790,7 +787,7 @@ def _outcome(
     pair: Pair,
     rate: str,
     day: date,
-    value: float,
+    value: float | None,
     known_at: pd.Timestamp,
     as_of: pd.Timestamp,
     recorded_at: pd.Timestamp,
@@ -894,19 +891,17 @@ def _unscored(
     until: dict[int, int] = {}
     for row in scored:
         until[row.outcome] = max(row.publication, until.get(row.outcome, 0))
-    revisions: dict[tuple[str, str, date], list[int]] = {}
+    revisions: dict[tuple[str, str, date], list[Any]] = {}
     for outcome in came:
-        revisions.setdefault((outcome.pair, outcome.rate, _day(outcome.target_date)), []).append(
-            outcome.number
-        )
+        revisions.setdefault((outcome.pair, outcome.rate, _day(outcome.target_date)), []).append(outcome)
     removed, waiting = [], 0
     for head in heads:
         for one in rows.get(head.number, ()):
-            numbers = revisions.get((head.pair, head.rate, _day(one.target_date)), [])
-            for number in numbers:
-                if (head.number, one.step, number) in there:
+            of_date = revisions.get((head.pair, head.rate, _day(one.target_date)), [])
+            for outcome in of_date:
+                number, is_last = outcome.number, outcome is of_date[-1]
+                if outcome.value is None or (head.number, one.step, number) in there:
                     continue
-                is_last = number == numbers[-1]
                 scored_until = (
                     newest_forecast if is_last and number <= newest_outcome else until.get(number, 0)
                 )
