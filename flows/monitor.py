@@ -307,14 +307,14 @@ def _acted(
     source: SourceName | None,
     paths: list[Path] | None,
 ) -> list[str]:
-    """What is done about alarms: a rollback where the settings say so, and bands as they should have been."""
+    """What is done about alarms: a rollback where the settings say so, and either way bands as they should be."""
     kinds = {alarm.kind for alarm in alarms}
     if not settings.tracking.is_on:
         return []
     done = []
     if settings.auto_rollback and kinds & DEGRADED:
         done += _rolled_back(ledger, bundle, horizon, told, settings, source, paths)
-    if kinds & BANDS:
+    if kinds & (DEGRADED | BANDS):  # of who is champion now
         done += _adapted(ledger, bundle, horizon, settings)
     return done
 

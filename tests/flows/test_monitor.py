@@ -18,7 +18,7 @@ from forex_core.calibration import FACTOR_RANGE
 from forex_core.config import load_settings
 from forex_core.data.providers.csv_files import CsvProvider
 from forex_core.ledger import Entry, Ledger, Pending
-from forex_core.monitoring import band_factors
+from forex_core.monitoring import Reading, band_factors
 from forex_core.testing import synthetic_table
 from forex_core.tracking import LEDGER_TAG, open_store, queries
 from forex_core.types import HORIZONS, Horizon, Pair
@@ -485,6 +485,56 @@ def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path)
     undone = rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], undo=True)
     assert undone["to_version"] == held.number
     assert registry.standing("usdclp-7d").pin is not None
+
+
+@pytest.mark.slow
+def test_without_skill_the_champion_is_rolled_back_and_bands_follow_what_came_of_the_next(
+    market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version that comes back had bands too narrow in its time, which no alarm says any more."""
+    from prefect import flow
+
+    from flows.monitor import _acted
+    from forex_core.data.loading import bundle_of
+    from forex_core.tracking import registry_from_settings
+
+    for day in (date(2018, 4, 6), DAY):
+        forecast(market, day)
+    registry = registry_from_settings(load_settings())
+    champion = registry.standing("usdclp-7d").champion
+    assert champion is not None
+    rates = closes(market)
+    sigma = float(np.log(rates).diff().std())
+    for k, day in enumerate(rates.index[-120:-7]):
+        number = champion.number if k >= 80 else champion.number - 1
+        one = entry(day.date(), close=float(rates[day]), sigma=sigma, width=0.3, version=number)
+        ledger().append(replace(one, recipe=champion.recipe))
+    monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
+    settings = load_settings(pair="USDCLP", source="csv", paths=[market])
+    bundle, book = bundle_of(settings), ledger()
+    book.observe(bundle)
+    book.score()
+    no_skill = Reading("no skill", 5, 3.0, 2.0, 40, None, bundle.origin, "worse than the random walk")
+
+    @flow
+    def acted() -> list[str]:
+        return _acted(book, bundle, H7, [no_skill], ["no skill"], settings, "csv", [market])
+
+    done = acted()
+    rolled_back, adapted = done
+    former, standing = champion.number - 1, registry.standing("usdclp-7d")
+    assert rolled_back == f"7d was rolled back from version {champion.number} to {former}."
+    assert adapted.startswith(
+        f"7d has other bands: version {standing.champion_number} is version {former} with"
+    )
+    assert standing.champion is not None
+    assert standing.champion.tags["adapted_from"] == str(former)
+    assert standing.pin is not None
+    # Its successor has no forecasts of its own yet, and the next alarm changes nothing more.
+    again = acted()
+    assert registry.standing("usdclp-7d").champion_number == standing.champion_number
+    assert len(again) == 1
+    assert again[0].startswith("7d was not rolled back: ")
 
 
 def test_a_forecast_of_today_is_a_track_record(tmp_path: Path) -> None:
