@@ -330,6 +330,32 @@ class TestReader:
         assert len(told["rates"]) == 4
         assert told["carried"] == [day.toordinal() - date(1970, 1, 1).toordinal() for day in days[:2]]
 
+    def test_what_the_monitor_did_is_not_by_hand_and_a_pin_taken_away_is_no_other_champion(
+        self, settings: Settings
+    ) -> None:
+        ledger = Ledger(settings.store_url)
+        for k in range(10, 0, -1):
+            ledger.append(entry(dashboards.LAST - timedelta(days=7 * k), version=10 - k))
+        at = dashboards.NOW.to_pydatetime() - timedelta(days=3)
+        why = "by the monitor: USDCLP 7d, no skill at step 5"
+        made = [
+            dashboards.change(action="unpin", at=at, from_version=9, to_version=9),
+            dashboards.change(action="adapt", at=at, from_version=8, to_version=9, reason=why),
+            dashboards.change(action="rollback", at=at, from_version=9, to_version=8, reason=why),
+        ]
+        found = Reader(settings, dashboards.Told(made=made), lambda: dashboards.NOW)
+        chart = charts.champions(found.history(Series(USDCLP, "close", H7)))
+        assert chart is not None
+        assert [mark.words.partition(",")[0] for mark in chart.marks] == [
+            "adapt to version 9",
+            "rollback to version 8",
+        ]
+        assert "the champion 2 times by hand or by the monitor since" in chart.description
+        shown = str(page("usdclp-7d.html", found))
+        listed = shown.split('aria-labelledby="changes"')[1].partition("</section>")[0]
+        assert "by hand or by the monitor" in listed
+        assert listed.count(why) == 2
+
     def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
         ledger = Ledger(settings.store_url)
         ledger.append(entry(dashboards.LAST))

@@ -645,7 +645,8 @@ def _changes(history: History) -> Table | None:
         ]
         for one in history.changes
     ]
-    return Table("Changes of champion by hand, the newest first", columns, rows) if rows else None
+    title = "What was done to the champion, by hand or by the monitor, the newest first"
+    return Table(title, columns, rows) if rows else None
 
 
 def _alarms(alarms: Sequence[Raised]) -> Table:

@@ -154,7 +154,7 @@ class History:
         hindsight: of how many other origins there are forecasts that were made in hindsight alone.
         record: the live scores of the last year at the horizon's end; `leads` at every lead.
         least: origins in common below which members are not compared.
-        changes: of champion by hand, the newest first; `untold` why they cannot be read.
+        changes: what was done to the champion, the newest first; `untold` why that cannot be read.
     """
 
     series: Series
@@ -362,7 +362,7 @@ class Reader:
         return self.ledger.paths(series.pair, series.rate, series.horizon, first=first, last=last)
 
     def changes(self) -> tuple[tuple[Change, ...], str | None]:
-        """Changes of champion by hand, the newest first, and why they cannot be read."""
+        """What was done to champions, the newest first, and why it cannot be read."""
         tracked = self._tracked
         return (
             ((), None)

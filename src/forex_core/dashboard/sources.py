@@ -65,7 +65,10 @@ class Run(Protocol):
 
 
 class Change(Protocol):
-    """A change of champion by hand; `action` is rollback, undo, promote or unpin, and a failed one changed nothing."""
+    """What was done to a champion, by hand or by the monitor; one that failed changed nothing.
+
+    `action` is rollback, undo, promote, adapt (other bands) or unpin, by which the champion stays.
+    """
 
     @property
     def run_id(self) -> str: ...
@@ -95,7 +98,7 @@ class TrackedRuns(Protocol):
         ...
 
     def changes(self, last: int) -> Sequence[Change]:
-        """The newest changes of champion by hand, newest first."""
+        """What was done to champions last, the newest first."""
         ...
 
 
