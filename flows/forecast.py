@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -152,11 +154,11 @@ def publish(
     ledger: Ledger,
     settings: Settings,
     asked: Asked,
-) -> tuple[Document, Mail]:
+) -> tuple[Document, Callable[[], Mail]]:
     """Log and register the model, settle who is champion, and only then say so in report, run and ledger.
 
     Returns:
-        The document of the run, and the mail that brings its report.
+        The document of the run, and what composes the mail that brings its report.
     """
     name, horizon, language = _run_name(), choice.published.horizon, language_of(asked.lang)
     with ThreadPoolExecutor(2) as pool:
@@ -222,28 +224,36 @@ def publish(
         tracker.set_tags({"warnings": " ".join(warnings)})
     logger.info("run logged: {}", run_id)
     document |= {"warnings": warnings}
-    return document, report_mail(run, bundle, document, publication, language)
+    return document, partial(report_mail, run, bundle, document, publication, language)
 
 
 @task(name="send report", cache_policy=NO_CACHE, persist_result=False)
-def send(mail: Mail, tracker: Tracker, settings: Settings) -> list[str]:
+def send(compose: Callable[[], Mail], tracker: Tracker, settings: Settings) -> list[str]:
     """Send a report to whom the settings name, and note in the run whether that was done; returns who did not get it.
 
-    Nothing here makes a forecast fail.
+    Nothing here makes a forecast fail: it is published.
     """
     if settings.skip_email:
         return []
-    message = Message(mail.title, mail.text, mail.html, mail.pictures, mail.files)
     try:
-        sent = readers_of(settings).send(message)
+        readers = readers_of(settings)
     except ConfigError as error:
         return [f"The report was sent to nobody: {error}."]
-    if not sent.deliveries:
+    if not readers.targets:
         return []
+    mail = compose()
+    sent = readers.send(Message(mail.title, mail.text, mail.html, mail.pictures, mail.files))
     tracker.set_tags(
         {"skip_email": "false", "report_sent": f"{len(sent.delivered)} of {len(sent.deliveries)}"}
     )
     return [f"The report did not reach {one.target}: {one.reason}." for one in sent.refused]
+
+
+def _unsent(sending: State[list[str]]) -> list[str]:
+    """Who did not get a report: nobody did where no mail could be made of it."""
+    if not sending.is_completed():
+        return [f"The report was sent to nobody: {sending.message}."]
+    return sending.result()
 
 
 def _write_down(entry: Entry, ledger: Ledger, tracker: Tracker, settings: Settings) -> str | None:
@@ -400,8 +410,8 @@ def _forecast(
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy, asked)
         if document is None:
             choice = compute(engine, bundle, horizon, candidacy, settings)
-            document, mail = publish(choice, engine, bundle, tracker, candidacy, ledger, settings, asked)
-            if unsent := send(mail, tracker, settings):
+            document, compose = publish(choice, engine, bundle, tracker, candidacy, ledger, settings, asked)
+            if unsent := _unsent(send(compose, tracker, settings, return_state=True)):
                 document["warnings"] += unsent
                 tracker.set_tags({"warnings": " ".join(document["warnings"])})
         if output:

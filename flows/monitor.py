@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,12 +19,14 @@ from prefect.states import Completed
 
 from flows.forecast import SERVICE, TIME_LIMIT_S, load
 from flows.logs import connect_logging
+from flows.notice import notifier_of
 from flows.rollback import adapt_bands, rollback
 from forex_core.config import Settings, SourceName, load_settings
-from forex_core.errors import ForexError, TrackingError
+from forex_core.errors import ConfigError, ForexError, NotifyError, TrackingError
 from forex_core.ledger import Alarm, Ledger, Pending, Published, Scored, Track
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
 from forex_core.monitoring import Reading, band_factors, drift, faults, judge, key, silence
+from forex_core.notify import Message, Sent
 from forex_core.report.document import data_notices
 from forex_core.report.track import monitor_markdown, scores_document
 from forex_core.tracking import (
@@ -66,9 +69,12 @@ def scored(ledger: Ledger, bundle: MarketBundle) -> tuple[Document, tuple[Scored
 def judged(
     ledger: Ledger, bundle: MarketBundle, horizon: Horizon, settings: Settings
 ) -> tuple[Track, list[Reading]]:
-    """The track record of a horizon, and the alarms of the recipe that publishes now: of another it says nothing."""
+    """The track record of a horizon, and the alarms of the recipe that publishes now: of another it says nothing.
+
+    All as it stood at the bundle's as-of.
+    """
     since = bundle.origin - timedelta(days=LOOKED_BACK_DAYS)
-    track = ledger.track(bundle.pair, bundle.rate, horizon, since=since, members=True)
+    track = ledger.track(bundle.pair, bundle.rate, horizon, since=since, until=bundle.as_of, members=True)
     raised = _raised_before(ledger, bundle, horizon)
     published = _live(ledger, bundle, horizon)
     own = [one.number for one in published if one.recipe == published[-1].recipe]
@@ -107,6 +113,22 @@ def logged(
         alarms = {key(r.kind, r.step): r.statistic / r.threshold for r in readings}
         tracker.log(live_record(horizon, by_lead(track), at_the_end(track), alarms))
     return run_id
+
+
+@task(name="tell", cache_policy=NO_CACHE, persist_result=False)
+def tell(document: Document, settings: Settings) -> Sent:
+    """Tell the alarms, and what was done about them, to whom the settings name.
+
+    Raises:
+        ConfigError, NotifyError: there is somebody to be told, and it reached nobody.
+    """
+    title = f"forex monitor: alarm of {document['pair']}, {settings.environment} on {socket.gethostname()}"
+    todo = 'What to do: docs/operations.md, "The live track record".'
+    text = "\n".join([*document["raised"], *document["warnings"], todo])
+    sent = notifier_of(settings).send(Message(title, text, kind="warning"))
+    if sent.refused and not sent.delivered:
+        raise NotifyError("; ".join(f"{one.target}: {one.reason}" for one in sent.refused))
+    return sent
 
 
 def _adapted(
@@ -169,7 +191,8 @@ def monitor(
         pair: currency pair such as USDCLP; by default the one of the settings.
         source: where the outcomes come from; by default the one of the settings.
         paths: files of source csv.
-        as_of: with what was known at the origin of this date; by default now.
+        as_of: look back at what was said and known at the origin of this date: its outcomes are recorded and scored,
+            and nothing else is done, kept or logged; by default now.
     """
     connect_logging()
     settings = load_settings(pair=pair, source=source, paths=paths)
@@ -189,7 +212,7 @@ def monitor(
         track, readings = judged(ledger, bundle, horizon, settings)
         ends = at_the_end(track)
         run_id = None
-        if len(track):
+        if len(track) and as_of is None:
             try:
                 run_id = logged(track, readings, ledger, bundle, settings)
             except TrackingError as error:
@@ -202,7 +225,11 @@ def monitor(
         alarms = [reading for reading in readings if reading.raised]
         told = [f"{bundle.pair} {horizon}, {key(r.kind, r.step)}: {r.found}" for r in alarms]
         raised += told
-        done = _acted(ledger, bundle, horizon, alarms, told, settings, source, paths) if alarms else []
+        done = (
+            _acted(ledger, bundle, horizon, alarms, told, settings, source, paths)
+            if alarms and as_of is None
+            else []
+        )
         warnings += done
         horizons[str(horizon)] = _horizon_document(by_lead(track), ends, readings, run_id, done)
     before, ages = _raised_before(ledger, bundle, None), settings.source in ("live", "auto", "store")
@@ -220,24 +247,36 @@ def monitor(
         "data": {"alarms": [_reading_document(r) for r in of_data], "notices": data_notices(bundle)},
         "raised": raised,
         "warnings": warnings,
+        "told": [],
     }
     create_markdown_artifact(
         markdown=monitor_markdown(document),
         key=f"monitor-{bundle.pair.slug}",
         description=f"Live track record of {bundle.pair}",
     )
-    # Last, so that a run that ends before raises them again.
-    for of, readings in noticed:
-        _keep(ledger, bundle, of, readings)
     if not raised and not warnings:
         return document
-    return Completed(name="CompletedWithWarning", message=" ".join([*raised, *warnings]), data=document)
+    is_told = False
+    if raised and as_of is None:
+        try:
+            sent = tell(document, settings)
+        except (ConfigError, NotifyError) as error:
+            warnings.append(f"The alarms reached nobody, and the next run raises them again: {error}.")
+        else:
+            document["told"] = [one.target for one in sent.delivered]
+            warnings += [f"The alarms did not reach {one.target}: {one.reason}." for one in sent.refused]
+            is_told = bool(sent.delivered) and not sent.refused
+            # Last, so that a run that ends before, or that nobody hears of, raises them again.
+            for of, readings in noticed:
+                _keep(ledger, bundle, of, readings)
+    name = "Completed" if is_told else "CompletedWithWarning"  # which the server tells
+    return Completed(name=name, message=" ".join([*raised, *warnings]), data=document)
 
 
 def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None) -> dict[str, date]:
     """The last origin that each alarm was raised for."""
     found: dict[str, date] = {}
-    for one in ledger.alarms(bundle.pair, bundle.rate):
+    for one in ledger.alarms(bundle.pair, bundle.rate, until=bundle.as_of):
         if one.horizon == horizon:
             name = key(one.alarm.kind, one.alarm.step)
             found[name] = max(one.alarm.origin, found.get(name, one.alarm.origin))
@@ -246,7 +285,7 @@ def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None
 
 def _live(ledger: Ledger, bundle: MarketBundle, horizon: Horizon) -> list[Published]:
     """The forecasts of the rate that were published in their time."""
-    return [*ledger.publications(bundle.pair, horizon, rate=bundle.rate, live=True)]
+    return [*ledger.publications(bundle.pair, horizon, rate=bundle.rate, live=True, until=bundle.as_of)]
 
 
 def _keep(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None, readings: list[Reading]) -> None:
@@ -268,14 +307,14 @@ def _acted(
     source: SourceName | None,
     paths: list[Path] | None,
 ) -> list[str]:
-    """What is done about alarms: a rollback where the settings say so, and bands as they should have been."""
+    """What is done about alarms: a rollback where the settings say so, and either way bands as they should be."""
     kinds = {alarm.kind for alarm in alarms}
     if not settings.tracking.is_on:
         return []
     done = []
     if settings.auto_rollback and kinds & DEGRADED:
         done += _rolled_back(ledger, bundle, horizon, told, settings, source, paths)
-    if kinds & BANDS:
+    if kinds & (DEGRADED | BANDS):  # of who is champion now
         done += _adapted(ledger, bundle, horizon, settings)
     return done
 

@@ -226,6 +226,9 @@ class MonitorConfig(BaseModel):
         default_factory=lambda: {"7d": 5, "15d": 7, "30d": 10, "90d": 10},
         description="days without a published forecast of each horizon",
     )
+    unscored_after_days: int = Field(
+        7, ge=3, description="days after a target date by which what came is to be recorded"
+    )
 
 
 class TreasuryConfig(BaseModel):

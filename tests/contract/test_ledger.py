@@ -18,6 +18,7 @@ from forex_core.calendars import origin_instant
 from forex_core.data.store import ObservationStore
 from forex_core.errors import LedgerError
 from forex_core.ledger import Alarm, Entry, Ledger, content_digest, tables
+from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import LEVELS, Horizon
 from tests.ledgers import USDCLP, entry
 
@@ -195,6 +196,76 @@ class TestScores:
             assert (again.new, again.revised) == (0, 0)
         assert ledger.path(1).outcomes[0] == 956.0
 
+    def test_an_outcome_that_is_withdrawn_is_scored_no_more_until_it_comes_again(
+        self, ledger: Ledger
+    ) -> None:
+        ledger.append(entry(MONDAY))
+        day, tuesday = MONDAY + timedelta(days=2), MONDAY + timedelta(days=1)
+        came(ledger, {tuesday: 955.0, day: 9550.0})
+        ledger.score()
+        gone = came(ledger, {tuesday: 955.0, day: float("nan")}, later=timedelta(days=1))
+        assert (gone.new, gone.revised) == (0, 1)
+        again = came(ledger, {day: float("nan")}, later=timedelta(days=2))
+        assert (again.new, again.revised) == (0, 0)
+        assert ledger.score() == ()
+        assert ledger.track(USDCLP, "close", H7).steps.tolist() == [1]
+        np.testing.assert_array_equal(ledger.path(1).outcomes[:2], [955.0, np.nan])
+        assert ledger.rates(USDCLP, "close")[0].astype(str).tolist() == [str(MONDAY), str(tuesday)]
+        audit = ledger.verify()
+        assert (audit.outcomes, audit.unscored, audit.faults) == (3, 0, ())
+        came(ledger, {day: 956.0}, later=timedelta(days=3))
+        (one,) = ledger.score()
+        assert (one.step, one.outcome, one.revised) == (2, 956.0, True)
+        assert ledger.verify().faults == ()
+
+    def test_a_print_that_was_refuted_since_is_withdrawn(self, ledger: Ledger) -> None:
+        table = synthetic_table(400, start="2024-09-02")
+        days = pd.DatetimeIndex(table.iloc[:, 0])
+        origin, day = days[-12].date(), days[-10].date()
+        ledger.append(entry(origin, close=float(table["USDCLP"].iloc[-12])))
+        assert ledger.observe(bundle_of(table)).new > 3
+        scored = ledger.score()
+        (target,) = (one for one in scored if one.target_date == day)
+        known = target.known_at
+        table.loc[len(table) - 10, "USDCLP"] /= 10
+        seen = ledger.observe(bundle_of(table))
+        assert (seen.new, seen.revised) == (0, 1)
+        ledger.score()
+        left = ledger.track(USDCLP, "close", H7)
+        assert left.target_dates.tolist() == [one.target_date for one in scored if one is not target]
+        # Nobody doubted it then.
+        assert day in ledger.track(USDCLP, "close", H7, until=known).target_dates.tolist()
+
+    def test_a_look_back_sees_what_was_published_known_and_raised_by_then(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(4)]
+        given = [entry(day, lean=0.001 * k) for k, day in enumerate(days)]
+        again = entry(days[0], run_id="again", after=pd.Timedelta(hours=3))
+        for one in (*given, again):
+            ledger.append(one)
+        for day, value in zip(days[1:], (951.0, 952.0, 953.0), strict=True):
+            came(ledger, {day: value})
+            ledger.score()
+            alarm = Alarm("no skill", 5, day, 2.0, 1.0, "worse")
+            ledger.raise_alarm(USDCLP, "close", H7, alarm, now=origin_instant(USDCLP, day))
+        seen = [origin_instant(USDCLP, days[3])]
+        ledger.record(USDCLP, "close", [days[1]], np.array([960.0]), seen, now=seen[0])
+        ledger.score()
+
+        def track(until: pd.Timestamp | None) -> list[tuple[int, int, float]]:
+            found = ledger.track(USDCLP, "close", H7, until=until)
+            columns = (found.publications, found.steps, found.outcomes)
+            return list(zip(*(column.tolist() for column in columns), strict=True))
+
+        then = origin_instant(USDCLP, days[2])
+        assert track(then) == [(5, 1, 951.0), (5, 2, 952.0), (2, 1, 952.0)]
+        first = given[0].published_at
+        assert track(first) == []
+        assert [one.number for one in ledger.publications(USDCLP, H7, live=True, until=then)] == [1, 2, 5]
+        assert [one.number for one in ledger.publications(USDCLP, H7, until=first)] == [1]
+        assert [one.alarm.origin for one in ledger.alarms(USDCLP, until=then)] == days[1:3]
+        assert (5, 1, 960.0) in track(None)
+        assert len(ledger.alarms(USDCLP)) == 3
+
     def test_an_outcome_that_is_late_is_scored_when_it_comes(self, ledger: Ledger) -> None:
         ledger.append(entry(MONDAY))
         came(ledger, {MONDAY + timedelta(days=3): 955.0})
@@ -246,8 +317,10 @@ TAMPERED = {
     "forecast 2: removed": "DELETE FROM publications WHERE number = 2",
     "outcome 1: changed": "UPDATE outcomes SET value = 951 WHERE number = 1",
     "score of forecast 1 at step 1: does not follow": "UPDATE scores SET error = 0 WHERE publication = 1 AND step = 1",
+    "score of forecast 1 at step 2: removed": "DELETE FROM scores WHERE publication = 1 AND step = 2",
+    "score of forecast 2 at step 1: removed": "DELETE FROM scores WHERE publication = 2",
     "run last recorded the digest": "DELETE FROM publications WHERE number = 4",
-    "run outcomes recorded the digest": "DELETE FROM outcomes WHERE number = 2",
+    "run outcomes recorded the digest": "DELETE FROM outcomes WHERE number = 3",
     "run alarms recorded the digest": "DELETE FROM alarms",
     "alarm 1: changed": "UPDATE alarms SET statistic = 0",
 }
@@ -259,7 +332,7 @@ class TestVerify:
         for k in range(3):
             ledger.append(entry(MONDAY + timedelta(days=k)))
         last = ledger.append(entry(MONDAY + timedelta(days=3), run_id="last"))
-        came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2)})
+        came(ledger, {MONDAY + timedelta(days=k): 955.0 for k in (1, 2, 3)})
         ledger.score()
         ledger.raise_alarm(USDCLP, "close", H7, Alarm("no skill", 5, MONDAY, 2.0, 1.0, "worse"))
         outcome, alarm = ledger.heads()
@@ -270,6 +343,38 @@ class TestVerify:
         with unguarded(url) as connection:
             connection.exec_driver_sql(TAMPERED[fault])
         assert any(found.startswith(fault) for found in ledger.verify(anchors).faults)
+
+    def test_the_score_of_an_outcome_that_was_revised_since_is_missed_too(
+        self, ledger: Ledger, url: str
+    ) -> None:
+        day = MONDAY + timedelta(days=2)
+        for k in range(2):
+            ledger.append(entry(MONDAY + timedelta(days=k)))
+        for later, value in enumerate((955.0, 956.0)):
+            came(ledger, {day: value}, later=timedelta(days=later))
+            ledger.score()
+        with unguarded(url) as connection:
+            connection.exec_driver_sql("DELETE FROM scores WHERE publication = 1 AND outcome = 1")
+        assert ledger.verify().faults == ("score of forecast 1 at step 2: removed",)
+
+    def test_what_is_not_scored_yet_is_no_fault(self, ledger: Ledger) -> None:
+        """As after a kill between outcome and score, and of a forecast in hindsight that was written since."""
+        days = [MONDAY + timedelta(days=k) for k in range(1, 5)]
+        ledger.append(entry(MONDAY))
+        came(ledger, {days[0]: 955.0})
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 1)
+        ledger.score()
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 0)
+        came(ledger, {days[0]: 956.0, days[1]: 957.0}, later=timedelta(days=1))
+        came(ledger, {days[1]: 958.0}, later=timedelta(days=2))  # before the one of before was scored
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 2)
+        ledger.score()
+        ledger.append(entry(MONDAY, run_id="hindsight", after=pd.Timedelta(days=3)))
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 2)
+        ledger.append(entry(days[1]))
+        came(ledger, {days[2]: 959.0, days[3]: 960.0})
+        ledger.score()
+        assert (ledger.verify().faults, ledger.verify().unscored) == ((), 0)
 
     def test_an_outcome_that_was_rewritten_with_its_digest_is_found_by_the_next(
         self, ledger: Ledger, url: str
@@ -342,10 +447,23 @@ class TestWhatPagesRead:
         ledger.append(entry(MONDAY, close=950.0))
         ledger.append(entry(MONDAY + timedelta(days=1), close=951.0))
         came(ledger, {MONDAY + timedelta(days=1): 951.5, MONDAY + timedelta(days=2): 953.0})
-        days, values = ledger.rates(USDCLP, "close")
+        days, values, is_outcome = ledger.rates(USDCLP, "close")
         assert days.astype(str).tolist() == ["2026-03-02", "2026-03-03", "2026-03-04"]
         assert values.tolist() == [950.0, 951.5, 953.0]
+        assert is_outcome.tolist() == [False, True, True]
         assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
+
+    def test_what_nobody_records_is_unanswered(self, ledger: Ledger) -> None:
+        ahead = entry(MONDAY).target_dates
+        ledger.append(entry(MONDAY))
+        ledger.append(entry(MONDAY - timedelta(days=30), after=pd.Timedelta(days=30)))
+        assert ledger.unanswered(MONDAY) == (), (
+            "nothing is due, and what was said in hindsight asks for nothing"
+        )
+        assert ledger.unanswered(ahead[1]) == ((USDCLP, "close", ahead[0]),)
+        came(ledger, {ahead[1]: 951.0})
+        assert ledger.unanswered(ahead[1]) == (), "on the first one there was no print"
+        assert ledger.unanswered(ahead[-1]) == ((USDCLP, "close", ahead[2]),)
 
     def test_a_track_of_ends_alone_is_the_last_lead_of_the_whole(self, ledger: Ledger) -> None:
         days = [MONDAY + timedelta(days=k) for k in range(20) if (MONDAY + timedelta(days=k)).weekday() < 5]

@@ -279,6 +279,22 @@ def test_a_link_to_one_forecast_opens_it_and_years_lead_to_each_other(tmp_path: 
     assert opened.said == []
 
 
+def test_where_the_next_forecast_began_is_no_outcome(tmp_path: Path, opened: Opened) -> None:
+    """The print of the first target date was held back, and the next forecast made from the close before."""
+    settings = load_settings(data_dir=tmp_path / "data")
+    ledger, origin = Ledger(settings.store_url), date(2026, 3, 2)
+    ledger.append(entry(origin))
+    held, *came = ledger.path(1).target_dates
+    ledger.append(entry(held))
+    known = [pd.Timestamp(day, tz="UTC") + pd.Timedelta(days=1) for day in came]
+    ledger.record(USDCLP, "close", came, np.full(len(came), 955.0), known)
+    page = opened.go(written(tmp_path / "site", None, settings).address("usdclp-7d.html") + f"#{origin}")
+    page.locator("#told").get_by_text("Said on 2 Mar 2026").wait_for()
+    assert came_of(page) == expected_rows(ledger.path(1))
+    assert came_of(page)[0][-2:] == ["–", "–"]
+    assert len(drawn_values(page, "#path path.ink.strong")) == 1 + len(came)
+
+
 def test_the_record_of_a_horizon_is_that_of_the_ledger(site: Site, opened: Opened) -> None:
     page = opened.go(site.address("usdclp-7d.html"))
     track = site.ledger.track(USDCLP, "close", H7, ends=True)

@@ -120,7 +120,7 @@ class TestInterface:
             (one.number, step) for one, step, _ in expected
         ]
         assert found["said"][0]["quantiles"]["0.9"] == expected[0][2][0.9]
-        days, values = site.ledger.rates(USDCLP, "close")
+        days, values, _ = site.ledger.rates(USDCLP, "close")
         assert found["outcomes"] == {"close": values[days == np.datetime64(day)][0]}
         nothing = site.document("/api/dates/USDJPY/2026-11-20")
         assert (nothing["said"], nothing["outcomes"]) == ([], {})

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,14 @@ from forex_core.calibration import FACTOR_RANGE
 from forex_core.config import load_settings
 from forex_core.data.providers.csv_files import CsvProvider
 from forex_core.ledger import Entry, Ledger, Pending
-from forex_core.monitoring import band_factors
+from forex_core.monitoring import Reading, band_factors
 from forex_core.testing import synthetic_table
 from forex_core.tracking import LEDGER_TAG, open_store, queries
 from forex_core.types import HORIZONS, Horizon, Pair
 from tests.ledgers import entry
+
+if TYPE_CHECKING:
+    from tests.conftest import Webhook
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures", "light"), pytest.mark.timeout(280)]
 
@@ -57,13 +60,20 @@ def closes(market: Path) -> pd.Series:
 
 
 def publish(
-    market: Path, *, width: float = 1.0, last: int = 60, horizon: Horizon = H7, recipe: str = "recipe"
+    market: Path,
+    *,
+    width: float = 1.0,
+    last: int = 60,
+    but: int = 7,
+    horizon: Horizon = H7,
+    recipe: str = "recipe",
 ) -> list[Entry]:
-    """Forecasts of the last rows of the market, each published in its time, with bands `width` times as wide."""
+    """Forecasts of the `last` rows of the market `but` the newest, each published in its time, with bands `width` times
+    as wide."""
     rates = closes(market)
     sigma = float(np.log(rates).diff().std())
     made = []
-    for day in rates.index[-last:-7]:
+    for day in rates.index[-last:-but]:
         one = entry(day.date(), horizon, close=float(rates[day]), sigma=sigma, width=width)
         if one.steps and day.day_of_week < 5:
             made.append(replace(one, recipe=recipe, run_id=f"{one.run_id}-{recipe}"))
@@ -278,6 +288,74 @@ class TestMonitored:
         again = monitored(market).result()
         assert not [text for text in again["raised"] if "narrow bands" in text]
 
+    def test_an_alarm_is_raised_when_somebody_has_heard_of_it(
+        self, market: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
+        monkeypatch.setenv("FOREX_NOTIFY__URLS", f"json://127.0.0.1:{webhook.port}/")
+        monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+        publish(market, width=0.3, last=60)
+        webhook.answers.append(503)
+        lost = monitored(market)
+        assert lost.name == "CompletedWithWarning", "by which the server tells it"
+        assert "The alarms reached nobody, and the next run raises them again: target 1" in lost.message
+        assert (lost.result()["told"], ledger().alarms()) == ([], ())
+        state = monitored(market)
+        document = state.result()
+        assert document["raised"] == lost.result()["raised"]
+        assert document["told"] == ["target 1 (JSON, 127.0.0.1)"]
+        assert len(ledger().alarms()) == len(document["raised"])
+        assert state.name == "Completed", "who has heard of it is not told by the server as well"
+        _, (_, body, _) = webhook.received
+        assert body["title"].startswith("forex monitor: alarm of USDCLP, ")
+        assert all(text in body["message"] for text in document["raised"])
+        assert monitored(market).result()["raised"] == []
+        assert len(webhook.received) == 2
+
+    def test_an_alarm_that_reached_some_is_told_by_the_server_too(
+        self, market: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
+        urls = [f"json://127.0.0.1:{webhook.port}/", "json://127.0.0.1:1/"]
+        monkeypatch.setenv("FOREX_NOTIFY__URLS", json.dumps(urls))
+        monkeypatch.setenv("FOREX_NOTIFY__ATTEMPTS", "1")
+        publish(market, width=0.3, last=60)
+        state = monitored(market)
+        assert state.name == "CompletedWithWarning"
+        assert "The alarms did not reach target 2" in state.message
+        assert len(ledger().alarms()) == len(state.result()["raised"])
+
+    def test_a_look_back_judges_what_was_known_then_and_does_nothing(
+        self, market: Path, sqlite_store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The bands break in the last fifty days; before that they were right, and nobody could know."""
+        monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
+        publish(market, last=110, but=50)
+        publish(market, width=0.2, last=50)
+        monitored(market)
+        book = ledger()
+        (told,) = [
+            one for one in book.alarms(USDCLP) if (one.alarm.kind, one.alarm.step) == ("narrow bands", 1)
+        ]
+        rates = closes(market)
+        before, after = rates.index[-51].date(), rates.index[-15].date()
+        assert told.alarm.origin > after
+        document = monitored(market, as_of=before).result()
+        alarms = {
+            (one["kind"], one["step"]): one for one in document["horizons"]["7d"]["alarms"] if one["step"]
+        }
+        assert not any(one["raised"] for one in alarms.values())
+        assert max(one["until"] for one in alarms.values()) < before.isoformat()
+        assert document["horizons"]["7d"]["leads"][0]["origins"] < len(book.publications(live=True))
+        # As of a day on which the alarm could be raised it is told again, for nobody had raised it by then.
+        again = monitored(market, as_of=after).result()
+        assert any("narrow bands at step 1" in text for text in again["raised"])
+        assert (again["warnings"], again["horizons"]["7d"]["run_id"]) == ([], None)
+        assert ledger().alarms(USDCLP) == book.alarms(USDCLP)
+        client = open_store(sqlite_store)
+        (experiment,) = client.search_experiments(filter_string="name = 'monitor_7d'")
+        assert len(client.search_runs([experiment.experiment_id])) == 1
+
     def test_where_nothing_was_published_there_is_nothing_to_say(self, market: Path) -> None:
         document = monitored(market).result()
         assert document["horizons"] == {}
@@ -407,6 +485,56 @@ def test_bands_of_a_champion_that_is_held_are_brought_to_what_came(market: Path)
     undone = rollback(horizon="7d", pair="USDCLP", source="csv", paths=[market], undo=True)
     assert undone["to_version"] == held.number
     assert registry.standing("usdclp-7d").pin is not None
+
+
+@pytest.mark.slow
+def test_without_skill_the_champion_is_rolled_back_and_bands_follow_what_came_of_the_next(
+    market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version that comes back had bands too narrow in its time, which no alarm says any more."""
+    from prefect import flow
+
+    from flows.monitor import _acted
+    from forex_core.data.loading import bundle_of
+    from forex_core.tracking import registry_from_settings
+
+    for day in (date(2018, 4, 6), DAY):
+        forecast(market, day)
+    registry = registry_from_settings(load_settings())
+    champion = registry.standing("usdclp-7d").champion
+    assert champion is not None
+    rates = closes(market)
+    sigma = float(np.log(rates).diff().std())
+    for k, day in enumerate(rates.index[-120:-7]):
+        number = champion.number if k >= 80 else champion.number - 1
+        one = entry(day.date(), close=float(rates[day]), sigma=sigma, width=0.3, version=number)
+        ledger().append(replace(one, recipe=champion.recipe))
+    monkeypatch.setenv("FOREX_AUTO_ROLLBACK", "true")
+    settings = load_settings(pair="USDCLP", source="csv", paths=[market])
+    bundle, book = bundle_of(settings), ledger()
+    book.observe(bundle)
+    book.score()
+    no_skill = Reading("no skill", 5, 3.0, 2.0, 40, None, bundle.origin, "worse than the random walk")
+
+    @flow
+    def acted() -> list[str]:
+        return _acted(book, bundle, H7, [no_skill], ["no skill"], settings, "csv", [market])
+
+    done = acted()
+    rolled_back, adapted = done
+    former, standing = champion.number - 1, registry.standing("usdclp-7d")
+    assert rolled_back == f"7d was rolled back from version {champion.number} to {former}."
+    assert adapted.startswith(
+        f"7d has other bands: version {standing.champion_number} is version {former} with"
+    )
+    assert standing.champion is not None
+    assert standing.champion.tags["adapted_from"] == str(former)
+    assert standing.pin is not None
+    # Its successor has no forecasts of its own yet, and the next alarm changes nothing more.
+    again = acted()
+    assert registry.standing("usdclp-7d").champion_number == standing.champion_number
+    assert len(again) == 1
+    assert again[0].startswith("7d was not rolled back: ")
 
 
 def test_a_forecast_of_today_is_a_track_record(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jinja2 import ChoiceLoader, DictLoader
 
+from forex_core.report.language import language_of
+from forex_core.report.page import environment_of
 from forex_core.types import Horizon
 from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
 
@@ -205,6 +208,23 @@ def test_readers_may_be_named_in_a_block_and_one_that_is_not_there_is_a_warning(
     monkeypatch.setenv("FOREX_REPORT__PREFECT_BLOCK", "readers")
     assert publish(market, force=True)["warnings"] == []
     assert len(mailbox.received) == 1
+
+
+def test_a_mail_that_cannot_be_composed_keeps_no_forecast_from_coming_out(
+    market: Path, tmp_path: Path, read_by: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = environment_of(language_of("en"))
+    assert environment.loader is not None
+    broken = DictLoader({"mail.html.j2": "{{ summary.nothing_of_the_kind }}"})
+    monkeypatch.setattr(environment, "loader", ChoiceLoader([broken, environment.loader]))
+    (warning,) = publish(market)["warnings"]
+    assert warning.startswith("The report was sent to nobody: ")
+    assert "nothing_of_the_kind" in warning
+    assert read_by.received == []
+    tags = the_run(tmp_path).data.tags
+    assert (tags["skip_email"], tags["warnings"], tags["in_ledger"]) == ("true", warning, "yes")
+    # Nor is one composed that nobody is sent.
+    assert publish(market, force=True, skip_email=True)["warnings"] == []
 
 
 def test_who_is_told_of_events_is_sent_no_report(

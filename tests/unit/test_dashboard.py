@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,8 @@ class TestReader:
             assert "Whether it still stands is not kept" in str(page(name, reader(settings)))
         later = dashboards.NOW + pd.Timedelta(days=31)
         ledger.append(entry(later.date() - timedelta(days=1)))
+        came = ledger.path(1).target_dates[-1:]
+        ledger.record(USDCLP, "close", came, np.array([951.0]), [later])
         assert self.attention(settings, later) == []
 
     def test_silence_waiting_and_old_data_need_attention(self, settings: Settings) -> None:
@@ -168,7 +171,26 @@ class TestReader:
         settings.pending_dir.mkdir(parents=True)
         (settings.pending_dir / f"{waiting.run_id}.json").write_text(waiting.to_json())
         whats = [told.partition(": ")[0] for told in self.attention(settings, later)]
-        assert whats == ["USD/CLP, 7 days", "USD/CLP, 7 days", "USD/CLP, 15 days", "Ledger", "Data"]
+        assert whats == [
+            "USD/CLP, 7 days",
+            "USD/CLP, 7 days",
+            "USD/CLP, 15 days",
+            "Ledger",
+            "USD/CLP",
+            "Data",
+        ]
+
+    def test_a_monitor_that_does_not_run_is_told(self, settings: Settings) -> None:
+        """Forecasts are made every day, with bands that hold nothing, and nobody looks what comes of them."""
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range(end=dashboards.LAST, periods=20)]
+        for origin in days:
+            ledger.append(entry(origin, width=0.1))
+        (told,) = self.attention(settings)
+        assert told.startswith(f"USD/CLP: nothing was recorded of what came from {days[1]:%-d %b %Y} on; run")
+        known = [origin_instant(USDCLP, day) for day in days]
+        ledger.record(USDCLP, "close", days, np.full(len(days), 950.0), known)
+        assert self.attention(settings) == []
 
     def test_what_cannot_be_read_is_not_well(self, settings: Settings) -> None:
         Ledger(settings.store_url).append(entry(dashboards.LAST))
@@ -287,6 +309,52 @@ class TestReader:
         assert found.values[-1] == 950.0, "the ledger has the last word"
         (one,) = reader(settings).outlooks()
         assert len(one.rates.days) > 35
+
+    def test_where_a_forecast_began_nothing_has_come_of_another(self, settings: Settings) -> None:
+        """The print of the second day was held back: the forecast of that day began from the close of the first."""
+        ledger = Ledger(settings.store_url)
+        days = [day.date() for day in pd.bdate_range("2026-11-17", periods=4)]
+        for day in days[:3]:
+            ledger.append(entry(day, close=950.0))
+        came = [days[2], days[3]]
+        ledger.record(
+            USDCLP, "close", came, np.array([951.0, 952.0]), [origin_instant(USDCLP, d) for d in came]
+        )
+        ledger.score()
+        found, series = reader(settings), Series(USDCLP, "close", H7)
+        outcomes = {day: api.date_history(found, USDCLP, day).outcomes for day in days}
+        assert outcomes == {days[0]: {}, days[1]: {}, days[2]: {"close": 951.0}, days[3]: {"close": 952.0}}
+        assert found.rates(series, days[0]).came.tolist() == [False, False, True, True]
+        shown = str(page("usdclp-7d.html", found))
+        told = json.loads(shown.split('id="paths">')[1].partition("</script>")[0])
+        assert len(told["rates"]) == 4
+        assert told["carried"] == [day.toordinal() - date(1970, 1, 1).toordinal() for day in days[:2]]
+
+    def test_what_the_monitor_did_is_not_by_hand_and_a_pin_taken_away_is_no_other_champion(
+        self, settings: Settings
+    ) -> None:
+        ledger = Ledger(settings.store_url)
+        for k in range(10, 0, -1):
+            ledger.append(entry(dashboards.LAST - timedelta(days=7 * k), version=10 - k))
+        at = dashboards.NOW.to_pydatetime() - timedelta(days=3)
+        why = "by the monitor: USDCLP 7d, no skill at step 5"
+        made = [
+            dashboards.change(action="unpin", at=at, from_version=9, to_version=9),
+            dashboards.change(action="adapt", at=at, from_version=8, to_version=9, reason=why),
+            dashboards.change(action="rollback", at=at, from_version=9, to_version=8, reason=why),
+        ]
+        found = Reader(settings, dashboards.Told(made=made), lambda: dashboards.NOW)
+        chart = charts.champions(found.history(Series(USDCLP, "close", H7)))
+        assert chart is not None
+        assert [mark.words.partition(",")[0] for mark in chart.marks] == [
+            "adapt to version 9",
+            "rollback to version 8",
+        ]
+        assert "the champion 2 times by hand or by the monitor since" in chart.description
+        shown = str(page("usdclp-7d.html", found))
+        listed = shown.split('aria-labelledby="changes"')[1].partition("</section>")[0]
+        assert "by hand or by the monitor" in listed
+        assert listed.count(why) == 2
 
     def test_rates_of_a_pair_have_pages_of_their_own(self, settings: Settings) -> None:
         ledger = Ledger(settings.store_url)

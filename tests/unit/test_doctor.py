@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -474,13 +475,27 @@ def test_forecasts_that_wait_for_the_ledger(look: Callable[..., Finding]) -> Non
     settings = load_settings()
     assert look("ledger") == Finding("ok", "none yet")
     assert not (settings.root / "store").exists()
-    one = entry(date(2026, 3, 2))
+    one = entry(datetime.now(UTC).date())
     Ledger(settings.store_url, settings.root).append(one)
     assert look("ledger").found == "the last of 1 forecasts was of USDCLP 7d"
     settings.pending_dir.mkdir()
     (settings.pending_dir / "x.json").write_text(one.to_json())
     finding = look("ledger")
     assert (finding.state, finding.todo) == ("warning", "write them: forex monitor")
+
+
+def test_outcomes_that_nobody_records(look: Callable[..., Finding]) -> None:
+    settings = load_settings()
+    book = Ledger(settings.store_url, settings.root)
+    one = entry(date(2026, 3, 2))
+    book.append(one)
+    finding = look("ledger")
+    assert finding.state == "warning"
+    assert "nothing was recorded of what came of USDCLP (close) from 2026-03-03 on" in finding.found
+    assert finding.todo.startswith("forex monitor --pair USDCLP; ")
+    known = [one.outcome_at] * len(one.target_dates)
+    book.record(one.pair, one.rate, one.target_dates, np.full(len(known), 951.0), known)
+    assert look("ledger") == Finding("ok", "the last of 1 forecasts was of USDCLP 7d")
 
 
 def test_runs_that_wait_in_the_spool(look: Callable[..., Finding], tmp_path: Path) -> None:

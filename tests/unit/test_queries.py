@@ -553,6 +553,10 @@ def test_changes_by_hand_are_listed_newest_first(any_store: Store) -> None:
     old = change(1_000, from_version="3", to_version="2", by="ana@desk", reason="too narrow", backup="/b.db")
     failed = change(2_000, "FAILED", from_version="None", error_type="TrackingError", error_message="full")
     other = change(3_000, pair="EURUSD", action="promote", to_version="9")
+    bands = any_store.client.create_run(
+        any_store.experiment("operations"), 4_000, {"pair": "USDCLP", "of": "3"}
+    )
+    any_store.client.set_terminated(bands.info.run_id)  # which logged a model, and changed nothing
     rows = queries.audits(any_store.client, "operations")
     assert [row.run_id for row in rows] == [other, failed, old]
     assert [row.run_id for row in queries.audits(any_store.client, "operations", USDCLP, 1)] == [failed]

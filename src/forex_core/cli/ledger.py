@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forex_core.cli.app import (
-    AsOfOption,
     JsonOption,
     PairOption,
     PathOption,
@@ -41,15 +40,24 @@ def monitor(
     pair: PairOption = None,
     source: SourceOption = None,
     path: PathOption = None,
-    as_of: AsOfOption = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="DATE",
+            help="Look back at what was said and known when the desk opened after this day; no alarm is kept and "
+            "nothing is done. [default: now]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Score published forecasts as their outcomes come, and say what is wrong.
 
     Every forecast is scored at its exact lead, beside the random walk. Alarms are of bands that do not hold, of a skill
-    worse than the random walk's, of a rate that moves otherwise than it did, and of forecasts that were not made. Exit
-    code 1 when one is raised.
+    worse than the random walk's, of a rate that moves otherwise than it did, and of forecasts that were not made. Each
+    is raised once and told to those of FOREX_NOTIFY__URLS, whoever asks; what reaches nobody is raised again. Exit code
+    1 when one is raised.
     """
     from flows import prepare_manual_run
     from forex_core.report.track import monitor_tables
@@ -170,7 +178,7 @@ def verify(as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     configure_logging(verbose)
     settings = settings_from(None, None, None)
     kept, (anchors, vouched) = _ledger(settings), _recorded(settings)
-    nothing = Audit(0, 0, 0, 0, "0" * 64, tuple(unaccounted(anchors)))
+    nothing = Audit(0, 0, 0, 0, 0, "0" * 64, tuple(unaccounted(anchors)))
     audit = kept.verify(anchors, vouched) if kept else nothing
     document = audit_document(audit, len(Pending(settings.pending_dir)))
     print_document(document, as_json, audit_lines)

@@ -94,7 +94,7 @@ def list_runs(
 ) -> None:
     """List the newest runs of a horizon, with its own scores, and why runs failed.
 
-    RMSE is in units of the quote currency; RMSE/RW below 1 beats the random walk. Changes of champion by hand are
+    RMSE is in units of the quote currency; RMSE/RW below 1 beats the random walk. What was done to champions is
     listed by forex models history.
     """
     from forex_core.report.listing import runs_rows, runs_table
@@ -320,7 +320,7 @@ def history(
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
-    """List the changes of champion by hand, newest first: who rolled back or promoted what, when and why.
+    """List what was done to champions, by hand or by the monitor, newest first: what, by whom, when and why.
 
     Each is an audit run of the experiment operations, which forex runs show tells in full. What runs decided by
     themselves is in forex runs list.

@@ -172,8 +172,11 @@ class Reign:
 
 
 @dataclass(frozen=True)
-class ChangeByHand:
-    """A rollback, its undoing, or a promotion; one whose status is not FINISHED changed nothing."""
+class ChampionChange:
+    """What was done to the champion, by hand or by the monitor; one whose status is not FINISHED changed nothing.
+
+    `action` is rollback, undo, promote, adapt (other bands) or unpin, by which the champion stays.
+    """
 
     run_id: str
     at: datetime
@@ -187,7 +190,7 @@ class ChangeByHand:
 
 @dataclass(frozen=True)
 class ChampionHistory:
-    """Who was published: by recipe, and what was changed by hand; `untold` why that cannot be read.
+    """Who was published: by recipe, and what was done to the champion; `untold` why that cannot be read.
 
     `hindsight` is of how many other origins there are forecasts that were made in hindsight: these are in no reign.
     """
@@ -197,7 +200,7 @@ class ChampionHistory:
     horizon: str
     reigns: list[Reign]
     hindsight: int
-    changes: list[ChangeByHand]
+    changes: list[ChampionChange]
     untold: str | None
 
 
@@ -281,8 +284,8 @@ class HealthAnswer:
     """How data and forecasts stand.
 
     `attention` is what somebody should look at, as the first page lists it: alarms of the last 30 days, silent
-    horizons, `waiting` forecasts that the ledger has not taken yet, series that are too old, or that there is no
-    forecast at all. `is_well` when there is none of it and all could be read.
+    horizons, `waiting` forecasts that the ledger has not taken yet, outcomes that nobody records, series that are too
+    old, or that there is no forecast at all. `is_well` when there is none of it and all could be read.
     """
 
     at: datetime
@@ -309,8 +312,8 @@ def date_history(reader: Reader, pair: Pair, day: date) -> DateHistory:
     rates = sorted({one.rate for one in reader.latest if one.pair == pair})
     came = {}
     for rate in rates:
-        days, values = reader.ledger.rates(pair, rate, day)
-        if len(days) and days[0] == np.datetime64(day, "D"):
+        days, values, is_outcome = reader.ledger.rates(pair, rate, day)
+        if len(days) and days[0] == np.datetime64(day, "D") and is_outcome[0]:
             came[rate] = float(values[0])
     said = reader.ledger.for_date(pair, day) if rates else ()
     return DateHistory(
@@ -337,7 +340,7 @@ def scores(reader: Reader, series: Series) -> SeriesScores:
 
 
 def champions(reader: Reader, series: Series) -> ChampionHistory:
-    """Who was published when, the oldest first, and what was changed by hand, the newest first."""
+    """Who was published when, the oldest first, and what was done to the champion, the newest first."""
     history = reader.history(series)
     reigns: list[list[Published]] = []
     for one in history.publications:
@@ -362,7 +365,7 @@ def champions(reader: Reader, series: Series) -> ChampionHistory:
         ],
         hindsight=history.hindsight,
         changes=[
-            ChangeByHand(
+            ChampionChange(
                 run_id=one.run_id,
                 at=one.at.astimezone(UTC),
                 action=one.action,

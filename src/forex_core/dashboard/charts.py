@@ -134,7 +134,7 @@ def said_and_came(paths: Sequence[Trajectory], rates: Rates, days_ahead: int) ->
     inside = int(((came >= low) & (came <= high)).sum())
     origins = [scored[k].of.origin for k in order]
     said = partial(number, decimals=price_decimals(float(came[-1])))
-    shown = rates.between(_date(ends[0]), _date(ends[-1]))
+    shown = rates.at(rates.came).between(_date(ends[0]), _date(ends[-1]))
     return Chart(
         title=f"What was said {days_ahead} days before, and what came",
         caption=(
@@ -279,7 +279,7 @@ def weights(history: History) -> Rows | None:
 
 
 def champions(history: History) -> Chart | None:
-    """Which version was published live, with what was changed by hand; None before there is a second forecast."""
+    """Which version was published live, with what was done to the champion; None before there is a second forecast."""
     published = [one for one in history.publications if one.version is not None]
     if len(published) < 2:
         return None
@@ -289,7 +289,7 @@ def champions(history: History) -> Chart | None:
     marks = []
     for change in history.changes:
         at = float(number_of(np.array([change.at.date()], dtype="M8[D]"))[0])
-        if change.status == "FINISHED" and span[0] <= at:
+        if change.status == "FINISHED" and change.action != "unpin" and span[0] <= at:
             span = (span[0], max(span[1], at))
             marks.append(Mark(at, f"{change.action} to version {change.to_version}, {day(change.at.date())}"))
     recipes = [one.recipe for one in published]
@@ -299,11 +299,11 @@ def champions(history: History) -> Chart | None:
         title="Champion",
         caption=(
             "Version of the registered model that each forecast was made by; a new day of the same recipe is a new "
-            "version. Triangles: rollbacks and promotions by hand."
+            "version. Triangles: rollbacks, promotions and other bands, by hand or by the monitor."
         ),
         description=(
             f"Version {last.version} was published on {day(last.origin)}; the recipe changed {changed} times and the "
-            f"champion {len(marks)} times by hand since {day(published[0].origin)}."
+            f"champion {len(marks)} times by hand or by the monitor since {day(published[0].origin)}."
         ),
         ticks=lambda value, decimals: "" if decimals else f"v{value:,.0f}",
         lines=[Line(days, versions, "forecast strong", stepped=True)],

@@ -300,7 +300,8 @@ def _paths(
         }
 
     last = np.datetime64(max(path.target_dates[-1] for path in paths), "D")
-    known = rates.days <= last
+    known = rates.at(np.asarray(rates.days <= last))
+    days = number_of(known.days).astype(int)
     return {
         "unit": series.pair.unit,
         "decimals": decimals,
@@ -308,9 +309,8 @@ def _paths(
         "history": HISTORY_DAYS[series.horizon.days],
         "years": {str(year): target for year, target in years.items()},
         "chosen": chosen,
-        "rates": list(
-            zip(number_of(rates.days[known]).astype(int).tolist(), whole(rates.values[known]), strict=True)
-        ),
+        "rates": list(zip(days.tolist(), whole(known.values), strict=True)),
+        "carried": days[~known.came].tolist(),
         "origins": [one(path) for path in paths],
     }
 
@@ -645,7 +645,8 @@ def _changes(history: History) -> Table | None:
         ]
         for one in history.changes
     ]
-    return Table("Changes of champion by hand, the newest first", columns, rows) if rows else None
+    title = "What was done to the champion, by hand or by the monitor, the newest first"
+    return Table(title, columns, rows) if rows else None
 
 
 def _alarms(alarms: Sequence[Raised]) -> Table:

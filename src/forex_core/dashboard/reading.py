@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from forex_core.config import Settings
-from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns
+from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns, market_of
 from forex_core.dashboard.words import counted, day
 from forex_core.data.catalogue import entry
 from forex_core.data.loading import store_of
@@ -45,14 +45,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rates:
-    """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units."""
+    """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units.
+
+    Where `came` [n] is false no print of that day was accepted: the value is the close that a forecast started from.
+    """
 
     days: Array
     values: Array
+    came: Mask
+
+    def at(self, chosen: Mask) -> Rates:
+        """Those days that are chosen."""
+        return Rates(self.days[chosen], self.values[chosen], self.came[chosen])
 
     def between(self, first: date, last: date) -> Rates:
         inside = (self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D"))
-        return Rates(self.days[inside], self.values[inside])
+        return self.at(np.asarray(inside))
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class History:
         hindsight: of how many other origins there are forecasts that were made in hindsight alone.
         record: the live scores of the last year at the horizon's end; `leads` at every lead.
         least: origins in common below which members are not compared.
-        changes: of champion by hand, the newest first; `untold` why they cannot be read.
+        changes: what was done to the champion, the newest first; `untold` why that cannot be read.
     """
 
     series: Series
@@ -174,8 +182,8 @@ class Concern:
 class Health:
     """How data and forecasts stand.
 
-    `waiting` is how many forecasts are published and not in the ledger yet; `untold` says of each part that cannot be
-    read why.
+    `waiting` is how many forecasts are published and not in the ledger yet, `unanswered` as the ledger has it; `untold`
+    says of each part that cannot be read why.
     """
 
     at: pd.Timestamp
@@ -184,6 +192,7 @@ class Health:
     outlooks: tuple[Outlook, ...]
     alarms: tuple[Raised, ...]
     waiting: int
+    unanswered: tuple[tuple[Pair, str, date], ...]
     untold: tuple[str, ...]
 
     @property
@@ -193,7 +202,7 @@ class Health:
 
     @property
     def attention(self) -> tuple[Concern, ...]:
-        """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait or are none, data that are too old."""
+        """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait, are not scored or are none, old data."""
         found = []
         for one in self.outlooks:
             words = [noticed(raised) for raised in one.alarms]
@@ -203,6 +212,10 @@ class Health:
         found += [Concern(one.pair.slashed, noticed(one)) for one in of_data]
         if self.waiting:
             found.append(Concern("Ledger", self.waits))
+        for pair, rate, since in self.unanswered:
+            missing = f"nothing was recorded of what came from {day(since)} on"
+            todo = f"run 'forex monitor --pair {pair}', and look at the deployment monitor"
+            found.append(Concern(market_of(pair, rate), f"{missing}; {todo}"))
         if not self.outlooks and not self.untold:
             found.append(Concern("Forecasts", "there are none yet"))
         if stale := [one.series for one in self.series if not one.is_fresh]:
@@ -324,7 +337,11 @@ class Reader:
         earlier, _ = _tried(lambda: self._observed_rates(series, since, until), None)
         if earlier is None:
             return known
-        return Rates(np.append(earlier.days, known.days), np.append(earlier.values, known.values))
+        return Rates(
+            np.append(earlier.days, known.days),
+            np.append(earlier.values, known.values),
+            np.append(earlier.came, known.came),
+        )
 
     def _observed_rates(self, series: Series, first: date, last: date) -> Rates | None:
         """Prints that the quality gate lets pass; None where there are none."""
@@ -337,14 +354,15 @@ class Reader:
             return None
         raw = Prices(name, found.dates, found.values, entry(name).definition, found.known_at)
         accepted = gate(raw, is_spot=True)
-        return Rates(accepted.dates.to_numpy().astype("M8[D]"), accepted.values)
+        days = accepted.dates.to_numpy().astype("M8[D]")
+        return Rates(days, accepted.values, np.ones(len(days), dtype=bool))
 
     def paths(self, series: Series, first: date, last: date) -> tuple[Trajectory, ...]:
         """Of the origins from `first` to `last`."""
         return self.ledger.paths(series.pair, series.rate, series.horizon, first=first, last=last)
 
     def changes(self) -> tuple[tuple[Change, ...], str | None]:
-        """Changes of champion by hand, the newest first, and why they cannot be read."""
+        """What was done to champions, the newest first, and why it cannot be read."""
         tracked = self._tracked
         return (
             ((), None)
@@ -367,9 +385,14 @@ class Reader:
         alarms, _ = _tried(lambda: self.alarms, tuple[Raised, ...]())
         nothing = (tuple[SeriesStatus, ...](), tuple[Headline, ...]())
         (observed, headlines), no_data = _tried(self._observed, nothing)
+        unanswered, _ = _tried(self._unanswered, tuple[tuple[Pair, str, date], ...]())
         untold = dict.fromkeys(reason for reason in (no_outlooks, no_data) if reason)
         waiting = len(Pending(self._settings.pending_dir))
-        return Health(self.now, observed, headlines, outlooks, alarms, waiting, tuple(untold))
+        return Health(self.now, observed, headlines, outlooks, alarms, waiting, unanswered, tuple(untold))
+
+    def _unanswered(self) -> tuple[tuple[Pair, str, date], ...]:
+        due = self.now.date() - timedelta(days=self._settings.monitor.unscored_after_days)
+        return self.ledger.unanswered(due) if self._is_made else ()
 
     def _observed(self) -> tuple[tuple[SeriesStatus, ...], tuple[Headline, ...]]:
         data = self._settings.data

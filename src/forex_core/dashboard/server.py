@@ -133,7 +133,7 @@ def _add_interface(app: FastAPI, reader: Callable[[], Reader]) -> None:
 
     @app.get("/api/champions/{pair}/{horizon}", summary="Champion history")
     def champions(pair: PairPath, horizon: HorizonPath, rate: str = "close") -> api.ChampionHistory:
-        """Who was published when, and what was changed by hand."""
+        """Who was published when, and what was done to the champion."""
         found = reader()
         return api.champions(found, _series(found, pair, horizon, rate))
 

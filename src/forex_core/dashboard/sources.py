@@ -65,7 +65,10 @@ class Run(Protocol):
 
 
 class Change(Protocol):
-    """A change of champion by hand; `action` is rollback, undo, promote or unpin, and a failed one changed nothing."""
+    """What was done to a champion, by hand or by the monitor; one that failed changed nothing.
+
+    `action` is rollback, undo, promote, adapt (other bands) or unpin, by which the champion stays.
+    """
 
     @property
     def run_id(self) -> str: ...
@@ -95,8 +98,18 @@ class TrackedRuns(Protocol):
         ...
 
     def changes(self, last: int) -> Sequence[Change]:
-        """The newest changes of champion by hand, newest first."""
+        """What was done to champions last, the newest first."""
         ...
+
+
+def market_of(pair: Pair, rate: str) -> str:
+    """In words: the pair, and which rate of it where it is not the market's close."""
+    return pair.slashed + ("" if rate == "close" else f" ({_words_of(rate)})")
+
+
+def _words_of(rate: str) -> str:
+    known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
+    return known.get(rate, rate)
 
 
 @dataclass(frozen=True, order=True)
@@ -119,13 +132,12 @@ class Series:
 
     @property
     def rate_words(self) -> str:
-        known: Mapping[str, str] = {str(kind): words for kind, words in RATE_NAMES.items()}
-        return known.get(self.rate, self.rate)
+        return _words_of(self.rate)
 
     @property
     def market(self) -> str:
-        """In words: the pair, and which rate of it where it is not the market's close."""
-        return self.pair.slashed + ("" if self.rate == "close" else f" ({self.rate_words})")
+        """In words."""
+        return market_of(self.pair, self.rate)
 
     @property
     def title(self) -> str:

@@ -162,10 +162,11 @@ def observation_store(patient: Patient) -> Finding:
 
 
 def ledger(patient: Patient) -> Finding:
-    """Published forecasts are in the ledger, and none waits for it."""
+    """Published forecasts are in the ledger, none waits for it, and what came of them is recorded."""
     from forex_core.ledger import Ledger, Pending
 
     chosen = patient.settings
+    due = datetime.now(UTC).date() - timedelta(days=chosen.monitor.unscored_after_days)
     book, waiting = Ledger(chosen.store_url, chosen.root), len(Pending(chosen.pending_dir))
     last = book.publications(last=1) if book.is_made else ()
     told = (
@@ -177,6 +178,13 @@ def ledger(patient: Patient) -> Finding:
         return Finding(
             "warning", f"{told}; {waiting} wait in {chosen.pending_dir}", "write them: forex monitor"
         )
+    unanswered = book.unanswered(due) if last else ()
+    if unanswered:
+        told += "; nothing was recorded of what came of " + _some(
+            [f"{pair} ({rate}) from {since} on" for pair, rate, since in unanswered]
+        )
+        todo = f"forex monitor --pair {unanswered[0][0]}; see why the flow monitor does not: prefect deployment ls"
+        return Finding("warning", told, todo)
     return Finding("ok", told)
 
 

@@ -43,7 +43,7 @@ _ALARM_KEY = ("pair", "rate", "horizon", "kind", "step", "origin")
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How many outcomes were new, and how many were other than before."""
+    """How many outcomes were new, and how many were other than before, or withdrawn."""
 
     new: int
     revised: int
@@ -87,7 +87,7 @@ class Track:
     """What stands of the forecasts of one pair and horizon, at one lead or at all: n rows by origin and step.
 
     Of an origin the last forecast stands that was published before its first outcome was released; where none was,
-    there is none. Of an outcome the latest revision.
+    there is none. Of an outcome the latest revision, and none where it was withdrawn.
 
     Attributes:
         origins, target_dates: [n] datetime64[D].
@@ -170,12 +170,13 @@ class Raised:
 
 @dataclass(frozen=True)
 class Audit:
-    """What `verify` found: how much was read, the head of the chain, and what is wrong."""
+    """What `verify` found: how much was read, what is to be scored yet, the head of the chain, and what is wrong."""
 
     publications: int
     predictions: int
     outcomes: int
     scores: int
+    unscored: int
     head: str
     faults: tuple[str, ...]
 
@@ -263,7 +264,8 @@ class Ledger:
         """Take in what came, of the days that forecasts are for.
 
         Args:
-            days, values, known_at: [n] target dates, the rate that each had, and when that became known.
+            days, values, known_at: [n] target dates, the rate that each had, and when that became known. NaN where
+                nothing is accepted of the day: what was recorded of it before is withdrawn.
             as_of: the instant whose knowledge this is, by default now. What is known here as of later stays.
         """
         at = _instant(now)
@@ -275,14 +277,14 @@ class Ledger:
             last = _last(connection, tables.outcomes)
             number, previous = (last.number, last.digest) if last else (0, _START)
             for day, value, since in zip(days, values, known_at, strict=True):
-                if day not in wanted or not np.isfinite(value):
+                before, came = known.get(day), float(value) if np.isfinite(value) else None
+                if day not in wanted or (came is None and before is None):
                     continue
-                before = known.get(day)
-                if before is not None and (before.value == value or of <= before.as_of):
+                if before is not None and (before.value == came or of <= before.as_of):
                     continue
                 new, revised = new + (before is None), revised + (before is not None)
                 number += 1
-                row = _outcome(pair, rate, day, float(value), since, of, at)
+                row = _outcome(pair, rate, day, came, since, of, at)
                 digest = _digest(previous, row)
                 connection.execute(
                     tables.outcomes.insert().values(
@@ -290,7 +292,7 @@ class Ledger:
                         pair=str(pair),
                         rate=rate,
                         target_date=_bound(connection, day),
-                        value=float(value),
+                        value=came,
                         known_at=_instant(since),
                         as_of=of,
                         recorded_at=at,
@@ -302,16 +304,12 @@ class Ledger:
         return Outcomes(new, revised)
 
     def observe(self, bundle: MarketBundle) -> Outcomes:
-        """`record` what a bundle knows to have come."""
-        rows = np.flatnonzero(np.isfinite(bundle.truth) & (bundle.truth_known < len(bundle)))
-        return self.record(
-            bundle.pair,
-            bundle.rate,
-            [day.date() for day in bundle.dates[rows]],
-            bundle.truth[rows],
-            list(bundle.instants[bundle.truth_known[rows]]),
-            bundle.as_of,
-        )
+        """`record` what a bundle knows to have come, and on which days nothing did."""
+        came = np.isfinite(bundle.truth)
+        rows = np.flatnonzero(~came | (bundle.truth_known < len(bundle)))
+        since = [bundle.instants[bundle.truth_known[k]] if came[k] else bundle.as_of for k in rows]
+        days = [day.date() for day in bundle.dates[rows]]
+        return self.record(bundle.pair, bundle.rate, days, bundle.truth[rows], since, bundle.as_of)
 
     def score(self) -> tuple[Scored, ...]:
         """Score every forecast that has an outcome and no score of it, in the order of publication and step."""
@@ -332,7 +330,7 @@ class Ledger:
                 )
                 .join(tables.publications, _P.number == _R.publication)
                 .join(latest, _same_outcome(latest))
-                .where(~there)
+                .where(~there, latest.c.value.is_not(None))
                 .order_by(_R.publication, _R.step)
             )
             found = connection.execute(query).all()
@@ -400,6 +398,30 @@ class Ledger:
             ]
         return tuple(sorted(found, key=lambda one: (one.pair, one.rate, one.horizon)))
 
+    def unanswered(self, day: date) -> tuple[tuple[Pair, str, date], ...]:
+        """Rates of which no outcome was recorded after some target date of live forecasts, with the first such date.
+
+        Only dates up to `day` count, which lies so far back that what came is out. One that lies before a recorded
+        outcome had no print, as on a holiday that no calendar knew.
+        """
+        found = []
+        for pair, rate in self.kinds():
+            with self._database.reading() as connection:
+                came = sa.select(sa.func.max(_O.target_date)).where(_O.pair == str(pair), _O.rate == rate)
+                last = connection.scalar(came)
+                query = (
+                    sa.select(_R.target_date)
+                    .join(tables.publications, _P.number == _R.publication)
+                    .where(_P.pair == str(pair), _P.rate == rate, _P.live == sa.true())
+                    .where(_R.target_date <= _bound(connection, day))
+                    .order_by(_R.target_date)
+                    .limit(1)
+                )
+                first = connection.scalar(query if last is None else query.where(_R.target_date > last))
+            if first is not None:
+                found.append((pair, rate, _day(first)))
+        return tuple(found)
+
     def newest(self, pair: Pair, rate: str, horizon: Horizon, until: date) -> Published | None:
         """The forecast of the newest origin up to a date, of several that of `paths`; None where there is none."""
         kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
@@ -418,13 +440,21 @@ class Ledger:
         last: int | None = None,
         origin: date | None = None,
         live: bool = False,
+        until: pd.Timestamp | None = None,
     ) -> tuple[Published, ...]:
-        """Forecasts in the order of publication: all, or the last of them; `live`: those made in their time."""
+        """Forecasts in the order of publication: all, or the last of them.
+
+        Args:
+            live: those made in their time.
+            until: those that were published by then.
+        """
         query = _of(sa.select(tables.publications), pair, horizon)
         if rate is not None:
             query = query.where(_P.rate == rate)
         if live:
             query = query.where(_P.live == sa.true())
+        if until is not None:
+            query = query.where(_P.published_at <= until)
         with self._database.reading() as connection:
             if origin is not None:
                 query = query.where(_P.origin == _bound(connection, origin))
@@ -474,14 +504,15 @@ class Ledger:
                 rows[row.publication].append(row)
         return tuple(_trajectory(head, rows[head.number]) for head in heads)
 
-    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array]:
-        """What is known of a rate, the oldest day first: days [n] datetime64[D], and values [n] in quote units.
+    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array, Mask]:
+        """Days and values of a rate, the oldest first: days [n] datetime64[D], values [n] in quote units, came [n].
 
-        Outcomes as they were last revised, and of other days the close that a forecast started from.
+        Outcomes as they were last revised; of other days, which did not come, the close that a forecast started from.
+        It may have been carried over a day without a print.
         """
         latest = _latest_outcomes()
         came = sa.select(latest.c.target_date, latest.c.value).where(
-            latest.c.pair == str(pair), latest.c.rate == rate
+            latest.c.pair == str(pair), latest.c.rate == rate, latest.c.value.is_not(None)
         )
         closes = (
             sa.select(_P.origin, _P.close).where(_P.pair == str(pair), _P.rate == rate).order_by(_P.number)
@@ -490,11 +521,16 @@ class Ledger:
             if since is not None:
                 day = _bound(connection, since)
                 came, closes = came.where(latest.c.target_date >= day), closes.where(_P.origin >= day)
-            values = {
-                _day(day): value for query in (closes, came) for day, value in connection.execute(query)
-            }
+            began, outcomes = (
+                {_day(day): value for day, value in connection.execute(query)} for query in (closes, came)
+            )
+        values = began | outcomes
         days = sorted(values)
-        return np.array(days, dtype="M8[D]"), np.array([values[day] for day in days], dtype=np.float64)
+        return (
+            np.array(days, dtype="M8[D]"),
+            np.array([values[day] for day in days], dtype=np.float64),
+            np.array([day in outcomes for day in days], dtype=bool),
+        )
 
     def for_date(self, pair: Pair, day: date) -> tuple[tuple[Published, int, Mapping[float, float]], ...]:
         """What was said of one date: each forecast with its step and its quantiles by level, as they were published."""
@@ -522,12 +558,19 @@ class Ledger:
         horizon: Horizon,
         *,
         since: date | None = None,
+        until: pd.Timestamp | None = None,
         members: bool = False,
         ends: bool = False,
     ) -> Track:
-        """The track record of origins from `since` on, at every lead, or with `ends` at the horizon's own."""
-        latest = _latest_outcomes()
+        """The track record of origins from `since` on, at every lead, or with `ends` at the horizon's own.
+
+        Args:
+            until: as it stood then, of what was published and of what had come.
+        """
+        latest = _latest_outcomes(until)
         within = [_P.live == sa.true()]
+        if until is not None:
+            within.append(_P.published_at <= until)
         query = (
             sa.select(
                 _P.number, _P.origin, _R.step, _R.target_date, _P.close, latest.c.value,
@@ -584,10 +627,17 @@ class Ledger:
             )
 
     def alarms(
-        self, pair: Pair | None = None, rate: str | None = None, horizon: Horizon | None = None
+        self,
+        pair: Pair | None = None,
+        rate: str | None = None,
+        horizon: Horizon | None = None,
+        *,
+        until: pd.Timestamp | None = None,
     ) -> tuple[Raised, ...]:
-        """The alarms that were raised, the first one first."""
+        """The alarms that were raised, by `until` where that is given, the first one first."""
         query = sa.select(tables.alarms).order_by(_A.raised_at, _A.number)
+        if until is not None:
+            query = query.where(_A.raised_at <= until)
         for column, wanted in ((_A.pair, pair), (_A.rate, rate), (_A.horizon, horizon)):
             if wanted is not None:
                 query = query.where(column == str(wanted))
@@ -646,6 +696,8 @@ class Ledger:
         faults += _misjudged(
             scored, {row.number: row for row in heads}, rows, {row.number: row for row in came}
         )
+        removed, unscored = _unscored(scored, heads, rows, came)
+        faults += removed
         headless = sorted(set(rows) - {head.number for head in heads})
         faults += [f"forecast {number} has a path and no head" for number in headless]
         return Audit(
@@ -653,6 +705,7 @@ class Ledger:
             predictions=sum(map(len, rows.values())),
             outcomes=len(came),
             scores=len(scored),
+            unscored=unscored,
             head=heads[-1].digest if heads else _START,
             faults=tuple(faults),
         )
@@ -734,7 +787,7 @@ def _outcome(
     pair: Pair,
     rate: str,
     day: date,
-    value: float,
+    value: float | None,
     known_at: pd.Timestamp,
     as_of: pd.Timestamp,
     recorded_at: pd.Timestamp,
@@ -823,6 +876,42 @@ def _misjudged(
             yield f"{where}: does not follow from its forecast and its outcome"
 
 
+def _unscored(
+    scored: Sequence[Any], heads: Iterable[Any], rows: Mapping[int, Sequence[Any]], came: Iterable[Any]
+) -> tuple[list[str], int]:
+    """Scores that were there and are not, and how many are to be made yet.
+
+    `Ledger.score` leaves none out: it gives one to every forecast of the time, of the outcome that is the last of its
+    date. So one is missing where a later forecast has a score of the same outcome; and of the last outcome of a date
+    where, of whatever, a later forecast has one and a later outcome.
+    """
+    there = {(row.publication, row.step, row.outcome) for row in scored}
+    newest_forecast = max((row.publication for row in scored), default=0)
+    newest_outcome = max((row.outcome for row in scored), default=0)
+    until: dict[int, int] = {}
+    for row in scored:
+        until[row.outcome] = max(row.publication, until.get(row.outcome, 0))
+    revisions: dict[tuple[str, str, date], list[Any]] = {}
+    for outcome in came:
+        revisions.setdefault((outcome.pair, outcome.rate, _day(outcome.target_date)), []).append(outcome)
+    removed, waiting = [], 0
+    for head in heads:
+        for one in rows.get(head.number, ()):
+            of_date = revisions.get((head.pair, head.rate, _day(one.target_date)), [])
+            for outcome in of_date:
+                number, is_last = outcome.number, outcome is of_date[-1]
+                if outcome.value is None or (head.number, one.step, number) in there:
+                    continue
+                scored_until = (
+                    newest_forecast if is_last and number <= newest_outcome else until.get(number, 0)
+                )
+                if head.number <= scored_until:
+                    removed.append(f"score of forecast {head.number} at step {one.step}: removed")
+                elif is_last:
+                    waiting += 1
+    return removed, waiting
+
+
 def _member_errors(members: Sequence[str], medians: Sequence[str], outcomes: Array) -> dict[str, Array]:
     found: dict[str, Array] = {}
     names_of: dict[str, list[str]] = {text: json.loads(text) for text in set(members)}
@@ -844,8 +933,8 @@ def _alarm_row(
 # --- Queries
 
 
-def _latest_outcomes() -> sa.Subquery:
-    """The last revision of each outcome."""
+def _latest_outcomes(until: pd.Timestamp | None = None) -> sa.Subquery:
+    """The last revision of each outcome, of what was known by `until` where that is given."""
     later = sa.alias(tables.outcomes)
     newer = sa.exists().where(
         later.c.pair == _O.pair,
@@ -853,7 +942,10 @@ def _latest_outcomes() -> sa.Subquery:
         later.c.target_date == _O.target_date,
         later.c.number > _O.number,
     )
-    return sa.select(tables.outcomes).where(~newer).subquery("latest")
+    query = sa.select(tables.outcomes)
+    if until is not None:
+        newer, query = newer.where(later.c.known_at <= until), query.where(_O.known_at <= until)
+    return query.where(~newer).subquery("latest")
 
 
 def _same_outcome(latest: sa.Subquery) -> sa.ColumnElement[bool]:

@@ -57,7 +57,8 @@ outcomes = sa.Table(
     sa.Column("pair", sa.Text, nullable=False),
     sa.Column("rate", sa.Text, nullable=False),
     sa.Column("target_date", DAY, nullable=False),
-    sa.Column("value", sa.Double, nullable=False),
+    # None where it was withdrawn: what had been accepted of that day is not any more.
+    sa.Column("value", sa.Double),
     sa.Column("known_at", Instant, nullable=False),
     # The instant whose knowledge it is: what was known earlier revises nothing.
     sa.Column("as_of", Instant, nullable=False),

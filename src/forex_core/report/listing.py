@@ -302,8 +302,8 @@ def audits_table(document: Document) -> list[RenderableType]:
     rows = document["changes"]
     if not rows:
         of = f" of {document['pair']}" if document["pair"] else ""
-        return [prose(f"No champion{of} was changed by hand in {document['store']}.")]
-    table = new_table("Changes of champion by hand")
+        return [prose(f"Nothing was done to a champion{of} in {document['store']}.")]
+    table = new_table("What was done to champions, by hand or by the monitor")
     add_columns(table, "When (UTC)", "Action", "Model", right=("From", "To"))
     add_columns(table, "Status", "Audit run")
     notes = []

@@ -61,6 +61,10 @@ def audit_lines(document: Document) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(f"{counts}. Head of the chain: {document['head'][:16]}…")]
     if waiting:
         lines.append(Text(f"{waiting} forecasts wait to be written: forex monitor writes them.", "yellow"))
+    if document["unscored"]:
+        lines.append(
+            Text(f"{document['unscored']} scores are to be made yet: forex monitor makes them.", "yellow")
+        )
     if document["faults"]:
         lines += [Text(f"✗ {one_line(fault)}", "red") for fault in document["faults"]]
     else:
@@ -165,6 +169,8 @@ def monitor_tables(document: Document) -> list[RenderableType]:
         lines.append(Text(f"ALARM {one_line(told)}", "red"))
     for told in document["warnings"]:
         lines.append(Text(one_line(told), "yellow"))
+    if document["told"]:
+        lines.append(Text(f"Told {one_line(', '.join(document['told']))}."))
     if not document["raised"] and not document["warnings"]:
         lines.append(Text("No alarm.", "green"))
     return lines

@@ -38,7 +38,7 @@ MIN_PREFIX = 4
 """Characters of a run id that are enough to ask for it: `90d` is a horizon and never a run."""
 
 AUDIT = "operations"
-"""The experiment that every change of champion by hand is logged in."""
+"""The experiment that every change of champion, by hand or by the monitor, is logged in."""
 
 _CHALLENGER = "challenger_"
 _PAGE = 500
@@ -179,9 +179,10 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """A change of champion by hand, as its audit run tells it; None where it does not.
+    """What was done to a champion by hand or by the monitor, as its audit run tells it; None where it does not.
 
-    `action` is rollback, undo, promote or unpin. A FAILED or KILLED run changed nothing.
+    `action` is rollback, undo, promote, unpin (the champion stays) or adapt (it gets other bands). A FAILED or KILLED
+    run changed nothing.
     """
 
     run_id: str
@@ -225,7 +226,7 @@ class StoredRuns:
             return runs(client, pair, horizon, last) if client else []
 
     def changes(self, last: int) -> list[AuditRow]:
-        """The newest changes of champion by hand, newest first."""
+        """What was done to champions last, the newest first."""
         with existing_store(self._uri) as client:
             return audits(client, AUDIT, None, last) if client else []
 
@@ -289,7 +290,9 @@ def runs(
 def audits(
     client: MlflowClient, experiment_name: str, pair: Pair | None = None, last: int = 20
 ) -> list[AuditRow]:
-    """The newest changes of champion by hand, newest first; of one pair, or of all with None.
+    """What was done to champions last, the newest first; of one pair, or of all with None.
+
+    A run that only logged the model with other bands is left out.
 
     Raises:
         TrackingError: the experiment, that of the audit runs, was deleted.
@@ -298,7 +301,8 @@ def audits(
     if experiment is None:
         return []
     newest = ["attributes.start_time DESC"]
-    return [_audit(run) for run in _search(client, [experiment], _of_pair(pair), newest, limit=last)]
+    conditions = [*_of_pair(pair), "tags.action != ''"]
+    return [_audit(run) for run in _search(client, [experiment], conditions, newest, limit=last)]
 
 
 def _audit(run: Run) -> AuditRow:

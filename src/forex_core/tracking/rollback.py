@@ -91,7 +91,7 @@ class Plan:
 
 
 class Succession:
-    """Changes of champion by hand, for one registered model, whose lock the caller holds from plan to end.
+    """Changes of champion that are asked for, of one registered model, whose lock the caller holds from plan to end.
 
     Args:
         bundle: the data that a version is tried on.

@@ -108,7 +108,8 @@
     const input = document.getElementById("origin");
     const [before, after] = ["before", "after"].map((id) => document.getElementById(id));
     const price = (value) => figure(value / data.scale, data.decimals);
-    const came = new Map(data.rates.filter((one) => one[1] !== null).map(([d, v]) => [d, v]));
+    const carried = new Set(data.carried); // where forecasts began, on days without a print that was accepted
+    const came = new Map(data.rates.filter(([d]) => !carried.has(d)));
     let shown = -1;
     let width = 0;
 
@@ -126,7 +127,7 @@
     function picture(one) {
       const narrow = width < 480;
       const height = narrow ? 240 : 300;
-      const past = data.rates.filter(([d, v]) => v !== null && d <= one.o && d >= one.o - data.history);
+      const past = data.rates.filter(([d]) => d <= one.o && d >= one.o - data.history);
       if (!past.length || past[past.length - 1][0] !== one.o) past.push([one.o, one.close]);
       const known = one.days.map((d, h) => [d, one.outcomes[h]]).filter((p) => p[1] !== null);
       const all = [...past.map((p) => p[1]), ...known.map((p) => p[1]), ...one.low95, ...one.high95];
