@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from forex_core.dashboard import Reader, TrackedRuns, write_site
 from forex_core.dashboard.charts import Bands
 from forex_core.data.store import ObservationStore
 from forex_core.ledger import Alarm, Ledger, Trajectory
+from forex_core.report.language import label_of
 from forex_core.types import HORIZONS, Horizon
 from tests import dashboards
 from tests.ledgers import USDCLP, entry
@@ -157,19 +158,42 @@ def test_the_first_page_has_the_numbers_of_the_ledger(site: Site, opened: Opened
     ]
 
 
-def drawn_values(page: Page, path: str) -> list[float]:
-    """The values of a drawn path's points, by two ticks of the axis that it stands beside."""
-    return page.evaluate(  # type: ignore[no-any-return]
+def drawn_points(page: Page, path: str) -> list[tuple[float, float]]:
+    """The points of the drawn path that is seen: how far along the plot, and the value by two ticks of its axis."""
+    found: list[tuple[float, float]] = page.evaluate(
         """(selector) => {
-            const path = document.querySelector(selector), svg = path.ownerSVGElement;
+            const path = [...document.querySelectorAll(selector)].find((p) => p.getClientRects().length);
+            const svg = path.ownerSVGElement, [left, across] = svg.dataset.plot.split(' ').map(Number);
             const ticks = [...svg.querySelectorAll('text.tick[text-anchor=end]')].map(
                 (t) => [parseFloat(t.textContent.replace(/[^0-9.]/g, '')), +t.getAttribute('y') - 4]);
             const [[a, ya], [b, yb]] = [ticks[0], ticks[ticks.length - 1]];
-            return path.getAttribute('d').match(/[\\d.]+ [\\d.]+/g).map(
-                (p) => a + (+p.split(' ')[1] - ya) / (yb - ya) * (b - a));
+            const points = [];
+            let x = 0;
+            for (const [, command, words] of path.getAttribute('d').matchAll(/([MLHV])([\\d. ]+)/g)) {
+                const numbers = words.split(' ').map(Number);
+                if (command !== 'V') x = numbers[0];
+                const value = a + (numbers.at(-1) - ya) / (yb - ya) * (b - a);
+                if (command !== 'H') points.push([(x - left) / across, value]);
+            }
+            return points;
         }""",
         path,
     )
+    return found
+
+
+def drawn_values(page: Page, path: str) -> list[float]:
+    return [value for _, value in drawn_points(page, path)]
+
+
+def assert_drawn(
+    page: Page, path: str, days: Sequence[date], values: Sequence[float], *, atol: float
+) -> None:
+    """The values where their days stand along a plot that spans them."""
+    shown, found = zip(*drawn_points(page, path), strict=True)
+    along = [(day - days[0]) / (days[-1] - days[0]) for day in days]
+    np.testing.assert_allclose(shown, along, atol=0.002)
+    np.testing.assert_allclose(found, values, atol=atol)
 
 
 def test_what_is_drawn_is_what_was_forecast(site: Site, opened: Opened) -> None:
@@ -195,6 +219,39 @@ def test_the_pointer_is_told_the_numbers(site: Site, opened: Opened) -> None:
         f"80\u00a0% {bands.low_80[-1]:,.2f} to {bands.high_80[-1]:,.2f}",
         f"95\u00a0% {bands.low_95[-1]:,.2f} to {bands.high_95[-1]:,.2f}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "label", "sentence"),
+    [
+        ("usable", "Usable skill", "The median beats the random walk even from the next close."),
+        (
+            "close_only",
+            "Skill against the close only",
+            "The median beats the origin's close, not the next one: that skill is in how the close is struck and "
+            "cannot be traded. Expect no directional edge; use the band.",
+        ),
+        (
+            "none",
+            "No directional edge",
+            "No skill of the median over the random walk is shown: expect no directional edge; use the band.",
+        ),
+    ],
+)
+def test_the_verdict_is_that_of_the_forecast(
+    verdict: str, label: str, sentence: str, tmp_path: Path, opened: Opened
+) -> None:
+    settings = load_settings(data_dir=tmp_path / "data")
+    other = "usable" if verdict == "none" else "none"
+    for horizon, kind in ((H7, verdict), (Horizon(30), other)):
+        Ledger(settings.store_url).append(replace(entry(dashboards.LAST, horizon), verdict=kind))
+    site = written(tmp_path / "site", None, settings)
+    card = opened.go(site.address("index.html")).locator("article:has(#card-usdclp-7d)")
+    said = card.locator("dt:text-is('Verdict') + dd")
+    assert (said.inner_text(), said.get_attribute("class")) == (label, f"verdict-{verdict}")
+    page = opened.go(site.address("usdclp-7d.html"))
+    assert page.locator("[aria-labelledby=verdict] .sentence").inner_text() == f"{label}. {sentence}"
+    assert page.locator(f"section.verdict.{verdict}").count() == 1
 
 
 def came_of(page: Page) -> list[list[str]]:
@@ -305,9 +362,84 @@ def test_the_record_of_a_horizon_is_that_of_the_ledger(site: Site, opened: Opene
         np.sqrt((track.errors[one] ** 2).sum() / (track.walk_errors[one] ** 2).sum()) for one in windows
     ]
     np.testing.assert_allclose(drawn_values(page, "#skill path.strong"), ratios, atol=0.01)
-    weights = site.path(H7).of.weights
+    crps = [track.crps[one].sum() / track.walk_crps[one].sum() for one in windows]
+    np.testing.assert_allclose(drawn_values(page, "#skill path.faint"), crps, atol=0.01)
+    assert f"CRPS {crps[-1]:.2f}" in page.locator("#skill svg text.label").all_text_contents()
+    outer = [100 * track.inside_95[one].mean() for one in windows]
+    np.testing.assert_allclose(drawn_values(page, "#coverage path.faint"), outer, atol=0.5)
+    assert f"95\u00a0%: {outer[-1]:.0f}\u00a0%" in labels
+
+
+def test_what_was_said_of_each_date_is_drawn_with_what_came(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("usdclp-7d.html"))
+    paths = [site.path(H7, one.origin) for one in site.ledger.publications(USDCLP, H7)]
+    ended = [path for path in paths if np.isfinite(path.outcomes[-1])]
+    ends, bands = [path.target_dates[-1] for path in ended], [Bands.of(path) for path in ended]
+    assert len(ended) > 90
+    assert_drawn(page, "#said path.forecast", ends, [one.median[-1] for one in bands], atol=0.3)
+    high, low = [one.high_80[-1] for one in bands], [one.low_80[-1] for one in bands]
+    np.testing.assert_allclose(drawn_values(page, "#said path.band80"), [*high, *low[::-1]], atol=0.3)
+    days, rates = site.ledger.rates(USDCLP, "close", ends[0])
+    assert_drawn(page, "#said path.ink", days.tolist(), rates, atol=0.3)
+    inside = sum(
+        one.low_80[-1] <= path.outcomes[-1] <= one.high_80[-1] for one, path in zip(bands, ended, strict=True)
+    )
+    caption = page.locator("#said figcaption").inner_text()
+    assert caption.endswith(f"and the rate that came. Inside the band: {inside} of {len(ended)}.")
+
+
+def test_the_scores_of_every_lead_are_those_of_the_ledger(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("usdclp-7d.html"))
+    page.get_by_text("By lead").click()
+    shown = page.locator("details:has(summary:text('By lead')) tbody tr").all()
+    track = site.ledger.track(USDCLP, "close", H7, members=True)
+    expected = []
+    for step in range(1, 6):
+        of = track.at(track.steps == step)
+        apart = [of.origins[0]]
+        for day in of.origins:
+            if np.busday_count(apart[-1], day) >= step:
+                apart.append(day)
+        rmse, walk = (np.sqrt((errors**2).mean()) for errors in (of.errors, of.walk_errors))
+        by_member = {name: np.sqrt((errors**2).mean()) for name, errors in of.members.items()}
+        best = min(sorted(by_member), key=lambda name: by_member[name])
+        expected.append(
+            [
+                str(step),
+                str(len(of)),
+                str(len(apart)),
+                f"{rmse:,.2f}",
+                f"{abs(of.errors).mean():,.2f}",
+                f"{100 * abs(of.errors / of.outcomes).mean():.2f}",
+                f"{rmse / walk:.3f}",
+                f"{of.crps.mean() / of.walk_crps.mean():.3f}",
+                f"{100 * of.inside_80.mean():.1f}",
+                f"{100 * of.inside_95.mean():.1f}",
+                f"{label_of(best)} {by_member[best]:,.2f}, n = {len(of)}",
+            ]
+        )
+    assert [row.locator("th, td").all_inner_texts() for row in shown] == expected
+
+
+def test_weights_and_champions_of_every_day_are_drawn(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("usdclp-7d.html"))
+    published = site.ledger.publications(USDCLP, H7)
+    now = sorted(published[-1].weights, key=lambda name: -published[-1].weights[name])
     shown = page.locator("#weights svg text.label").all_text_contents()
-    assert shown == [f"{100 * value:.1f} %" for value in sorted(weights.values(), reverse=True)]
+    assert shown == [f"{100 * published[-1].weights[name]:.1f} %" for name in now]
+    names = page.locator("#weights svg text.tick[text-anchor=end]").all_text_contents()
+    assert names == [label_of(name) for name in now]
+    areas = [str(one.get_attribute("d")) for one in page.locator("#weights path.area").all()]
+    heights = []
+    for area in areas:
+        base, *above, last = [float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", area)]
+        assert last == base
+        heights.append([base - y for y in above])
+    weights = np.array([[one.weights[name] for one in published] for name in now])
+    np.testing.assert_allclose(heights / np.max(heights), weights / weights.max(), atol=0.01)
+    days, versions = [one.origin for one in published], [float(one.version or 0) for one in published]
+    assert_drawn(page, "#champions path.forecast.strong", days, versions, atol=0.2)
+    assert page.locator("#champions svg text.label").text_content() == f"v{published[-1].version}"
 
 
 def test_rollbacks_are_marked(site: Site, opened: Opened) -> None:
@@ -430,6 +562,20 @@ def test_hostile_words_stay_words(tmp_path: Path, opened: Opened) -> None:
     assert opened.asked == [
         site.address(name) for name in ("index.html", "usdclp-7d.html", "health.html", "runs.html")
     ]
+
+
+@pytest.mark.parametrize("name", ["index.html", "usdclp-7d.html"])
+def test_what_got_into_a_page_all_the_same_is_refused_by_its_policy(
+    name: str, tmp_path: Path, opened: Opened
+) -> None:
+    settings = load_settings(data_dir=tmp_path / "data")
+    Ledger(settings.store_url).append(entry(dashboards.LAST))
+    site = written(tmp_path / "site", dashboards.told(), settings)
+    file = site.folder / name
+    with dashboards.outside() as elsewhere:
+        before = file.read_text(encoding="utf-8")
+        file.write_text(before.replace('<main id="main">', f'<main id="main">{elsewhere.markup}', 1), "utf-8")
+        elsewhere.assert_refused(opened.page, site.address(name))
 
 
 def test_an_empty_deployment_says_what_makes_its_pages(tmp_path: Path, opened: Opened) -> None:
