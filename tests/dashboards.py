@@ -25,7 +25,7 @@ from forex_core.types import HORIZONS, Headline, Horizon, Pair
 from tests.ledgers import USDCLP, entry
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 LAST = date(2026, 11, 27)
 """Origin of the newest forecasts; the morning after is when the pages are read."""
@@ -188,6 +188,23 @@ def change(**own: Any) -> Change:
 
 def told() -> TrackedRuns:
     return Told([run(n, horizon) for horizon in HORIZONS for n in range(4)], [change()])
+
+
+def findings(
+    browser: Browser, address: str, width: int = 1280, scheme: Any = "light"
+) -> list[tuple[str, str]]:
+    """What axe finds in a page: the rule, and the first element that breaks it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # axe is a script of its own, which the page's policy would refuse.
+    page = browser.new_context(
+        bypass_csp=True, viewport={"width": width, "height": 900}, color_scheme=scheme
+    ).new_page()
+    page.goto(address)
+    page.wait_for_function("document.readyState === 'complete'")
+    found = Axe().run(page).response["violations"]
+    page.context.close()
+    return [(one["id"], one["nodes"][0]["html"]) for one in found]
 
 
 @dataclass(frozen=True)

@@ -103,13 +103,19 @@ def test_there_is_a_page_for_everything(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_every_page_is_sound(
     name: str, width: int, scheme: Any, site: Site, chromium: Browser, tmp_path: Path
 ) -> None:
     """No error, nothing asked of anybody, every chart there, no finding of axe that counts."""
-    from axe_playwright_python.sync_playwright import Axe
-
     opened = Opened(chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme))
     page = opened.go(site.address(name))
     page.wait_for_function("document.readyState === 'complete'")
@@ -128,14 +134,7 @@ def test_every_page_is_sound(
     picture = tmp_path / "page.png"
     page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 20_000
-    # axe is a script of its own, which the page's policy would refuse.
-    beside = chromium.new_context(
-        bypass_csp=True, viewport={"width": width, "height": 900}, color_scheme=scheme
-    ).new_page()
-    beside.goto(site.address(name))
-    found = Axe().run(beside).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
-    beside.context.close()
+    assert dashboards.findings(chromium, site.address(name), width, scheme) == []
     opened.page.close()
 
 
@@ -495,6 +494,62 @@ def test_by_keyboard_one_comes_to_the_content_first(site: Site, opened: Opened) 
     assert page.evaluate("document.activeElement.closest('main') !== null")
 
 
+def focused(page: Page) -> Iterator[tuple[str, str]]:
+    """Name and id of every element that Tab comes to, until it has come to all."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        name, own = page.evaluate("[document.activeElement.tagName, document.activeElement.id]")
+        if name == "BODY":
+            return
+        yield name, own
+
+
+def test_by_keyboard_runs_are_chosen_and_compared(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("runs.html"))
+    for _, own in focused(page):
+        if own == "left":
+            page.keyboard.press("ArrowDown")
+            said = page.locator("#remark").inner_text()
+            assert said.startswith("They are of different markets or horizons (USDCLP 15d, USDCLP 7d)")
+        if own == "right":
+            page.keyboard.press("End")
+    heads = page.locator("#compared table").first.locator("thead th").all_inner_texts()
+    assert heads == ["Fact", "00000000", "00000003"]
+    assert page.locator("#right option:checked").inner_text().startswith("00000003 USDCLP 90d")
+
+
+def test_by_keyboard_what_is_folded_opens_and_a_chart_tells_its_days(site: Site, opened: Opened) -> None:
+    page, told = opened.go(site.address("usdclp-7d.html")), dict[str, list[str]]()
+    unfolded = 0
+    for name, _ in focused(page):
+        if name == "SUMMARY":
+            page.keyboard.press("Enter")
+            unfolded += page.evaluate("document.activeElement.parentElement.open")
+        figure = page.evaluate("document.activeElement.closest('figure[id], #path')?.id")
+        if name == "DIV" and figure:
+            said = told.setdefault(figure, [])
+            for key in ("ArrowLeft", "ArrowLeft", "ArrowRight", "Home", "End"):
+                page.keyboard.press(key)
+                assert page.locator("#tip").is_visible()
+                assert page.locator(f"#{figure} svg:visible .cursor").count() == 1
+                said.append(page.locator("#tip").inner_text())
+            page.keyboard.press("Escape")
+            assert not page.locator("#tip").is_visible()
+    assert unfolded == 2
+    path = site.path(H7)
+    assert [said.split("\n")[0] for said in told["ahead"]] == [
+        "4 Dec 2026",
+        "3 Dec 2026",
+        "4 Dec 2026",
+        "28 Sep 2026",
+        "4 Dec 2026",
+    ]
+    assert told["ahead"][0].split("\n")[1] == f"Median {Bands.of(path).median[-1]:,.2f}"
+    assert set(told) == {"ahead", "path", "said", "coverage", "skill", "weights", "champions"}
+    assert page.locator("figure.drawn").count() == len(told)
+    assert opened.said == []
+
+
 def test_dark_or_light_is_chosen_and_remembered(site: Site, opened: Opened) -> None:
     page = opened.go(site.address("index.html"))
     paper = "getComputedStyle(document.body).backgroundColor"
@@ -578,7 +633,9 @@ def test_what_got_into_a_page_all_the_same_is_refused_by_its_policy(
         elsewhere.assert_refused(opened.page, site.address(name))
 
 
-def test_an_empty_deployment_says_what_makes_its_pages(tmp_path: Path, opened: Opened) -> None:
+def test_an_empty_deployment_says_what_makes_its_pages(
+    tmp_path: Path, opened: Opened, chromium: Browser
+) -> None:
     settings = load_settings(data_dir=tmp_path / "data")
     site = written(tmp_path / "site", dashboards.Told(), settings)
     assert not (tmp_path / "data").exists(), "who looks makes nothing"
@@ -591,14 +648,16 @@ def test_an_empty_deployment_says_what_makes_its_pages(tmp_path: Path, opened: O
         page = opened.go(site.address(name))
         assert command in page.locator("main").inner_text()
         assert page.locator("figure").count() == 0
+        assert dashboards.findings(chromium, site.address(name), 390, "dark") == []
     assert opened.said == []
 
 
-def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened) -> None:
+def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened, chromium: Browser) -> None:
     """What the first day looks like: a fan, and in every other place what will be there."""
     settings = load_settings(data_dir=tmp_path / "data")
     Ledger(settings.store_url).append(replace(entry(dashboards.LAST), version=None))
-    page = opened.go(written(tmp_path / "site", dashboards.Told(), settings).address("usdclp-7d.html"))
+    site = written(tmp_path / "site", dashboards.Told(), settings)
+    page = opened.go(site.address("usdclp-7d.html"))
     assert page.locator("#ahead svg:visible").count() == 1
     assert page.locator("#weights path.area").count() == 2
     assert page.locator("#champions").count() == 0
@@ -606,3 +665,5 @@ def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened) -> None:
     for told in ("forex monitor", "from 20 live forecasts on", "forex rollback", "None was raised"):
         assert told in words
     assert opened.said == []
+    for name, width, scheme in (("index.html", 390, "light"), ("usdclp-7d.html", 1280, "dark")):
+        assert dashboards.findings(chromium, site.address(name), width, scheme) == []

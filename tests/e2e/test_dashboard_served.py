@@ -355,6 +355,11 @@ class TestToken:
         assert "Secure" in through_tls["set-cookie"]
 
     @pytest.mark.browser
+    def test_everybody_can_use_the_form(self, guarded: Served, chromium: Browser) -> None:
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            assert dashboards.findings(chromium, f"{guarded.address}/login", width, scheme) == []
+
+    @pytest.mark.browser
     def test_in_a_browser(self, guarded: Served, chromium: Browser) -> None:
         page = chromium.new_page()
         said, asked = list[str](), list[str]()
