@@ -356,16 +356,16 @@ def test_the_record_of_a_horizon_is_that_of_the_ledger(site: Site, opened: Opene
     assert f"RMSE {over:.2f}" in page.locator("#skill svg text.label").all_text_contents()
     windows = [slice(max(0, k - last), k) for k in range(20, len(track) + 1)]
     shares = [track.inside_80[one].mean() for one in windows]
-    np.testing.assert_allclose(drawn_values(page, "#coverage path.strong"), 100 * np.array(shares), atol=0.5)
+    np.testing.assert_allclose(drawn_values(page, "#coverage path.strong"), 100 * np.array(shares), atol=0.1)
     ratios = [
         np.sqrt((track.errors[one] ** 2).sum() / (track.walk_errors[one] ** 2).sum()) for one in windows
     ]
-    np.testing.assert_allclose(drawn_values(page, "#skill path.strong"), ratios, atol=0.01)
+    np.testing.assert_allclose(drawn_values(page, "#skill path.strong"), ratios, atol=5e-4)
     crps = [track.crps[one].sum() / track.walk_crps[one].sum() for one in windows]
-    np.testing.assert_allclose(drawn_values(page, "#skill path.faint"), crps, atol=0.01)
+    np.testing.assert_allclose(drawn_values(page, "#skill path.faint"), crps, atol=5e-4)
     assert f"CRPS {crps[-1]:.2f}" in page.locator("#skill svg text.label").all_text_contents()
     outer = [100 * track.inside_95[one].mean() for one in windows]
-    np.testing.assert_allclose(drawn_values(page, "#coverage path.faint"), outer, atol=0.5)
+    np.testing.assert_allclose(drawn_values(page, "#coverage path.faint"), outer, atol=0.1)
     assert f"95\u00a0%: {outer[-1]:.0f}\u00a0%" in labels
 
 
