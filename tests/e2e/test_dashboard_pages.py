@@ -220,37 +220,36 @@ def test_the_pointer_is_told_the_numbers(site: Site, opened: Opened) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("verdict", "label", "sentence"),
-    [
-        ("usable", "Usable skill", "The median beats the random walk even from the next close."),
-        (
-            "close_only",
-            "Skill against the close only",
-            "The median beats the origin's close, not the next one: that skill is in how the close is struck and "
-            "cannot be traded. Expect no directional edge; use the band.",
-        ),
-        (
-            "none",
-            "No directional edge",
-            "No skill of the median over the random walk is shown: expect no directional edge; use the band.",
-        ),
-    ],
-)
-def test_the_verdict_is_that_of_the_forecast(
-    verdict: str, label: str, sentence: str, tmp_path: Path, opened: Opened
-) -> None:
+VERDICTS = {
+    "usable": ("Usable skill", "The median beats the random walk even from the next close."),
+    "close_only": (
+        "Skill against the close only",
+        "The median beats the origin's close, not the next one: that skill is in how the close is struck and cannot be "
+        "traded. Expect no directional edge; use the band.",
+    ),
+    "none": (
+        "No directional edge",
+        "No skill of the median over the random walk is shown: expect no directional edge; use the band.",
+    ),
+}
+
+
+def test_the_verdict_is_that_of_the_forecast(tmp_path: Path, opened: Opened) -> None:
     settings = load_settings(data_dir=tmp_path / "data")
-    other = "usable" if verdict == "none" else "none"
-    for horizon, kind in ((H7, verdict), (Horizon(30), other)):
-        Ledger(settings.store_url).append(replace(entry(dashboards.LAST, horizon), verdict=kind))
+    told = dict(zip(HORIZONS, VERDICTS, strict=False))
+    for horizon, verdict in told.items():
+        Ledger(settings.store_url).append(replace(entry(dashboards.LAST, horizon), verdict=verdict))
     site = written(tmp_path / "site", None, settings)
-    card = opened.go(site.address("index.html")).locator("article:has(#card-usdclp-7d)")
-    said = card.locator("dt:text-is('Verdict') + dd")
-    assert (said.inner_text(), said.get_attribute("class")) == (label, f"verdict-{verdict}")
-    page = opened.go(site.address("usdclp-7d.html"))
-    assert page.locator("[aria-labelledby=verdict] .sentence").inner_text() == f"{label}. {sentence}"
-    assert page.locator(f"section.verdict.{verdict}").count() == 1
+    page = opened.go(site.address("index.html"))
+    for horizon, verdict in told.items():
+        said = page.locator(f"article:has(#card-usdclp-{horizon}) dt:text-is('Verdict') + dd")
+        assert said.inner_text() == VERDICTS[verdict][0]
+        assert said.get_attribute("class") == f"verdict-{verdict}"
+    for horizon, verdict in told.items():
+        page = opened.go(site.address(f"usdclp-{horizon}.html"))
+        assert page.locator(f"section.verdict.{verdict} .sentence").inner_text() == ". ".join(
+            VERDICTS[verdict]
+        )
 
 
 def came_of(page: Page) -> list[list[str]]:
@@ -619,18 +618,15 @@ def test_hostile_words_stay_words(tmp_path: Path, opened: Opened) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["index.html", "usdclp-7d.html"])
-def test_what_got_into_a_page_all_the_same_is_refused_by_its_policy(
-    name: str, tmp_path: Path, opened: Opened
-) -> None:
+def test_what_got_into_a_page_all_the_same_is_refused_by_its_policy(tmp_path: Path, opened: Opened) -> None:
     settings = load_settings(data_dir=tmp_path / "data")
     Ledger(settings.store_url).append(entry(dashboards.LAST))
     site = written(tmp_path / "site", dashboards.told(), settings)
-    file = site.folder / name
+    file = site.folder / "usdclp-7d.html"
     with dashboards.outside() as elsewhere:
         before = file.read_text(encoding="utf-8")
         file.write_text(before.replace('<main id="main">', f'<main id="main">{elsewhere.markup}', 1), "utf-8")
-        elsewhere.assert_refused(opened.page, site.address(name))
+        elsewhere.assert_refused(opened.page, site.address(file.name))
 
 
 def test_an_empty_deployment_says_what_makes_its_pages(
