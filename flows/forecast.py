@@ -179,7 +179,7 @@ def publish(
             if candidacy
             else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
         )
-        previous = _last_document(tracker, ledger, bundle, horizon)
+        previous = _last_document(tracker, ledger, bundle, horizon, settings)
         beside = briefing_document(
             run,
             bundle,
@@ -311,9 +311,9 @@ def _quote(asked: Asked, bundle: MarketBundle, settings: Settings) -> Quote | Ab
 
 
 def _last_document(
-    tracker: Tracker, ledger: Ledger, bundle: MarketBundle, horizon: Horizon
-) -> Document | None:
-    """That of the forecast before of the same pair, rate and horizon, None where there is none or it cannot be read.
+    tracker: Tracker, ledger: Ledger, bundle: MarketBundle, horizon: Horizon, settings: Settings
+) -> Document | Absent:
+    """That of the forecast before of the same pair, rate and horizon, or why there is none.
 
     The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not.
     """
@@ -321,19 +321,25 @@ def _last_document(
         before = ledger.newest(bundle.pair, bundle.rate, horizon, bundle.origin) if ledger.is_made else None
     except LedgerError as error:
         logger.warning("the forecast before is not known: {}", error)
-        return None
-    text = tracker.read_text(before.run_id, f"reports/{DOCUMENT}") if before else None
+        return Absent("unknown")
+    if before is None:
+        return Absent("first")
+    if not settings.tracking.is_on:
+        return Absent("untracked", {"run_id": before.run_id})
+    text = tracker.read_text(before.run_id, f"reports/{DOCUMENT}")
     try:
         document = json.loads(text) if text else None
     except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+        document = None
+    return document if isinstance(document, dict) else Absent("unreadable", {"run_id": before.run_id})
 
 
-def _rows_of(document: Document | None) -> MarketBundle | None:
+def _rows_of(document: Document | Absent) -> MarketBundle | None:
     """The rows that a forecast was made of, where the folder of its report is still there."""
+    if isinstance(document, Absent):
+        return None
     try:
-        return read_snapshot(Path(document["report"]).parent / SNAPSHOT) if document else None
+        return read_snapshot(Path(document["report"]).parent / SNAPSHOT)
     except (SourceError, KeyError, TypeError):
         return None
 

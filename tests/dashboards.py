@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from forex_core.calendars import is_business_day, next_weekday, origin_instant
 from forex_core.config import Settings
@@ -20,6 +23,9 @@ from forex_core.data.store import ObservationStore
 from forex_core.ledger import Alarm, Ledger
 from forex_core.types import HORIZONS, Headline, Horizon, Pair
 from tests.ledgers import USDCLP, entry
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 LAST = date(2026, 11, 27)
 """Origin of the newest forecasts; the morning after is when the pages are read."""
@@ -182,3 +188,70 @@ def change(**own: Any) -> Change:
 
 def told() -> TrackedRuns:
     return Told([run(n, horizon) for horizon in HORIZONS for n in range(4)], [change()])
+
+
+def findings(
+    browser: Browser, address: str, width: int = 1280, scheme: Any = "light"
+) -> list[tuple[str, str]]:
+    """What axe finds in a page: the rule, and the first element that breaks it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # axe is a script of its own, which the page's policy would refuse.
+    page = browser.new_context(
+        bypass_csp=True, viewport={"width": width, "height": 900}, color_scheme=scheme
+    ).new_page()
+    page.goto(address)
+    page.wait_for_function("document.readyState === 'complete'")
+    found = Axe().run(page).response["violations"]
+    page.context.close()
+    return [(one["id"], one["nodes"][0]["html"]) for one in found]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Somebody else's server, and what somebody has put into a page to reach it and to do as he likes."""
+
+    server: socket.socket
+
+    @property
+    def image(self) -> str:
+        return f"http://127.0.0.1:{self.server.getsockname()[1]}/image.png"
+
+    @property
+    def markup(self) -> str:
+        return (
+            "<script>window.done = 'script'</script>"
+            """<img src="nowhere.png" onerror="window.done = 'onerror'">"""
+            """<button id="injected" onclick="window.done = 'onclick'">Here</button>"""
+            '<p id="painted" style="color: rgb(1, 2, 3)">There</p>'
+            "<style>h1 { color: rgb(1, 2, 3) }</style>"
+            f'<img src="{self.image}">'
+        )
+
+    def assert_refused(self, page: Page, address: str) -> None:
+        """The browser refuses every bit of it, and the page's own script works."""
+        page.add_init_script(
+            "window.refused = []; document.addEventListener('securitypolicyviolation',"
+            " (one) => window.refused.push([one.effectiveDirective, one.blockedURI]))"
+        )
+        page.goto(address)
+        page.click("#injected")
+        page.wait_for_function("window.refused.length >= 7")
+        refused = {(directive, address) for directive, address in page.evaluate("window.refused")}
+        inline = {"script-src-elem", "script-src-attr", "style-src-elem", "style-src-attr"}
+        assert {("img-src", self.image), *((one, "inline") for one in inline)} <= refused
+        assert len(page.evaluate("window.refused")) == 7, "a script, two handlers, two styles, two images"
+        assert page.evaluate("window.done") is None
+        for painted in ("#painted", "h1"):
+            colour = page.locator(painted).evaluate("(one) => getComputedStyle(one).color")
+            assert colour != "rgb(1, 2, 3)"
+        with pytest.raises(BlockingIOError):
+            self.server.accept()
+        assert page.locator("#theme").is_visible()
+
+
+@contextmanager
+def outside() -> Iterator[Outside]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield Outside(server)

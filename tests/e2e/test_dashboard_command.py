@@ -136,7 +136,9 @@ class TestPages:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[tuple[list[str], psutil.Process]]:
+def serving(
+    folder: Path, *arguments: str, errors: str = "", **environment: str
+) -> Iterator[tuple[list[str], psutil.Process]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -157,8 +159,8 @@ def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[tuple
         yield said, psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
-        out, errors = process.communicate(timeout=60)
-    assert (out, errors) == ("", ""), "no request leaves a line"
+        ended = process.communicate(timeout=60)
+    assert ended == ("", errors), "no request leaves a line"
 
 
 def status_of(address: str, **headers: str) -> int:
@@ -178,6 +180,21 @@ class TestServer:
             listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
             assert listening == ["127.0.0.1"]
             assert not (tmp_path / "data").exists()
+
+    def test_beyond_this_machine_it_serves_where_it_is_told_to_and_says_who_can_read(
+        self, entry: Forex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        warning = "Everybody who can reach 0.0.0.0 can read these pages; --token asks them for a token."
+        with serving(tmp_path, "--host", "0.0.0.0", errors=f"{warning}\n") as ((address, _), process):
+            listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+            assert listening == ["0.0.0.0"]
+            assert status_of(f"{address}/api/health") == 200
+        with socket.create_server(("0.0.0.0", 0)) as taken:
+            asked = ("dashboard", "--serve", "--host", "0.0.0.0", "--port", str(taken.getsockname()[1]))
+            assert warning in entry(*asked).stderr
+            assert "Everybody" not in entry(*asked, "--token").stderr
+            monkeypatch.setenv("FOREX_DASHBOARD__TOKEN", "chosen-by-the-user-1f")
+            assert "Everybody" not in entry(*asked).stderr
 
     def test_a_token_is_made_and_printed_once(self, tmp_path: Path) -> None:
         with serving(tmp_path, "--token") as ((address, told, _), process):
@@ -208,6 +225,7 @@ class TestServer:
             done = entry("dashboard", "--serve", "--port", str(taken.getsockname()[1]))
         assert done.returncode == 2
         assert "cannot be listened on" in done.stderr
+        assert "Everybody" not in done.stderr
 
     def test_what_does_not_go_together_is_said(self, entry: Forex) -> None:
         done = entry("dashboard", "--serve", "--json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from forex_core.dashboard import Reader, TrackedRuns, write_site
 from forex_core.dashboard.charts import Bands
 from forex_core.data.store import ObservationStore
 from forex_core.ledger import Alarm, Ledger, Trajectory
+from forex_core.report.language import label_of
 from forex_core.types import HORIZONS, Horizon
 from tests import dashboards
 from tests.ledgers import USDCLP, entry
@@ -102,13 +103,19 @@ def test_there_is_a_page_for_everything(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_every_page_is_sound(
     name: str, width: int, scheme: Any, site: Site, chromium: Browser, tmp_path: Path
 ) -> None:
     """No error, nothing asked of anybody, every chart there, no finding of axe that counts."""
-    from axe_playwright_python.sync_playwright import Axe
-
     opened = Opened(chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme))
     page = opened.go(site.address(name))
     page.wait_for_function("document.readyState === 'complete'")
@@ -127,14 +134,7 @@ def test_every_page_is_sound(
     picture = tmp_path / "page.png"
     page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 20_000
-    # axe is a script of its own, which the page's policy would refuse.
-    beside = chromium.new_context(
-        bypass_csp=True, viewport={"width": width, "height": 900}, color_scheme=scheme
-    ).new_page()
-    beside.goto(site.address(name))
-    found = Axe().run(beside).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
-    beside.context.close()
+    assert dashboards.findings(chromium, site.address(name), width, scheme) == []
     opened.page.close()
 
 
@@ -157,19 +157,42 @@ def test_the_first_page_has_the_numbers_of_the_ledger(site: Site, opened: Opened
     ]
 
 
-def drawn_values(page: Page, path: str) -> list[float]:
-    """The values of a drawn path's points, by two ticks of the axis that it stands beside."""
-    return page.evaluate(  # type: ignore[no-any-return]
+def drawn_points(page: Page, path: str) -> list[tuple[float, float]]:
+    """The points of the drawn path that is seen: how far along the plot, and the value by two ticks of its axis."""
+    found: list[tuple[float, float]] = page.evaluate(
         """(selector) => {
-            const path = document.querySelector(selector), svg = path.ownerSVGElement;
+            const path = [...document.querySelectorAll(selector)].find((p) => p.getClientRects().length);
+            const svg = path.ownerSVGElement, [left, across] = svg.dataset.plot.split(' ').map(Number);
             const ticks = [...svg.querySelectorAll('text.tick[text-anchor=end]')].map(
                 (t) => [parseFloat(t.textContent.replace(/[^0-9.]/g, '')), +t.getAttribute('y') - 4]);
             const [[a, ya], [b, yb]] = [ticks[0], ticks[ticks.length - 1]];
-            return path.getAttribute('d').match(/[\\d.]+ [\\d.]+/g).map(
-                (p) => a + (+p.split(' ')[1] - ya) / (yb - ya) * (b - a));
+            const points = [];
+            let x = 0;
+            for (const [, command, words] of path.getAttribute('d').matchAll(/([MLHV])([\\d. ]+)/g)) {
+                const numbers = words.split(' ').map(Number);
+                if (command !== 'V') x = numbers[0];
+                const value = a + (numbers.at(-1) - ya) / (yb - ya) * (b - a);
+                if (command !== 'H') points.push([(x - left) / across, value]);
+            }
+            return points;
         }""",
         path,
     )
+    return found
+
+
+def drawn_values(page: Page, path: str) -> list[float]:
+    return [value for _, value in drawn_points(page, path)]
+
+
+def assert_drawn(
+    page: Page, path: str, days: Sequence[date], values: Sequence[float], *, atol: float
+) -> None:
+    """The values where their days stand along a plot that spans them."""
+    shown, found = zip(*drawn_points(page, path), strict=True)
+    along = [(day - days[0]) / (days[-1] - days[0]) for day in days]
+    np.testing.assert_allclose(shown, along, atol=0.002)
+    np.testing.assert_allclose(found, values, atol=atol)
 
 
 def test_what_is_drawn_is_what_was_forecast(site: Site, opened: Opened) -> None:
@@ -195,6 +218,38 @@ def test_the_pointer_is_told_the_numbers(site: Site, opened: Opened) -> None:
         f"80\u00a0% {bands.low_80[-1]:,.2f} to {bands.high_80[-1]:,.2f}",
         f"95\u00a0% {bands.low_95[-1]:,.2f} to {bands.high_95[-1]:,.2f}",
     ]
+
+
+VERDICTS = {
+    "usable": ("Usable skill", "The median beats the random walk even from the next close."),
+    "close_only": (
+        "Skill against the close only",
+        "The median beats the origin's close, not the next one: that skill is in how the close is struck and cannot be "
+        "traded. Expect no directional edge; use the band.",
+    ),
+    "none": (
+        "No directional edge",
+        "No skill of the median over the random walk is shown: expect no directional edge; use the band.",
+    ),
+}
+
+
+def test_the_verdict_is_that_of_the_forecast(tmp_path: Path, opened: Opened) -> None:
+    settings = load_settings(data_dir=tmp_path / "data")
+    told = dict(zip(HORIZONS, VERDICTS, strict=False))
+    for horizon, verdict in told.items():
+        Ledger(settings.store_url).append(replace(entry(dashboards.LAST, horizon), verdict=verdict))
+    site = written(tmp_path / "site", None, settings)
+    page = opened.go(site.address("index.html"))
+    for horizon, verdict in told.items():
+        said = page.locator(f"article:has(#card-usdclp-{horizon}) dt:text-is('Verdict') + dd")
+        assert said.inner_text() == VERDICTS[verdict][0]
+        assert said.get_attribute("class") == f"verdict-{verdict}"
+    for horizon, verdict in told.items():
+        page = opened.go(site.address(f"usdclp-{horizon}.html"))
+        assert page.locator(f"section.verdict.{verdict} .sentence").inner_text() == ". ".join(
+            VERDICTS[verdict]
+        )
 
 
 def came_of(page: Page) -> list[list[str]]:
@@ -316,14 +371,89 @@ def test_the_record_of_a_horizon_is_that_of_the_ledger(site: Site, opened: Opene
     assert f"RMSE {over:.2f}" in page.locator("#skill svg text.label").all_text_contents()
     windows = [slice(max(0, k - last), k) for k in range(20, len(track) + 1)]
     shares = [track.inside_80[one].mean() for one in windows]
-    np.testing.assert_allclose(drawn_values(page, "#coverage path.strong"), 100 * np.array(shares), atol=0.5)
+    np.testing.assert_allclose(drawn_values(page, "#coverage path.strong"), 100 * np.array(shares), atol=0.1)
     ratios = [
         np.sqrt((track.errors[one] ** 2).sum() / (track.walk_errors[one] ** 2).sum()) for one in windows
     ]
-    np.testing.assert_allclose(drawn_values(page, "#skill path.strong"), ratios, atol=0.01)
-    weights = site.path(H7).of.weights
+    np.testing.assert_allclose(drawn_values(page, "#skill path.strong"), ratios, atol=5e-4)
+    crps = [track.crps[one].sum() / track.walk_crps[one].sum() for one in windows]
+    np.testing.assert_allclose(drawn_values(page, "#skill path.faint"), crps, atol=5e-4)
+    assert f"CRPS {crps[-1]:.2f}" in page.locator("#skill svg text.label").all_text_contents()
+    outer = [100 * track.inside_95[one].mean() for one in windows]
+    np.testing.assert_allclose(drawn_values(page, "#coverage path.faint"), outer, atol=0.1)
+    assert f"95\u00a0%: {outer[-1]:.0f}\u00a0%" in labels
+
+
+def test_what_was_said_of_each_date_is_drawn_with_what_came(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("usdclp-7d.html"))
+    paths = [site.path(H7, one.origin) for one in site.ledger.publications(USDCLP, H7)]
+    ended = [path for path in paths if np.isfinite(path.outcomes[-1])]
+    ends, bands = [path.target_dates[-1] for path in ended], [Bands.of(path) for path in ended]
+    assert len(ended) > 90
+    assert_drawn(page, "#said path.forecast", ends, [one.median[-1] for one in bands], atol=0.3)
+    high, low = [one.high_80[-1] for one in bands], [one.low_80[-1] for one in bands]
+    np.testing.assert_allclose(drawn_values(page, "#said path.band80"), [*high, *low[::-1]], atol=0.3)
+    days, rates = site.ledger.rates(USDCLP, "close", ends[0])
+    assert_drawn(page, "#said path.ink", days.tolist(), rates, atol=0.3)
+    inside = sum(
+        one.low_80[-1] <= path.outcomes[-1] <= one.high_80[-1] for one, path in zip(bands, ended, strict=True)
+    )
+    caption = page.locator("#said figcaption").inner_text()
+    assert caption.endswith(f"and the rate that came. Inside the band: {inside} of {len(ended)}.")
+
+
+def test_the_scores_of_every_lead_are_those_of_the_ledger(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("usdclp-7d.html"))
+    page.get_by_text("By lead").click()
+    shown = page.locator("details:has(summary:text('By lead')) tbody tr").all()
+    track = site.ledger.track(USDCLP, "close", H7, members=True)
+    expected = []
+    for step in range(1, 6):
+        of = track.at(track.steps == step)
+        apart = [of.origins[0]]
+        for day in of.origins:
+            if np.busday_count(apart[-1], day) >= step:
+                apart.append(day)
+        rmse, walk = (np.sqrt((errors**2).mean()) for errors in (of.errors, of.walk_errors))
+        by_member = {name: np.sqrt((errors**2).mean()) for name, errors in of.members.items()}
+        best = min(sorted(by_member), key=lambda name: by_member[name])
+        expected.append(
+            [
+                str(step),
+                str(len(of)),
+                str(len(apart)),
+                f"{rmse:,.2f}",
+                f"{abs(of.errors).mean():,.2f}",
+                f"{100 * abs(of.errors / of.outcomes).mean():.2f}",
+                f"{rmse / walk:.3f}",
+                f"{of.crps.mean() / of.walk_crps.mean():.3f}",
+                f"{100 * of.inside_80.mean():.1f}",
+                f"{100 * of.inside_95.mean():.1f}",
+                f"{label_of(best)} {by_member[best]:,.2f}, n = {len(of)}",
+            ]
+        )
+    assert [row.locator("th, td").all_inner_texts() for row in shown] == expected
+
+
+def test_weights_and_champions_of_every_day_are_drawn(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("usdclp-7d.html"))
+    published = site.ledger.publications(USDCLP, H7)
+    now = sorted(published[-1].weights, key=lambda name: -published[-1].weights[name])
     shown = page.locator("#weights svg text.label").all_text_contents()
-    assert shown == [f"{100 * value:.1f} %" for value in sorted(weights.values(), reverse=True)]
+    assert shown == [f"{100 * published[-1].weights[name]:.1f} %" for name in now]
+    names = page.locator("#weights svg text.tick[text-anchor=end]").all_text_contents()
+    assert names == [label_of(name) for name in now]
+    areas = [str(one.get_attribute("d")) for one in page.locator("#weights path.area").all()]
+    heights = []
+    for area in areas:
+        base, *above, last = [float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", area)]
+        assert last == base
+        heights.append([base - y for y in above])
+    weights = np.array([[one.weights[name] for one in published] for name in now])
+    np.testing.assert_allclose(heights / np.max(heights), weights / weights.max(), atol=0.01)
+    days, versions = [one.origin for one in published], [float(one.version or 0) for one in published]
+    assert_drawn(page, "#champions path.forecast.strong", days, versions, atol=0.2)
+    assert page.locator("#champions svg text.label").text_content() == f"v{published[-1].version}"
 
 
 def test_rollbacks_are_marked(site: Site, opened: Opened) -> None:
@@ -377,6 +507,62 @@ def test_by_keyboard_one_comes_to_the_content_first(site: Site, opened: Opened) 
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def focused(page: Page) -> Iterator[tuple[str, str]]:
+    """Name and id of every element that Tab comes to, until it has come to all."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        name, own = page.evaluate("[document.activeElement.tagName, document.activeElement.id]")
+        if name == "BODY":
+            return
+        yield name, own
+
+
+def test_by_keyboard_runs_are_chosen_and_compared(site: Site, opened: Opened) -> None:
+    page = opened.go(site.address("runs.html"))
+    for _, own in focused(page):
+        if own == "left":
+            page.keyboard.press("ArrowDown")
+            said = page.locator("#remark").inner_text()
+            assert said.startswith("They are of different markets or horizons (USDCLP 15d, USDCLP 7d)")
+        if own == "right":
+            page.keyboard.press("End")
+    heads = page.locator("#compared table").first.locator("thead th").all_inner_texts()
+    assert heads == ["Fact", "00000000", "00000003"]
+    assert page.locator("#right option:checked").inner_text().startswith("00000003 USDCLP 90d")
+
+
+def test_by_keyboard_what_is_folded_opens_and_a_chart_tells_its_days(site: Site, opened: Opened) -> None:
+    page, told = opened.go(site.address("usdclp-7d.html")), dict[str, list[str]]()
+    unfolded = 0
+    for name, _ in focused(page):
+        if name == "SUMMARY":
+            page.keyboard.press("Enter")
+            unfolded += page.evaluate("document.activeElement.parentElement.open")
+        figure = page.evaluate("document.activeElement.closest('figure[id], #path')?.id")
+        if name == "DIV" and figure:
+            said = told.setdefault(figure, [])
+            for key in ("ArrowLeft", "ArrowLeft", "ArrowRight", "Home", "End"):
+                page.keyboard.press(key)
+                assert page.locator("#tip").is_visible()
+                assert page.locator(f"#{figure} svg:visible .cursor").count() == 1
+                said.append(page.locator("#tip").inner_text())
+            page.keyboard.press("Escape")
+            assert not page.locator("#tip").is_visible()
+    assert unfolded == 2
+    path = site.path(H7)
+    assert [said.split("\n")[0] for said in told["ahead"]] == [
+        "4 Dec 2026",
+        "3 Dec 2026",
+        "4 Dec 2026",
+        "28 Sep 2026",
+        "4 Dec 2026",
+    ]
+    assert told["ahead"][0].split("\n")[1] == f"Median {Bands.of(path).median[-1]:,.2f}"
+    assert set(told) == {"ahead", "path", "said", "coverage", "skill", "weights", "champions"}
+    assert page.locator("figure.drawn").count() == len(told)
+    assert opened.said == []
 
 
 def test_dark_or_light_is_chosen_and_remembered(site: Site, opened: Opened) -> None:
@@ -448,7 +634,20 @@ def test_hostile_words_stay_words(tmp_path: Path, opened: Opened) -> None:
     ]
 
 
-def test_an_empty_deployment_says_what_makes_its_pages(tmp_path: Path, opened: Opened) -> None:
+def test_what_got_into_a_page_all_the_same_is_refused_by_its_policy(tmp_path: Path, opened: Opened) -> None:
+    settings = load_settings(data_dir=tmp_path / "data")
+    Ledger(settings.store_url).append(entry(dashboards.LAST))
+    site = written(tmp_path / "site", dashboards.told(), settings)
+    file = site.folder / "usdclp-7d.html"
+    with dashboards.outside() as elsewhere:
+        before = file.read_text(encoding="utf-8")
+        file.write_text(before.replace('<main id="main">', f'<main id="main">{elsewhere.markup}', 1), "utf-8")
+        elsewhere.assert_refused(opened.page, site.address(file.name))
+
+
+def test_an_empty_deployment_says_what_makes_its_pages(
+    tmp_path: Path, opened: Opened, chromium: Browser
+) -> None:
     settings = load_settings(data_dir=tmp_path / "data")
     site = written(tmp_path / "site", dashboards.Told(), settings)
     assert not (tmp_path / "data").exists(), "who looks makes nothing"
@@ -461,14 +660,16 @@ def test_an_empty_deployment_says_what_makes_its_pages(tmp_path: Path, opened: O
         page = opened.go(site.address(name))
         assert command in page.locator("main").inner_text()
         assert page.locator("figure").count() == 0
+        assert dashboards.findings(chromium, site.address(name), 390, "dark") == []
     assert opened.said == []
 
 
-def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened) -> None:
+def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened, chromium: Browser) -> None:
     """What the first day looks like: a fan, and in every other place what will be there."""
     settings = load_settings(data_dir=tmp_path / "data")
     Ledger(settings.store_url).append(replace(entry(dashboards.LAST), version=None))
-    page = opened.go(written(tmp_path / "site", dashboards.Told(), settings).address("usdclp-7d.html"))
+    site = written(tmp_path / "site", dashboards.Told(), settings)
+    page = opened.go(site.address("usdclp-7d.html"))
     assert page.locator("#ahead svg:visible").count() == 1
     assert page.locator("#weights path.area").count() == 2
     assert page.locator("#champions").count() == 0
@@ -476,3 +677,5 @@ def test_one_forecast_alone_has_a_page(tmp_path: Path, opened: Opened) -> None:
     for told in ("forex monitor", "from 20 live forecasts on", "forex rollback", "None was raised"):
         assert told in words
     assert opened.said == []
+    for name, width, scheme in (("index.html", 390, "light"), ("usdclp-7d.html", 1280, "dark")):
+        assert dashboards.findings(chromium, site.address(name), width, scheme) == []

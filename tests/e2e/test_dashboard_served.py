@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -26,7 +27,7 @@ from tests import dashboards
 from tests.ledgers import USDCLP, entry
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 pytestmark = pytest.mark.timeout(280)
 H7 = Horizon(7)
@@ -354,6 +355,11 @@ class TestToken:
         assert "Secure" in through_tls["set-cookie"]
 
     @pytest.mark.browser
+    def test_everybody_can_use_the_form(self, guarded: Served, chromium: Browser) -> None:
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            assert dashboards.findings(chromium, f"{guarded.address}/login", width, scheme) == []
+
+    @pytest.mark.browser
     def test_in_a_browser(self, guarded: Served, chromium: Browser) -> None:
         page = chromium.new_page()
         said, asked = list[str](), list[str]()
@@ -391,4 +397,22 @@ def test_served_pages_work_in_a_browser(site: Served, chromium: Browser) -> None
     page.get_by_text('"openapi"').wait_for()
     assert said == []
     assert all(address.startswith(site.address) for address in asked)
+    page.close()
+
+
+@pytest.mark.browser
+def test_what_got_into_a_served_page_is_refused_by_its_header(site: Served, chromium: Browser) -> None:
+    """A page without the policy that it carries itself, as it would come from a server that lets others write."""
+    page = chromium.new_page()
+    with dashboards.outside() as elsewhere:
+
+        def injected(route: Route) -> None:
+            answer = route.fetch()
+            text, own = re.subn(r"<meta http-equiv=.Content-Security-Policy.*?>", "", answer.text())
+            assert own == 1
+            text = text.replace('<main id="main">', f'<main id="main">{elsewhere.markup}', 1)
+            route.fulfill(response=answer, body=text)
+
+        page.route(f"{site.address}/", injected)
+        elsewhere.assert_refused(page, f"{site.address}/")
     page.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from forex_core.cli import app
 from forex_core.config import load_settings
 from forex_core.ledger import Ledger, Pending, content_digest
 from forex_core.tracking import ENTRY_TAG, LEDGER_TAG, tracker_from_settings
-from forex_core.types import LEVELS, Horizon
+from forex_core.types import LEVELS, Horizon, Pair
 from tests.ledgers import USDCLP, entry
 
 MONDAY = date(2026, 3, 2)
@@ -32,7 +33,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     from forex_core.cli.app import stdout
 
     monkeypatch.setenv("FOREX_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(stdout, "_width", 140)
+    monkeypatch.setattr(stdout, "_width", 80)
 
     def run(*arguments: str) -> tuple[int, Any]:
         done = CliRunner().invoke(app, ["ledger", *arguments])
@@ -67,9 +68,9 @@ def test_hindsight_is_marked_wherever_a_forecast_is_listed(ask: Ask, ledger: Led
     for command in (("list",), ("date", TUESDAY.isoformat(), "--pair", "USDCLP")):
         code, told = ask(*command)
         assert code == 0
-        marked = [line for line in told.splitlines() if "(hindsight)" in line]
-        assert len(marked) == 1, told
-        assert "2026-04-02 11:00" in marked[0]
+        (marked,) = [line for line in told.splitlines() if "*" in line[1:]]
+        assert "2026-04-02 11:00*" in marked
+        assert told.splitlines()[-1].startswith("* in hindsight")
     _, document = ask("date", TUESDAY.isoformat(), "--pair", "USDCLP", "--json")
     assert [(one["horizon"], one["live"], one["rate"]) for one in document["forecasts"]] == [
         ("7d", True, "close"),
@@ -78,6 +79,35 @@ def test_hindsight_is_marked_wherever_a_forecast_is_listed(ask: Ask, ledger: Led
     ]
     _, document = ask("list", "--horizon", "30d", "--last", "1", "--json")
     assert [one["number"] for one in document["forecasts"]] == [3]
+
+
+def test_nothing_is_cut_off_on_a_terminal_of_80_columns(ask: Ask, ledger: Ledger) -> None:
+    """With what is long: a price of thousands, a version of years, the longest verdict, another rate."""
+    long = replace(
+        entry(
+            TUESDAY,
+            Horizon(90),
+            pair=Pair("USD", "IDR"),
+            close=16250.0,
+            version=12345,
+            after=pd.Timedelta(days=30),
+        ),
+        rate="reference",
+        verdict="close_only",
+        run_id="0123456789abcdef",
+    )
+    ledger.append(long)
+    _, told = ask("list")
+    assert "…" not in told
+    assert max(map(len, told.splitlines())) <= 80
+    (row,) = [line for line in told.splitlines() if line.startswith("USDIDR")]
+    for shown in ("USDIDR 90d", "2026-03-03", "v12345", "close_only", "01234567 ", "16250.0"):
+        assert shown in row, shown
+    _, told = ask("date", "2026-03-05", "--pair", "USDIDR")
+    assert "…" not in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert "90d reference" in told
+    assert "…" not in ask("show", "4")[1]
 
 
 def test_a_path_has_what_came_beside_it(ask: Ask, ledger: Ledger) -> None:

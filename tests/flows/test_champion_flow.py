@@ -515,6 +515,12 @@ def test_without_tracking_a_forecast_is_made_and_nothing_is_kept_of_it(
 
     expected = Engine(LIGHT, build_members(LIGHT, ChronosConfig())).forecast(bundle, WEEK).forecast
     assert document["quantiles"]["0.5"] == expected.median.tolist()
+    assert document["changes"]["absent"]["kind"] == "first"
+    after = untracked.publish(LIGHT, DAYS[1])
+    assert after["changes"]["absent"]["kind"] == "untracked"
+    assert "What has changed is not told: with tracking off" in Path(after["report"]).read_text(
+        encoding="utf-8"
+    )
 
 
 @dataclass

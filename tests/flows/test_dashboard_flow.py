@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ def test_runs_and_a_rollback_of_a_real_store_are_on_the_pages(market: Path, sqli
     days = (date(2018, 4, 6), date(2018, 5, 4), date(2018, 6, 8))
     made = [FLOWS[Horizon(7)](as_of=day, **ask) for day in days]
     done = rollback(horizon="7d", reason="bad <b>copper</b>", **ask)
+    today = datetime.now(UTC).date()
+    ledger = Ledger(load_settings().store_url)
+    for weeks, version in ((8, 1), (6, 2), (4, 3)):  # the chart is of live forecasts, and these were of 2018
+        ledger.append(entry(today - timedelta(weeks=weeks, days=today.weekday()), version=version))
     told = dashboard()
     folder = Path(told["site"]["index"]).parent
 
@@ -94,3 +98,6 @@ def test_runs_and_a_rollback_of_a_real_store_are_on_the_pages(market: Path, sqli
     change = shown("usdclp-7d.html").partition("Came of it ")[2]
     assert re.match(r"[\w :,]+ rollback v3 v2 \S+ bad <b>copper</b> done", change)
     assert (done["from_version"], done["to_version"]) == (3, 2)
+    drawn = page[page.index('<figure class="drawn" id="champions">') :]
+    (mark,) = set(re.findall(r'<g class="mark"><title>(.*?)</title>', drawn))
+    assert re.fullmatch(r"rollback to version 2, \d+ \w{3} \d{4}", mark)

@@ -146,7 +146,7 @@ def test_what_is_asked_for_beside_the_forecast_is_published_with_it(market: Path
 
 
 @pytest.mark.usefixtures("light")
-def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: Path) -> None:
+def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: Path, tmp_path: Path) -> None:
     """Whatever was made meanwhile of a day long past."""
     ask = {"pair": "USDCLP", "source": "csv", "paths": [market]}
     before = run_flow(WEEK, as_of=date(2018, 6, 7), **ask)
@@ -155,6 +155,10 @@ def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: P
     told = run_flow(WEEK, as_of=date(2018, 6, 8), **ask)
     assert told["changes"]["run_id"] == before["run_id"]
     assert told["changes"]["data"]["new_rows"] == 1
+    (kept,) = tmp_path.glob(f"data/mlflow/**/{told['run_id']}/artifacts/reports/forecast.json")
+    kept.unlink()
+    again = run_flow(WEEK, as_of=date(2018, 6, 11), **ask)
+    assert again["changes"] == {"absent": {"kind": "unreadable", "run_id": told["run_id"]}}
 
 
 @pytest.mark.usefixtures("light")

@@ -171,10 +171,48 @@ class TestWords:
                 Absent("too_late", {"day": "2018-03-01", "last": "2018-02-23"}),
                 "the horizon ends on 23 Feb 2018",
             ),
+            (
+                Absent("not_newer", {"at": "2018-01-24T13:05:00+00:00"}),
+                "the quote, which is of 24 Jan 2018, 13:05 UTC: it is no newer than the close.",
+            ),
         ],
     )
     def test_why_there_is_no_quote(self, absent: Absent, words: str) -> None:
         assert words in briefing_lines(document(quote=absent))[0]
+
+    def test_a_quote_of_the_day_of_the_close_is_told_to_be_no_newer(self) -> None:
+        told = document(quote=Quote(close(), pd.Timestamp("2018-01-24T13:05:00Z"), "yahoo"))
+        assert told["quote"]["absent"]["kind"] == "not_newer"
+        assert "no newer than the close" in briefing_lines(told)[0]
+
+    @pytest.mark.parametrize(
+        ("absent", "words"),
+        [
+            (
+                Absent("later", {"run_id": "r", "origin": "2018-02-01"}),
+                "the last forecast is of a later day, 1 Feb 2018.",
+            ),
+            (
+                Absent("untracked", {"run_id": "r"}),
+                "with tracking off the forecast before cannot be looked up.",
+            ),
+            (Absent("unreadable", {"run_id": "r"}), "the document of the forecast before cannot be read."),
+            (Absent("unknown"), "the ledger, which has the forecast before, cannot be read."),
+        ],
+    )
+    def test_why_what_has_changed_is_not_told(self, absent: Absent, words: str) -> None:
+        told = document(previous=absent, before=None)
+        assert told["changes"]["absent"]["kind"] == absent.kind
+        assert briefing_lines(told)[-1] == f"What has changed is not told: {words}"
+        part = reasons(told, ENGLISH)[-1]
+        assert (part.heading, len(part.lines), part.tables) == ("Since the forecast before", 1, [])
+
+    def test_why_what_moved_the_median_is_not_told(self) -> None:
+        told = document(run=replace(made()[2], recipe="another"))
+        part = reasons(told, ENGLISH)[0]
+        expected = "What moved the median is not told: the published model is not the one that today's settings make."
+        assert (part.heading, part.lines, part.tables) == ("What moved the median", [expected], [])
+        assert expected in briefing_lines(told)
 
     @pytest.mark.parametrize(("amount", "verb"), [(1e6, "Selling"), (-1e6, "Buying")])
     def test_without_skill_the_band_is_what_to_use(self, amount: float, verb: str) -> None:
@@ -318,6 +356,13 @@ def every_document() -> dict[str, dict[str, Any]]:
         "no quote": document(quote=Absent("unavailable", {"reason": "yahoo, CLP=X; check the network"})),
         "other unit": document(quote=Absent("implausible", {"value": 9.5, "close": 1256.47})),
         "too late": document(quote=Absent("too_late", {"day": "2018-03-01", "last": "2018-02-23"})),
+        "no newer": document(quote=Absent("not_newer", {"at": "2018-01-24T13:05:00+00:00"})),
+        "other model": document(run=replace(made()[2], recipe="another")),
+        "later": document(previous=Absent("later", {"run_id": "r", "origin": "2018-02-01"}), before=None),
+        **{
+            kind: document(previous=Absent(kind), before=None)
+            for kind in ("untracked", "unreadable", "unknown")
+        },
         "no forward": document()
         | {
             "forward": {

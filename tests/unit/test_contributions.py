@@ -15,7 +15,7 @@ from forex_core.engine import Engine, build_members
 from forex_core.models.driver_regression import MOMENTUM_ROWS, REACH, DriverMomentum, DriverRegression
 from forex_core.models.features import driver_inputs, lagged
 from forex_core.testing import bundle_of, synthetic_table
-from forex_core.types import LEVELS, ForecastRun, Horizon, MarketBundle
+from forex_core.types import LEVELS, Array, ForecastRun, Horizon, MarketBundle
 
 NAMES = ("Copper", "DXY", "VIX")
 LINEAR = ("random_walk", "theta", "drivers", "momentum", "var")
@@ -117,6 +117,31 @@ def test_of_a_regression_each_is_its_coefficients_times_its_moves(name: str) -> 
         if column > 0:
             assert told.drivers[NAMES[column - 1]] == pytest.approx(product * to_price, rel=1e-8)
     assert set(told.drivers) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", ["drivers", "var"])
+@pytest.mark.parametrize("days", [7, 30])
+def test_it_is_what_a_member_forecasts_less_of_a_driver_that_stood_still(name: str, days: int) -> None:
+    """By what a member answers to anybody: it looks back on fewer rows than have come since it learned."""
+    bundle = market()
+    assert bundle.dates[-7].month == bundle.dates[-1].month
+    engine, run = made(("random_walk", name, "theta"), days)
+    told = contributions(engine, run, bundle)
+    assert isinstance(told, Contributions)
+    (member,) = (m for m in engine.members if m.name == name)
+
+    def median(drivers: Array) -> float:
+        asked = replace(bundle, drivers=drivers)
+        answers = member.forecast(asked, asked.instants[-1:], run.forecast.steps[-1], LEVELS)
+        return float(answers.quantiles[0, -1, LEVELS.index(0.5)])
+
+    per_log = run.weights[name] * (told.median - told.close) / np.log(told.median / told.close)
+    for k, driver in enumerate(NAMES):
+        still = bundle.drivers.copy()
+        still[-5:, k] = still[-6, k]
+        without = np.log(median(bundle.drivers) / median(still)) * per_log
+        assert told.drivers[driver] == pytest.approx(without, rel=1e-6)
+        assert abs(without) > 1e-3
 
 
 def test_a_driver_that_has_not_moved_adds_nothing_and_is_named() -> None:

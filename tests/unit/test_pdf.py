@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members
@@ -19,7 +23,10 @@ from forex_core.report.language import language_of
 from forex_core.report.page import render_report
 from forex_core.report.pdf import render_pdf, require_pdf
 from forex_core.testing import synthetic_bundle
-from forex_core.types import ForecastRun, Horizon, LanguageCode, MarketBundle
+from forex_core.types import Array, ForecastRun, Horizon, LanguageCode, MarketBundle
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 MADE = pd.Timestamp("2024-07-01T12:30:00Z")
 
@@ -76,6 +83,41 @@ def test_the_words_and_figures_of_the_page_are_in_it(
     assert re.search(r"Title:\s+USD/CLP 30d", info)
     assert re.search(r"JavaScript:\s+no", info)
     assert re.search(r"Tagged:\s+yes", info)
+
+
+def bands(picture: Image.Image, margin: float = 0.0) -> Array:
+    """[2, 4] Left, right, top and bottom of the fan's two bands: across as shares of the width of the text, and of the
+    outer band's height."""
+    pixels, blue = np.asarray(picture.convert("RGB")).astype(float), np.array([0x1B, 0x5E, 0x9E])
+    outer = 255 - 0.16 * (255 - blue)
+    found = []
+    for colour in (outer, outer - 0.26 * (outer - blue)):
+        y, x = np.nonzero((abs(pixels - colour) <= 3).all(axis=2))
+        assert len(x) > 1000, "a band is not there in its colour"
+        found.append([x.min() - margin, x.max() - margin, y.min(), y.max()])
+    across, down = picture.width - 2 * margin, found[0][3] - found[0][2]
+    return (np.array(found) - [0, 0, found[0][2], found[0][2]]) / [across, across, down, down]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.usefixtures("pdf")
+def test_it_looks_like_the_page(
+    run: ForecastRun, bundle: MarketBundle, tmp_path: Path, chromium: Browser
+) -> None:
+    page = render_report(run, bundle, run_id="r", generated_at=MADE)
+    printed(page, tmp_path)
+    first = ["pdftoppm", "-r", "120", "-f", "1", "-l", "1", "-png", "-singlefile"]
+    subprocess.run([*first, tmp_path / "report.pdf", tmp_path / "paper"], check=True)
+    paper = Image.open(tmp_path / "paper.png")
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    shown = chromium.new_page(viewport={"width": 1000, "height": 900})
+    shown.goto((tmp_path / "report.html").as_uri())
+    screen = Image.open(BytesIO(shown.locator("figure").first.screenshot()))
+    shown.close()
+    found = bands(paper, margin=paper.width * 13 / 210)
+    assert found == pytest.approx(bands(screen), abs=0.03)
+    assert (found[:, 0] > 0.7).all(), "the bands come after the closes"
 
 
 @pytest.mark.usefixtures("pdf")

@@ -146,6 +146,29 @@ def test_what_one_past_lets_a_probability_of_touch_err_by_is_said(days: int, row
     assert 0.5 * error < 2 * np.std(found) < 1.1 * error
 
 
+@pytest.mark.parametrize(
+    ("days", "rows", "apart"), [(7, 130, 25), (30, 140, 6), (90, 170, 2), (90, 310, 4), (90, 700, 10)]
+)
+def test_the_error_of_few_windows_covers_the_true_probability_of_touch(
+    days: int, rows: int, apart: int
+) -> None:
+    """By the reflection principle, corrected for daily closes: P(max > B) = 2 Φ(−(b + .5826 σ√Δ) / σ√H)."""
+    bundle, seeds = walk(rows), 200
+    forecast = lognormal(bundle, Horizon(days))
+    steps, close = forecast.steps[-1], bundle.spot[-1]
+    far = np.array([0.3, 0.5, 0.8, 1.2])
+    barriers = close * np.exp(0.006 * np.sqrt(steps) * far)
+    true = 2 * ndtr(-far - 0.5826 / np.sqrt(len(forecast.steps)))
+    logs = np.cumsum(np.random.default_rng(11).normal(0, 0.006, (seeds, rows)), axis=1)
+    pasts = close * np.exp(logs - logs[:, -1:])
+    found = [sample_paths(forecast, replace(bundle, spot=past)) for past in pasts]
+    assert {paths.apart for paths in found} == {apart}
+    touched = np.array([paths.prices.max(axis=1) for paths in found])[:, None] > barriers[:, None]
+    covered = (abs(touched.mean(axis=2) - true) <= found[0].error).mean(axis=0)
+    assert (covered > 0.92).all(), "about 95 %, and no less where the error is largest"
+    assert covered.min() < 0.99, "and it says no more than it has to"
+
+
 class TestBetweenAndBeyondTheLevels:
     def test_a_lognormal_is_met_everywhere(self) -> None:
         bundle = walk(200)

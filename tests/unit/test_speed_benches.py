@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -111,3 +113,22 @@ def test_the_ledger_of_the_dashboards_bench_is_one(bench: dict[str, ModuleType],
         assert set(track.steps.tolist()) == {1, 2, 3, 4, 5}
         assert 0 < abs(track.walk_errors / track.closes).max() < 0.1
     assert rows > 10 * publications
+
+
+@pytest.mark.slow
+def test_the_dashboard_of_a_fifth_of_the_years_keeps_its_bounds(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOREX_", "MLFLOW_"))}
+    done = subprocess.run(
+        [sys.executable, BENCH / "dashboard_speed.py", "--quick", "--folder", tmp_path],
+        env=kept | {"COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    judged = dict(line.split("│")[1:5:3] for line in done.stdout.splitlines() if "│" in line)
+    shown = {what.strip(): verdict.strip() for what, verdict in judged.items()}
+    assert shown["overview, made anew"] == "met"
+    assert "usdclp-90d-2025.html, made anew" in shown
+    assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ class Changes:
 
 
 def changes(
-    previous: Mapping[str, Any] | None,
+    previous: Mapping[str, Any] | Absent | None,
     run: ForecastRun,
     bundle: MarketBundle,
     publication: Publication | None = None,
@@ -98,11 +98,13 @@ def changes(
     target date that has come nearer (`signal`). It is turned into prices as in `contributions`.
 
     Args:
-        previous: the document, None where there is no forecast before.
+        previous: the document, None where there is no forecast before, or why there is no document of one.
         before: the rows that it was made of, where they are at hand.
     """
     if previous is None:
         return Absent("first")
+    if isinstance(previous, Absent):
+        return previous
     try:
         if (origin := date.fromisoformat(previous["origin"])) > run.forecast.origin:
             return Absent("later", {"run_id": previous["run_id"], "origin": origin.isoformat()})

@@ -56,7 +56,8 @@ contributions   or absent: no_drivers, other_model (the published model is not t
     unread          drivers that no member made anything of today
     rows            60
 changes         or absent: first (there is no forecast before), later {run_id, origin} (the last one is of a later
-                day), unreadable {run_id}
+                day), untracked {run_id} (tracking is off, which keeps its document), unreadable {run_id} (its document
+                is of another format, or not there), unknown (the ledger cannot be read)
     run_id, origin, as_of   of the forecast before
     close           {before, now}
     target_date     the last date that both speak of; null where there is none, and then median, width_80, parts as well
@@ -100,7 +101,7 @@ def briefing_document(
     position: Position | None = None,
     quote: Quote | Absent | None = None,
     publication: Publication | None = None,
-    previous: Mapping[str, Any] | None = None,
+    previous: Mapping[str, Any] | Absent | None = None,
     before: MarketBundle | None = None,
 ) -> Document:
     """Everything that stands beside a published run, as the keys that a forecast's document gets.
@@ -110,7 +111,8 @@ def briefing_document(
         position: with its flows settled (`Position.settled`).
         quote: a market rate, or why there is none; None where nobody asked for one.
         publication: which registered model was published.
-        previous: document of the forecast before of the same pair and horizon, None where there is none.
+        previous: document of the forecast before of the same pair and horizon, None where there is no such forecast,
+            or why there is no document of it.
         before: the rows that it was made of, where they are at hand.
 
     Raises:

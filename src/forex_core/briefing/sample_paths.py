@@ -25,8 +25,9 @@ MAX_PATHS = 4000
 
 MIN_PATHS = 100
 
-JOINT_ERROR = 0.32
-"""Twice the deviation, times √n, of the probability that walks touch a rate, over pasts of n windows that lie apart."""
+JOINT_DEVIATION, JOINT_BIAS = 0.32, 0.5
+"""Of the probability that walks touch a rate, over pasts of n windows that lie apart: twice its deviation, times √n,
+and twice what it is too high by, times n, for few windows keep their order from date to date."""
 
 _FAR = 10.0
 """|z| up to which tails are drawn; no sample comes near it."""
@@ -60,7 +61,7 @@ class SamplePaths:
     @property
     def error(self) -> float:
         """Two standard errors, about, of a probability that is of several dates together: those of each are exact."""
-        return JOINT_ERROR / math.sqrt(self.apart)
+        return math.hypot(JOINT_DEVIATION / math.sqrt(self.apart), JOINT_BIAS / self.apart)
 
 
 def sample_paths(forecast: Forecast, bundle: MarketBundle, count: int = MAX_PATHS) -> SamplePaths:

@@ -346,6 +346,13 @@ class _Words:
                         last=self._day(absent["last"]),
                     )
                 ]
+            case "not_newer":
+                return [
+                    say(
+                        "Nothing is said from the quote, which is of {at}: it is no newer than the close.",
+                        at=self.language.instant(pd.Timestamp(absent["at"])),
+                    )
+                ]
         return []
 
     def forward(self, part: Document) -> list[str]:
@@ -527,9 +534,15 @@ class _Words:
         return lines
 
     def contributions(self, part: Document) -> list[str]:
-        if "absent" in part:
-            return []
         say = self.language.say
+        if absent := part.get("absent"):
+            if absent["kind"] != "other_model":
+                return []
+            return [
+                say(
+                    "What moved the median is not told: the published model is not the one that today's settings make."
+                )
+            ]
         added = [(label_of(plain(d["name"], 40), self.language), d["value"]) for d in part["drivers"]]
         others = sum(value for _, value in added[TOLD_DRIVERS:])
         named = added[:TOLD_DRIVERS] + [(say("other drivers"), others)] * (len(added) > TOLD_DRIVERS)
@@ -546,8 +559,8 @@ class _Words:
         ]
 
     def changes(self, part: Document) -> list[str]:
-        if "absent" in part:
-            return []
+        if absent := part.get("absent"):
+            return self._no_changes(absent)
         say = self.language.say
         told = [say("close {move}", move=self._change(part["close"]))]
         if part["median"]:
@@ -593,6 +606,32 @@ class _Words:
                 changes="; ".join(told),
             )
         ]
+
+    def _no_changes(self, absent: Document) -> list[str]:
+        say = self.language.say
+        match absent["kind"]:
+            case "later":
+                day = self._day(absent["origin"])
+                return [
+                    say("What has changed is not told: the last forecast is of a later day, {day}.", day=day)
+                ]
+            case "untracked":
+                return [
+                    say(
+                        "What has changed is not told: with tracking off the forecast before cannot be looked up."
+                    )
+                ]
+            case "unreadable":
+                return [
+                    say("What has changed is not told: the document of the forecast before cannot be read.")
+                ]
+            case "unknown":
+                return [
+                    say(
+                        "What has changed is not told: the ledger, which has the forecast before, cannot be read."
+                    )
+                ]
+        return []
 
     def _day(self, text: str) -> str:
         return self.language.day(date.fromisoformat(text))

@@ -78,23 +78,13 @@ def ledger_table(document: Document) -> list[RenderableType]:
     if not rows:
         return [Text("No forecast has been published yet: forex forecast 7d")]
     table = new_table("Published forecasts")
-    add_columns(
-        table,
-        "Pair",
-        "Horizon",
-        "Origin",
-        "Published (UTC)",
-        "Model",
-        "Verdict",
-        "Run",
-        right=("No.", "Close"),
-    )
+    names = ("Forecast", "Origin", "Published (UTC)", "Model", "Verdict", "Run")
+    add_columns(table, *names, right=("No.", "Close"))
     for row in rows:
         version = f"v{row['version']}" if row["version"] is not None else ""
         close = f"{row['close']:.{price_decimals(row['close'])}f}"
         cells = (
-            row["pair"],
-            row["horizon"],
+            f"{row['pair']} {row['horizon']}",
             row["origin"],
             _published_at(row),
             version,
@@ -102,7 +92,7 @@ def ledger_table(document: Document) -> list[RenderableType]:
             row["run_id"][:8],
         )
         add_row(table, *cells, str(row["number"]), close)
-    return [table]
+    return [table, *_hindsight_note(rows)]
 
 
 def trajectory_table(document: Document) -> list[RenderableType]:
@@ -124,7 +114,14 @@ def trajectory_table(document: Document) -> list[RenderableType]:
 
 
 def _published_at(row: Document) -> str:
-    return minute(row["published_at"]) + ("" if row["live"] else " (hindsight)")
+    return minute(row["published_at"]) + ("" if row["live"] else "*")
+
+
+def _hindsight_note(rows: Sequence[Document]) -> list[RenderableType]:
+    """What the star of `_published_at` means, where there is one."""
+    if all(row["live"] for row in rows):
+        return []
+    return [Text("* in hindsight: after its first outcome was known, in no live record")]
 
 
 def date_table(document: Document) -> list[RenderableType]:
@@ -133,14 +130,15 @@ def date_table(document: Document) -> list[RenderableType]:
     if not rows:
         return [Text(f"No forecast of {document['pair']} is for {document['target_date']}.")]
     table = new_table(f"{document['pair']} on {document['target_date']}, as it was forecast")
-    names = ("Origin", "Horizon", "Published (UTC)", "Rate", "Run")
+    names = ("Origin", "Horizon", "Published (UTC)", "Run")
     add_columns(table, *names, right=("Step", "Median", "10 %", "90 %"))
     for row in rows:
         decimals = price_decimals(row["median"])
         prices = [f"{row[name]:.{decimals}f}" for name in ("median", "low_80", "high_80")]
-        told = (row["origin"], row["horizon"], _published_at(row), row["rate"], row["run_id"][:8])
+        horizon = row["horizon"] if row["rate"] == "close" else f"{row['horizon']} {row['rate']}"
+        told = (row["origin"], horizon, _published_at(row), row["run_id"][:8])
         add_row(table, *told, str(row["step"]), *prices)
-    return [table]
+    return [table, *_hindsight_note(rows)]
 
 
 def monitor_tables(document: Document) -> list[RenderableType]:

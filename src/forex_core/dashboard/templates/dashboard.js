@@ -1,5 +1,5 @@
 "use strict";
-// Light or dark, what the pointer is told, a forecast of the past, two runs beside each other. Words of others are
+// Light or dark, what a chart tells of a day, a forecast of the past, two runs beside each other. Words of others are
 // only ever put in as text. Without it every page stands as it is.
 (() => {
   const root = document.documentElement;
@@ -64,40 +64,58 @@
     name();
   }
 
-  // --- What the pointer is told
+  // --- What a chart tells of a day: the one that the pointer is near, or that the arrow keys come to
 
-  const tip = make("div", { id: "tip" });
+  const tip = make("div", { id: "tip", role: "status" });
   function hints(box) {
     const canvas = box.querySelector(".canvas");
     const tips = JSON.parse(box.querySelector(".tips").textContent);
     if (!tips.length) return;
     let line = null;
+    let told = tips.length;
     const leave = () => { tip.classList.remove("shown"); if (line) line.remove(); line = null; };
-    canvas.addEventListener("pointerleave", leave);
-    canvas.addEventListener("pointermove", (event) => {
-      const svg = event.target.closest("svg.plot");
-      if (!svg) return leave();
+    function tell(svg, k) {
+      told = k;
       const [left, across, top, down] = svg.dataset.plot.split(" ").map(Number);
-      const place = svg.getBoundingClientRect();
-      const scale = place.width / svg.viewBox.baseVal.width;
-      const at = ((event.clientX - place.left) / scale - left) / across;
-      let nearest = tips[0];
-      for (const one of tips) if (Math.abs(one[0] - at) < Math.abs(nearest[0] - at)) nearest = one;
-      const x = left + nearest[0] * across;
+      const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+      const x = left + tips[k][0] * across;
       if (!line || line.parentNode !== svg) {
         if (line) line.remove();
         line = draw("path", { class: "cursor" });
         svg.append(line);
       }
       line.setAttribute("d", `M${x} ${top}v${down}`);
-      tip.textContent = nearest[1];
-      canvas.append(tip);
+      if (tip.parentNode !== canvas) canvas.append(tip);
       tip.classList.add("shown");
+      tip.textContent = tips[k][1];
       const beside = x * scale + 12;
       const width = tip.offsetWidth;
       const fits = beside + width <= canvas.clientWidth;
       tip.style.left = `${Math.max(0, fits ? beside : Math.min(x * scale - 12 - width, canvas.clientWidth - width))}px`;
       tip.style.top = `${top * scale}px`;
+    }
+    canvas.addEventListener("pointerleave", leave);
+    canvas.addEventListener("pointermove", (event) => {
+      const svg = event.target.closest("svg.plot");
+      if (!svg) return leave();
+      const [left, across] = svg.dataset.plot.split(" ").map(Number);
+      const place = svg.getBoundingClientRect();
+      const at = ((event.clientX - place.left) * svg.viewBox.baseVal.width / place.width - left) / across;
+      let nearest = 0;
+      tips.forEach((one, k) => { if (Math.abs(one[0] - at) < Math.abs(tips[nearest][0] - at)) nearest = k; });
+      tell(svg, nearest);
+    });
+    canvas.tabIndex = 0;
+    canvas.setAttribute("role", "group");
+    canvas.setAttribute("aria-label", "The chart's days, by the arrow keys");
+    canvas.addEventListener("blur", leave);
+    canvas.addEventListener("keydown", (event) => {
+      const wanted = { ArrowLeft: told - 1, ArrowRight: told + 1, Home: 0, End: tips.length - 1 }[event.key];
+      if (event.key === "Escape") leave();
+      if (wanted === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      const seen = [...canvas.querySelectorAll("svg.plot")].find((svg) => svg.getClientRects().length);
+      tell(seen, Math.min(Math.max(wanted, 0), tips.length - 1));
     });
   }
 
