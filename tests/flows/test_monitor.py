@@ -118,6 +118,7 @@ class TestPublished:
         assert state.name == "CompletedWithWarning"
         assert "The ledger could not be written" in state.message
         assert len(Pending(settings.pending_dir)) == 1
+        assert state.result()["changes"] == {"absent": {"kind": "unknown"}}
         database.write_bytes(content)
         assert monitored(market, as_of=DAY).is_completed()
         (published,) = ledger().publications()
