@@ -23,7 +23,7 @@ from flows.notice import notifier_of
 from flows.rollback import adapt_bands, rollback
 from forex_core.config import Settings, SourceName, load_settings
 from forex_core.errors import ConfigError, ForexError, NotifyError, TrackingError
-from forex_core.ledger import Alarm, Ledger, Pending, Published, Scored, Track
+from forex_core.ledger import Alarm, Ledger, Pending, Published, Raised, Scored, Track
 from forex_core.ledger.live import LeadScores, at_the_end, by_lead
 from forex_core.monitoring import Reading, band_factors, drift, faults, judge, key, silence
 from forex_core.notify import Message, Sent
@@ -37,11 +37,13 @@ from forex_core.tracking import (
     registry_from_settings,
     tracker_from_settings,
 )
-from forex_core.types import HORIZONS, LEVELS, Horizon, MarketBundle
+from forex_core.types import HORIZONS, LEVELS, Horizon, MarketBundle, Pair
 
 Document = dict[str, Any]
 
 LOOKED_BACK_DAYS = 2 * 365
+TOLD_WITHIN_DAYS = 30
+"""An alarm that nobody has heard of for so long is told no more: who is named only then finds it on the dashboard."""
 DEGRADED = frozenset({"narrow bands", "no skill"})
 """Alarms that say that the champion is worse than it promised."""
 BANDS = frozenset({"narrow bands", "wide bands"})
@@ -116,16 +118,19 @@ def logged(
 
 
 @task(name="tell", cache_policy=NO_CACHE, persist_result=False)
-def tell(document: Document, settings: Settings) -> Sent:
-    """Tell the alarms, and what was done about them, to whom the settings name.
+def tell(alarms: tuple[Raised, ...], warnings: list[str], settings: Settings) -> Sent:
+    """Tell alarms, and what was done about them, to whom the settings name.
 
     Raises:
         ConfigError, NotifyError: there is somebody to be told, and it reached nobody.
     """
-    title = f"forex monitor: alarm of {document['pair']}, {settings.environment} on {socket.gethostname()}"
+    title = f"forex monitor: alarm of {alarms[0].pair}, {settings.environment} on {socket.gethostname()}"
+    told = [
+        f"{_words(one.pair, one.horizon, one.alarm)} (raised {one.raised_at:%Y-%m-%d %H:%M} UTC)"
+        for one in alarms
+    ]
     todo = 'What to do: docs/operations.md, "The live track record".'
-    text = "\n".join([*document["raised"], *document["warnings"], todo])
-    sent = notifier_of(settings).send(Message(title, text, kind="warning"))
+    sent = notifier_of(settings).send(Message(title, "\n".join([*told, *warnings, todo]), kind="warning"))
     if sent.refused and not sent.delivered:
         raise NotifyError("; ".join(f"{one.target}: {one.reason}" for one in sent.refused))
     return sent
@@ -223,7 +228,7 @@ def monitor(
         readings.append(silence(published[horizon].date(), days, limit, before))
         noticed.append((horizon, readings))
         alarms = [reading for reading in readings if reading.raised]
-        told = [f"{bundle.pair} {horizon}, {key(r.kind, r.step)}: {r.found}" for r in alarms]
+        told = [_words(bundle.pair, horizon, r) for r in alarms]
         raised += told
         done = (
             _acted(ledger, bundle, horizon, alarms, told, settings, source, paths)
@@ -235,7 +240,7 @@ def monitor(
     before, ages = _raised_before(ledger, bundle, None), settings.source in ("live", "auto", "store")
     of_data = [*drift(bundle, before, settings.monitor), *faults(bundle, before, ages=ages)]
     noticed.append((None, of_data))
-    raised += [f"{bundle.pair}, {r.kind}: {r.found}" for r in of_data if r.raised]
+    raised += [_words(bundle.pair, None, r) for r in of_data if r.raised]
     document: Document = {
         "pair": str(bundle.pair),
         "rate": bundle.rate,
@@ -254,23 +259,32 @@ def monitor(
         key=f"monitor-{bundle.pair.slug}",
         description=f"Live track record of {bundle.pair}",
     )
+    is_told = False
+    if as_of is None:
+        # Last, so that a run that ends before raises them again.
+        for of, readings in noticed:
+            _keep(ledger, bundle, of, readings)
+        since = bundle.as_of - timedelta(days=TOLD_WITHIN_DAYS)
+        if untold := ledger.alarms(bundle.pair, bundle.rate, untold_since=since):
+            try:
+                sent = tell(untold, warnings, settings)
+            except (ConfigError, NotifyError) as error:
+                warnings.append(f"Alarms reached nobody, and the next run tells them again: {error}.")
+            else:
+                document["told"] = [one.target for one in sent.delivered]
+                warnings += [f"Alarms did not reach {one.target}: {one.reason}." for one in sent.refused]
+                is_told = bool(sent.delivered) and not sent.refused
+                if sent.delivered:
+                    ledger.told(untold)
     if not raised and not warnings:
         return document
-    is_told = False
-    if raised and as_of is None:
-        try:
-            sent = tell(document, settings)
-        except (ConfigError, NotifyError) as error:
-            warnings.append(f"The alarms reached nobody, and the next run raises them again: {error}.")
-        else:
-            document["told"] = [one.target for one in sent.delivered]
-            warnings += [f"The alarms did not reach {one.target}: {one.reason}." for one in sent.refused]
-            is_told = bool(sent.delivered) and not sent.refused
-            # Last, so that a run that ends before, or that nobody hears of, raises them again.
-            for of, readings in noticed:
-                _keep(ledger, bundle, of, readings)
     name = "Completed" if is_told else "CompletedWithWarning"  # which the server tells
     return Completed(name=name, message=" ".join([*raised, *warnings]), data=document)
+
+
+def _words(pair: Pair, horizon: Horizon | None, alarm: Alarm | Reading) -> str:
+    of = f"{pair} {horizon}" if horizon else f"{pair}"
+    return f"{of}, {key(alarm.kind, alarm.step)}: {alarm.found}"
 
 
 def _raised_before(ledger: Ledger, bundle: MarketBundle, horizon: Horizon | None) -> dict[str, date]:

@@ -326,6 +326,19 @@ TAMPERED = {
 }
 
 
+def test_an_alarm_is_untold_until_somebody_has_heard_of_it(ledger: Ledger) -> None:
+    now = origin_instant(USDCLP, MONDAY)
+    for k in range(3):
+        alarm = Alarm("no skill", 5, MONDAY + timedelta(days=k), 2.0, 1.0, "worse")
+        ledger.raise_alarm(USDCLP, "close", H7, alarm, now=now + pd.Timedelta(days=k))
+    untold = ledger.alarms(USDCLP, untold_since=now + pd.Timedelta(days=1))
+    assert [one.number for one in untold] == [2, 3]
+    ledger.told(untold[:1])
+    ledger.told(untold[:1])
+    assert [one.number for one in ledger.alarms(untold_since=now)] == [1, 3]
+    assert len(ledger.alarms()) == 3
+
+
 class TestVerify:
     @pytest.mark.parametrize("fault", TAMPERED)
     def test_what_was_changed_is_found(self, ledger: Ledger, url: str, fault: str) -> None:

@@ -56,8 +56,8 @@ def monitor(
 
     Every forecast is scored at its exact lead, beside the random walk. Alarms are of bands that do not hold, of a skill
     worse than the random walk's, of a rate that moves otherwise than it did, and of forecasts that were not made. Each
-    is raised once and told to those of FOREX_NOTIFY__URLS, whoever asks; what reaches nobody is raised again. Exit code
-    1 when one is raised.
+    is raised once and told to those of FOREX_NOTIFY__URLS, whoever asks; what reaches nobody is told by the next run.
+    Exit code 1 when one is raised.
     """
     from flows import prepare_manual_run
     from forex_core.report.track import monitor_tables

@@ -161,6 +161,7 @@ class Alarm:
 class Raised:
     """An alarm of a pair, and of a horizon where it is not of the data."""
 
+    number: int
     pair: Pair
     rate: str
     horizon: Horizon | None
@@ -633,17 +634,27 @@ class Ledger:
         horizon: Horizon | None = None,
         *,
         until: pd.Timestamp | None = None,
+        untold_since: pd.Timestamp | None = None,
     ) -> tuple[Raised, ...]:
-        """The alarms that were raised, by `until` where that is given, the first one first."""
+        """The alarms that were raised, the first one first.
+
+        Args:
+            until: those that were raised by then.
+            untold_since: those that were raised since and that nobody has heard of yet.
+        """
         query = sa.select(tables.alarms).order_by(_A.raised_at, _A.number)
         if until is not None:
             query = query.where(_A.raised_at <= until)
+        if untold_since is not None:
+            heard = sa.exists().where(tables.tellings.c.alarm == _A.number)
+            query = query.where(_A.raised_at >= untold_since, ~heard)
         for column, wanted in ((_A.pair, pair), (_A.rate, rate), (_A.horizon, horizon)):
             if wanted is not None:
                 query = query.where(column == str(wanted))
         with self._database.reading() as connection:
             return tuple(
                 Raised(
+                    number=row.number,
                     pair=Pair.parse(row.pair),
                     rate=row.rate,
                     horizon=Horizon.parse(row.horizon) if row.horizon else None,
@@ -654,6 +665,15 @@ class Ledger:
                 )
                 for row in connection.execute(query)
             )
+
+    def told(self, alarms: Sequence[Raised], now: pd.Timestamp | None = None) -> None:
+        """Note that somebody has heard of alarms."""
+        number, at = tables.tellings.c.alarm, _instant(now)
+        with self._database.writing() as connection:
+            known = {*connection.scalars(sa.select(number))}
+            new = sorted({one.number for one in alarms} - known)
+            if new:
+                connection.execute(tables.tellings.insert(), [{"alarm": one, "told_at": at} for one in new])
 
     def heads(self) -> tuple[str | None, str | None]:
         """The digests of the last outcome and of the last alarm, for `verify` to look for; None where there is none."""

@@ -101,11 +101,18 @@ alarms = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.UniqueConstraint("pair", "rate", "horizon", "kind", "step", "origin"),
 )
+tellings = sa.Table(
+    "tellings",
+    metadata,
+    # Of an alarm that somebody has heard of.
+    sa.Column("alarm", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("told_at", Instant, nullable=False),
+)
 PART = Part(
     name="ledger",
     version=1,
     metadata=metadata,
-    kept=(publications, predictions, outcomes, scores, alarms),
+    kept=(publications, predictions, outcomes, scores, alarms, tellings),
     noun="ledger",
     renewal="export it with the version that made it, then name a new one",
     unavailable=LedgerUnavailable,
