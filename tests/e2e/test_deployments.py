@@ -160,6 +160,23 @@ class Host:
             check=False,
         )
 
+    def deploy_file(self, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+        """As `deploy`, with another file of deployments, which is written into a folder."""
+        path = folder / "prefect.yaml"
+        path.write_text(text, encoding="utf-8")
+        code = (
+            f"import flows.deploy as d, pathlib; d.DEPLOYMENTS = pathlib.Path({str(path)!r}); exit(d.main())"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BIN / "prefect"), *arguments],
@@ -497,35 +514,41 @@ class TestDeployed:
         assert str(ROOT) in str(kept["pull_steps"])
 
     def test_what_was_paused_stays_paused(self, host: Host) -> None:
-        """The pool, a deployment, a schedule, an automation."""
+        """The pool, a deployment, a schedule, automations: also one whose setting is off meanwhile."""
+
+        def automations() -> dict[str, dict[str, Any]]:
+            return {each["id"]: each for each in host.api("POST", "/automations/filter", {})}
 
         def paused() -> list[bool]:
             week, fortnight = host.deployment("forecast-7d"), host.deployment("forecast-15d")
-            first = host.api("POST", "/automations/filter", {"sort": "NAME_ASC"})[0]
             pool = host.api("GET", "/work_pools/forex")
             assert pool["concurrency_limit"] == 1
             return [
                 pool["is_paused"],
                 week["paused"],
                 not fortnight["schedules"][0]["active"],
-                not first["enabled"],
+                *(not each["enabled"] for each in automations().values()),
             ]
 
-        before = [run["id"] for run in host.api("POST", "/automations/filter", {})]
+        always = {*automations()}
+        assert "created 'a forecast that its model failed" in host.deploy(FOREX_AUTO_ROLLBACK="true").stdout
+        before = automations()
+        (by_setting,) = {*before} - always
         week, fortnight = host.deployment("forecast-7d"), host.deployment("forecast-15d")
         schedule = f"/deployments/{fortnight['id']}/schedules/{fortnight['schedules'][0]['id']}"
-        automation = host.api("POST", "/automations/filter", {"sort": "NAME_ASC"})[0]["id"]
         host.prefect("work-pool", "pause", "forex")
         host.api("POST", f"/deployments/{week['id']}/pause_deployment")
         host.api("PATCH", schedule, {"active": False})
-        host.api("PATCH", f"/automations/{automation}", {"enabled": False})
+        for automation in before:
+            host.api("PATCH", f"/automations/{automation}", {"enabled": False})
         try:
-            assert paused() == [True] * 4
-            for _ in range(2):
-                done = host.deploy()
+            assert paused() == [True] * 6
+            for setting in ("false", "true"):
+                done = host.deploy(FOREX_AUTO_ROLLBACK=setting)
                 assert done.returncode == 0, done.stderr
-                assert paused() == [True] * 4
-            assert [run["id"] for run in host.api("POST", "/automations/filter", {})] == before
+                assert "automations as they were" in done.stdout
+                assert paused() == [True] * 6
+            assert {*automations()} == {*before}
             assert host.api("POST", "/deployments/count", {}) == len(described())
         finally:
             host.prefect("work-pool", "resume", "forex")
@@ -535,23 +558,43 @@ class TestDeployed:
                 f"/deployments/{fortnight['id']}/schedules/{host.deployment('forecast-15d')['schedules'][0]['id']}",
                 {"active": True},
             )
-            host.api("PATCH", f"/automations/{automation}", {"enabled": True})
+            host.api("DELETE", f"/automations/{by_setting}")
+            for automation in always:
+                host.api("PATCH", f"/automations/{automation}", {"enabled": True})
+
+    def test_what_the_file_has_no_more_stays(self, host: Host, tmp_path: Path) -> None:
+        """Until somebody deletes it; and so does what others have deployed."""
+        ours = yaml.safe_load((FILES / "prefect.yaml").read_text(encoding="utf-8"))
+        (pages,) = [each for each in ours["deployments"] if each["entrypoint"].endswith(":dashboard")]
+        ours["deployments"].append(pages | {"name": "of-before", "schedules": []})
+        done = host.deploy_file(tmp_path, yaml.safe_dump(ours))
+        assert done.returncode == 0, done.stderr
+        flow = host.api("POST", "/flows/", {"name": "theirs"})["id"]
+        asked = {
+            "name": "theirs",
+            "flow_id": flow,
+            "entrypoint": "theirs.py:theirs",
+            "work_pool_name": "forex",
+        }
+        host.api("POST", "/deployments/", asked)
+        others = ("dashboard/of-before", "theirs/theirs")
+        before = [host.api("GET", f"/deployments/name/{name}") for name in others]
+        try:
+            done = host.deploy()
+            assert done.returncode == 0, done.stderr
+            assert [host.api("GET", f"/deployments/name/{name}")["id"] for name in others] == [
+                each["id"] for each in before
+            ]
+            assert host.api("GET", "/deployments/name/theirs/theirs")["updated"] == before[1]["updated"]
+        finally:
+            for name in others:
+                done = host.prefect("--no-prompt", "deployment", "delete", name)
+                assert done.returncode == 0, done.stdout + done.stderr
+        assert host.api("POST", "/deployments/count", {}) == len(described())
 
     def test_a_time_zone_that_is_none_deploys_nothing(self, host: Host, tmp_path: Path) -> None:
-        wrong = tmp_path / "prefect.yaml"
         text = (FILES / "prefect.yaml").read_text(encoding="utf-8")
-        wrong.write_text(text.replace("America/Santiago", "America/Valdivia"))
-        code = (
-            f"import flows.deploy as d, pathlib; d.DEPLOYMENTS = pathlib.Path({str(wrong)!r}); exit(d.main())"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=host.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = host.deploy_file(tmp_path, text.replace("America/Santiago", "America/Valdivia"))
         assert done.returncode == 1
         assert "America/Valdivia" in done.stderr
 
@@ -808,9 +851,13 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         assert "InputError" in told["forecast-15d: Failed"]["message"]
         assert failed in told["forecast-7d: Failed"]["message"]
 
-        done = host.deploy(FOREX_AUTO_ROLLBACK="false")
-        assert "removed" in done.stdout
-        assert len(host.api("POST", "/automations/filter", {})) == 2
+        for setting, word in (("false", "off"), ("true", "on")):
+            done = host.deploy(FOREX_AUTO_ROLLBACK=setting)
+            assert f"switched {word} 'a forecast that its model failed" in done.stdout, (
+                done.stdout + done.stderr
+            )
+            enabled = [each["enabled"] for each in host.api("POST", "/automations/filter", {})]
+            assert sorted(enabled) == [word == "on", True, True]
     finally:
         host.close()
 
