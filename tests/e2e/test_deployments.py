@@ -25,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -33,7 +34,11 @@ import yaml
 from dotenv import dotenv_values
 
 from forex_core.config import EngineConfig
+from forex_core.ledger import Ledger
 from forex_core.testing import synthetic_table
+from forex_core.types import Horizon
+from tests import ledgers
+from tests.planted import Secrets, told_in, written
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -617,12 +622,14 @@ class TestProxy:
     def test_it_asks_for_the_password_of_both(self, tmp_path: Path) -> None:
         """Pages, calls and websockets of Prefect; pages and questions of MLflow, which refuses hosts and origins."""
         names = {"server": "prefect.example.org", "mlflow": "mlflow.example.org"}
+        secret = Secrets()
         host = on_a_machine(
             tmp_path / "host",
             ("server",),
             MLFLOW_SERVER_ALLOWED_HOSTS=names["mlflow"],
             MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=f"https://{names['mlflow']}",
             FOREX_TRACKING__UI_AUTH=f"forex:{PASSWORD}",
+            **settings_with(secret, PASSWORD),
         )
         ports = {"443": str(free_port()), "80": str(free_port())}
         ports |= {"4200": str(host.ports["server"]), "5000": str(host.ports["mlflow"])}
@@ -683,6 +690,10 @@ class TestProxy:
                 os.killpg(serving.pid, signal.SIGKILL)
                 serving.wait()
             host.close()
+        assert "GET /get-artifact" in (tmp_path / "logs" / "access.log").read_text()
+        assert host.log("mlflow")
+        for place in (tmp_path / "logs", host.folder):
+            assert told_in(secret, written(place)) == {}
 
     def test_the_dashboard_stands_behind_it(self, tmp_path: Path) -> None:
         """Under its name and with the password alone; its token is a second one."""
@@ -717,7 +728,11 @@ class TestProxy:
             assert "No forecasts yet" in call("GET", "/", headers=cookie, auth=ours).text
             stranger = requests.get(health, headers={"Host": "evil.example.org"}, timeout=60)
             assert stranger.status_code == 400
-            assert token not in host.log("dashboard")
+            logs = [path.read_text() for path in (tmp_path / "logs").iterdir()]
+            assert "POST /login" in "".join(logs)
+            for said in (host.log("dashboard"), *logs):
+                assert token not in said
+                assert PASSWORD not in said
         finally:
             if serving:
                 os.killpg(serving.pid, signal.SIGKILL)
@@ -769,10 +784,13 @@ def proxy(folder: Path, ports: dict[str, str] | None = None) -> Path:
     )
     subprocess.run(["sh", "-c", line.replace("/etc/nginx", str(place))], cwd=folder, check=True)
     main = folder / "nginx.conf"
+    logs = folder / "logs"
+    logs.mkdir()
     kept = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy"))
     main.write_text(
-        f"{'user root; ' if os.geteuid() == 0 else ''}error_log stderr; pid {folder}/pid; events {{}}\n"
-        f"http {{ access_log off; {kept} include {place}/forex.conf; }}\n"
+        f"{'user root; ' if os.geteuid() == 0 else ''}error_log stderr; error_log {logs}/error.log info;\n"
+        f"pid {folder}/pid; events {{}}\n"
+        f"http {{ access_log {logs}/access.log; {kept} include {place}/forex.conf; }}\n"
     )
     return main
 
@@ -866,8 +884,10 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 @pytest.mark.timeout(900)
 def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
     """A place that nobody can write, an archive that is damaged; runs that are killed, that hang and that warn."""
+    secret = Secrets()
+    target = f"json://me:{secret.url('hook')}@127.0.0.1:{webhook.port}/{secret.url('path')}"
     host = on_a_machine(
-        tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/"
+        tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=target, **settings_with(secret, PASSWORD)
     )
     try:
         # One waits for a minute before it tries again, and then another: the others need not wait for it.
@@ -887,6 +907,8 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
         host.process_of(killed).kill()
         nobody = f"json://127.0.0.1:{free_port()}/"
         warns = host.run("forecast-30d", FOREX_REPORT__URLS=nobody, FOREX_NOTIFY__ATTEMPTS="1")
+        publish_narrow_bands(host)
+        alarmed = host.run("monitor")
         hangs = timed_out(host, tmp_path / "hangs.csv")
         ends = {
             "restore-drill: Failed": (damaged, "FAILED", "cannot be read"),
@@ -897,6 +919,7 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             ),
             "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
             "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
+            "monitor: CompletedWithWarning": (alarmed, "COMPLETED", "narrow bands at step 1"),
             "forecast-90d: TimedOut": (hangs, "FAILED", "20.0 second"),
         }
         for title, (run, kind, reason) in ends.items():
@@ -917,6 +940,34 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             assert reason in told[title]["message"]
     finally:
         host.close()
+    assert [body for _, body, _ in webhook.received if secret.found_in(json.dumps(body).encode())] == []
+    looked_at = {path.name for path in host.folder.rglob("*")}
+    assert looked_at >= {"server.log", "worker.log", "prefect.db", "mlflow.db", "forex.db"}
+    assert told_in(secret, written(host.folder)) == {}
+
+
+def settings_with(secret: Secrets, password: str) -> dict[str, str]:
+    """Settings with secrets that no run here has a use for, beside the password that all have."""
+    secret.add("password", password)
+    return {
+        "MLFLOW_S3_ACCESS_KEY_ID": "me",
+        "MLFLOW_S3_SECRET_ACCESS_KEY": secret("s3"),
+        "FOREX_DATA__FRED_API_KEY": secret("fred"),
+        "FOREX_DASHBOARD__TOKEN": secret("dashboard"),
+    }
+
+
+def publish_narrow_bands(host: Host) -> None:
+    """A year of forecasts of 15 days in the ledger of a host, whose bands are three times too narrow."""
+    rates = pd.read_csv(host.folder / "market.csv", parse_dates=[0], index_col=0)["USDCLP"]
+    sigma = float(np.log(rates).diff().std())
+    ledger = Ledger(f"sqlite:///{host.data / 'store' / 'forex.db'}")
+    for day in rates.index[-160:-15]:
+        ledger.append(
+            ledgers.entry(
+                day.date(), Horizon(15), close=float(rates[day]), sigma=sigma, width=0.3, version=None
+            )
+        )
 
 
 def timed_out(host: Host, path: Path) -> str:
