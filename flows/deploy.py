@@ -31,6 +31,9 @@ HOME = Path(__file__).parents[1]
 DEPLOYMENTS = HOME / "deployments" / "prefect.yaml"
 AUTOMATIONS = HOME / "deployments" / "automations.yaml"
 
+OFF = "off by its setting"
+"""Tag of an automation that is paused by a setting and not by the operator."""
+
 RUNS_AT_ONCE = 1
 """Of the pool: a small machine has memory for one forecast, and others wait."""
 
@@ -90,14 +93,12 @@ def _deployments(client: SyncPrefectClient) -> None:
 
 
 def _automations(client: SyncPrefectClient, settings: Settings) -> str:
-    """Create, update or remove each automation of the file; what was done, in words."""
+    """Create or update each automation of the file; what was done, in words."""
     done = []
     for described in _read(AUTOMATIONS):
         setting, there = described.pop("setting", None), client.find_automation(described["name"])
-        if setting is not None and not getattr(settings, setting):
-            if there:
-                client.delete_automation(there.id)
-                done.append(f"removed '{described['name']}'")
+        is_on = setting is None or getattr(settings, setting)
+        if there is None and not is_on:
             continue
         for action in described["actions"]:
             if "deployment" in action:
@@ -106,15 +107,29 @@ def _automations(client: SyncPrefectClient, settings: Settings) -> str:
         if there is None:
             client.create_automation(wanted)
             done.append(f"created '{wanted.name}'")
-        elif _content(there) != _content(wanted):
-            client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
-            done.append(f"updated '{wanted.name}'")
+            continue
+        wanted = wanted.model_copy(update=_switched(there, is_on))
+        if _content(there) != _content(wanted):
+            client.update_automation(there.id, wanted)
+            switched = "switched on" if wanted.enabled else "switched off"
+            done.append(f"{'updated' if there.enabled == wanted.enabled else switched} '{wanted.name}'")
     return ", ".join(done) or "automations as they were"
 
 
+def _switched(there: Automation, is_on: bool) -> Mapping[str, Any]:
+    """Whether an automation is paused: as the operator left it, and while its setting is off.
+
+    One that the setting has paused is kept, with a tag that says so: without it the operator has paused it.
+    """
+    tags = {*there.tags}
+    if is_on:
+        return {"enabled": there.enabled or OFF in tags, "tags": sorted(tags - {OFF})}
+    return {"enabled": False, "tags": sorted(tags | {OFF} if there.enabled else tags)}
+
+
 def _content(automation: AutomationCore | Automation) -> Mapping[str, Any]:
-    """What the file decides; whether it is paused is the operator's."""
-    return automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
+    included = {"name", "description", "enabled", "trigger", "actions"}
+    return automation.model_dump(include=included) | {"tags": {*automation.tags}}
 
 
 def _id_of(client: SyncPrefectClient, deployment: str) -> UUID:

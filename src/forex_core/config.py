@@ -11,11 +11,12 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -38,7 +39,7 @@ from pydantic_settings import (
 )
 
 from forex_core.errors import ConfigError, InputError
-from forex_core.secrecy import passwords_in
+from forex_core.secrecy import passwords_in, without_password
 from forex_core.types import LanguageCode, Pair, RateKind
 
 PREFIX = "FOREX_"
@@ -151,6 +152,10 @@ class ReportConfig(BaseModel):
         return _listed(value)
 
 
+STORE_NAMES = ("tracking_uri", "backend_store_uri", "registry_uri")
+"""Settings of `MLflowSettings` that name the one store; whichever are given have to agree."""
+
+
 class MLflowSettings(BaseModel):
     """Where runs are logged and how they begin."""
 
@@ -163,6 +168,11 @@ class MLflowSettings(BaseModel):
     experiment_name: str = Field("forex", description="of a tracker whose caller names none")
     auto_start_run: bool = Field(False, description="start a run when the tracker is built")
     run_name: str | None = None
+    run_name_prefix: str = Field("", description="before the name of every run")
+    backend_store_uri: str | None = Field(None, description="another name for tracking_uri")
+    registry_uri: str | None = Field(
+        None, description="another name for tracking_uri: models are registered where their runs are"
+    )
     s3_endpoint_url: str | None = Field(None, description="of an S3-compatible store of artifacts")
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
@@ -176,6 +186,28 @@ class MLflowSettings(BaseModel):
                 "own, as from its user's keys"
             )
         return address
+
+    @model_validator(mode="after")
+    def _has_one_store(self) -> Self:
+        first, *others = self._stores or ("",)
+        for name in others:
+            one, other = str(getattr(self, first)), str(getattr(self, name))
+            if _bare(one) != _bare(other):
+                raise ValueError(
+                    f"{first} is {without_password(one)} and {name} is {without_password(other)}, and runs and the "
+                    f"models that are registered of them lie in one store; take {name} away "
+                    f"({', '.join(_variables(name))}) or give it the same address"
+                )
+        return self
+
+    @property
+    def _stores(self) -> tuple[str, ...]:
+        return tuple(name for name in STORE_NAMES if getattr(self, name))
+
+    @property
+    def store_uri(self) -> str | None:
+        """Where runs and models are, by whichever of its names."""
+        return str(getattr(self, self._stores[0])) if self._stores else None
 
 
 class TrackingConfig(BaseModel):
@@ -286,7 +318,10 @@ class BackupConfig(BaseModel):
 OTHER_NAMES: dict[str, str] = {
     "MLFLOW_TRACKING_URI": "tracking_uri",
     "MLFLOW_ARTIFACT_URI": "artifact_uri",
+    "MLFLOW_BACKEND_STORE_URI": "backend_store_uri",
+    "MLFLOW_REGISTRY_URI": "registry_uri",
     "MLFLOW_EXPERIMENT_NAME": "experiment_name",
+    "MLFLOW_RUN_NAME_PREFIX": "run_name_prefix",
     "MLFLOW_S3_ENDPOINT_URL": "s3_endpoint_url",
     "MLFLOW_S3_ACCESS_KEY_ID": "s3_access_key_id",
     "MLFLOW_S3_SECRET_ACCESS_KEY": "s3_secret_access_key",
@@ -295,6 +330,17 @@ OTHER_NAMES: dict[str, str] = {
     "FOREX_ARTIFACT_URI": "artifact_uri",
 }
 """Variables without a dot in their path: the setting below tracking.mlflow that they stand for."""
+
+
+def _variables(setting: str) -> tuple[str, ...]:
+    """The variables that a setting below tracking.mlflow is read from."""
+    others = [name for name, stands_for in OTHER_NAMES.items() if stands_for == setting]
+    return (*others, f"{PREFIX}TRACKING__MLFLOW__{setting.upper()}")
+
+
+def _bare(store: str) -> str:
+    """The address of a store without what may differ in addresses of the same: the name of the driver."""
+    return re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", store).rstrip("/")
 
 
 class _OtherNames(PydanticBaseSettingsSource):
@@ -411,7 +457,7 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_uri(self) -> str:
-        return self.tracking.mlflow.tracking_uri or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+        return self.tracking.mlflow.store_uri or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
     def mlflow_artifacts(self) -> str:

@@ -54,10 +54,15 @@ while True:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """SQLite with files beside it, or PostgreSQL with files in a bucket."""
     if request.param == "sqlite":
         request.getfixturevalue("sqlite_store")
     else:
+        bucket = request.getfixturevalue("s3_bucket")
         monkeypatch.setenv("FOREX_TRACKING_URI", request.getfixturevalue("postgres_store"))
+        monkeypatch.setenv("FOREX_ARTIFACT_URI", f"s3://{bucket.name}/runs")
+        for name, value in bucket.settings.items():
+            monkeypatch.setenv(name, value)
     monkeypatch.setenv("FOREX_ENGINE", LIGHT.model_dump_json())
     return str(request.param)
 

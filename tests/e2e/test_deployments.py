@@ -25,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -33,7 +34,11 @@ import yaml
 from dotenv import dotenv_values
 
 from forex_core.config import EngineConfig
+from forex_core.ledger import Ledger
 from forex_core.testing import synthetic_table
+from forex_core.types import Horizon
+from tests import ledgers
+from tests.planted import Secrets, told_in, written
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -154,6 +159,23 @@ class Host:
             [sys.executable, "-m", "flows.deploy"],
             cwd=ROOT,
             env=known | settings,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def deploy_file(self, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+        """As `deploy`, with another file of deployments, which is written into a folder."""
+        path = folder / "prefect.yaml"
+        path.write_text(text, encoding="utf-8")
+        code = (
+            f"import flows.deploy as d, pathlib; d.DEPLOYMENTS = pathlib.Path({str(path)!r}); exit(d.main())"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=240,
@@ -497,35 +519,41 @@ class TestDeployed:
         assert str(ROOT) in str(kept["pull_steps"])
 
     def test_what_was_paused_stays_paused(self, host: Host) -> None:
-        """The pool, a deployment, a schedule, an automation."""
+        """The pool, a deployment, a schedule, automations: also one whose setting is off meanwhile."""
+
+        def automations() -> dict[str, dict[str, Any]]:
+            return {each["id"]: each for each in host.api("POST", "/automations/filter", {})}
 
         def paused() -> list[bool]:
             week, fortnight = host.deployment("forecast-7d"), host.deployment("forecast-15d")
-            first = host.api("POST", "/automations/filter", {"sort": "NAME_ASC"})[0]
             pool = host.api("GET", "/work_pools/forex")
             assert pool["concurrency_limit"] == 1
             return [
                 pool["is_paused"],
                 week["paused"],
                 not fortnight["schedules"][0]["active"],
-                not first["enabled"],
+                *(not each["enabled"] for each in automations().values()),
             ]
 
-        before = [run["id"] for run in host.api("POST", "/automations/filter", {})]
+        always = {*automations()}
+        assert "created 'a forecast that its model failed" in host.deploy(FOREX_AUTO_ROLLBACK="true").stdout
+        before = automations()
+        (by_setting,) = {*before} - always
         week, fortnight = host.deployment("forecast-7d"), host.deployment("forecast-15d")
         schedule = f"/deployments/{fortnight['id']}/schedules/{fortnight['schedules'][0]['id']}"
-        automation = host.api("POST", "/automations/filter", {"sort": "NAME_ASC"})[0]["id"]
         host.prefect("work-pool", "pause", "forex")
         host.api("POST", f"/deployments/{week['id']}/pause_deployment")
         host.api("PATCH", schedule, {"active": False})
-        host.api("PATCH", f"/automations/{automation}", {"enabled": False})
+        for automation in before:
+            host.api("PATCH", f"/automations/{automation}", {"enabled": False})
         try:
-            assert paused() == [True] * 4
-            for _ in range(2):
-                done = host.deploy()
+            assert paused() == [True] * 6
+            for setting in ("false", "true"):
+                done = host.deploy(FOREX_AUTO_ROLLBACK=setting)
                 assert done.returncode == 0, done.stderr
-                assert paused() == [True] * 4
-            assert [run["id"] for run in host.api("POST", "/automations/filter", {})] == before
+                assert "automations as they were" in done.stdout
+                assert paused() == [True] * 6
+            assert {*automations()} == {*before}
             assert host.api("POST", "/deployments/count", {}) == len(described())
         finally:
             host.prefect("work-pool", "resume", "forex")
@@ -535,23 +563,43 @@ class TestDeployed:
                 f"/deployments/{fortnight['id']}/schedules/{host.deployment('forecast-15d')['schedules'][0]['id']}",
                 {"active": True},
             )
-            host.api("PATCH", f"/automations/{automation}", {"enabled": True})
+            host.api("DELETE", f"/automations/{by_setting}")
+            for automation in always:
+                host.api("PATCH", f"/automations/{automation}", {"enabled": True})
+
+    def test_what_the_file_has_no_more_stays(self, host: Host, tmp_path: Path) -> None:
+        """Until somebody deletes it; and so does what others have deployed."""
+        ours = yaml.safe_load((FILES / "prefect.yaml").read_text(encoding="utf-8"))
+        (pages,) = [each for each in ours["deployments"] if each["entrypoint"].endswith(":dashboard")]
+        ours["deployments"].append(pages | {"name": "of-before", "schedules": []})
+        done = host.deploy_file(tmp_path, yaml.safe_dump(ours))
+        assert done.returncode == 0, done.stderr
+        flow = host.api("POST", "/flows/", {"name": "theirs"})["id"]
+        asked = {
+            "name": "theirs",
+            "flow_id": flow,
+            "entrypoint": "theirs.py:theirs",
+            "work_pool_name": "forex",
+        }
+        host.api("POST", "/deployments/", asked)
+        others = ("dashboard/of-before", "theirs/theirs")
+        before = [host.api("GET", f"/deployments/name/{name}") for name in others]
+        try:
+            done = host.deploy()
+            assert done.returncode == 0, done.stderr
+            assert [host.api("GET", f"/deployments/name/{name}")["id"] for name in others] == [
+                each["id"] for each in before
+            ]
+            assert host.api("GET", "/deployments/name/theirs/theirs")["updated"] == before[1]["updated"]
+        finally:
+            for name in others:
+                done = host.prefect("--no-prompt", "deployment", "delete", name)
+                assert done.returncode == 0, done.stdout + done.stderr
+        assert host.api("POST", "/deployments/count", {}) == len(described())
 
     def test_a_time_zone_that_is_none_deploys_nothing(self, host: Host, tmp_path: Path) -> None:
-        wrong = tmp_path / "prefect.yaml"
         text = (FILES / "prefect.yaml").read_text(encoding="utf-8")
-        wrong.write_text(text.replace("America/Santiago", "America/Valdivia"))
-        code = (
-            f"import flows.deploy as d, pathlib; d.DEPLOYMENTS = pathlib.Path({str(wrong)!r}); exit(d.main())"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=host.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = host.deploy_file(tmp_path, text.replace("America/Santiago", "America/Valdivia"))
         assert done.returncode == 1
         assert "America/Valdivia" in done.stderr
 
@@ -574,12 +622,14 @@ class TestProxy:
     def test_it_asks_for_the_password_of_both(self, tmp_path: Path) -> None:
         """Pages, calls and websockets of Prefect; pages and questions of MLflow, which refuses hosts and origins."""
         names = {"server": "prefect.example.org", "mlflow": "mlflow.example.org"}
+        secret = Secrets()
         host = on_a_machine(
             tmp_path / "host",
             ("server",),
             MLFLOW_SERVER_ALLOWED_HOSTS=names["mlflow"],
             MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=f"https://{names['mlflow']}",
             FOREX_TRACKING__UI_AUTH=f"forex:{PASSWORD}",
+            **settings_with(secret, PASSWORD),
         )
         ports = {"443": str(free_port()), "80": str(free_port())}
         ports |= {"4200": str(host.ports["server"]), "5000": str(host.ports["mlflow"])}
@@ -640,6 +690,10 @@ class TestProxy:
                 os.killpg(serving.pid, signal.SIGKILL)
                 serving.wait()
             host.close()
+        assert "GET /get-artifact" in (tmp_path / "logs" / "access.log").read_text()
+        assert host.log("mlflow")
+        for place in (tmp_path / "logs", host.folder):
+            assert told_in(secret, written(place)) == {}
 
     def test_the_dashboard_stands_behind_it(self, tmp_path: Path) -> None:
         """Under its name and with the password alone; its token is a second one."""
@@ -674,7 +728,11 @@ class TestProxy:
             assert "No forecasts yet" in call("GET", "/", headers=cookie, auth=ours).text
             stranger = requests.get(health, headers={"Host": "evil.example.org"}, timeout=60)
             assert stranger.status_code == 400
-            assert token not in host.log("dashboard")
+            logs = [path.read_text() for path in (tmp_path / "logs").iterdir()]
+            assert "POST /login" in "".join(logs)
+            for said in (host.log("dashboard"), *logs):
+                assert token not in said
+                assert PASSWORD not in said
         finally:
             if serving:
                 os.killpg(serving.pid, signal.SIGKILL)
@@ -726,10 +784,13 @@ def proxy(folder: Path, ports: dict[str, str] | None = None) -> Path:
     )
     subprocess.run(["sh", "-c", line.replace("/etc/nginx", str(place))], cwd=folder, check=True)
     main = folder / "nginx.conf"
+    logs = folder / "logs"
+    logs.mkdir()
     kept = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy"))
     main.write_text(
-        f"{'user root; ' if os.geteuid() == 0 else ''}error_log stderr; pid {folder}/pid; events {{}}\n"
-        f"http {{ access_log off; {kept} include {place}/forex.conf; }}\n"
+        f"{'user root; ' if os.geteuid() == 0 else ''}error_log stderr; error_log {logs}/error.log info;\n"
+        f"pid {folder}/pid; events {{}}\n"
+        f"http {{ access_log {logs}/access.log; {kept} include {place}/forex.conf; }}\n"
     )
     return main
 
@@ -808,9 +869,13 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         assert "InputError" in told["forecast-15d: Failed"]["message"]
         assert failed in told["forecast-7d: Failed"]["message"]
 
-        done = host.deploy(FOREX_AUTO_ROLLBACK="false")
-        assert "removed" in done.stdout
-        assert len(host.api("POST", "/automations/filter", {})) == 2
+        for setting, word in (("false", "off"), ("true", "on")):
+            done = host.deploy(FOREX_AUTO_ROLLBACK=setting)
+            assert f"switched {word} 'a forecast that its model failed" in done.stdout, (
+                done.stdout + done.stderr
+            )
+            enabled = [each["enabled"] for each in host.api("POST", "/automations/filter", {})]
+            assert sorted(enabled) == [word == "on", True, True]
     finally:
         host.close()
 
@@ -819,8 +884,10 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
 @pytest.mark.timeout(900)
 def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
     """A place that nobody can write, an archive that is damaged; runs that are killed, that hang and that warn."""
+    secret = Secrets()
+    target = f"json://me:{secret.url('hook')}@127.0.0.1:{webhook.port}/{secret.url('path')}"
     host = on_a_machine(
-        tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/"
+        tmp_path, ("server", "worker"), FOREX_NOTIFY__URLS=target, **settings_with(secret, PASSWORD)
     )
     try:
         # One waits for a minute before it tries again, and then another: the others need not wait for it.
@@ -840,6 +907,8 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
         host.process_of(killed).kill()
         nobody = f"json://127.0.0.1:{free_port()}/"
         warns = host.run("forecast-30d", FOREX_REPORT__URLS=nobody, FOREX_NOTIFY__ATTEMPTS="1")
+        publish_narrow_bands(host)
+        alarmed = host.run("monitor")
         hangs = timed_out(host, tmp_path / "hangs.csv")
         ends = {
             "restore-drill: Failed": (damaged, "FAILED", "cannot be read"),
@@ -850,6 +919,7 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             ),
             "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
             "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
+            "monitor: CompletedWithWarning": (alarmed, "COMPLETED", "narrow bands at step 1"),
             "forecast-90d: TimedOut": (hangs, "FAILED", "20.0 second"),
         }
         for title, (run, kind, reason) in ends.items():
@@ -870,6 +940,34 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             assert reason in told[title]["message"]
     finally:
         host.close()
+    assert [body for _, body, _ in webhook.received if secret.found_in(json.dumps(body).encode())] == []
+    looked_at = {path.name for path in host.folder.rglob("*")}
+    assert looked_at >= {"server.log", "worker.log", "prefect.db", "mlflow.db", "forex.db"}
+    assert told_in(secret, written(host.folder)) == {}
+
+
+def settings_with(secret: Secrets, password: str) -> dict[str, str]:
+    """Settings with secrets that no run here has a use for, beside the password that all have."""
+    secret.add("password", password)
+    return {
+        "MLFLOW_S3_ACCESS_KEY_ID": "me",
+        "MLFLOW_S3_SECRET_ACCESS_KEY": secret("s3"),
+        "FOREX_DATA__FRED_API_KEY": secret("fred"),
+        "FOREX_DASHBOARD__TOKEN": secret("dashboard"),
+    }
+
+
+def publish_narrow_bands(host: Host) -> None:
+    """A year of forecasts of 15 days in the ledger of a host, whose bands are three times too narrow."""
+    rates = pd.read_csv(host.folder / "market.csv", parse_dates=[0], index_col=0)["USDCLP"]
+    sigma = float(np.log(rates).diff().std())
+    ledger = Ledger(f"sqlite:///{host.data / 'store' / 'forex.db'}")
+    for day in rates.index[-160:-15]:
+        ledger.append(
+            ledgers.entry(
+                day.date(), Horizon(15), close=float(rates[day]), sigma=sigma, width=0.3, version=None
+            )
+        )
 
 
 def timed_out(host: Host, path: Path) -> str:

@@ -2,26 +2,23 @@
 
 Each secret has a form of its own, so that a find says which it is. Looked at are standard output and error of commands
 that succeed and that fail, every file below the data folder (compressed ones unpacked), the tracking database on
-PostgreSQL, the objects in S3, the database of Prefect's temporary server, archives and what is restored from them,
-mails with their attachments, what webhooks are told, and the dashboard's pages.
+PostgreSQL, the objects in S3, the spool, the database of Prefect's temporary server, archives and what is restored from
+them, mails with their attachments, what webhooks are told, and the dashboard's pages. The logs and the database of a
+server that lasts are looked at in `test_deployments.py`.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
-import os
 import socket
 import sqlite3
 import subprocess
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import pandas as pd
 import pyarrow
@@ -32,6 +29,7 @@ from forex_core.config import EngineConfig
 from forex_core.testing import synthetic_table
 from forex_core.tracking import copy_database
 from tests.mailbox import PASSWORD, mail
+from tests.planted import Secrets, told_in, written
 
 if TYPE_CHECKING:
     from tests.conftest import S3Bucket, Webhook
@@ -39,40 +37,6 @@ if TYPE_CHECKING:
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 LIGHT = EngineConfig(members=("random_walk", "theta", "drivers"), grid_origins=60, warmup_origins=8)
-
-
-USERS = ("", "forex:", "me:")
-"""Before the password, where both are encoded together."""
-
-
-class Secrets:
-    """Made once each, by name; `found_in` says which of them a text holds, in any of the ways to write it."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, str] = {}
-
-    def __call__(self, name: str) -> str:
-        return self._made.setdefault(name, f"pl@nted/{name}-{os.urandom(6).hex()}")
-
-    def add(self, name: str, secret: str) -> str:
-        """One that somebody else has made."""
-        return self._made.setdefault(name, secret)
-
-    def url(self, name: str) -> str:
-        return quote(self(name), safe="")
-
-    def found_in(self, content: bytes) -> set[str]:
-        ways = {
-            name: {
-                secret,
-                quote(secret),
-                quote(secret, safe=""),
-                secret.partition("/")[2],
-                *(base64.b64encode(f"{user}{secret}".encode()).decode().rstrip("=") for user in USERS),
-            }
-            for name, secret in self._made.items()
-        }
-        return {name for name, forms in ways.items() if any(form.encode() in content for form in forms)}
 
 
 @pytest.fixture
@@ -87,37 +51,6 @@ def gone() -> str:
         return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-def written(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file below a folder, and what is packed in it."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            yield str(path), content
-            if path.suffix == ".parquet":
-                table = pyarrow.parquet.read_table(path)
-                yield (
-                    f"{path} (unpacked)",
-                    str(table.schema.metadata).encode() + table.to_pandas().to_csv().encode(),
-                )
-            for unpack in (gzip.decompress, zlib.decompress, zstd):
-                try:
-                    yield f"{path} (unpacked)", unpack(content)
-                except (OSError, EOFError, zlib.error):
-                    continue
-            if content.startswith(b"SQLite format 3"):
-                with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-                    yield f"{path} (rows)", "\n".join(connection.iterdump()).encode()
-
-
-def zstd(content: bytes) -> bytes:
-    """
-    Raises:
-        OSError: it is not compressed so.
-    """
-    unpacked: bytes = pyarrow.input_stream(io.BytesIO(content), compression="zstd").read()
-    return unpacked
-
-
 def in_bucket(bucket: S3Bucket, prefix: str, copies: Path) -> Iterator[tuple[str, bytes]]:
     """Every object below a prefix, and what is packed in it; copies are made of them."""
     copies.mkdir()
@@ -127,10 +60,6 @@ def in_bucket(bucket: S3Bucket, prefix: str, copies: Path) -> Iterator[tuple[str
             bucket.client.get_object(Bucket=bucket.name, Key=found["Key"])["Body"].read()
         )
     yield from written(copies)
-
-
-def told_in(secret: Secrets, places: Iterator[tuple[str, bytes]]) -> dict[str, set[str]]:
-    return {place: found for place, content in places if (found := secret.found_in(content))}
 
 
 def said(done: subprocess.CompletedProcess[str]) -> Iterator[tuple[str, bytes]]:
@@ -244,6 +173,7 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     forecast = ("forecast", "7d", "--source", "csv", "--path", market, "--verbose")
     stored = {"FOREX_SOURCE": "csv", "FOREX_PATHS": str(market)}
     lost = {**own, "FOREX_TRACKING_URI": f"postgresql://forex:{secret.url('database')}@{gone}/runs"}
+    away = {**own, "MLFLOW_S3_ENDPOINT_URL": f"http://{gone}"}
     done = [
         forex(*forecast, **own),
         forex(*forecast, **lost),
@@ -269,9 +199,10 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
         forex("backup", "restore", "latest", "--to", tmp_path / "restored", "--verbose", **own),
         forex("backup", "prune", "--verbose", **own),
         forex("backup", "create", "--verbose", **lost),
+        forex("forecast", "15d", *forecast[2:], **away),
         forex("backup", "list", **own | {"FOREX_BACKUP__S3_ENDPOINT_URL": f"http://{gone}"}),
     ]
-    codes = [0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]
+    codes = [0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1]
     assert [one.returncode for one in done] == codes, [one.stderr for one in done]
     assert {"USD/CLP, 7 days ahead", "Test of forex-forecast"} <= {
         body["title"].partition(":")[0] for _, body, _ in webhook.received
@@ -292,6 +223,8 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     assert [body for _, body, _ in webhook.received if secret.found_in(json.dumps(body).encode())] == []
     assert told_in(secret, written(tmp_path / "site")) == {}
     assert told_in(secret, written(tmp_path / "data")) == {}
+    spooled = {path.name for path in (tmp_path / "data" / "spool").rglob("*") if path.is_file()}
+    assert spooled >= {"run.json", "report.html"}, "what the bucket could not take is looked at"
     prefect = [path for path in (tmp_path / "data" / "prefect").rglob("*.db") if path.stat().st_size]
     assert prefect, "the temporary server's database is looked at"
     copy_database(postgres_store, tmp_path / "rows" / "runs.db")

@@ -45,6 +45,7 @@ from forex_core.tracking import (
 )
 from forex_core.tracking import store as room
 from forex_core.tracking.packaging import import_mlflow, save_model
+from forex_core.tracking.replay import last_published
 from forex_core.tracking.store import release
 from forex_core.types import Horizon, Pair
 from tests.deployments import older_store
@@ -312,6 +313,53 @@ def test_run_deleted(
     assert "`forex tracking replay` after this" in FAULTS[fault]
     forex_says("tracking", "replay")
     assert open_store(settings.mlflow_uri).get_run(str(tracker.run_id)).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_deleted_run_that_is_swept_out(
+    deployment: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By MLflow's own command. The champion that it made stays and publishes on; what it published is gone."""
+    monkeypatch.setenv("FOREX_PATHS", str(tmp_path / "market.csv"))
+    monkeypatch.setenv("FOREX_PAIR", "USDCLP")
+    for day in ("2018-05-04", "2018-06-08"):
+        forex_says("forecast", "7d", "--as-of", day)
+    registry = Registry(deployment.mlflow_uri, deployment.mlflow_artifacts, deployment.root)
+    champion = registry.standing("usdclp-7d").champion
+    assert champion is not None
+    gone = str(champion.run_id)
+    registry.client.delete_run(gone)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    uri = deployment.mlflow_uri
+    for options, swept in (
+        (("--tracking-uri", uri), False),
+        (("--backend-store-uri", uri), False),
+        (("--tracking-uri", uri, "--backend-store-uri", uri), True),
+    ):
+        done = subprocess.run(
+            [str(BIN / "mlflow"), "gc", *options],
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (f"{gone} has been permanently deleted" in done.stdout) == swept, done.stdout + done.stderr
+    assert "`--tracking-uri` and `--backend-store-uri`" in " ".join(FAULTS["Run deleted"].split())
+
+    assert registry.standing("usdclp-7d").champion == champion
+    assert registry.model(champion)[0].horizon == WEEK
+    assert last_published(registry) == {"usdclp-7d": None}
+    with pytest.raises(InputError, match=f"no run begins with {gone}"):
+        forex_says("replay", gone)
+    forex_says("forecast", "7d", "--as-of", "2018-06-15")
+    newest = json.loads(forex_says("models", "list", "--json"))["models"]
+    assert [(one["version"], one["aliases"]) for one in newest[:2]] == [(3, ["champion"]), (2, ["previous"])]
+    made = json.loads(forex_says("backup", "create", "--json"))
+    assert made["missing"] == []
+    forex_says("backup", "verify", "latest")
 
 
 @covers("Experiment deleted")

@@ -44,6 +44,7 @@ from forex_core.types import Pair
 from tests.deployments import tree
 from tests.faults import damage, held
 from tests.forecasting import LIGHT, Ended, Forecasters
+from tests.planted import Secrets, told_in, written
 
 pytestmark = [
     pytest.mark.slow,
@@ -449,8 +450,14 @@ def test_artifacts_that_are_half_deleted(deployment: Deployment) -> None:
 def test_postgresql_that_is_restarted_in_the_middle(
     deployment: Deployment, postgres_server: Any, postgres_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, as an upgrade of its package does; and as one that does not come up until the forecast has ended."""
-    monkeypatch.setenv("FOREX_TRACKING_URI", postgres_store)
+    """At once, as an upgrade of its package does; and as one that does not come up until the forecast has ended.
+
+    Its password, which is in the address, is told neither to who is alerted nor to the spool.
+    """
+    secret = Secrets()
+    store = postgres_store.replace("forex@", f"forex:{secret.url('database')}@")
+    assert store != postgres_store
+    monkeypatch.setenv("FOREX_TRACKING_URI", store)
 
     def restart() -> None:
         postgres_server.stop()
@@ -459,18 +466,21 @@ def test_postgresql_that_is_restarted_in_the_middle(
     deployment.publish(next(deployment.days))
     for stage, happens in ((COMPUTED, restart), (WRITTEN, restart), (COMPUTED, postgres_server.stop)):
         champion, before = deployment.champion(), len(deployment.runs())
-        release(postgres_store)
+        release(store)
         stays_away = happens is not restart
         try:
             ended = deployment.forecast(next(deployment.days), stage, happens)
             if stays_away:
                 assert ended.name in alerted()
+                assert list(load_settings().spool_dir.glob("*/run.json"))
+                assert told_in(secret, written(load_settings().root)) == {}
+                assert secret.found_in(ended.message.encode()) == set()
                 with pytest.raises(TrackingUnavailable):  # it is still away, and the spool is kept
                     deployment.replay()
         finally:
             if stays_away:
                 postgres_server.start()
-        release(postgres_store)
+        release(store)
         assert ended.name in ("CompletedWithWarning", "Completed"), (stage, ended)
         assert Path(ended.document["report"]).is_file()
         waits = diagnosis("spool")["spool"].state == "warning"
@@ -529,6 +539,9 @@ def test_s3_that_cannot_be_reached_in_the_middle(
         assert "'forex tracking replay' logs this run" in ended.message
         assert Path(ended.document["report"]).is_file()
         assert diagnosis("spool")["spool"].state == "warning"
+        secret = Secrets()
+        secret.add("s3", made.settings["MLFLOW_S3_SECRET_ACCESS_KEY"])
+        assert told_in(secret, written(load_settings().root)) == {}
         assert [one.outcome for one in deployment.replay()] == ["kept"], "it is still away"
     assert [one.outcome for one in deployment.replay()] == ["logged"]
     run = deployment.runs()[0]

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.server import TemporaryServer
+from flows import prepare_manual_run
+from flows.server import NamedServer, TemporaryServer
 from forex_core.errors import ForexError
 
 pytestmark = pytest.mark.timeout(120)
@@ -26,6 +27,28 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     monkeypatch.setenv("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
+
+
+@pytest.mark.parametrize("place", ["nowhere", "environment", ".env"])
+def test_a_server_that_prefect_starts_itself_has_longer_than_its_20_s(
+    place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """That of a profile that names none. Unless the user has said how long."""
+    from prefect.settings import Settings
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # what is prepared is prepared for all of a process
+    assert Settings().server.ephemeral.startup_timeout_seconds == 20
+    name = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+    if place == "environment":
+        os.environ[name] = "45"
+    elif place == ".env":
+        (tmp_path / ".env").write_text(f"{name}=45\n")
+    os.environ["PREFECT_PROFILE"] = "of-the-user"
+    assert isinstance(prepare_manual_run(tmp_path / "data", verbose=False), NamedServer)
+    del os.environ["PREFECT_PROFILE"]
+    wanted = 120 if place == "nowhere" else 45
+    assert Settings().server.ephemeral.startup_timeout_seconds == wanted
 
 
 @pytest.fixture

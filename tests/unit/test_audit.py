@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,15 +63,32 @@ def test_a_vulnerability_is_told_with_its_cure(audit: ModuleType) -> None:
     assert found.vulnerable == {"flask 0.5": ["PYSEC-2019-179, mended in 1.0"]}
 
 
+@pytest.mark.slow
+def test_an_index_that_does_not_answer_is_no_audit(tmp_path: Path) -> None:
+    """The real pip-audit, behind a proxy that is not there."""
+    nobody = "http://127.0.0.1:1"
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)],
+        env=os.environ
+        | {"HTTPS_PROXY": nobody, "https_proxy": nobody, "NO_PROXY": "", "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("NOT AUDITED: ")]
+    assert "127.0.0.1" in said
+
+
 def test_an_index_that_answers_nothing_is_no_audit(
     audit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """pip-audit itself ends with 0 or 1 then, as it likes."""
+    """pip-audit itself ends with 0 or 1 then, as it likes. Mocked: no server here can be pypi.org, which it asks."""
     for answer in (
         subprocess.CompletedProcess(
             [], 0, json.dumps({"dependencies": [SKIPPED]}), "No known vulnerabilities found"
         ),
-        subprocess.CompletedProcess([], 1, "", "requests.exceptions.ConnectionError: no route to host"),
         subprocess.CompletedProcess([], 1, "", ""),
     ):
         monkeypatch.setattr(audit.subprocess, "run", lambda *_, answer=answer, **__: answer)

@@ -312,6 +312,42 @@ class TestTracking:
         assert mlflow.s3_secret_access_key.get_secret_value() == self.SECRET
         assert mlflow.tracking_uri is None, "an empty name says nothing"
 
+    @pytest.mark.parametrize("layer", ["environment", "forex.toml"])
+    @pytest.mark.parametrize("setting", ["registry_uri", "backend_store_uri"])
+    def test_the_store_has_other_names(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, setting: str, layer: str
+    ) -> None:
+        """Alone, and beside its own where they agree; another place for the registry there is not."""
+        if layer == "environment":
+            monkeypatch.setenv(f"MLFLOW_{setting.upper()}", "postgresql+psycopg://me:hunter2@db/runs")
+        else:
+            text = f'[tracking.mlflow]\n{setting} = "postgresql+psycopg://me:hunter2@db/runs"\n'
+            (folder / "forex.toml").write_text(text)
+        assert load_settings().mlflow_uri == "postgresql+psycopg://me:hunter2@db/runs"
+        monkeypatch.setenv("FOREX_TRACKING_URI", "postgresql://me:hunter2@db/runs")
+        assert load_settings().mlflow_uri == "postgresql://me:hunter2@db/runs"
+        monkeypatch.setenv("FOREX_TRACKING_URI", "sqlite:////srv/mlflow.db")
+        said = refusal()
+        assert "tracking_uri is sqlite:////srv/mlflow.db" in said
+        assert f"{setting} is postgresql+psycopg://me:***@db/runs" in said
+        assert f"take {setting} away (MLFLOW_{setting.upper()}, FOREX_TRACKING__MLFLOW__" in said
+        assert "hunter2" not in said
+
+    def test_backend_and_registry_agree_as_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FOREX_TRACKING__MLFLOW__BACKEND_STORE_URI", "http://127.0.0.1:5000/")
+        monkeypatch.setenv("FOREX_TRACKING__MLFLOW__REGISTRY_URI", "http://127.0.0.1:5000")
+        assert load_settings().mlflow_artifacts == "mlflow-artifacts:/"
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:5001")
+        assert load_settings().mlflow_uri == "http://127.0.0.1:5000/", "the path of a setting comes first"
+        monkeypatch.delenv("FOREX_TRACKING__MLFLOW__REGISTRY_URI")
+        assert "registry_uri is http://127.0.0.1:5001" in refusal()
+
+    @pytest.mark.parametrize("name", ["MLFLOW_RUN_NAME_PREFIX", "FOREX_TRACKING__MLFLOW__RUN_NAME_PREFIX"])
+    def test_takes_a_prefix_of_names(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        assert load_settings().tracking.mlflow.run_name_prefix == ""
+        monkeypatch.setenv(name, "desk-")
+        assert load_settings().tracking.mlflow.run_name_prefix == "desk-"
+
     def test_shows_no_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_S3_SECRET_ACCESS_KEY", self.SECRET)
         found = load_settings()

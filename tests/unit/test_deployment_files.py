@@ -67,6 +67,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def unit_of(service: str) -> dict[str, str]:
+    """What a unit and its drop-ins say, in the order in which systemd reads them; the last word counts."""
+    folder, name = FILES / "systemd", f"forex-{service}.service"
+    files = [folder / name, *(folder / "forex-.service.d").iterdir(), *(folder / f"{name}.d").glob("*")]
+    return dict(re.findall(r"^(\w+)=(.*)$", "\n".join(file.read_text() for file in files), re.MULTILINE))
+
+
 class TestUnits:
     def test_are_verified(self, installed: Path) -> None:
         analyze = needed("systemd-analyze", "systemd")
@@ -97,6 +104,19 @@ class TestUnits:
         assert "--host" not in unit
         assert "0.0.0.0" not in unit
         assert "MemoryMax=" in unit
+
+    @pytest.mark.parametrize("service", UNITS)
+    def test_are_started_again_whenever_they_end(self, service: str) -> None:
+        """And never given up; the watch ends when it has looked, and its timer starts it again."""
+        said = unit_of(service)
+        assert said["Restart"] == ("no" if service == "watch" else "always")
+        assert said["StartLimitIntervalSec"] == "0"
+
+    @pytest.mark.parametrize("service", UNITS)
+    def test_have_the_memory_that_the_page_says(self, service: str) -> None:
+        page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+        (limit,) = re.findall(rf"^\| `forex-{service}` \|.*\| (\d+) MB[^|]*\|$", page, re.MULTILINE)
+        assert unit_of(service)["MemoryMax"] == f"{limit}M"
 
     @pytest.mark.parametrize(("service", "port"), [("server", 4200), ("mlflow", 5000), ("dashboard", 8050)])
     def test_listen_where_the_proxy_asks(self, service: str, port: int) -> None:
@@ -162,6 +182,16 @@ class TestSample:
             "XDG_CONFIG_HOME",
         ):
             assert str(said[name]).startswith(f"{said['FOREX_DATA_DIR']}/"), name
+
+    def test_has_old_runs_deleted(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By Prefect's own reading, which by itself deletes events alone."""
+        from prefect.settings import Settings
+
+        name = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
+        monkeypatch.delenv(name, raising=False)
+        assert Settings().server.services.db_vacuum.enabled == {"events"}
+        monkeypatch.setenv(name, str(dotenv_values(stream=io.StringIO(text))[name]))
+        assert Settings().server.services.db_vacuum.enabled == {"events", "flow_runs"}
 
     def test_turns_on_what_a_killed_run_is_found_by(self, text: str) -> None:
         said = dotenv_values(stream=io.StringIO(text))
@@ -424,6 +454,16 @@ class TestContainers:
             assert service["read_only"]
             assert service["cap_drop"] == ["ALL"]
             assert service["security_opt"] == ["no-new-privileges:true"]
+
+    def test_are_started_again_and_have_the_memory_of_the_units(self, composed: dict[str, Any]) -> None:
+        """What brings deployments to the server is run once."""
+        assert composed["deploy"]["restart"] == "no"
+        for name in SERVICES:
+            service = composed[name]
+            assert service["restart"] == "unless-stopped"
+            limit = str(service["mem_limit"]).upper()
+            limits = {limit, f"{int(limit.rstrip('M')) // 2**20}M"}  # Compose may have counted the bytes
+            assert unit_of(name)["MemoryMax"] in limits
 
     def test_the_dockerfile_is_linted(self) -> None:
         linter = BIN / "hadolint"

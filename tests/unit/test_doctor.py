@@ -211,6 +211,21 @@ def test_libraries_are_those_that_were_tried(
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+    ("library", "number"), [("fastapi", "0.155.0"), ("sqlalchemy", "2.1.0"), ("prefect", "3.9.0")]
+)
+def test_libraries_with_which_prefect_starts_and_schedules_nothing(
+    library: str, number: str, look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the installation tells of itself: installing others is not for a test."""
+    installed = machine.version
+    monkeypatch.setattr(machine, "version", lambda name: number if name == library else installed(name))
+    finding = look("libraries")
+    assert finding.state == "failed"
+    assert finding.found.startswith(f"{library} is {number}, expected ")
+    assert finding.todo == "install again with the constraints: pip install -c constraints.txt ."
+
+
 def test_a_data_folder_that_cannot_be_made(
     look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -821,6 +836,9 @@ def smoked() -> Sequence[Checked]:
 
 
 def test_the_smoke_test_finds_a_tracker_that_forgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(
+        "MLFLOW_REGISTRY_URI", "sqlite:////srv/mlflow.db"
+    )  # of another store than the smoke test's
     assert [one.finding.state for one in smoked()] == ["ok"] * 4
     monkeypatch.setattr(MLflowTracker, "log_artifact", lambda *_: None)
     assert [one.finding.state for one in smoked()] == ["ok", "ok", "failed", "ok"]

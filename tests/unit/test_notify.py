@@ -208,6 +208,7 @@ def test_a_server_that_is_busy_is_asked_again(mailbox: Mailbox, message: Message
     delivery = only(notifier(mail(mailbox), attempts=3).send(message))
     assert (delivery.delivered, delivery.attempts) == (True, 3)
     assert len(mailbox.received) == 1
+    assert delivery.seconds < 5, "Apprise would wait 5.5 s from one mail to the next"
 
 
 @PLAIN_OR_HTML

@@ -21,6 +21,7 @@ from forex_core.tracking import (
     build_tracker_from_config,
     open_store,
     replay_spool,
+    tracker_from_settings,
 )
 from forex_core.types import Horizon
 
@@ -63,6 +64,40 @@ class TestBuild:
         assert client.get_experiment(run.info.experiment_id).name == "of the environment"
         assert run.info.artifact_uri.startswith((tmp_path / "data" / "mlflow" / "mlruns").as_uri())
 
+    def test_puts_the_prefix_before_every_name(
+        self, sqlite_store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Given, in the settings, of nobody, of a run that is adopted, of one in the spool."""
+        client = open_store(sqlite_store)
+
+        def name_of(run_id: object) -> str:
+            return str(client.get_run(str(run_id)).info.run_name)
+
+        mlflow = {"run_name": "n", "run_name_prefix": "desk-"}
+        with build_tracker_from_config({"mlflow": mlflow}) as tracker:
+            assert name_of(tracker.run_id) == "desk-n"
+            tracker.start_run("better")
+            assert name_of(tracker.run_id) == "desk-better"
+        file = tmp_path / "configuration.toml"
+        file.write_text('[tracking.mlflow]\nrun_name_prefix = "desk-"\n')
+        with build_tracker_from_config(file) as tracker:
+            assert re.fullmatch(r"desk-\d{8}_\d{6}", name_of(tracker.run_id))
+
+        monkeypatch.setenv("MLFLOW_RUN_NAME_PREFIX", "desk-")
+        with MLflowConfig().start_run("first") as run:
+            assert name_of(run.run_id) == "desk-first"
+        with tracker_from_settings(load_settings(), run_name="flow") as tracker:
+            assert name_of(tracker.run_id) == "desk-flow"
+        away = Path(sqlite_store.removeprefix("sqlite:///"))
+        kept = away.rename(away.with_suffix(".away"))
+        away.mkdir()
+        with tracker_from_settings(load_settings(), run_name="spooled") as tracker:
+            assert tracker.degraded
+        away.rmdir()
+        kept.rename(away)
+        (replayed,) = replay_spool(load_settings().spool_dir, sqlite_store)
+        assert name_of(replayed.run_id) == "desk-spooled"
+
     @pytest.mark.parametrize("table", [{"enabled": False}, {"backend": "noop"}])
     def test_gives_the_one_that_does_nothing_when_asked_to(
         self, table: dict[str, Any], told: list[str], tmp_path: Path
@@ -83,6 +118,7 @@ class TestBuild:
             ({"mlflow": {"tracking_uri": "s3://bucket"}}, "s3://bucket"),
             ({"mlflow": {"tracking_uri": "mysql://me:hidden@host/db"}}, "mysql://me:***@host/db"),
             ({"mlflow": {"tracking_uri": "sqlite:////srv/mlflow.db?timeout=30"}}, "no options"),
+            ({"mlflow": {"tracking_uri": "sqlite:////a.db", "registry_uri": "sqlite:////b.db"}}, "one store"),
             ({"mlflow": "sqlite:///x"}, "mlflow"),
             ({"mlflow": {"experimentname": "x"}}, "experiment_name"),
             ({"mlflow": {"s3_secret_access_key": ["hidden"]}}, "s3_secret_access_key"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forex_core.config import STORE_NAMES
 from forex_core.doctor.base import Finding, Patient
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def configuration_builder(patient: Patient) -> Finding:
     """A tracker is built as its configuration says; one that cannot be used gives the tracker that does nothing."""
     from forex_core.tracking import build_tracker_from_config
 
-    store = {"tracking_uri": _uri(patient), "artifact_uri": (patient.scratch / "files").as_uri()}
+    store = dict.fromkeys(STORE_NAMES, _uri(patient))
+    store["artifact_uri"] = (patient.scratch / "files").as_uri()
     built = [
         type(build_tracker_from_config({"backend": "mlflow", "mlflow": store})).__name__,
         type(build_tracker_from_config({"backend": "noop"})).__name__,

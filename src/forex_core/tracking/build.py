@@ -22,9 +22,9 @@ def build_tracker_from_config(config: Mapping[str, Any] | str | Path | Settings)
     """The tracker that a configuration describes.
 
     Keys are `enabled`, `backend` ("mlflow" or "noop") and `mlflow.{tracking_uri, artifact_uri, experiment_name,
-    auto_start_run, run_name, s3_…}`; a TOML file has them under [tracking], a dictionary at its top or there as well.
-    What it leaves out comes from the settings. A configuration that cannot be used, an address that no store has
-    among it, gives the tracker that does nothing, with a warning that says why.
+    auto_start_run, run_name, run_name_prefix, s3_…}`; a TOML file has them under [tracking], a dictionary at its top or
+    there as well. What it leaves out comes from the settings. A configuration that cannot be used, an address that no
+    store has among it, gives the tracker that does nothing, with a warning that says why.
 
     Raises:
         TrackingError: when backend mlflow is asked for and MLflow is not installed.
@@ -69,6 +69,7 @@ def tracker_from_settings(
         below=settings.root,
         spool=settings.spool_dir,
         start_on_enter=start_on_enter,
+        run_name_prefix=chosen.mlflow.run_name_prefix,
     )
 
 

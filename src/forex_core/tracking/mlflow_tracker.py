@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
@@ -66,6 +67,7 @@ class MLflowTracker:
         spool: where records go when the store becomes unreachable; without it that is an error.
         start_on_enter: start a run on entering the context. A caller that finds out later whether there is
             anything to log passes False and starts it then; an exception still starts one, to hold the reason.
+        run_name_prefix: before every name of a run; one without a name is called by the time then.
 
     Raises:
         TrackingUnavailable: when the store cannot be reached or written, and there is no spool or none that can be
@@ -86,10 +88,12 @@ class MLflowTracker:
         below: Path | str | None = None,
         spool: Path | None = None,
         start_on_enter: bool = True,
+        run_name_prefix: str = "",
     ) -> None:
         self._uri = tracking_uri
         self._experiment_name = experiment_name
         self._run_name = run_name
+        self._run_name_prefix = run_name_prefix
         self._artifacts = artifact_location
         self._experiment_tags = dict(experiment_tags or {})
         self._tags = dict(tags or {})
@@ -143,7 +147,7 @@ class MLflowTracker:
     ) -> str:
         described = {DESCRIPTION_TAG: description} if description else {}
         if self._active and self._run_id:
-            adopted = {RUN_NAME_TAG: run_name} if run_name else {}
+            adopted = {RUN_NAME_TAG: f"{self._run_name_prefix}{run_name}"} if run_name else {}
             if more := {**(tags or {}), **described, **adopted}:
                 self.set_tags(more)
             return self._run_id
@@ -154,6 +158,8 @@ class MLflowTracker:
             lambda: self._preparation.batch(tags={**process_tag(), **self._tags, **(tags or {}), **described})
         )
         self._name = run_name or self._run_name
+        if self._run_name_prefix:
+            self._name = f"{self._run_name_prefix}{self._name or format(datetime.now(UTC), '%Y%m%d_%H%M%S')}"
         self._known_tags = dict(first.tags)
 
         def create() -> str:

@@ -48,6 +48,7 @@ class MLflowConfig:
         self._spool = settings.spool_dir
         self._experiment = settings.tracking.mlflow.experiment_name
         self._run_name = settings.tracking.mlflow.run_name
+        self._run_name_prefix = settings.tracking.mlflow.run_name_prefix
         self._tracker: Tracker | None = None
 
     def setup(self, experiment_name: str, *, tags: Mapping[str, str] | None = None) -> str:
@@ -89,6 +90,7 @@ class MLflowConfig:
             artifact_location=self._artifacts,
             below=self._below,
             spool=self._spool,
+            run_name_prefix=self._run_name_prefix,
         )
 
     def log_forecast_metrics(
