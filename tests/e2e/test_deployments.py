@@ -919,21 +919,27 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             ),
             "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
             "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
-            "monitor: CompletedWithWarning": (alarmed, "COMPLETED", "narrow bands at step 1"),
             "forecast-90d: TimedOut": (hangs, "FAILED", "20.0 second"),
         }
         for title, (run, kind, reason) in ends.items():
             state = host.ended(run, 300)
             assert (state["type"], state["name"]) == (kind, title.partition(": ")[2])
             assert reason in state["message"], state
+        # The monitor tells its alarms by itself, so there is nothing left for the server to tell.
+        state = host.ended(alarmed, 300)
+        assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), host.log("worker")
+        assert "narrow bands at step 1" in state["message"]
+        alarm = f"forex monitor: alarm of USDCLP, production on {socket.gethostname()}"
         wait_for(
-            lambda: {body["title"] for _, body, _ in webhook.received} >= {*ends},
+            lambda: {body["title"] for _, body, _ in webhook.received} >= {*ends, alarm},
             200,
             "an alert of each",
             lambda: f"{[body['title'] for _, body, _ in webhook.received]}\n{host.log('worker')}",
         )
         told = {body["title"]: body for _, body, _ in webhook.received}
-        assert set(told) == {*ends}
+        assert set(told) == {*ends, alarm}
+        assert told[alarm]["type"] == "warning"
+        assert "narrow bands at step 1" in told[alarm]["message"]
         for title, (run, kind, reason) in ends.items():
             assert told[title]["type"] == ("warning" if kind == "COMPLETED" else "failure")
             assert run in told[title]["message"]
