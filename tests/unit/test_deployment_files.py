@@ -96,6 +96,10 @@ class TestUnits:
         rating = re.search(r"Overall exposure level for \S+: (\d+\.\d+)", done.stdout)
         assert rating, done.stdout + done.stderr
         assert float(rating[1]) <= WORST_RATING
+        page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+        (said,) = re.findall(r"rates them (\S+) to (\S+) \(systemd (\d+)\)", page)
+        if call(analyze, "--version").stdout.startswith(f"systemd {said[2]} "):
+            assert float(said[0]) <= float(rating[1]) <= float(said[1])
 
     @pytest.mark.parametrize("service", UNITS)
     def test_name_no_address_to_listen_on(self, service: str) -> None:

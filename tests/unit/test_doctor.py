@@ -836,9 +836,8 @@ def smoked() -> Sequence[Checked]:
 
 
 def test_the_smoke_test_finds_a_tracker_that_forgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(
-        "MLFLOW_REGISTRY_URI", "sqlite:////srv/mlflow.db"
-    )  # of another store than the smoke test's
+    # Of another store than the smoke test's own.
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:////srv/mlflow.db")
     assert [one.finding.state for one in smoked()] == ["ok"] * 4
     monkeypatch.setattr(MLflowTracker, "log_artifact", lambda *_: None)
     assert [one.finding.state for one in smoked()] == ["ok", "ok", "failed", "ok"]
