@@ -169,7 +169,9 @@ class MLflowSettings(BaseModel):
     auto_start_run: bool = Field(False, description="start a run when the tracker is built")
     run_name: str | None = None
     run_name_prefix: str = Field("", description="before the name of every run")
-    backend_store_uri: str | None = Field(None, description="another name for tracking_uri")
+    backend_store_uri: str | None = Field(
+        None, description="another name for tracking_uri; not read where that is a server, whose own store it is"
+    )
     registry_uri: str | None = Field(
         None, description="another name for tracking_uri: models are registered where their runs are"
     )
@@ -202,7 +204,9 @@ class MLflowSettings(BaseModel):
 
     @property
     def _stores(self) -> tuple[str, ...]:
-        return tuple(name for name in STORE_NAMES if getattr(self, name))
+        is_server = (self.tracking_uri or "").startswith(("http://", "https://"))
+        of_server = {"backend_store_uri"} if is_server else set()
+        return tuple(name for name in STORE_NAMES if getattr(self, name) and name not in of_server)
 
     @property
     def store_uri(self) -> str | None:

@@ -342,6 +342,13 @@ class TestTracking:
         monkeypatch.delenv("FOREX_TRACKING__MLFLOW__REGISTRY_URI")
         assert "registry_uri is http://127.0.0.1:5001" in refusal()
 
+    def test_what_lies_behind_a_server_is_its_own_affair(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+        monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me@db/runs")
+        assert load_settings().mlflow_uri == "http://127.0.0.1:5000"
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:5001")
+        assert "registry_uri is http://127.0.0.1:5001" in refusal()
+
     @pytest.mark.parametrize("name", ["MLFLOW_RUN_NAME_PREFIX", "FOREX_TRACKING__MLFLOW__RUN_NAME_PREFIX"])
     def test_takes_a_prefix_of_names(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         assert load_settings().tracking.mlflow.run_name_prefix == ""
