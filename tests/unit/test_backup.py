@@ -997,17 +997,18 @@ def test_archives_of_somebody_else_can_be_read(deployment: Deployment) -> None:
             os.seteuid(0)
 
 
-def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment) -> None:
+@pytest.mark.parametrize("name", ["restored", "restored[1]"])
+def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment, name: str) -> None:
     deployment.report("report")
     (deployment.place / ".scratch-killed").mkdir(parents=True)
     (deployment.place / ".scratch-killed" / "x").write_bytes(b"x")
-    left = deployment.folder / ".restored.restoring-1-1"
+    left = deployment.folder / f".{name}.restoring-1-1"
     left.mkdir()
     (left / ".unfinished").write_text("")
-    before = deployment.folder / ".restored.restoring-2-2"  # was exchanged, and killed before it got its name
+    before = deployment.folder / f".{name}.restoring-2-2"  # was exchanged, and killed before it got its name
     before.mkdir()
     (before / "mine").write_text("")
-    deployment.restored(deployment.create())
+    deployment.restored(deployment.create(), name)
     assert not (deployment.place / ".scratch-killed").exists()
     assert not left.exists()
     assert before.exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -562,7 +563,7 @@ def _staging(target: Path) -> Iterator[Path]:
 
 def _sweep(target: Path) -> None:
     """Remove what killed restores left beside the target: folders with the mark, whose process does not live."""
-    for left in target.parent.glob(f".{target.name}.restoring-*"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.restoring-*"):
         with suppress(OSError):
             lock = os.open(left / MARK, os.O_RDWR | os.O_CLOEXEC)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -149,7 +150,7 @@ def disk(patient: Patient) -> Finding:
     """There is room where the system writes, and where its archives are when that is another disk."""
     chosen = patient.settings
     place = _nearest(chosen.root)
-    told, left = "", sorted(chosen.root.parent.glob(f".{chosen.root.name}.restoring-*"))
+    told, left = "", sorted(chosen.root.parent.glob(f".{glob.escape(chosen.root.name)}.restoring-*"))
     if left:
         told = f"; {left[0]} is of a restore that goes on or was killed, and the next one takes it away"
     found = _room(
