@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from forex_core.backup.manifest import CHUNK, Decompressed
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError
-from forex_core.secrecy import without_password
+from forex_core.secrecy import passwords_in, without_password
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -442,8 +442,13 @@ def place_at(address: str, access: S3Access, home: Path) -> Place:
     """The place of an address; `home` is where a lock is kept for one that has none.
 
     Raises:
-        ConfigError: the address is of neither kind.
+        ConfigError: the address is of neither kind, or holds a password, which lists and logs would show.
     """
+    if passwords_in(address):
+        raise ConfigError(
+            f"'{without_password(address)}' holds a password, and a place's address is shown; give the keys as "
+            "FOREX_BACKUP__S3_ACCESS_KEY_ID and FOREX_BACKUP__S3_SECRET_ACCESS_KEY"
+        )
     if address.startswith(S3):
         if not urlparse(address).netloc:
             raise ConfigError(f"'{address}' names no bucket; expected one such as s3://bucket/backups")
@@ -464,8 +469,8 @@ def split_address(address: str) -> tuple[str, str]:
     place, _, file = address.rpartition("/")
     if not file.endswith(SUFFIX) or not file.startswith(PREFIX):
         raise ConfigError(
-            f"'{address}' is not the address of an archive; expected one as 'forex backup list' shows it, such as "
-            f"…/{PREFIX}20261128T123000.000000Z{SUFFIX}"
+            f"'{without_password(address)}' is not the address of an archive; expected one as 'forex "
+            f"backup list' shows it, such as …/{PREFIX}20261128T123000.000000Z{SUFFIX}"
         )
     return place or ("/" if address.startswith("/") else "."), file.removesuffix(SUFFIX)
 
