@@ -1,7 +1,7 @@
 """Where archives are kept: a folder or an S3-compatible bucket.
 
     PLACE/forex-20261128T123000.000000Z.jsonl.zst     a manifest for each archive
-    PLACE/objects/ab/abcdef…                          the content of files, each once, named by its sha256, as zstd
+    PLACE/objects/ab/abcdef…                          the content of files, each once, by its sha256, as sealed zstd
 
 An object is written before the manifest that names it, and removed after it.
 """
@@ -28,7 +28,7 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 
-from forex_core.backup.manifest import CHUNK, Decompressed
+from forex_core.backup.manifest import CHUNK, Decompressed, to_be_sealed
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError
 from forex_core.secrecy import passwords_in, without_password
 
@@ -116,7 +116,7 @@ class Place(ABC):
         digest, size = hashlib.sha256(), 0
         codec = pa.Codec("zstd")
         with _temporary(self._scratch) as unfinished, file.open("rb") as content:
-            with unfinished.open("wb") as out:
+            with to_be_sealed(unfinished) as out:
                 while (chunk := content.read(CHUNK)) or not size:
                     digest.update(chunk)
                     size += len(chunk)
