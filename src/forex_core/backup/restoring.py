@@ -42,6 +42,7 @@ from forex_core.config import Settings
 from forex_core.databases import is_database, is_postgres, load_tables, refuse_without_schemas, sqlite_path
 from forex_core.errors import ArchiveRefused, InputError, TrackingError
 from forex_core.secrecy import without_password
+from forex_core.services import idle_users
 
 MARK = ".unfinished"
 """In a folder that is being restored; a lock on it tells that its process lives.
@@ -450,13 +451,13 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
                         command = (
                             (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                         )
-                        found.append((int(process.name), command.strip()[:200]))
+                        found.append((int(process.name), command.strip()))
                         break
     return found
 
 
 def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> InputError:
-    told = "; ".join(f"{number} ({command})" for number, command in users[:5])
+    told = "; ".join(f"{number} ({command[:200]})" for number, command in users[:5])
     stop = "Stop" if replaced else "Nothing was changed; stop"
     return InputError(
         f"{target} is in use by {len(users)} processes: {told}. {stop} them and try again, or restore --to another "
@@ -465,9 +466,9 @@ def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> 
 
 
 def _refuse_use(target: Path, replaced: list[str]) -> None:
-    users = processes_using(target)
+    users = dict([*processes_using(target), *idle_users(target)])
     if users:
-        raise _in_use(target, users, replaced)
+        raise _in_use(target, [*users.items()], replaced)
 
 
 def _target(settings: Settings, to: Path | None) -> Path:
