@@ -434,7 +434,10 @@ class Bucket(Place):
         return self._get(self._key(digest))
 
     def _put(self, unfinished: Path, digest: str) -> bool:
-        self._client.upload_file(str(unfinished), self._bucket, self._key(digest))
+        from boto3.s3.transfer import TransferConfig
+
+        one_thread = TransferConfig(use_threads=False)  # there are enough of them
+        self._client.upload_file(str(unfinished), self._bucket, self._key(digest), Config=one_thread)
         return False  # another machine may have named it by now
 
 
