@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -191,8 +193,24 @@ def _is_tracked_now(settings: Settings) -> bool:
 
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
-    """A folder on the disk of the data, where there is room for it; one that a killed drill left goes first."""
-    for left in root.glob(f"{_DRILL}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=_DRILL, dir=root) as scratch:
-        yield Path(scratch) / "restored"
+    """A folder on the disk of the data, where there is room for it; those that nobody holds any more go first."""
+    with ExitStack() as stack:
+        with _held(root):  # or another drill could find this one's folder before it is held
+            for left in root.glob(f"{_DRILL}*"):
+                with suppress(OSError), _held(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(left, ignore_errors=True)
+            scratch = TemporaryDirectory(prefix=_DRILL, dir=root)
+            stack.enter_context(_held(Path(scratch.name)))
+            stack.callback(scratch.cleanup)
+        yield Path(scratch.name) / "restored"
+
+
+@contextmanager
+def _held(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """A lock on a folder, which ends with its process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)

@@ -170,7 +170,8 @@ class MLflowSettings(BaseModel):
     run_name: str | None = None
     run_name_prefix: str = Field("", description="before the name of every run")
     backend_store_uri: str | None = Field(
-        None, description="another name for tracking_uri; not read where that is a server, whose own store it is"
+        None,
+        description="another name for tracking_uri; not read where that is a server, whose own store it is",
     )
     registry_uri: str | None = Field(
         None, description="another name for tracking_uri: models are registered where their runs are"

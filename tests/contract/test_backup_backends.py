@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 
 from forex_core import databases
 from forex_core.backup import Backups, places
+from forex_core.backup.sources import BucketSource
 from forex_core.config import load_settings
 from forex_core.data.loading import store_of
 from forex_core.data.observations import Observations
@@ -394,6 +396,46 @@ def test_who_opens_the_folder_meanwhile_is_told_what_was_replaced(remote: Side, 
     assert (remote.data / "reports" / "report").read_text() == "now"
     backups.restore("latest")
     assert (remote.data / "reports" / "report").read_text() == "then"
+
+
+def test_objects_that_a_restore_changes_are_kept_beside(
+    remote: Side, s3_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the stamp that the folder and the schemas have; those that it does not change are in one place alone."""
+    client, below = s3_bucket.client, "there/mlruns/forecaster_7d/large"
+
+    def objects(prefix: str) -> dict[str, bytes]:
+        listed = client.list_objects_v2(Bucket=s3_bucket.name, Prefix=prefix).get("Contents", ())
+        keys = [one["Key"] for one in listed]
+        return {key: client.get_object(Bucket=s3_bucket.name, Key=key)["Body"].read() for key in keys}
+
+    (tmp_path / "large").write_bytes(random.Random(1).randbytes(9_000_000))
+    client.upload_file(str(tmp_path / "large"), s3_bucket.name, below)
+    backups = Backups(load_settings(), ArchivedStore())
+    backups.create()
+    then = objects("there/mlruns/")
+    changed = next(key for key in then if key.endswith("report.html"))
+    client.put_object(Bucket=s3_bucket.name, Key=changed, Body=b"now")
+    client.put_object(Bucket=s3_bucket.name, Key="there/mlruns/since", Body=b"since")
+    done = backups.restore("latest")
+    folder, kept, *schemas = done.before
+    stamp = folder.rpartition("-")[2].lower()
+    assert kept == f"objects below s3://{s3_bucket.name}/there/before_restore_{stamp}/mlruns/"
+    assert all(f"before_restore_{stamp}_" in schema for schema in schemas)
+    aside = f"there/before_restore_{stamp}/mlruns/"
+    assert objects("there/before_restore_") == {aside + changed.removeprefix("there/mlruns/"): b"now"}
+    assert objects("there/mlruns/") == then | {"there/mlruns/since": b"since"}
+    assert len(backups.restore("latest").before) == 3, "nothing is changed, so no object is kept"
+
+
+def test_what_is_kept_in_a_whole_bucket_is_in_no_archive(s3_bucket: Any, tmp_path: Path) -> None:
+    source = BucketSource(f"s3://{s3_bucket.name}", s3_bucket.client, lambda *_: None)
+    for content, is_another in ((b"", False), (b"one", True), (b"one", False), (b"other", True)):
+        (tmp_path / "file").write_bytes(content)
+        assert source.put("0/file", tmp_path / "file", "before_restore_1") is is_another
+    kept = s3_bucket.client.get_object(Bucket=s3_bucket.name, Key="before_restore_1/0/file")
+    assert kept["Body"].read() == b"one"
+    assert [item.path for item in source.items()] == ["0/file"]
 
 
 def test_what_hinders_the_switch_is_found_before_a_row_is_replaced(

@@ -10,36 +10,43 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from forex_core.backup import Backups, Created, manifest
 from forex_core.backup.places import Folder
 from forex_core.config import load_settings
-from forex_core.data.store import ObservationStore
-from forex_core.tracking import ArchivedStore, MLflowTracker, open_store
+from forex_core.data.loading import store_of
+from forex_core.data.observations import Observations
+from forex_core.databases import postgres
+from forex_core.tracking import ArchivedStore, open_store, tracker_from_settings
+from forex_core.tracking.build import connect
 from forex_core.tracking.store import release
 from tests.drills.moments import SEED, SHARE, drawn, share_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-MOMENTS = {"create": 10, "restore": 17, "prune": 10}
+MOMENTS = {"create": 10, "restore": 17, "restore elsewhere": 10, "prune": 10}
 """How often each stage is killed, of all moments."""
 
 END = "end"
 STAGES = {
     "create": ("spool", "databases", "artifacts", "reports", "flush", "manifest"),
     "restore": ("files", "check", "switch"),
+    "restore elsewhere": ("upload", "load"),
     "prune": ("verify", "remove", "collect"),
 }
 
 WORK = """
-import os, signal, sys, time
+import ctypes, os, signal, sys, time
 from pathlib import Path
 from forex_core.backup import Backups, Created, manifest
 from forex_core.backup.places import Folder
@@ -51,19 +58,28 @@ said = set()
 def say(stage):
     os.write(1, f"{stage} {time.monotonic()}\\n".encode())  # all of it or nothing
 
+class Event(ctypes.Structure):  # sigevent of <signal.h>, which tells by a signal where `how` is 0
+    _fields_ = [
+        ("value", ctypes.c_void_p), ("number", ctypes.c_int), ("how", ctypes.c_int), ("rest", ctypes.c_char * 48)
+    ]
+
+libc, timer = ctypes.CDLL(None), ctypes.c_void_p()
+event = Event(None, signal.SIGKILL, 0)
+assert libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0
+
 def advance(stage, done, total):
     if stage not in said:
         said.add(stage)
         say(stage)
         if stage == until:  # not from outside, which takes longer than some stages
-            signal.setitimer(signal.ITIMER_REAL, float(delay))
+            once = (ctypes.c_long * 4)(0, 0, *divmod(int(float(delay) * 1e9), 10**9))
+            assert libc.timer_settime(timer, 0, ctypes.byref(once), None) == 0
 
-assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL, "the kernel ends it, and nothing of it is asked"
 backups = Backups(load_settings(), ArchivedStore())
 say("begin")
 if what == "create":
     backups.create(place, advance=advance)
-elif what == "restore":
+elif what.startswith("restore"):
     backups.restore(target, advance=advance)
 else:
     backups.prune(place, advance=advance)
@@ -76,6 +92,7 @@ class Scene:
     """A deployment of some runs with their files; its archives; and how it is worked on and killed."""
 
     folder: Path
+    runs: int = 0
 
     @property
     def data(self) -> Path:
@@ -90,24 +107,34 @@ class Scene:
         return Backups(load_settings(), ArchivedStore())
 
     def fill(self, count: int, draw: random.Random) -> None:
-        uri = f"sqlite:///{self.data / 'mlflow' / 'mlflow.db'}"
-        files = self.folder / "files"
+        """So many runs with eight files each, their reports, and an observation."""
+        settings, files = load_settings(), self.folder / "files"
         files.mkdir(exist_ok=True)
         for _ in range(count):
             for name in range(8):
                 (files / f"{name}.bin").write_bytes(draw.randbytes(40_000))
-            root = (self.data / "mlflow" / "mlruns").as_uri()
-            with MLflowTracker(uri, "forecaster_7d", artifact_location=root) as tracker:
+            with tracker_from_settings(settings, "forecaster_7d") as tracker:
                 tracker.log_metrics({"7d_rmse": 1.0})
                 tracker.log_artifacts_dir(files, "reports")
             shutil.copytree(files, self.data / "reports" / str(tracker.run_id))
-        ObservationStore(load_settings().store_url).names()
-        release(uri)
+            self.runs += 1
+        day = pd.DatetimeIndex([pd.Timestamp(2000, 1, 1) + pd.Timedelta(days=draw.randrange(9000))]).as_unit(
+            "us"
+        )
+        known = (day + pd.Timedelta(hours=22)).tz_localize("UTC")
+        one = Observations("copper", "best", day, np.array([draw.random()]), known)
+        store_of(settings).record(one, rank=lambda *_: 0, now=pd.Timestamp.now(tz="UTC"))
+        release(settings.mlflow_uri)
+
+    def check(self, archive: str) -> None:
+        """It verifies, and has all that was there when it was made, since when nothing was written."""
+        counts = self.backups.verify(archive).header.counts
+        assert (counts["runs"], counts["artifacts"]) == (self.runs, 8 * self.runs)
 
     def start(
         self, what: str, archive: str = "", until: str = "", delay: float = 0.0
     ) -> subprocess.Popen[str]:
-        """One that ends as if killed `delay` seconds after the beginning of the stage `until`, if one is named."""
+        """One that the kernel kills (-9) `delay` seconds after the beginning of the stage `until`, if one is named."""
         return subprocess.Popen(
             [sys.executable, "-c", WORK, what, str(self.place), archive, until, str(delay)],
             stdout=subprocess.PIPE,
@@ -154,7 +181,7 @@ class Killer:
     def kill(self, stage: str, delay: float) -> None:
         process = self.scene.start(self.what, self.archive, stage, max(delay, 1e-6))
         *_, (last, _) = self.scene.said(process)
-        assert process.returncode == -signal.SIGALRM or (process.returncode, last) == (0, END)
+        assert process.returncode == -signal.SIGKILL or (process.returncode, last) == (0, END)
         self.hit[last] += 1
 
     def tell(self) -> None:
@@ -178,6 +205,15 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+def statuses() -> list[str]:
+    """Of the runs of the settings' store."""
+    settings = load_settings()
+    client = open_store(settings.mlflow_uri, settings.mlflow_artifacts, settings.root)
+    found = [run.info.status for run in client.search_runs(["1"])]
+    release(settings.mlflow_uri)
+    return found
+
+
 def test_create(scene: Scene) -> None:
     draw = drawn()
     scene.fill(12, draw)
@@ -193,12 +229,12 @@ def test_create(scene: Scene) -> None:
         found = sorted(scene.place.glob("*.jsonl.zst"))
         assert len(found) in (archives, archives + 1), (stage, delay)
         for archive in found[archives:]:
-            scene.backups.verify(str(archive))
+            scene.check(str(archive))
         archives = len(found)
     made = scene.backups.create(str(scene.place))
     scene.backups.prune(str(scene.place))
     assert list(scene.place.glob(".scratch-*")) == []
-    scene.backups.verify(made.archive)
+    scene.check(made.archive)
     there = scene.backups.restore(made.archive, scene.folder / "restored").folder
     assert tree(there / "reports") == tree(scene.data / "reports")
     assert tree(there / "mlflow" / "mlruns") == tree(scene.data / "mlflow" / "mlruns")
@@ -224,9 +260,7 @@ def test_restore(scene: Scene) -> None:
         killer.kill(stage, delay)
         found = tree(scene.data / "mlflow" / "mlruns")
         assert found in (before, after), (stage, delay, len(found))
-        client = open_store(load_settings().mlflow_uri, below=scene.data)
-        assert len(client.search_runs(["1"])) == (8 if found == before else 10)
-        release(load_settings().mlflow_uri)
+        assert statuses() == ["FINISHED"] * (8 if found == before else 10)
         if (
             found == before
         ):  # what was there has not gone: under its own name, or the one that it had on the way
@@ -240,9 +274,87 @@ def test_restore(scene: Scene) -> None:
             ]
             assert tree(aside / "mlflow" / "mlruns") == after
             shutil.rmtree(aside)
+        scene.fill(1, draw)
+        assert statuses() == ["FINISHED"] * (9 if found == before else 11), "the next run works"
+        release(load_settings().mlflow_uri)
     scene.backups.restore(made.archive)
     assert tree(scene.data / "mlflow" / "mlruns") == before
     assert list(scene.folder.glob(".data.restoring-*")) == []
+    killer.tell()
+
+
+@pytest.fixture
+def remote(
+    new_postgres: Callable[..., str],
+    migrated_postgres: str,
+    s3_bucket: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Scene:
+    """One on PostgreSQL and a bucket."""
+    uri = new_postgres(migrated_postgres)
+    places = {
+        "FOREX_TRACKING_URI": uri,
+        "FOREX_DATA__STORE_URL": uri,
+        "FOREX_ARTIFACT_URI": f"s3://{s3_bucket.name}/scene/mlruns",
+    }
+    for name, value in {**places, **s3_bucket.settings}.items():
+        monkeypatch.setenv(name, value)
+    connect(load_settings())
+    return Scene(tmp_path)
+
+
+def rows() -> tuple[list[Any], list[Any]]:
+    """Runs and observations in PostgreSQL, each of which is loaded in a transaction of its own."""
+    with postgres(load_settings().mlflow_uri) as database:
+        runs = database.execute("SELECT run_uuid, status FROM runs ORDER BY 1").fetchall()
+        return runs, database.execute("SELECT date, value FROM observations ORDER BY 1, 2").fetchall()
+
+
+def test_restore_into_postgresql_and_a_bucket(remote: Scene, s3_bucket: Any) -> None:
+    """Killed while objects are put and rows loaded: each is the one of before or of after, and none is lost."""
+    draw, below, client = drawn(), "scene/mlruns/", s3_bucket.client
+
+    def objects(prefix: str) -> dict[str, str]:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=s3_bucket.name, Prefix=prefix)
+        found = [one for page in pages for one in page.get("Contents", ())]
+        return {one["Key"].removeprefix(prefix): one["ETag"] for one in found}
+
+    def archived(count: int) -> tuple[str, tuple[list[Any], list[Any]], dict[str, str], dict[str, bytes]]:
+        """A state of the deployment: its archive, its rows, its objects, of which some are in each, and its reports."""
+        remote.fill(count, draw)
+        for number in range(40):
+            key = f"{below}forecaster_7d/shared/{number}"
+            client.put_object(Bucket=s3_bucket.name, Key=key, Body=draw.randbytes(5000))
+        made = remote.backups.create(str(remote.place))
+        return made.archive, rows(), objects(below), tree(remote.data / "reports")
+
+    (new, *wanted), (old, *present) = archived(4), archived(2)
+    killer = Killer(remote, "restore elsewhere", new)
+    killer.let_live()
+    for stage, delay in killer.moments(draw):
+        remote.backups.restore(old)
+        assert [rows(), tree(remote.data / "reports")] == present[::2], "the next restore works"
+        assert present[1].items() <= objects(below).items()
+        for key in objects("scene/before_restore_"):
+            client.delete_object(Bucket=s3_bucket.name, Key=f"scene/before_restore_{key}")
+        for left in remote.folder.glob("data.before-restore-*"):
+            shutil.rmtree(left)
+        killer.kill(stage, delay)
+        for found, before, after in zip(rows(), present[0], wanted[0], strict=True):
+            assert found in (before, after), (stage, delay)
+        there, kept = objects(below), objects("scene/before_restore_")
+        aside = {key.partition("/mlruns/")[2]: etag for key, etag in kept.items()}
+        for key, etag in present[1].items():
+            assert there[key] in (etag, wanted[1].get(key)), (stage, delay, key)
+            assert etag in (there[key], aside.get(key)), (stage, delay, key)
+        assert tree(remote.data / "reports") in (present[2], wanted[2])
+        remote.fill(1, draw)
+        assert set(statuses()) == {"FINISHED"}, "the next run works"
+    remote.backups.restore(new)
+    assert rows() == wanted[0]
+    assert wanted[1].items() <= objects(below).items()
+    assert tree(remote.data / "reports") == wanted[2]
     killer.tell()
 
 
@@ -318,9 +430,11 @@ def test_prune(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, number in (("DAILY", "1"), ("WEEKLY", "0"), ("MONTHLY", "0")):
         monkeypatch.setenv(f"FOREX_BACKUP__KEEP_{name}", number)
     draw = drawn()
-    for _ in range(4):
+    whole = dict[str, tuple[int, int]]()
+    for number in (3, 6, 9, 12):
         scene.fill(3, draw)
-        scene.backups.create(str(scene.place))
+        made = scene.backups.create(str(scene.place))
+        whole[Path(made.archive).name.removesuffix(".jsonl.zst")] = number, 8 * number
         for path in (scene.data / "reports").iterdir():
             shutil.rmtree(path)
     kept = scene.folder / "kept"
@@ -336,7 +450,8 @@ def test_prune(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
             ".jsonl.zst"
         )
         for one in found:
-            scene.backups.verify(one.address)
+            counts = scene.backups.verify(one.address).header.counts
+            assert (counts["runs"], counts["artifacts"]) == whole[one.name]
     done = scene.backups.prune(str(scene.place))
     assert len(done.kept) == 1
     (path,) = scene.place.glob("*.zst")
@@ -359,7 +474,9 @@ def test_prune_beside_create(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
             pruning.communicate()
         assert (creating.returncode, pruning.returncode) == (0, 0)
         for one in scene.backups.archives(str(scene.place)):
-            scene.backups.verify(one.address)
+            counts = scene.backups.verify(one.address).header.counts
+            assert counts["artifacts"] == 8 * counts["runs"]
+        assert counts["runs"] == scene.runs
 
 
 WRITER = """

@@ -92,6 +92,26 @@ def test_errors_are_one_line_and_an_exit_code(entry: Forex, data: Path, tmp_path
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_an_address_with_a_password_is_refused_and_the_password_told_to_nobody(
+    entry: Forex, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "s3://me:very-hidden@bucket/archives"
+    archive = f"{place}/forex-20261128T123000.000000Z.jsonl.zst"
+    commands = [
+        ("create", "--to", place),
+        ("list", "--at", place),
+        ("prune", "--at", place),
+        *((command, address) for command in ("verify", "restore") for address in (archive, f"{place}/other")),
+    ]
+    said = [entry("backup", *command) for command in commands]
+    monkeypatch.setenv("FOREX_BACKUP__TO", place)
+    said += [entry("backup", *command) for command in (("create",), ("verify", "latest"))]
+    for done in said:
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "s3://me:***@bucket/archives" in done.stderr.replace("\n", "")
+        assert "very-hidden" not in done.stderr
+
+
 def test_what_is_newly_missing_is_an_exit_code_once(entry: Forex, data: Path) -> None:
     entry("backup", "create")
     (data / "reports").mkdir()

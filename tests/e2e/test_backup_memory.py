@@ -8,14 +8,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from forex_core.config import load_settings
-from forex_core.tracking import MLflowTracker
+from forex_core.databases import postgres
+from forex_core.tracking import MLflowTracker, tracker_from_settings
+from forex_core.tracking.build import connect
 from forex_core.tracking.store import release
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -24,6 +27,9 @@ RUNS = (50, 500)
 FILES, FILE_BYTES = 8, 10_000
 LARGE_BYTES, PIECE = 400_000_000, 4_000_000
 LIMIT_MB, GROWTH_MB = 300.0, 20.0
+THREADS, CARRIED_BYTES = 16, 20_000_000
+REMOTE_LIMIT_MB, REMOTE_GROWTH_MB = 350.0, 30.0
+"""MLflow, the driver of PostgreSQL and the client of buckets take 300 MB before there is anything to carry."""
 
 
 MEASURED = """
@@ -125,3 +131,50 @@ def test_memory_does_not_grow_with_what_is_archived(
         for what, mb in peaks.items():
             assert mb < LIMIT_MB, (name, what)
             assert mb < least[what] + GROWTH_MB, (name, what)
+
+
+def test_memory_with_postgresql_and_buckets(
+    new_postgres: Callable[..., str],
+    migrated_postgres: str,
+    s3_bucket: Any,
+    tmp_path: Path,
+    draw: random.Random,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sixteen threads do not hold what they carry; the bucket is one of this process, which is not measured."""
+    monkeypatch.setenv("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", "100000")  # what is longer lies on its disk
+    uri = new_postgres(migrated_postgres)
+    for name, value in {
+        "FOREX_TRACKING_URI": uri,
+        "FOREX_DATA__STORE_URL": uri,
+        "FOREX_ARTIFACT_URI": f"s3://{s3_bucket.name}/runs",
+        "FOREX_BACKUP__TO": f"s3://{s3_bucket.name}/archives",
+        **s3_bucket.settings,
+    }.items():
+        monkeypatch.setenv(name, value)
+    connect(load_settings())
+    with tracker_from_settings(load_settings(), "forecaster_7d") as tracker:
+        tracker.log_metrics({f"metric{n}": n / 7 for n in range(60)})
+    release(uri)
+    names, found = [f"runs/0/{n}.bin" for n in range(THREADS)], list[dict[str, float]]()
+    for steps, size in ((1, 1000), (2000, CARRIED_BYTES)):
+        with postgres(uri) as database:
+            database.execute(
+                "INSERT INTO metrics SELECT key, value, timestamp, run_uuid, step + n, is_nan "
+                f"FROM metrics, generate_series(1, {steps}) n WHERE step = 0"
+                " ON CONFLICT DO NOTHING"
+            )
+        for name in names:
+            s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=name, Body=draw.randbytes(size))
+        created = peak_mb("create")
+        s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=names[0], Body=draw.randbytes(size))
+        s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key=names[1])
+        found.append({"create": created, "restore": peak_mb("restore", "latest")})
+        there = s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name, Prefix="runs/")["Contents"]
+        assert {one["Key"]: one["Size"] for one in there} == dict.fromkeys(names, size)
+        with postgres(uri) as database:
+            assert database.execute("SELECT count(*) FROM metrics").fetchone() == (60 * (1 + steps),)
+    print([{what: f"{mb:.0f} MB" for what, mb in one.items()} for one in found])
+    for what, mb in found[1].items():
+        assert mb < REMOTE_LIMIT_MB, what
+        assert mb < found[0][what] + REMOTE_GROWTH_MB < found[0][what] + THREADS * CARRIED_BYTES / 1e6, what

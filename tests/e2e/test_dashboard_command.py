@@ -196,6 +196,19 @@ class TestServer:
             monkeypatch.setenv("FOREX_DASHBOARD__TOKEN", "chosen-by-the-user-1f")
             assert "Everybody" not in entry(*asked).stderr
 
+    def test_while_it_is_idle_nobody_restores_over_its_folder(self, entry: Forex, tmp_path: Path) -> None:
+        report = tmp_path / "data" / "reports" / "report.html"
+        report.parent.mkdir(parents=True)
+        report.write_text("<html>")
+        assert entry("backup", "create").returncode == 0
+        with serving(tmp_path) as (_, process):
+            done = entry("backup", "restore", "latest")
+            said = " ".join(done.stderr.split())
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"is in use by 1 processes: {process.pid} (" in said
+            assert "dashboard --serve" in said
+        assert entry("backup", "restore", "latest").returncode == 0
+
     def test_a_token_is_made_and_printed_once(self, tmp_path: Path) -> None:
         with serving(tmp_path, "--token") as ((address, told, _), process):
             token = told.removeprefix("Token: ")

@@ -140,6 +140,19 @@ def test_a_drill_leaves_folders_of_others_alone(market: Path) -> None:
     assert not killed.exists()
 
 
+def test_a_drill_leaves_the_folder_of_one_that_goes_on(tmp_path: Path) -> None:
+    with flows()._scratch(tmp_path) as one:
+        one.mkdir()
+        with flows()._scratch(tmp_path) as other:
+            other.mkdir()
+            assert one.is_dir()
+        assert [path / "restored" for path in tmp_path.glob(".drill-*")] == [one]
+        (tmp_path / ".drill-killed").mkdir()
+        with flows()._scratch(tmp_path) as third:
+            assert {path / "restored" for path in tmp_path.glob(".drill-*")} == {one, third}
+    assert list(tmp_path.glob(".drill-*")) == []
+
+
 def test_a_drill_fails_where_a_forecast_cannot_be_made_again(market: Path) -> None:
     published = forecast(market)
     registry = registry_from_settings(load_settings())

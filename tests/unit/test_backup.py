@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from errno import EACCES
 from importlib.metadata import version
@@ -486,6 +486,63 @@ def test_processes_that_use_the_folder_are_named_and_nothing_changes(tracked: De
     finally:
         user.communicate()
     tracked.backups.restore(made.archive)
+
+
+@contextmanager
+def idle(line: str, working: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with the command line of a service that has no file open."""
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import sys; print(flush=True); sys.stdin.read()", *line.split()],
+        cwd=working,
+        env={name: value for name, value in os.environ.items() if name != "FOREX_DATA_DIR"} | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+    finally:
+        process.communicate()
+
+
+WORKER = "prefect worker start --pool forex"
+
+
+def test_services_that_have_no_file_open_are_named(deployment: Deployment) -> None:
+    """Whatever tells them that the folder is theirs."""
+    deployment.report("report", b"then")
+    made = deployment.create()
+    deployment.report("report", b"now")
+    home, other = deployment.folder, deployment.folder / "other"
+    (other / "of-env").mkdir(parents=True)
+    (other / "of-toml").mkdir()
+    (other / "of-env" / ".env").write_text(f"FOREX_DATA_DIR={deployment.data}\n")
+    (other / "of-toml" / "forex.toml").write_text('data_dir = "../../data"\n')
+    for line, working, environment in (
+        (WORKER, home, {}),
+        ("python -m prefect.flow_engine", other, {"FOREX_DATA_DIR": str(deployment.data)}),
+        ("forex dashboard --serve", other / "of-env", {}),
+        ("forex ui", other / "of-toml", {}),
+        (f"mlflow server --backend-store-uri sqlite:///{deployment.data}/mlflow/mlflow.db", other, {}),
+    ):
+        with (
+            idle(line, working, **environment) as user,
+            pytest.raises(
+                InputError, match=rf"in use by 1 processes: {user.pid} \(.*{line[:30]}.*Nothing was"
+            ),
+        ):
+            deployment.backups.restore(made.archive)
+        assert (deployment.data / "reports" / "report").read_bytes() == b"now"
+    with (
+        idle(WORKER, other),
+        idle(WORKER, home, FOREX_DATA_DIR=f"{deployment.data}2"),
+        idle(f"mlflow ui --backend-store-uri sqlite:///{deployment.data}2/mlflow.db", other),
+        idle("prefect server start", home),
+        idle("vim notes", home),
+    ):
+        deployment.backups.restore(made.archive)
+    assert (deployment.data / "reports" / "report").read_bytes() == b"then"
 
 
 def test_one_that_comes_at_the_last_moment_is_noticed(
@@ -997,17 +1054,18 @@ def test_archives_of_somebody_else_can_be_read(deployment: Deployment) -> None:
             os.seteuid(0)
 
 
-def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment) -> None:
+@pytest.mark.parametrize("name", ["restored", "restored[1]"])
+def test_what_a_killed_one_left_goes_with_the_next(deployment: Deployment, name: str) -> None:
     deployment.report("report")
     (deployment.place / ".scratch-killed").mkdir(parents=True)
     (deployment.place / ".scratch-killed" / "x").write_bytes(b"x")
-    left = deployment.folder / ".restored.restoring-1-1"
+    left = deployment.folder / f".{name}.restoring-1-1"
     left.mkdir()
     (left / ".unfinished").write_text("")
-    before = deployment.folder / ".restored.restoring-2-2"  # was exchanged, and killed before it got its name
+    before = deployment.folder / f".{name}.restoring-2-2"  # was exchanged, and killed before it got its name
     before.mkdir()
     (before / "mine").write_text("")
-    deployment.restored(deployment.create())
+    deployment.restored(deployment.create(), name)
     assert not (deployment.place / ".scratch-killed").exists()
     assert not left.exists()
     assert before.exists()

@@ -353,9 +353,13 @@ def test_archives_in_a_bucket_take_no_room_here(
     assert look("disk").found.count("GB free at") == 1
 
 
-def test_what_a_killed_restore_left_is_named(look: Callable[..., Finding], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["data", "data[1]"])
+def test_what_a_killed_restore_left_is_named(
+    look: Callable[..., Finding], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("FOREX_DATA_DIR", str(tmp_path / name))
     assert "of a restore" not in look("disk").found
-    left = tmp_path / ".data.restoring-4242-1"
+    left = tmp_path / f".{name}.restoring-4242-1"
     left.mkdir()
     assert f"; {left} is of a restore" in look("disk").found
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -50,7 +50,7 @@ from forex_core.secrecy import told, without_password
 
 Advance = Callable[[str, int, int], None]
 """Called with what is done next, how much of it is done, of how much."""
-A = TypeVar("A")
+A = TypeVar("A", bound="_Sized")
 B = TypeVar("B")
 
 LIBRARIES = (
@@ -64,6 +64,8 @@ LIBRARIES = (
     "arch",
     "scikit-learn",
 )
+_HEAVY_BYTES, _HEAVY_WORKERS = 1 << 19, 2
+"""A file that is longer is for few threads."""
 TRIES = 3
 """How often a file is read that changes while it is read."""
 _TOLD_BYTES = 1 << 19
@@ -561,15 +563,27 @@ def tracking_access(settings: Settings) -> S3Access:
     return S3Access(mlflow.s3_endpoint_url, mlflow.s3_access_key_id, mlflow.s3_secret_access_key)
 
 
+class _Sized(Protocol):
+    @property
+    def size(self) -> int: ...
+
+
 def in_order(
     items: Iterable[A], ready: Callable[[A], B | None], work: Callable[[A], B | None], workers: int
 ) -> Iterator[B | None]:
-    """What `ready` says of each item, or where that is None what `work` does in one of some threads; in their order."""
-    with ThreadPoolExecutor(workers) as pool:
+    """What `ready` says of each item, or where that is None what `work` does in one of some threads; in their order.
+
+    A thread holds megabytes of a long file, and keeps their memory after it: however many there are, few take those.
+    """
+    with ExitStack() as stack:
+        pool = heavy = stack.enter_context(ThreadPoolExecutor(workers))
+        if workers > _HEAVY_WORKERS:
+            heavy = stack.enter_context(ThreadPoolExecutor(_HEAVY_WORKERS))
         pending: deque[B | Future[B | None]] = deque()
         try:
             for item in items:
-                pending.append(found if (found := ready(item)) is not None else pool.submit(work, item))
+                threads = heavy if item.size > _HEAVY_BYTES else pool
+                pending.append(found if (found := ready(item)) is not None else threads.submit(work, item))
                 while len(pending) > 8 * workers:
                     yield _result(pending.popleft())
             while pending:

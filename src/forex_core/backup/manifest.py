@@ -4,6 +4,9 @@
     {entry} …          a file each, in the order of `order_of`
     {"sha256": …}      of every byte before this line
 
+Compressed it begins, as every object does, with a seal: a frame that readers of zstd pass by, of the digest of every
+byte after it. So a flipped bit is noticed also where it leaves the content as it was.
+
 A manifest comes from outside: nothing of it is believed before `checked` has read it to its end.
 """
 
@@ -39,6 +42,9 @@ AHEAD = timedelta(minutes=10)
 """By how much the clocks of machines that share a place may differ."""
 _LINE_LIMIT = 1 << 20
 CHUNK = 1 << 20
+_SEAL, _UNSEALED = b"\x50\x2a\x4d\x18" + (32).to_bytes(4, "little"), b"\x28\xb5\x2f\xfd"
+"""How a seal begins, and what was written before there were any: frames of zstd, the first to be skipped."""
+_SEAL_BYTES = len(_SEAL) + 32
 _NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
 _INSIDE = re.compile(rf"{_NAME}(?:/{_NAME})*/?\Z")
 _NUMBERED = re.compile(r"artifacts/[0-9]{2}/")
@@ -158,7 +164,7 @@ class ManifestWriter:
         self._file.close()
         digest = hashlib.sha256()
         with (
-            self._path.open("wb") as raw,
+            to_be_sealed(self._path) as raw,
             pa.CompressedOutputStream(raw, "zstd") as out,
             self._body.open("rb") as body,
         ):
@@ -272,6 +278,57 @@ def _lines(name: str, opener: Opener) -> Generator[bytes]:
         raise ArchiveRefused(f"archive {name} is cut off in the middle of a line")
 
 
+@contextmanager
+def to_be_sealed(path: Path) -> Iterator[IO[bytes]]:
+    """A new file for what is compressed; it gets its seal in the end."""
+    with path.open("wb") as file:
+        file.write(bytes(_SEAL_BYTES))
+        yield file
+    with path.open("r+b") as file:
+        file.seek(_SEAL_BYTES)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        file.write(_SEAL + digest)
+
+
+class _Sealed:
+    """The bytes after a seal, to be compared with it at their end; what has none is given as it is."""
+
+    def __init__(self, what: str, raw: IO[bytes]) -> None:
+        self._what = what
+        self._raw = raw
+        self._left = raw.read(_SEAL_BYTES)
+        self._found: hashlib._Hash | None = None
+        if not self._left.startswith(_UNSEALED):
+            if not self._left.startswith(_SEAL):
+                raw.close()
+                raise ArchiveRefused(f"{what} is damaged: its beginning cannot be read")
+            self._seal, self._left, self._found = self._left[len(_SEAL) :], b"", hashlib.sha256()
+
+    @property
+    def closed(self) -> bool:
+        return self._raw.closed
+
+    def read(self, size: int) -> bytes:
+        given, self._left = self._left[:size] or self._raw.read(size), self._left[size:]
+        if self._found is not None:
+            self._found.update(given)
+        return given
+
+    def check(self) -> None:
+        """
+        Raises:
+            ArchiveRefused: the bytes are not those that were sealed.
+        """
+        while self._found is not None and self.read(CHUNK):
+            pass
+        if self._found is not None and self._found.digest() != self._seal:
+            raise ArchiveRefused(f"{self._what} is damaged: its bytes are not those that were written")
+
+    def close(self) -> None:
+        self._raw.close()
+
+
 class Decompressed:
     """What is compressed in a file of an archive, as a stream; `what` names it in errors.
 
@@ -283,13 +340,16 @@ class Decompressed:
     def __init__(self, what: str, opener: Opener) -> None:
         self._what = what
         with self._translated():
-            self._raw = opener()
+            self._raw = _Sealed(what, opener())
             self._stream = pa.CompressedInputStream(self._raw, "zstd")
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, none at the end."""
         with self._translated():
-            return bytes(self._stream.read(size))
+            found = bytes(self._stream.read(size))
+            if not found:
+                self._raw.check()
+        return found
 
     def close(self) -> None:
         self._stream.close()

@@ -1,7 +1,7 @@
 """Where archives are kept: a folder or an S3-compatible bucket.
 
     PLACE/forex-20261128T123000.000000Z.jsonl.zst     a manifest for each archive
-    PLACE/objects/ab/abcdef…                          the content of files, each once, named by its sha256, as zstd
+    PLACE/objects/ab/abcdef…                          the content of files, each once, by its sha256, as sealed zstd
 
 An object is written before the manifest that names it, and removed after it.
 """
@@ -28,9 +28,9 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 
-from forex_core.backup.manifest import CHUNK, Decompressed
+from forex_core.backup.manifest import CHUNK, Decompressed, to_be_sealed
 from forex_core.errors import ArchiveRefused, BackupError, ConfigError
-from forex_core.secrecy import without_password
+from forex_core.secrecy import passwords_in, without_password
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -116,7 +116,7 @@ class Place(ABC):
         digest, size = hashlib.sha256(), 0
         codec = pa.Codec("zstd")
         with _temporary(self._scratch) as unfinished, file.open("rb") as content:
-            with unfinished.open("wb") as out:
+            with to_be_sealed(unfinished) as out:
                 while (chunk := content.read(CHUNK)) or not size:
                     digest.update(chunk)
                     size += len(chunk)
@@ -434,7 +434,10 @@ class Bucket(Place):
         return self._get(self._key(digest))
 
     def _put(self, unfinished: Path, digest: str) -> bool:
-        self._client.upload_file(str(unfinished), self._bucket, self._key(digest))
+        from boto3.s3.transfer import TransferConfig
+
+        one_thread = TransferConfig(use_threads=False)  # there are enough of them
+        self._client.upload_file(str(unfinished), self._bucket, self._key(digest), Config=one_thread)
         return False  # another machine may have named it by now
 
 
@@ -442,8 +445,13 @@ def place_at(address: str, access: S3Access, home: Path) -> Place:
     """The place of an address; `home` is where a lock is kept for one that has none.
 
     Raises:
-        ConfigError: the address is of neither kind.
+        ConfigError: the address is of neither kind, or holds a password, which lists and logs would show.
     """
+    if passwords_in(address):
+        raise ConfigError(
+            f"'{without_password(address)}' holds a password, and a place's address is shown; give the keys as "
+            "FOREX_BACKUP__S3_ACCESS_KEY_ID and FOREX_BACKUP__S3_SECRET_ACCESS_KEY"
+        )
     if address.startswith(S3):
         if not urlparse(address).netloc:
             raise ConfigError(f"'{address}' names no bucket; expected one such as s3://bucket/backups")
@@ -464,8 +472,8 @@ def split_address(address: str) -> tuple[str, str]:
     place, _, file = address.rpartition("/")
     if not file.endswith(SUFFIX) or not file.startswith(PREFIX):
         raise ConfigError(
-            f"'{address}' is not the address of an archive; expected one as 'forex backup list' shows it, such as "
-            f"…/{PREFIX}20261128T123000.000000Z{SUFFIX}"
+            f"'{without_password(address)}' is not the address of an archive; expected one as 'forex "
+            f"backup list' shows it, such as …/{PREFIX}20261128T123000.000000Z{SUFFIX}"
         )
     return place or ("/" if address.startswith("/") else "."), file.removesuffix(SUFFIX)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -35,12 +36,13 @@ from forex_core.backup.creating import (
 )
 from forex_core.backup.manifest import MLFLOW, PENDING, REPORTS, SETTINGS, SPOOL, STORE, Entry, Header
 from forex_core.backup.places import S3, Place
-from forex_core.backup.sources import BucketSource, FolderSource, Item
+from forex_core.backup.sources import KEPT, BucketSource, FolderSource, Item
 from forex_core.backup.stored import COUNTED, store_parts
 from forex_core.config import Settings
 from forex_core.databases import is_database, is_postgres, load_tables, refuse_without_schemas, sqlite_path
 from forex_core.errors import ArchiveRefused, InputError, TrackingError
 from forex_core.secrecy import without_password
+from forex_core.services import idle_users
 
 MARK = ".unfinished"
 """In a folder that is being restored; a lock on it tells that its process lives.
@@ -60,7 +62,7 @@ class Restored:
 
     Attributes:
         folder: the data folder that is restored.
-        before: where what was there is kept: a folder, and schemas of PostgreSQL.
+        before: where what was there is kept: a folder, objects of a bucket, and schemas of PostgreSQL.
         champions: registered model, and what is wrong with its champion, None where it was loaded.
         missing: what the archive itself lacks.
     """
@@ -331,11 +333,10 @@ class _Restoring:
             self._tracking.move(database, self._moves(self._known_as, back_from=self._staged))
         if over and self._target.exists() and self._layout.is_remote:
             self._carry_over()  # what cannot be done for the folder is to fail before a row is replaced
+        kept_in = f"{KEPT}{stamp.lower()}"
         if self._layout.artifact_root:
             self._advance("upload", 0, 0)
-            self._replaced.append(f"files were put into {self._layout.artifact_root}")
-            self._upload(self._layout.artifact_root)
-        kept_in = f"before_restore_{stamp.lower()}"
+            before += self._upload(self._layout.artifact_root, kept_in)
         if self._layout.tracking_uri and database.is_file():
             self._tracking.prepare(self._layout.tracking_uri, self._settings.mlflow_artifacts)
             before.append(self._load(database, self._layout.tracking_uri, f"{kept_in}_mlflow"))
@@ -396,21 +397,25 @@ class _Restoring:
             moves.append((root, new))
         return moves
 
-    def _upload(self, root: str) -> None:
-        client = tracking_access(self._settings).client()
+    def _upload(self, root: str, kept_in: str) -> list[str]:
+        """Files into their bucket; where those that they replace are kept, if there are any."""
+        client, before = tracking_access(self._settings).client(), list[str]()
         for number in range(len(self._header.roots)):
             folder = self._staged / self._layout.root_of(number)
             address = f"{root.rstrip('/')}{f'-{number}' if number else ''}"
             bucket = BucketSource(address, client, lambda path, reason: None)
             files = FolderSource(folder, lambda path, reason: None).items()
+            kept = f"objects below {bucket.kept_in(kept_in)}"
+            self._replaced.append(f"files were put into {address}, and those that they changed are {kept}")
+            logger.info("files are put into {}; those that they change are kept as {}", address, kept)
 
-            def put(item: Item, folder: Path = folder, bucket: BucketSource = bucket) -> None:
-                if not item.is_folder:
-                    bucket.put(item.path, folder / item.path)
+            def put(item: Item, folder: Path = folder, bucket: BucketSource = bucket) -> bool:
+                return not item.is_folder and bucket.put(item.path, folder / item.path, kept_in)
 
-            for _ in in_order(files, lambda item: None, put, 16):
-                pass
+            if any([*in_order(files, lambda item: None, put, 16)]):
+                before.append(kept)
             shutil.rmtree(folder, ignore_errors=True)
+        return before
 
     def _load(self, database: Path, uri: str, schema: str) -> str:
         """Rows into PostgreSQL, whose present ones go into a schema of their own in the same transaction."""
@@ -446,13 +451,13 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
                         command = (
                             (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                         )
-                        found.append((int(process.name), command.strip()[:200]))
+                        found.append((int(process.name), command.strip()))
                         break
     return found
 
 
 def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> InputError:
-    told = "; ".join(f"{number} ({command})" for number, command in users[:5])
+    told = "; ".join(f"{number} ({command[:200]})" for number, command in users[:5])
     stop = "Stop" if replaced else "Nothing was changed; stop"
     return InputError(
         f"{target} is in use by {len(users)} processes: {told}. {stop} them and try again, or restore --to another "
@@ -461,9 +466,9 @@ def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> 
 
 
 def _refuse_use(target: Path, replaced: list[str]) -> None:
-    users = processes_using(target)
+    users = dict([*processes_using(target), *idle_users(target)])
     if users:
-        raise _in_use(target, users, replaced)
+        raise _in_use(target, [*users.items()], replaced)
 
 
 def _target(settings: Settings, to: Path | None) -> Path:
@@ -559,7 +564,7 @@ def _staging(target: Path) -> Iterator[Path]:
 
 def _sweep(target: Path) -> None:
     """Remove what killed restores left beside the target: folders with the mark, whose process does not live."""
-    for left in target.parent.glob(f".{target.name}.restoring-*"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.restoring-*"):
         with suppress(OSError):
             lock = os.open(left / MARK, os.O_RDWR | os.O_CLOEXEC)
             try:

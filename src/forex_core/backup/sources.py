@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -13,8 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
+from forex_core.backup.manifest import CHUNK
+
 RACY_NS = 2_000_000_000
 """A file that was changed so short a time before it was looked at may change again without its state telling."""
+KEPT = "before_restore_"
+"""How the name begins that what a restore replaces is kept by, in a database and in a bucket."""
+_PART_BYTES = 8 << 20
+"""Up to which size a file is put as one, and of how many bytes the parts of others are; as boto3 does."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,8 @@ class BucketSource:
 
     One whose name is the folder of others, which no file system can hold, is the one that is kept; they are left out.
 
+    What a restore kept is passed by, where the address is a whole bucket and that lies in it.
+
     Args:
         scratch: folder for copies, of which each thread has one at a time.
     """
@@ -166,6 +175,8 @@ class BucketSource:
             for found in page.get("Contents", ()):
                 path = str(found["Key"]).removeprefix(self._prefix)
                 if not path or path.endswith("/"):  # a mark that stands for a folder
+                    continue
+                if not self._prefix and path.startswith(KEPT):
                     continue
                 while beginnings and not path.startswith(beginnings[-1]):
                     beginnings.pop()
@@ -211,9 +222,55 @@ class BucketSource:
             raise
         return self._item(item.path, found["ContentLength"], found["ETag"], found["LastModified"])
 
-    def put(self, path: str, file: Path) -> None:
-        """Put a file into the bucket, in the place of what is there under its name."""
-        self._client.upload_file(str(file), self._bucket, self._prefix + path)
+    def kept_in(self, name: str) -> str:
+        """The address of a folder of this name beside this one, or in it where it is a whole bucket."""
+        return f"s3://{self._bucket}/{self._aside(name)}"
+
+    def put(self, path: str, file: Path, name: str) -> bool:
+        """Put a file into the bucket, in the place of what is there under its name.
+
+        If that is another, it is kept in the folder `name` beside, and True returned.
+        """
+        from boto3.s3.transfer import TransferConfig
+        from botocore.exceptions import ClientError
+
+        key = self._prefix + path
+        config = TransferConfig(
+            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, use_threads=False
+        )
+        try:
+            there = self._client.head_object(Bucket=self._bucket, Key=key)
+            is_another = str(there["ETag"]).strip('"') != _etag(file)
+            if is_another:
+                source = {"Bucket": self._bucket, "Key": key}
+                self._client.copy(source, self._bucket, self._aside(name) + path, Config=config)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
+                raise
+            is_another = False
+        self._client.upload_file(str(file), self._bucket, key, Config=config)
+        return is_another
+
+    def _aside(self, name: str) -> str:
+        above, _, own = self._prefix.rstrip("/").rpartition("/")
+        return "/".join(part for part in (above, name, own) if part) + "/"
+
+
+def _etag(file: Path) -> str:
+    """What a bucket calls the content of a file that was put as `BucketSource` does; one that encrypts, otherwise."""
+    size, parts = file.stat().st_size, []
+    with file.open("rb") as content:
+        for start in range(0, size or 1, _PART_BYTES):
+            part = hashlib.md5(usedforsecurity=False)
+            while (left := start + _PART_BYTES - content.tell()) and (
+                piece := content.read(min(left, CHUNK))
+            ):
+                part.update(piece)
+            parts.append(part)
+    if size < _PART_BYTES:
+        return parts[0].hexdigest()
+    whole = b"".join(part.digest() for part in parts)
+    return f"{hashlib.md5(whole, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def _is_text(name: str) -> bool:

@@ -153,8 +153,8 @@ def restore(
 ) -> None:
     """Restore an archive: verified, checked as a store with its champions, then put in place in one step.
 
-    What was there is kept, and where is said. Over a data folder nothing may have it open: stop the server, the worker
-    and MLflow's pages first.
+    What was there is kept, and where is said. Over a data folder nothing may use it: stop the server, the worker,
+    MLflow's pages and the dashboard first.
     """
     from forex_core.report.archives import restored_lines
 

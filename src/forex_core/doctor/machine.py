@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from forex_core.calendars import desk_zone
 from forex_core.doctor.base import Finding, Patient
 from forex_core.secrecy import gives_secret
+from forex_core.services import service_of
 from forex_core.types import Pair
 
 DISTRIBUTION = "forex-forecast"
@@ -26,16 +27,6 @@ SKEW_WARNING_S = 2.0
 SERVICES_WARNING_BYTES = 1_200_000_000
 """What the services of a small server are allowed together."""
 SECRET_FILES = (".env", "forex.toml")
-SERVICES = {
-    "Prefect server": re.compile(
-        r"prefect(\.cli)? server start|prefect\.server\.api\.server|flows/server\.py"
-    ),
-    "Prefect worker": re.compile(r"prefect(\.cli)? worker start"),
-    "flow run": re.compile(r"prefect\.(flow_engine|engine)|prefect(\.cli)? flow-run execute"),
-    "MLflow": re.compile(r"mlflow(\.server\S*)?( \S+)* (server|ui)\b|mlflow\.server|forex(_core\.cli)? ui\b"),
-    "dashboard": re.compile(r"forex(_core\.cli)? dashboard\b.* --serve\b"),
-}
-"""Services, by the command lines of their processes."""
 
 
 def settings(patient: Patient) -> Finding:
@@ -149,7 +140,7 @@ def disk(patient: Patient) -> Finding:
     """There is room where the system writes, and where its archives are when that is another disk."""
     chosen = patient.settings
     place = _nearest(chosen.root)
-    told, left = "", sorted(chosen.root.parent.glob(f".{chosen.root.name}.restoring-*"))
+    told, left = "", sorted(chosen.root.parent.glob(f".{glob.escape(chosen.root.name)}.restoring-*"))
     if left:
         told = f"; {left[0]} is of a restore that goes on or was killed, and the next one takes it away"
     found = _room(
@@ -231,7 +222,7 @@ def services(patient: Patient) -> Finding:
     memory: dict[str, int] = {}
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
-        name = next((name for name, pattern in SERVICES.items() if pattern.search(line)), None)
+        name = service_of(line)
         if name is None:
             continue
         try:
