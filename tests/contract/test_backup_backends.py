@@ -379,7 +379,7 @@ def test_who_opens_the_folder_meanwhile_is_told_what_was_replaced(remote: Side, 
             users[0].stdout.readline()
 
     try:
-        with pytest.raises(BackupError, match=f"{remote.data} is in use by 1 processes") as caught:
+        with pytest.raises(BackupError, match=f"{remote.data} is in use by a process") as caught:
             backups.restore("latest", advance=opened)
     finally:
         for user in users:

@@ -205,7 +205,7 @@ class TestServer:
             done = entry("backup", "restore", "latest")
             said = " ".join(done.stderr.split())
             assert (done.returncode, done.stdout) == (2, "")
-            assert f"is in use by 1 processes: {process.pid} (" in said
+            assert f"is in use by a process: {process.pid} (" in said
             assert "dashboard --serve" in said
         assert entry("backup", "restore", "latest").returncode == 0
 

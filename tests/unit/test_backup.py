@@ -480,7 +480,7 @@ def test_processes_that_use_the_folder_are_named_and_nothing_changes(tracked: De
     try:
         assert user.stdout is not None
         user.stdout.readline()
-        with pytest.raises(InputError, match=rf"in use by 1 processes: {user.pid} \(.*python"):
+        with pytest.raises(InputError, match=rf"in use by a process: {user.pid} \(.*python"):
             tracked.backups.restore(made.archive)
         assert tree(tracked.data) == before
     finally:
@@ -528,9 +528,7 @@ def test_services_that_have_no_file_open_are_named(deployment: Deployment) -> No
     ):
         with (
             idle(line, working, **environment) as user,
-            pytest.raises(
-                InputError, match=rf"in use by 1 processes: {user.pid} \(.*{line[:30]}.*Nothing was"
-            ),
+            pytest.raises(InputError, match=rf"in use by a process: {user.pid} \(.*{line[:30]}.*Nothing was"),
         ):
             deployment.backups.restore(made.archive)
         assert (deployment.data / "reports" / "report").read_bytes() == b"now"

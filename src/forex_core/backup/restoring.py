@@ -458,10 +458,10 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
 
 def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> InputError:
     told = "; ".join(f"{number} ({command[:200]})" for number, command in users[:5])
+    count, them = ("a process", "it") if len(users) == 1 else (f"{len(users)} processes", "them")
     stop = "Stop" if replaced else "Nothing was changed; stop"
     return InputError(
-        f"{target} is in use by {len(users)} processes: {told}. {stop} them and try again, or restore --to another "
-        "folder"
+        f"{target} is in use by {count}: {told}. {stop} {them} and try again, or restore --to another folder"
     )
 
 
