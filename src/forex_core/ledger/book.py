@@ -410,6 +410,8 @@ class Ledger:
             with self._database.reading() as connection:
                 came = sa.select(sa.func.max(_O.target_date)).where(_O.pair == str(pair), _O.rate == rate)
                 last = connection.scalar(came)
+                if last is not None and _day(last) >= day:
+                    continue
                 query = (
                     sa.select(_R.target_date)
                     .join(tables.publications, _P.number == _R.publication)
