@@ -1191,7 +1191,7 @@ def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
         said = " ".join(refused.stderr.split())
         assert refused.returncode == 2, said
         assert "Nothing was changed; stop them" in said
-        for service in ("server", "mlflow"):  # the others have a file open while a run or a page is made
+        for service in services:
             assert any(f" {process.pid} (" in said for process in host.processes(service)), said
         assert sorted(host.folder.iterdir()) == before
     finally:

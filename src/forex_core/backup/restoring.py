@@ -52,6 +52,8 @@ Before the switch it is told the name that the folder beside it has on the way, 
 BACKUPS = "backups"
 """Where archives are in a data folder, unless they are elsewhere."""
 _ROOM = 1.05
+_TOLD_USERS = 12
+"""How many processes that use a folder are named; MLflow's pages alone are several."""
 _EXCHANGE, _HERE = 2, -100
 """RENAME_EXCHANGE and AT_FDCWD of Linux."""
 
@@ -457,7 +459,7 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
 
 
 def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> InputError:
-    told = "; ".join(f"{number} ({command[:200]})" for number, command in users[:5])
+    told = "; ".join(f"{number} ({command[:200]})" for number, command in users[:_TOLD_USERS])
     count, them = ("a process", "it") if len(users) == 1 else (f"{len(users)} processes", "them")
     stop = "Stop" if replaced else "Nothing was changed; stop"
     return InputError(
