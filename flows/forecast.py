@@ -250,9 +250,9 @@ def send(compose: Callable[[], Mail], tracker: Tracker, settings: Settings) -> l
 
 
 def _unsent(sending: State[list[str]]) -> list[str]:
-    """Who did not get a report: nobody did where no mail could be made of it."""
+    """Who did not get a report; who did is not known where sending it did not end."""
     if not sending.is_completed():
-        return [f"The report was sent to nobody: {sending.message}."]
+        return [f"Sending the report did not end: {sending.message}."]
     return sending.result()
 
 

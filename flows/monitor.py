@@ -254,13 +254,13 @@ def monitor(
         "warnings": warnings,
         "told": [],
     }
-    create_markdown_artifact(
-        markdown=monitor_markdown(document),
-        key=f"monitor-{bundle.pair.slug}",
-        description=f"Live track record of {bundle.pair}",
-    )
     is_told = False
     if as_of is None:
+        create_markdown_artifact(
+            markdown=monitor_markdown(document),
+            key=f"monitor-{bundle.pair.slug}",
+            description=f"Live track record of {bundle.pair}",
+        )
         # Last, so that a run that ends before raises them again.
         for of, readings in noticed:
             _keep(ledger, bundle, of, readings)
@@ -278,7 +278,8 @@ def monitor(
                     ledger.told(untold)
     if not raised and not warnings:
         return document
-    name = "Completed" if is_told else "CompletedWithWarning"  # which the server tells
+    # A warning is what the server tells, and nobody need hear of the past.
+    name = "Completed" if is_told or as_of is not None else "CompletedWithWarning"
     return Completed(name=name, message=" ".join([*raised, *warnings]), data=document)
 
 

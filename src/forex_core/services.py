@@ -11,6 +11,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from forex_core.secrecy import without_password
+
 SERVICES = {
     "Prefect server": re.compile(
         r"prefect(\.cli)? server start|prefect\.server\.api\.server|flows/server\.py"
@@ -22,11 +24,27 @@ SERVICES = {
 }
 """Services, by the command lines of their processes."""
 _PROCESSES = Path("/proc")
+_MASKED = re.compile(r"[\w+.-]+://\S+")
 
 
 def service_of(command: str) -> str | None:
     """The service whose process has this command line."""
     return next((name for name, pattern in SERVICES.items() if pattern.search(command)), None)
+
+
+def processes_using(folder: Path) -> list[tuple[int, str]]:
+    """Other processes with files open below a folder: number and command line, as far as this user may see."""
+    found = []
+    for process in _PROCESSES.glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if descriptor.readlink().is_relative_to(folder):
+                        found.append((int(process.name), _command(process)))
+                        break
+    return found
 
 
 def idle_users(folder: Path) -> Iterator[tuple[int, str]]:
@@ -43,11 +61,17 @@ def idle_users(folder: Path) -> Iterator[tuple[int, str]]:
         if int(process.name) in above:
             continue
         with suppress(OSError):
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            command = _command(process)
             if service_of(command) in (None, "Prefect server"):
                 continue
             if named.search(command) or _data_folder(process) == folder:
                 yield int(process.name), command
+
+
+def _command(process: Path) -> str:
+    """Its command line, in which addresses have no passwords."""
+    words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    return " ".join(_MASKED.sub(lambda found: without_password(found[0]), word) for word in words).strip()
 
 
 def _ancestors() -> Iterator[int]:

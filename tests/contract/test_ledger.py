@@ -227,6 +227,8 @@ class TestScores:
         scored = ledger.score()
         (target,) = (one for one in scored if one.target_date == day)
         known = target.known_at
+        lacking = ledger.observe(bundle_of(table.drop(index=len(table) - 10)))
+        assert (lacking.new, lacking.revised) == (0, 0), "a file that lacks a row doubts nothing"
         table.loc[len(table) - 10, "USDCLP"] /= 10
         seen = ledger.observe(bundle_of(table))
         assert (seen.new, seen.revised) == (0, 1)

@@ -358,7 +358,9 @@ class TestMonitored:
         assert max(one["until"] for one in alarms.values()) < before.isoformat()
         assert document["horizons"]["7d"]["leads"][0]["origins"] < len(book.publications(live=True))
         # As of a day on which the alarm could be raised it is told again, for nobody had raised it by then.
-        again = monitored(market, as_of=after).result()
+        state = monitored(market, as_of=after)
+        again = state.result()
+        assert state.name == "Completed", "of the past nobody need hear"
         assert any("narrow bands at step 1" in text for text in again["raised"])
         assert (again["warnings"], again["horizons"]["7d"]["run_id"]) == ([], None)
         assert ledger().alarms(USDCLP) == book.alarms(USDCLP)

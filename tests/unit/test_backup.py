@@ -532,6 +532,12 @@ def test_services_that_have_no_file_open_are_named(deployment: Deployment) -> No
         ):
             deployment.backups.restore(made.archive)
         assert (deployment.data / "reports" / "report").read_bytes() == b"now"
+    address = "mlflow server --backend-store-uri=postgresql://me:hunter2@db/runs"
+    with (
+        idle(address, other, FOREX_DATA_DIR=str(deployment.data)),
+        pytest.raises(InputError, match=r"postgresql://me:\*\*\*@db/runs"),
+    ):
+        deployment.backups.restore(made.archive)
     with (
         idle(WORKER, other),
         idle(WORKER, home, FOREX_DATA_DIR=f"{deployment.data}2"),

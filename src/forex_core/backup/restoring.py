@@ -42,7 +42,7 @@ from forex_core.config import Settings
 from forex_core.databases import is_database, is_postgres, load_tables, refuse_without_schemas, sqlite_path
 from forex_core.errors import ArchiveRefused, InputError, TrackingError
 from forex_core.secrecy import without_password
-from forex_core.services import idle_users
+from forex_core.services import idle_users, processes_using
 
 MARK = ".unfinished"
 """In a folder that is being restored; a lock on it tells that its process lives.
@@ -438,24 +438,6 @@ def _close(database: Path) -> None:
             last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for suffix in ("-wal", "-shm"):
         database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
-
-
-def processes_using(folder: Path) -> list[tuple[int, str]]:
-    """Other processes with files open below a folder: number and command line, as far as this user may see."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) == os.getpid():
-            continue
-        with suppress(OSError):
-            for descriptor in (process / "fd").iterdir():
-                with suppress(OSError):
-                    if descriptor.readlink().is_relative_to(folder):
-                        command = (
-                            (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                        )
-                        found.append((int(process.name), command.strip()))
-                        break
-    return found
 
 
 def _in_use(target: Path, users: list[tuple[int, str]], replaced: list[str]) -> InputError:

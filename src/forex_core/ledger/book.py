@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _START = "0" * 64
 """Before the first link of a chain."""
 _PORTION = 500
+_DOUBTED = frozenset({"refuted", "held"})
+"""Repairs of a rate whose print is there and is not believed."""
 _P, _R, _O, _S, _A = (
     table.c
     for table in (tables.publications, tables.predictions, tables.outcomes, tables.scores, tables.alarms)
@@ -305,9 +307,18 @@ class Ledger:
         return Outcomes(new, revised)
 
     def observe(self, bundle: MarketBundle) -> Outcomes:
-        """`record` what a bundle knows to have come, and on which days nothing did."""
+        """`record` what a bundle knows to have come, and on which days the print is one that is not believed.
+
+        A day of which the source says nothing, as where a file lacks a row, changes nothing.
+        """
         came = np.isfinite(bundle.truth)
-        rows = np.flatnonzero(~came | (bundle.truth_known < len(bundle)))
+        doubted = {
+            one.day
+            for one in bundle.repairs
+            if one.kind in _DOUBTED and one.series not in bundle.driver_names
+        }
+        withdrawn = ~came & np.array([day.date() in doubted for day in bundle.dates])
+        rows = np.flatnonzero(withdrawn | (came & (bundle.truth_known < len(bundle))))
         since = [bundle.instants[bundle.truth_known[k]] if came[k] else bundle.as_of for k in rows]
         days = [day.date() for day in bundle.dates[rows]]
         return self.record(bundle.pair, bundle.rate, days, bundle.truth[rows], since, bundle.as_of)
