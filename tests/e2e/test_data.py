@@ -328,6 +328,7 @@ class TestBundle:
             bundle_of(load_settings(pair="USDCLP", source="store"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_a_forecast_from_the_store_tells_its_fingerprint(forex: Forex, market: Path) -> None:
     light = {

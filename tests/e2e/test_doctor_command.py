@@ -162,6 +162,7 @@ def test_servers_that_never_answer_do_not_keep_it_on_a_busy_machine(forex: Forex
         assert (states["run files"] == "skipped") == ("tracking store" in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_a_forecast_is_well_until_its_champion_loses_its_files(
     forex: Forex, prefect_server: None, tmp_path: Path

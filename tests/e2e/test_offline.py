@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from forex_core.config import EngineConfig
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -39,6 +41,7 @@ socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, c
 """
 
 
+@pytest.mark.slow
 def test_a_forecast_needs_no_network(forex: Forex, tmp_path: Path) -> None:
     """Every Python process of the run, Prefect's server among them, starts with sockets blocked."""
     attempts = tmp_path / "attempts.txt"

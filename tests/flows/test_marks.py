@@ -19,6 +19,7 @@ LIGHT = EngineConfig(members=("random_walk",), min_members=1, grid_origins=60, w
 EARLIER, TODAY = date(2018, 5, 4), date(2018, 6, 8)
 
 
+@pytest.mark.slow
 def test_a_forecast_whose_mark_was_not_taken_can_be_gone_back_to(
     market: Path, sqlite_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

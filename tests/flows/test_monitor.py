@@ -182,7 +182,7 @@ def flow_state(market: Path, day: date = DAY) -> Any:
 
 
 class TestMonitored:
-    @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+    @pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
     def test_each_forecast_is_scored_at_its_leads_and_logged_once(
         self,
         store: str,
@@ -219,6 +219,7 @@ class TestMonitored:
         assert experiment is not None
         assert len(client.search_runs([experiment.experiment_id])) == 1
 
+    @pytest.mark.slow
     def test_what_the_flow_published_is_scored_by_what_came(self, market: Path) -> None:
         """Written once more as it would have been in its time: these days are years ago."""
         days = [date(2018, 4, 20), date(2018, 5, 4), date(2018, 5, 16)]
@@ -312,6 +313,7 @@ class TestMonitored:
         assert monitored(market).result()["told"] == []
         assert len(webhook.received) == 2
 
+    @pytest.mark.slow
     def test_an_alarm_that_did_not_reach_everybody_is_told_by_the_server_too(
         self, market: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:

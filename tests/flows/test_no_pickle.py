@@ -55,6 +55,7 @@ print(json.dumps({"found": found, "left_out": first["failures"], "runs": [first[
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled(
     market: Path, sqlite_store: str, tiny_chronos: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_nothing_is_unpickled(
     assert not any(is_pickle(content) for content in contents)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light", "kept_pictures")
 def test_prefect_keeps_no_result_and_errors_without_a_pickle(market: Path, tmp_path: Path) -> None:
     """Even where it is told to keep results. The error of a flow that fails it keeps whatever it is told."""

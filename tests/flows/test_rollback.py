@@ -76,6 +76,7 @@ def artifact() -> Any:
     return artifacts.newest(f"champion-{NAME}")
 
 
+@pytest.mark.slow
 def test_a_pinned_champion_is_published_until_it_is_undone_or_another_promoted(
     market: Path, told: list[str]
 ) -> None:

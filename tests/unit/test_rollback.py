@@ -820,6 +820,7 @@ def test_undos_walk_back_over_rollbacks_of_rollbacks(court: Court, path: list[st
         court.undo()
 
 
+@pytest.mark.slow
 def test_going_back_and_forth_makes_no_tag_without_end(court: Court) -> None:
     """MLflow takes 100 000 characters. Each of the reason is six in JSON, and seven in the note within a pin."""
     court.reign()
