@@ -606,6 +606,7 @@ def many_at_once(url: str, seconds: float) -> None:
     whole(url)
 
 
+@pytest.mark.slow
 def test_readers_and_writers_do_not_disturb_each_other(url: str) -> None:
     many_at_once(url, 5)
 

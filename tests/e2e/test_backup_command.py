@@ -137,6 +137,7 @@ def without_rights(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(entry: Forex, data: Path, tmp_path: Path) -> None:
     """By the user of the services, whose the folder above the data is not; what restores over the data by root."""
     assert len(commands()) >= 8

@@ -26,6 +26,7 @@ def without_time(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "seconds"}
 
 
+@pytest.mark.slow
 def test_two_pairs_in_one_table(forex: Forex) -> None:
     done = forex("evaluate", "--pairs", "EURUSD,USDJPY", *WINDOW, **LIGHT)
     assert done.returncode == 0, done.stderr
@@ -161,6 +162,7 @@ def test_none_outlives_the_command(running: Running) -> None:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all_at_once(running: Running) -> None:
     process, workers = running
     os.killpg(process.pid, signal.SIGINT)

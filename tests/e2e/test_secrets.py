@@ -297,6 +297,7 @@ def unusable(secret: Secrets, gone: str) -> Iterator[tuple[str, Mapping[str, str
     yield "a misspelt key", {"FOREX_DATA": json.dumps({"fred_api_kye": word})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [name for name, _ in unusable(Secrets(), "x")])
 def test_what_cannot_be_used_is_not_shown(
     case: str, entry: Forex, secret: Secrets, gone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -92,6 +92,7 @@ def drilled(archive: str = "latest") -> tuple[str, str, dict[str, Any]]:
     return state.name, str(state.message), document
 
 
+@pytest.mark.slow
 def test_a_drill_that_replayed_nothing_says_so(market: Path, tmp_path: Path) -> None:
     """A warning where there is a champion to replay, or a tracking database that the archive should have."""
     settings = load_settings()

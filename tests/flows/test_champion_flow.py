@@ -793,6 +793,7 @@ def test_a_state_that_cannot_be_registered_is_withheld(
     assert deployment.standing.champion.number == 1
 
 
+@pytest.mark.slow
 def test_another_rate_of_the_pair_is_another_model(
     deployment: Deployment, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_what_is_asked_for_beside_the_forecast_is_published_with_it(market: Path
     assert "2000000" not in tags[told["run_id"]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: Path, tmp_path: Path) -> None:
     """Whatever was made meanwhile of a day long past."""

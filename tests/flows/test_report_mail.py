@@ -111,6 +111,7 @@ def test_in_spanish_and_as_pdf(market: Path, tmp_path: Path, read_by: Mailbox) -
     assert (stored / "report.pdf").read_bytes() == Path(document["pdf"]).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pdf")
 def test_a_report_in_another_language_or_as_pdf_is_made_and_the_same_is_not(market: Path) -> None:
     english = publish(market)

@@ -299,6 +299,7 @@ def test_a_loadable_model_is_what_the_metrics_are_of(any_store: Store, tmp_path:
     assert best(any_store, loadable=True) == unsaid
 
 
+@pytest.mark.slow
 def test_best_is_right_among_many_pages_of_runs(store: Store, tmp_path: Path) -> None:
     """The only loadable run is the 1,100th of 1,200 by its score, and the best of all lies on no first page by time."""
     origin = store.run(5000.0, started=0)

@@ -532,6 +532,7 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 """Forked before anything is opened, so that MLflow is imported once."""
 
 
+@pytest.mark.slow
 def test_eight_processes_that_register_and_succeed_lose_nothing(store: Store) -> None:
     command = [sys.executable, "-c", PROCESSES, store.registry.uri, store.files.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)

@@ -377,6 +377,7 @@ def test_few_origins_do_not_tell(shelf: Shelf, observed: MarketBundle) -> None:
     assert best_previous(candidates(enough)[:1], 2, observed, WEEK) == (3, "it is the only candidate")
 
 
+@pytest.mark.slow
 def test_a_candidate_that_cannot_be_computed_drops_out(shelf: Shelf, observed: MarketBundle) -> None:
     until = day(observed, 500)
 
@@ -424,6 +425,7 @@ def test_another_recipe_comes_before_another_state(court: Court) -> None:
     assert court.rollback()["to_version"] == 2, "of its own recipe where there is no other"
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_rolled_back_from_is_left_with_all_its_states(court: Court) -> None:
     court.crown(court.version("c"))
     court.crown(court.version("a"))
@@ -607,6 +609,7 @@ class TestRefusals:
             court.rollback("2")
         assert court.rollback()["to_version"] == 1, "the next best is taken where none was named"
 
+    @pytest.mark.slow
     def test_of_code_that_was_altered_before_it_was_registered(self, court: Court) -> None:
         court.reign()
         specification, folder = court.shelf.model("c", recipe="0" * 64)
@@ -637,6 +640,7 @@ class TestRefusals:
         ):
             court.rollback(bundle=poor)
 
+    @pytest.mark.slow
     def test_only_without_a_driver_that_a_member_reads(self, court: Court) -> None:
         court.crown(court.version("a"))
         court.crown(_reader(court, "b", 0.0))
@@ -1204,6 +1208,7 @@ with registry.lock("usdclp-7d", 0):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["promote", "undo", "unpin"])
 def test_the_audit_of_a_change_that_was_made_ends_with_it_whoever_comes_next(
     court: Court, action: str

@@ -684,6 +684,7 @@ def spooled(
 
 
 class TestReplay:
+    @pytest.mark.slow
     @pytest.mark.parametrize("begun", [True, False])
     def test_killed_at_any_moment_and_run_again_gives_the_same_run(
         self,
