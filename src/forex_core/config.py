@@ -534,11 +534,19 @@ def _leaves(value: object) -> Iterator[object]:
         yield value
 
 
+_NEXT_ADDRESS = re.compile(r"[,\s]+(?=[A-Za-z][\w+.-]*://)")
+
+
 def _listed(value: object) -> object:
-    """A list out of a variable: one value, or several as JSON."""
-    if isinstance(value, str):
-        return json.loads(value) if value.lstrip().startswith("[") else [value]
-    return value
+    """A list out of a variable: one address, several with a comma or a space between, or several as JSON."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return _NEXT_ADDRESS.split(value.strip())
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("""expected one address, or a JSON list such as ["a", "b"]""") from None
 
 
 def load_settings(**overrides: Any) -> Settings:

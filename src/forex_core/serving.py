@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from forex_core.errors import ConfigError
@@ -19,10 +20,12 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise ConfigError(
-            f"{host} port {port} cannot be listened on ({error.strerror}); end the program that does, or name another "
-            "with --port"
-        ) from error
+        todo = (
+            "name an address of this machine with --host"
+            if error.errno == errno.EADDRNOTAVAIL
+            else "end the program that does, or name another with --port"
+        )
+        raise ConfigError(f"{host} port {port} cannot be listened on ({error.strerror}); {todo}") from error
 
 
 def address_of(listening: socket.socket) -> str:

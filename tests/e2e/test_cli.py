@@ -74,6 +74,10 @@ def broken(folder: Path, kind: str) -> list[str | Path]:
         case "cash flow outside the horizon":
             bad.write_text("date,amount\n2031-01-01,5\n")
             return ["7d", "--path", good, "--pair", "USDCLP", "--cash-flows", bad]
+        case "budget rate with a comma":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "930,5"]
+        case "exposure with points between thousands":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--exposure", "2.000.000"]
         case "budget rate below nothing":
             return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "-5"]
         case "language":
@@ -106,6 +110,8 @@ KINDS = {
     "quote of another unit": "the quote 9.5 is not within 20%",
     "cash flows without amounts": "no column 'amount'; found 'date', 'sum'",
     "cash flow outside the horizon": "the cash flow of 2031-01-01 lies outside the horizon",
+    "budget rate with a comma": "--budget-rate '930,5' is not a number; expected digits with a decimal point",
+    "exposure with points between thousands": "--exposure '2.000.000' is not a number",
     "budget rate below nothing": "'treasury.budget_rate'",
     "language": "'lang'",
     "unknown source": "'source'",

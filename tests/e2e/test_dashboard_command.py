@@ -238,7 +238,11 @@ class TestServer:
             done = entry("dashboard", "--serve", "--port", str(taken.getsockname()[1]))
         assert done.returncode == 2
         assert "cannot be listened on" in done.stderr
+        assert "name another with --port" in done.stderr
         assert "Everybody" not in done.stderr
+        elsewhere = entry("dashboard", "--serve", "--host", "192.0.2.1")  # of documentation, nobody's
+        assert elsewhere.returncode == 2
+        assert "name an address of this machine with --host" in elsewhere.stderr
 
     def test_what_does_not_go_together_is_said(self, entry: Forex) -> None:
         done = entry("dashboard", "--serve", "--json")

@@ -58,7 +58,9 @@ def ledger(ask: Ask) -> Ledger:
 
 
 def test_before_anything_was_published_it_says_how_to(ask: Ask, tmp_path: Path) -> None:
-    assert ask("list") == (0, "No forecast has been published yet: forex forecast 7d\n")
+    assert ask("list") == (0, "No forecast has been published yet.\n")
+    asked = ("list", "--pair", "EURUSD", "--horizon", "30d")
+    assert ask(*asked) == (0, "No 30d EURUSD forecast has been published yet.\n")
     assert ask("verify")[0] == 0
     assert ask("date", "2026-03-03", "--pair", "USDCLP", "--json")[1]["forecasts"] == []
     assert not (tmp_path / "data" / "store").exists(), "a question makes nothing"
@@ -77,6 +79,8 @@ def test_hindsight_is_marked_wherever_a_forecast_is_listed(ask: Ask, ledger: Led
         ("7d", False, "close"),
         ("30d", True, "close"),
     ]
+    assert document["outcomes"] == {"close": 955.25}
+    assert "as it was forecast; it came at 955.25" in " ".join(told.split())
     _, document = ask("list", "--horizon", "30d", "--last", "1", "--json")
     assert [one["number"] for one in document["forecasts"]] == [3]
 

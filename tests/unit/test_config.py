@@ -180,6 +180,11 @@ class TestValues:
             ("FOREX_LANG", "fr", ("lang", "fr", "'en' or 'es'")),
             ("FOREX_COLUMNS", "Close", ("columns", "JSON", 'FOREX_COLUMNS=\'{"Close": "USDCLP"}\'')),
             ("FOREX_ENGINE", "{", ("engine", "JSON")),
+            (
+                "FOREX_NOTIFY__URLS",
+                '["json://a',
+                ("notify.urls", 'expected one address, or a JSON list such as ["a", "b"]'),
+            ),
         ],
     )
     def test_that_do_not_parse_are_refused_with_setting_and_value(
@@ -188,6 +193,20 @@ class TestValues:
         monkeypatch.setenv(name, value)
         message = refusal()
         assert all(part in message for part in told), message
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "mailto://a/?to=x@b,y@b, json://c/d",
+            "mailto://a/?to=x@b,y@b json://c/d",
+            '["mailto://a/?to=x@b,y@b", "json://c/d"]',
+        ],
+    )
+    def test_several_addresses_are_several(self, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+        """Of those that one of them has inside, none."""
+        monkeypatch.setenv("FOREX_NOTIFY__URLS", given)
+        urls = [url.get_secret_value() for url in load_settings().notify.urls]
+        assert urls == ["mailto://a/?to=x@b,y@b", "json://c/d"]
 
     def test_of_the_toml_file_are_checked_as_well(self, folder: Path) -> None:
         (folder / "forex.toml").write_text("[engine]\ngrid_origins = 3\n")

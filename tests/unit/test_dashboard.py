@@ -89,6 +89,15 @@ class TestReader:
         assert "no forecast for 6 days" in str(page("index.html", reader(settings, later)))
         assert "The last forecast is 6 days old" in str(page("usdclp-7d.html", reader(settings, later)))
 
+    def test_a_pair_stands_over_its_newest_close(self, settings: Settings) -> None:
+        """Of whichever horizon, for the longest speak the least often."""
+        ledger = Ledger(settings.store_url, settings.root)
+        ledger.append(entry(date(2026, 3, 2), Horizon(90), close=948.5))
+        ledger.append(entry(date(2026, 3, 4), H7, close=951.25))
+        shown = str(page("index.html", reader(settings, pd.Timestamp("2026-03-05 15:00", tz="UTC"))))
+        assert "951.25 CLP per USD on 4 Mar 2026" in shown
+        assert "948.50 CLP per USD on 2 Mar 2026" not in shown
+
     def test_neither_hindsight_nor_another_rate_breaks_a_silence(self, settings: Settings) -> None:
         ledger = Ledger(settings.store_url)
         ledger.append(entry(dashboards.LAST))

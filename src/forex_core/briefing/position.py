@@ -141,5 +141,5 @@ def _refuse_other_unit(rate: float, close: float, pair: Pair) -> None:
     hint = f"; it looks like {pair.base} per {pair.quote}" if inverted else ""
     raise InputError(
         f"the budget rate {rate:g} is {rate / close:.3g} times the last close of {pair}, {close:g}{hint}. Expected "
-        f"{pair.unit}"
+        f"{pair.unit}, from a quarter of that close to four times it"
     )

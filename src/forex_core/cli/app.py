@@ -133,6 +133,18 @@ def day_of(option: str, text: str | None) -> date | None:
         raise InputError(f"{option} '{text}' is not a date; expected one such as 2024-06-28") from error
 
 
+def number_of(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(
+            f"{option} '{text}' is not a number; expected digits with a decimal point and nothing between thousands, "
+            "such as 930.5"
+        ) from error
+
+
 def print_document(
     document: Document, as_json: bool, render: Callable[[Document], list[RenderableType]]
 ) -> None:

@@ -20,6 +20,7 @@ from forex_core.cli.app import (
     VerboseOption,
     configure_logging,
     day_of,
+    number_of,
     print_document,
     progress_bar,
     settings_from,
@@ -61,7 +62,7 @@ def forecast(
         ),
     ] = None,
     budget_rate: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--budget-rate",
             metavar="RATE",
@@ -70,7 +71,7 @@ def forecast(
         ),
     ] = None,
     exposure: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--exposure",
             metavar="AMOUNT",
@@ -88,7 +89,7 @@ def forecast(
         ),
     ] = None,
     quote: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--quote",
             metavar="RATE",
@@ -131,11 +132,13 @@ def forecast(
 
     ahead = Horizon.parse(horizon)
     day = day_of("--as-of", as_of)
+    rate, amount = number_of("--budget-rate", budget_rate), number_of("--exposure", exposure)
+    price = number_of("--quote", quote)
     settings = settings_from(
         pair,
         source,
         path,
-        treasury=_given(budget_rate=budget_rate, exposure=exposure),
+        treasury=_given(budget_rate=rate, exposure=amount),
         lang=lang,
         report=_given(pdf=pdf or None),
         skip_email=skip_email or None,
@@ -156,8 +159,8 @@ def forecast(
     bundle = None if settings.is_fetched else bundle_of(settings, day)
     if bundle is not None:
         position.settled(bundle, ahead)
-        if quote is not None:
-            given(quote, bundle)
+        if price is not None:
+            given(price, bundle)
         # What is wrong with the input is said before a run is started and recorded.
         try:
             engine.check(bundle, ahead)
@@ -195,10 +198,10 @@ def forecast(
                 as_of=day,
                 output=output,
                 force=force,
-                budget_rate=budget_rate,
-                exposure=exposure,
+                budget_rate=rate,
+                exposure=amount,
                 cash_flows=cash_flows,
-                quote=quote,
+                quote=price,
                 lang=settings.lang,
                 pdf=settings.report.pdf,
                 skip_email=settings.skip_email,

@@ -103,7 +103,11 @@ def list_forecasts(
     of, ahead = Pair.parse(pair) if pair else None, Horizon.parse(horizon) if horizon else None
     kept = _ledger(settings_from(None, None, None))
     found = kept.publications(of, ahead, last=last) if kept else ()
-    document = {"forecasts": [published_document(one) for one in found]}
+    document = {
+        "pair": str(of) if of else None,
+        "horizon": str(ahead) if ahead else None,
+        "forecasts": [published_document(one) for one in found],
+    }
     print_document(document, as_json, ledger_table)
 
 
@@ -140,9 +144,11 @@ def of_date(
     assert wanted is not None
     settings = settings_from(pair, None, None)
     kept, currencies = _ledger(settings), Pair.parse(settings.pair)
+    said = kept.for_date(currencies, wanted) if kept else ()
     document = {
         "pair": str(currencies),
         "target_date": wanted.isoformat(),
+        "outcomes": kept.outcomes_of(currencies, wanted) if kept else {},
         "forecasts": [
             {
                 "number": one.number,
@@ -159,7 +165,7 @@ def of_date(
                 "low_95": quantiles[0.025],
                 "high_95": quantiles[0.975],
             }
-            for one, step, quantiles in (kept.for_date(currencies, wanted) if kept else ())
+            for one, step, quantiles in said
         ],
     }
     print_document(document, as_json, date_table)

@@ -9,8 +9,6 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-import numpy as np
-
 from forex_core.dashboard.reading import Outlook, Reader
 from forex_core.dashboard.sources import Series
 from forex_core.ledger import Published, Raised, Trajectory
@@ -309,17 +307,12 @@ def latest(reader: Reader, pair: Pair | None = None, horizon: str | None = None)
 
 def date_history(reader: Reader, pair: Pair, day: date) -> DateHistory:
     """What was said of a date, and what came."""
-    rates = sorted({one.rate for one in reader.latest if one.pair == pair})
-    came = {}
-    for rate in rates:
-        days, values, is_outcome = reader.ledger.rates(pair, rate, day)
-        if len(days) and days[0] == np.datetime64(day, "D") and is_outcome[0]:
-            came[rate] = float(values[0])
-    said = reader.ledger.for_date(pair, day) if rates else ()
+    is_there = any(one.pair == pair for one in reader.latest)
+    said = reader.ledger.for_date(pair, day) if is_there else ()
     return DateHistory(
         pair=str(pair),
         date=day,
-        outcomes=came,
+        outcomes=reader.ledger.outcomes_of(pair, day) if is_there else {},
         said=[
             Said(PublishedForecast.of(one), step, {f"{level:g}": value for level, value in quantiles.items()})
             for one, step, quantiles in said

@@ -140,7 +140,7 @@ def _overview(reader: Reader, served: bool) -> str:
         {
             "name": f"{pair.slug}-{rate}",
             "heading": several[0].series.market,
-            "close": _close(several[-1]),
+            "close": _close(max(several, key=lambda one: one.path.of.origin)),
             "cards": [_card(one) for one in sorted(several, key=lambda one: one.series.horizon)],
         }
         for (pair, rate), several in groups.items()

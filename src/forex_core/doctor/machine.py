@@ -35,9 +35,9 @@ def settings(patient: Patient) -> Finding:
     pair = Pair.parse(chosen.pair)
     missing = [str(path) for path in chosen.paths if not path.is_file()]
     if missing:
-        return Finding(
-            "failed", f"there is no file {missing[0]} (paths)", "put it there, or change FOREX_PATHS"
-        )
+        several = """; several are a JSON list, such as ["a.csv", "b.csv"]""" if "," in missing[0] else ""
+        todo = f"put it there, or change FOREX_PATHS{several}"
+        return Finding("failed", f"there is no file {missing[0]} (paths)", todo)
     where = ", ".join(["the environment", *(name for name in SECRET_FILES if Path(name).is_file())])
     return Finding(
         "ok",

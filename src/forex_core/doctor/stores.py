@@ -224,7 +224,9 @@ def _told(patient: Patient, pair: Pair, found: str, is_poor: bool) -> Finding:
             *_keys_missing(patient.settings, pair),
             *(_unreachable(patient, pair) if patient.online else ()),
         ]
-    fetch = f"forex data fetch --pair {pair}" if patient.settings.source in KEPT_SOURCES else ""
+    source = patient.settings.source
+    fetch = f"forex data fetch --pair {pair}" if source in KEPT_SOURCES else ""
+    fetch = "bring newer files" if source == "csv" and is_poor else fetch
     if problems or is_poor:
         return Finding("warning", "; ".join([found, *problems]), fetch)
     return Finding("ok", found)

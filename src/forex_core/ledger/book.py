@@ -546,6 +546,16 @@ class Ledger:
             np.array([day in outcomes for day in days], dtype=bool),
         )
 
+    def outcomes_of(self, pair: Pair, day: date) -> dict[str, float]:
+        """What came on one date, in quote units, by rate."""
+        latest = _latest_outcomes()
+        query = sa.select(latest.c.rate, latest.c.value).where(
+            latest.c.pair == str(pair), latest.c.value.is_not(None)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query.where(latest.c.target_date == _bound(connection, day))).all()
+        return {rate: float(value) for rate, value in sorted(found)}
+
     def for_date(self, pair: Pair, day: date) -> tuple[tuple[Published, int, Mapping[float, float]], ...]:
         """What was said of one date: each forecast with its step and its quantiles by level, as they were published."""
         query = (

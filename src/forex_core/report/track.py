@@ -76,7 +76,8 @@ def ledger_table(document: Document) -> list[RenderableType]:
     """The forecasts of `forex ledger list`."""
     rows = document["forecasts"]
     if not rows:
-        return [Text("No forecast has been published yet: forex forecast 7d")]
+        asked = [document[name] for name in ("horizon", "pair") if document[name]]
+        return [Text(f"No {' '.join([*asked, 'forecast'])} has been published yet.")]
     table = new_table("Published forecasts")
     names = ("Forecast", "Origin", "Published (UTC)", "Model", "Verdict", "Run")
     add_columns(table, *names, right=("No.", "Close"))
@@ -129,7 +130,12 @@ def date_table(document: Document) -> list[RenderableType]:
     rows = document["forecasts"]
     if not rows:
         return [Text(f"No forecast of {document['pair']} is for {document['target_date']}.")]
-    table = new_table(f"{document['pair']} on {document['target_date']}, as it was forecast")
+    came = [
+        f"{value:.{price_decimals(value)}f}" + ("" if rate == "close" else f" ({rate})")
+        for rate, value in document["outcomes"].items()
+    ]
+    title = f"{document['pair']} on {document['target_date']}, as it was forecast"
+    table = new_table(f"{title}; it came at {', '.join(came)}" if came else title)
     names = ("Origin", "Horizon", "Published (UTC)", "Run")
     add_columns(table, *names, right=("Step", "Median", "10 %", "90 %"))
     for row in rows:
@@ -147,7 +153,7 @@ def monitor_tables(document: Document) -> list[RenderableType]:
     lines: list[RenderableType] = [
         Text(
             f"{document['pair']} up to {document['origin']}: {came['new']} new outcomes, {came['revised']} revised, "
-            f"{document['scored']} scores"
+            f"{document['scored']} new scores of all pairs"
         )
     ]
     table = new_table("Live track record, at the end of each horizon")
@@ -161,7 +167,7 @@ def monitor_tables(document: Document) -> list[RenderableType]:
     lines.append(
         table
         if document["horizons"]
-        else Text("No forecast was published in its time yet, so there is none to score: forex forecast 7d")
+        else Text("No forecast was published in its time yet, so there is no live record.")
     )
     for told in document["raised"]:
         lines.append(Text(f"ALARM {one_line(told)}", "red"))

@@ -43,7 +43,9 @@ class CsvProvider:
 
     def load(self, pair: Pair, instant: pd.Timestamp | None = None) -> MarketData:
         if not self.paths:
-            raise SourceError("no file was given for source csv; name at least one with --path FILE")
+            raise SourceError(
+                "no file was given for source csv; name at least one with --path FILE, or in FOREX_PATHS"
+            )
         read, sources, ignored = read_files(self.paths, pair, self.columns)
         spot = read.pop(str(pair), None)
         if spot is None:
