@@ -606,11 +606,17 @@ def forecasters(prefect_server: None) -> Iterator[Forecasters]:
 
 
 @pytest.fixture(scope="session")
-def kept_pictures() -> Iterator[None]:
-    """Charts are drawn once for every set of names, where no test looks at them; tests/unit/test_report.py does."""
+def drawn() -> dict[tuple[str, ...], dict[str, Any]]:
+    """Pictures of `kept_pictures`."""
+    return {}
+
+
+@pytest.fixture
+def kept_pictures(drawn: dict[tuple[str, ...], dict[str, Any]]) -> Iterator[None]:
+    """Charts are drawn once for every set of names, for a test that does not look at them."""
     from tests.forecasting import keep_pictures
 
-    end = keep_pictures()
+    end = keep_pictures(drawn)
     yield
     end()
 

@@ -133,17 +133,20 @@ class Forecasters:
             self._parent.kill()
 
 
-def keep_pictures() -> Callable[[], None]:
+def keep_pictures(kept: dict[tuple[str, ...], dict[str, Any]]) -> Callable[[], None]:
     """Have the renderer draw charts once for every set of names, and its pictures given out again for others.
 
     A process that draws takes more than a second, as much as the rest of a forecast.
+
+    Args:
+        kept: what was drawn before, by names.
 
     Returns:
         What ends it.
     """
     from forex_core.report import drawing
 
-    renderer, kept = drawing._ask, dict[tuple[str, ...], dict[str, Any]]()
+    renderer = drawing._ask
 
     def ask(request: Mapping[str, Any]) -> dict[str, Any]:
         names = (*request["specs"], str(request["script"]))
@@ -191,7 +194,7 @@ def _import_everything(draws: bool) -> None:
     import_mlflow()
     engine, table = Engine(LIGHT, build_members(LIGHT, ChronosConfig())), synthetic_table(900)
     if not draws:
-        keep_pictures()
+        keep_pictures({})
     for columns in (list(table), ["Date", "USDCLP"]):
         bundle = bundle_of(table[columns])
         engine.prepare(bundle)

@@ -196,7 +196,7 @@ class Host:
     def api(self, method: str, path: str, body: Any = None) -> Any:
         for _ in range(5):
             answer = requests.request(
-                method, f"{self.api_url}{path}", json=body, auth=("forex", PASSWORD), timeout=30
+                method, f"{self.api_url}{path}", json=body, auth=("forex", PASSWORD), timeout=120
             )
             if answer.status_code != requests.codes.service_unavailable:  # its SQLite is busy; ask again
                 break

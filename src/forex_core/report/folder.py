@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from forex_core.errors import ForexError, InputError
@@ -140,11 +141,10 @@ def prepare_folder(folder: Path) -> Path:
         InputError: this user may not.
         ForexError: there is no room.
     """
-    probe = folder / ".write-test"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):  # which no other process has
+            pass
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
