@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -315,12 +315,10 @@ def _last_document(
 ) -> Document | Absent:
     """That of the forecast before of the same pair, rate and horizon, or why there is none.
 
-    The one before is of the newest origin before this one: a forecast of a past day, made yesterday, is not, nor is
-    one of the same day that was asked something else.
+    The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not.
     """
     try:
-        day = bundle.origin - timedelta(days=1)
-        before = ledger.newest(bundle.pair, bundle.rate, horizon, day) if ledger.is_made else None
+        before = ledger.newest(bundle.pair, bundle.rate, horizon, bundle.origin) if ledger.is_made else None
     except LedgerError as error:
         logger.warning("the forecast before is not known: {}", error)
         return Absent("unknown")
