@@ -48,7 +48,7 @@ class Server:
     Attributes:
         url: its address, such as `http://127.0.0.1:40000`.
         asked: every request so far.
-        sent: bytes of bodies that went into the socket.
+        sent: bytes of bodies that were given to the socket.
     """
 
     url: str = ""
@@ -91,8 +91,8 @@ class Handler(BaseHTTPRequestHandler):
         self.body(body)
 
     def body(self, content: bytes) -> None:
+        self.state.sent += len(content)  # before a client that has it all can ask
         self.wfile.write(content)
-        self.state.sent += len(content)
 
     def hang_up(self) -> None:
         self.close_connection = True
