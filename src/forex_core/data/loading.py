@@ -58,7 +58,7 @@ def bundle_of(settings: Settings, as_of: date | None = None) -> MarketBundle:
     if settings.source == "auto":
         try:
             return _live(settings, pair, as_of)
-        except _NoLiveData as error:
+        except NoFreshData as error:
             return _embedded(settings, pair, as_of, error)
     complete = Limits(settings.data.required, cure=_cure(settings, pair))
     return load_bundle(provider(settings.source, settings.paths, settings.columns), pair, as_of, complete)
@@ -179,7 +179,7 @@ def sources_of(settings: Settings) -> Iterator[Sources]:
         yield Sources(fetchers, tuple(told) if data.news_days else (), (calendar,))
 
 
-class _NoLiveData(SourceUnavailable):
+class NoFreshData(SourceUnavailable):
     """Nobody gave the pair's rate, and the store's is missing or too old."""
 
 
@@ -196,7 +196,7 @@ def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:
         if not unreached:
             raise
         told, advice = f"no fresh data of {pair}: {unreached[0].why}. And the store: {error}", _offline(pair)
-        raise _NoLiveData(told if advice in told else f"{told}. {advice}") from error
+        raise NoFreshData(told if advice in told else f"{told}. {advice}") from error
 
 
 def _embedded(settings: Settings, pair: Pair, as_of: date | None, error: SourceUnavailable) -> MarketBundle:
