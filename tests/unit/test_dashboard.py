@@ -423,6 +423,12 @@ class TestDrawing:
         (path,) = re.findall(r'class="line ink" d="([^"]*)"', chart.svg())
         assert path.count("M") == 2
 
+    def test_a_value_between_two_breaks_is_a_dot(self) -> None:
+        values = np.array([1.0, 1.0, np.nan, 2.0, np.nan, 1.0])
+        chart = Chart("", "", "", number, lines=[Line(np.arange(6.0), values, "ink")])
+        (path,) = re.findall(r'class="line ink" d="([^"]*)"', chart.svg())
+        assert [piece.endswith("h0") for piece in path.split("M")[1:]] == [False, True, True]
+
     def test_of_shares_the_largest_stands_first(self) -> None:
         rows = Rows(
             "", "", "", np.arange(3.0), {"a": np.array([0.9, 0.5, 0.2]), "b": np.array([0.1, 0.5, 0.8])}, "a"

@@ -36,7 +36,7 @@ from forex_core.ledger.live import LeadScores
 from forex_core.report.document import price_decimals
 from forex_core.report.inline import json_in_script, source_hash
 from forex_core.report.language import label_of
-from forex_core.report.look import FONT, PALETTE
+from forex_core.report.look import FONT, GAP_WEEKDAYS, PALETTE
 from forex_core.strangers import plain, web_link
 
 OVERVIEW, HEALTH, RUNS, LOGIN = "index.html", "health.html", "runs.html", "login.html"
@@ -307,6 +307,7 @@ def _paths(
         "decimals": decimals,
         "scale": scale,
         "history": HISTORY_DAYS[series.horizon.days],
+        "gap": GAP_WEEKDAYS,
         "years": {str(year): target for year, target in years.items()},
         "chosen": chosen,
         "rates": list(zip(days.tolist(), whole(known.values), strict=True)),
