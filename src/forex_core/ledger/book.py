@@ -436,14 +436,15 @@ class Ledger:
                 found.append((pair, rate, _day(first)))
         return tuple(found)
 
-    def newest(self, pair: Pair, rate: str, horizon: Horizon, until: date) -> Published | None:
-        """The forecast of the newest origin up to a date, of several that of `paths`; None where there is none."""
+    def up_to(self, pair: Pair, rate: str, horizon: Horizon, origin: date) -> tuple[Published, ...]:
+        """Forecasts of an origin, that of `paths` first, and last that of `paths` of the newest origin before it."""
         kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
-        order = (_P.origin.desc(), *_STANDS_FIRST)
-        query = sa.select(tables.publications).where(*kind).order_by(*order).limit(1)
+        query = sa.select(tables.publications).where(*kind).order_by(_P.origin.desc(), *_STANDS_FIRST)
         with self._database.reading() as connection:
-            found = connection.execute(query.where(_P.origin <= _bound(connection, until))).one_or_none()
-        return _published(found) if found is not None else None
+            day = _bound(connection, origin)
+            own = connection.execute(query.where(_P.origin == day)).all()
+            before = connection.execute(query.where(_P.origin < day).limit(1)).all()
+        return tuple(map(_published, (*own, *before)))
 
     def publications(
         self,
