@@ -477,6 +477,12 @@ class Ledger:
             found = connection.execute(query.limit(last) if last is not None else query).all()
             return tuple(_published(row) for row in reversed(found))
 
+    def of_run(self, beginning: str) -> tuple[Published, ...]:
+        """Forecasts of the runs whose id begins so, in the order of publication."""
+        query = sa.select(tables.publications).where(_P.run_id.startswith(beginning, autoescape=True))
+        with self._database.reading() as connection:
+            return tuple(map(_published, connection.execute(query.order_by(_P.number)).all()))
+
     def path(self, number: int) -> Trajectory:
         """A forecast with its path and the outcomes known by now.
 
