@@ -518,6 +518,38 @@ def test_two_runs_can_be_compared(site: Site, opened: Opened) -> None:
     assert params == ["num_news\t1\t3"]
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_why_a_run_failed_is_read_in_full(width: int, tmp_path: Path, chromium: Browser) -> None:
+    """And so is a digest, by keyboard, whose beginning is enough to tell it from another."""
+    reason = "SourceUnavailable: " + ", ".join(f"series {k} of yahoo could not be fetched" for k in range(30))
+    digests = ["0" * 12 + "a" * 52, "1" * 12 + "b" * 52]
+    runs = [
+        dashboards.run(0, single_params={"snapshot": digests[0]}),
+        dashboards.run(1, single_params={"snapshot": digests[1]}, error=reason, status="FAILED"),
+    ]
+    settings = load_settings(data_dir=tmp_path / "data")
+    site = written(tmp_path / "site", dashboards.Told(runs), settings)
+    opened = Opened(chromium.new_page(viewport={"width": width, "height": 900}))
+    page = opened.go(site.address("runs.html"))
+    told = page.locator(".runs-table tr.note div")
+    assert told.inner_text() == reason
+    assert page.locator(".runs-table tr.noted + tr.note").count() == 1
+    box = told.bounding_box()
+    assert box
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width, "without scrolling sideways"
+    assert page.locator("#compared td", has_text=reason).count() == 1
+    summaries = page.locator("#compared .digest summary")
+    assert summaries.all_inner_texts() == [f"{digest[:12]}…" for digest in digests]
+    assert [one.get_attribute("title") for one in summaries.all()] == digests
+    summaries.first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#compared .digest code:visible").all_inner_texts() == digests[:1]
+    assert opened.said == []
+    opened.page.close()
+    assert dashboards.findings(chromium, site.address("runs.html"), width) == []
+
+
 def test_all_links_lead_somewhere(site: Site, opened: Opened) -> None:
     left, seen = ["index.html"], set[str]()
     while left:

@@ -139,6 +139,17 @@ class TestReader:
             told = card.split("<dt>Live record</dt><dd>")[1].partition("</dd>")[0]
             assert told.endswith(f", over {n} forecasts of which {apart} do not overlap")
 
+    def test_horizons_that_never_spoke_in_their_time_are_one_thing_to_look_at(
+        self, settings: Settings
+    ) -> None:
+        ledger = Ledger(settings.store_url)
+        for horizon in (*HORIZONS[1:], HORIZONS[0]):
+            ledger.append(entry(dashboards.LAST, horizon, after=pd.Timedelta(days=200)))
+        (told,) = self.attention(settings, dashboards.NOW + pd.Timedelta(days=200))
+        assert told.startswith("USD/CLP, 7, 15, 30 and 90 days: every forecast was made in hindsight")
+        shown = str(page("index.html", reader(settings)))
+        assert shown.count("<figcaption>Made in hindsight: published after its first outcome was known.") == 4
+
     def attention(self, settings: Settings, now: pd.Timestamp = dashboards.NOW) -> list[str]:
         """What somebody should look at, as the interface and the first page have it alike."""
         told, shown = api.health(reader(settings, now)), str(page("index.html", reader(settings, now)))
@@ -275,7 +286,7 @@ class TestReader:
         for back in (0, 1, 2):
             ledger.append(entry(dashboards.LAST - timedelta(days=back), after=pd.Timedelta(days=60)))
         found = reader(settings)
-        assert "none, all in hindsight" in str(page("index.html", found))
+        assert "<dt>Live record</dt><dd>none yet</dd>" in str(page("index.html", found))
         shown = str(page("usdclp-7d.html", found))
         assert "All forecasts of this horizon were made in hindsight" in shown
         for name in ("weights", "champions", "coverage", "skill", "said"):

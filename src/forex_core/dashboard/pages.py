@@ -42,8 +42,8 @@ from forex_core.strangers import plain, web_link
 OVERVIEW, HEALTH, RUNS, LOGIN = "index.html", "health.html", "runs.html", "login.html"
 COMPARED = 12
 """Newest runs of each horizon that are listed and can be compared."""
-_PARAM = 300
-"""Characters of a param or an error, at most."""
+_PARAM, _REASON = 300, 2000
+"""Characters of a param, and of why a run failed, at most."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells that are ready to show, as text or, where they are a link, as markup."""
+    """Cells that are ready to show, as text or, where they are a link, as markup.
+
+    `notes` has for each row the words that stand beneath it, '' for none.
+    """
 
     caption: str
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[str]]
     kind: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -397,7 +401,6 @@ def _runs(reader: Reader, served: bool) -> str:
         Column("Pair", words=True),
         Column("Environment", words=True),
         Column("Status", words=True),
-        Column("Why it failed", words=True),
     )
     rows = [
         [
@@ -411,12 +414,10 @@ def _runs(reader: Reader, served: bool) -> str:
             plain(run.pair or DASH, 12),
             plain(run.environment or DASH, 40),
             run.status.lower(),
-            plain(run.error or DASH, 160),
         ]
         for run in runs
     ]
-    shown = rows if any(row[-1] != DASH for row in rows) else [row[:-1] for row in rows]
-    titles = columns if shown is rows else columns[:-1]
+    title, reasons = f"The newest {COMPARED} of each horizon", [_reason(run) for run in runs]
     return _rendered(
         "runs",
         "Runs",
@@ -424,9 +425,14 @@ def _runs(reader: Reader, served: bool) -> str:
         reader,
         served,
         [untold] if untold else (),
-        runs=Table(f"The newest {COMPARED} of each horizon", titles, shown, "runs-table") if rows else None,
+        runs=Table(title, columns, rows, "runs-table", reasons) if rows else None,
         data=json_in_script([_compared(run) for run in runs]),
     )
+
+
+def _reason(run: Run) -> str:
+    """Why a run failed, in full but for a dump that nobody reads."""
+    return plain(run.error or "", _REASON)
 
 
 def _compared(run: Run) -> dict[str, Any]:
@@ -444,7 +450,7 @@ def _compared(run: Run) -> dict[str, Any]:
         "status": run.status.lower(),
         "environment": plain(run.environment or "", 60),
         "model": version(run),
-        "error": plain(run.error or "", _PARAM),
+        "error": _reason(run),
         "window": plain(run.window, 120) if run.window else None,
         "names": names_of,
         "models": {name: [one.rmse, one.mape, one.weight] for name, one in run.models.items()},
@@ -468,9 +474,8 @@ def _card(one: Outlook) -> dict[str, Any]:
         "median": price(float(bands.median[-1]), close),
         "kind": path.of.verdict if path.of.verdict in VERDICTS else "none",
         "verdict": label,
-        "record": _in_short(one.record) if one.silence.last else "none, all in hindsight",
-        "published": f"{day(path.of.published_at.date())}{version}"
-        + ("" if path.of.live else ", in hindsight"),
+        "record": _in_short(one.record),
+        "published": f"{day(path.of.published_at.date())}{version}",
         "alarm": _latest(one.alarms),
         "figure": _figure(f"fan-{series.name}", charts.fan(path, one.rates, series.pair.unit), wide=False),
     }

@@ -325,9 +325,15 @@
         parts.push(table("Scores and weights of every model", "compare", heads, rows));
       }
       const params = [...new Set([...Object.keys(a.params), ...Object.keys(b.params)])].sort().filter((name) => a.params[name] !== b.params[name]);
+      // A digest is told by its beginning; unfolded, it is there in full, to be read and copied.
+      const told = (value) => {
+        if (!/^[0-9a-f]{40,}$/.test(value ?? "")) return { text: value ?? "–" };
+        return { text: make("details", { class: "digest" },
+          make("summary", { title: value }, `${value.slice(0, 12)}…`), make("code", {}, value)) };
+      };
       if (params.length) {
         parts.push(table("Params that differ", "compare", columns("Param"),
-          params.map((name) => [{ text: name }, { text: a.params[name] ?? "–" }, { text: b.params[name] ?? "–" }])));
+          params.map((name) => [{ text: name }, told(a.params[name]), told(b.params[name])])));
       }
       document.getElementById("compared").replaceChildren(...parts);
     }
