@@ -114,7 +114,9 @@ class TestReader:
         assert spoken["close"].newest_origin == dashboards.LAST
         assert not spoken["observed"].is_silent
         assert "no forecast for 10 days" in str(page("index.html", found))
-        assert "The last live forecast is 10 days old" in str(page("usdclp-7d.html", found))
+        shown = str(page("usdclp-7d.html", found))
+        assert "it is no part of the live record" in shown
+        assert "The last live forecast is 10 days old" in shown
         assert re.search(r"<td>10</td>\s*<td[^>]*><strong[^>]*>silent", str(page("health.html", found)))
 
     def test_a_horizon_that_spoke_in_hindsight_alone_has_never_spoken(self, settings: Settings) -> None:
@@ -232,7 +234,8 @@ class TestReader:
         Ledger(settings.store_url).append(entry(dashboards.LAST, after=pd.Timedelta(days=30)))
         assert "in hindsight" in str(page("index.html", reader(settings)))
         shown = str(page("usdclp-7d.html", reader(settings)))
-        assert "it is no part of the live record" in shown
+        (told,) = re.findall(r'role="note">([^<]*)<', shown)
+        assert told.endswith("published after their first outcome was known: there is no live record.")
         assert "No live forecast of this horizon has come to its end yet" in shown
 
     def test_what_was_made_in_hindsight_is_in_no_record(self, settings: Settings) -> None:

@@ -506,7 +506,6 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
     close, bands, last = newest.close, charts.Bands.of(path), day(path.target_dates[-1])
     label, meaning = VERDICTS.get(newest.verdict, VERDICTS["none"])
     before = newest.origin - timedelta(days=HISTORY_DAYS[newest.horizon.days])
-    hindsight = "" if newest.live else ", in hindsight"
     facts = [
         ("Close at the origin", f"{price(close, close)} {newest.pair.unit}"),
         (f"Median for {last}", price(float(bands.median[-1]), close)),
@@ -518,7 +517,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
             f"95{NBSP}% band for {last}",
             f"{price(float(bands.low_95[-1]), close)} to {price(float(bands.high_95[-1]), close)}",
         ),
-        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}{hindsight}"),
+        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}"),
         (
             "Model",
             f"{newest.model}, {f'version {newest.version}' if newest.version is not None else 'no version'}",
@@ -542,7 +541,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
         "kind": newest.verdict if newest.verdict in VERDICTS else "none",
         "verdict": label,
         "meaning": meaning,
-        "origin": f"{day(newest.origin)}{hindsight}",
+        "origin": f"{day(newest.origin)}{'' if newest.live else ', in hindsight'}",
         "facts": facts,
         "figure": _figure(
             "ahead",
@@ -553,14 +552,17 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
 
 
 def _notes(newest: Published, silence: Silence) -> list[str]:
+    if silence.days is None:
+        return [
+            "All forecasts of this horizon were made in hindsight, published after their first outcome was known: "
+            "there is no live record."
+        ]
     notes = []
     if not newest.live:
         notes.append(
             "Made in hindsight: published after its first outcome was known, it is no part of the live record."
         )
-    if silence.days is None:
-        notes.append("All forecasts of this horizon were made in hindsight: none was published in its time.")
-    elif silence.is_silent:
+    if silence.is_silent:
         of = "forecast" if newest.live else "live forecast"
         notes.append(f"The last {of} is {counted(silence.days, 'day')} old.")
     return notes
