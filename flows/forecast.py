@@ -66,7 +66,15 @@ from forex_core.tracking import (
     sweep,
     tracker_from_settings,
 )
-from forex_core.types import HORIZONS, Horizon, LanguageCode, MarketBundle, Pair, Publication
+from forex_core.types import (
+    HORIZONS,
+    ForecastRun,
+    Horizon,
+    LanguageCode,
+    MarketBundle,
+    Pair,
+    Publication,
+)
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
 """Where a run by hand is told of each finished stage."""
@@ -179,13 +187,14 @@ def publish(
             if candidacy
             else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
         )
-        previous = _last_document(tracker, ledger, bundle, horizon, settings)
+        quoted = quote.result()
+        previous = _last_document(tracker, ledger, run, bundle, quoted, settings)
         beside = briefing_document(
             run,
             bundle,
             engine,
             position=asked.position,
-            quote=quote.result(),
+            quote=quoted,
             publication=publication,
             previous=previous,
             before=_rows_of(previous),
@@ -311,27 +320,47 @@ def _quote(asked: Asked, bundle: MarketBundle, settings: Settings) -> Quote | Ab
 
 
 def _last_document(
-    tracker: Tracker, ledger: Ledger, bundle: MarketBundle, horizon: Horizon, settings: Settings
+    tracker: Tracker,
+    ledger: Ledger,
+    run: ForecastRun,
+    bundle: MarketBundle,
+    quote: Quote | Absent,
+    settings: Settings,
 ) -> Document | Absent:
     """That of the forecast before of the same pair, rate and horizon, or why there is none.
 
-    The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not.
+    The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not. Nor is one
+    of the same data and quote that says the same: of that nothing would have changed.
     """
     try:
-        before = ledger.newest(bundle.pair, bundle.rate, horizon, bundle.origin) if ledger.is_made else None
+        earlier = (
+            ledger.up_to(bundle.pair, bundle.rate, run.horizon, run.forecast.origin) if ledger.is_made else ()
+        )
     except LedgerError as error:
         logger.warning("the forecast before is not known: {}", error)
         return Absent("unknown")
-    if before is None:
-        return Absent("first")
-    if not settings.tracking.is_on:
-        return Absent("untracked", {"run_id": before.run_id})
-    text = tracker.read_text(before.run_id, f"reports/{DOCUMENT}")
-    try:
-        document = json.loads(text) if text else None
-    except ValueError:
-        document = None
-    return document if isinstance(document, dict) else Absent("unreadable", {"run_id": before.run_id})
+    for before in earlier:
+        if not settings.tracking.is_on:
+            return Absent("untracked", {"run_id": before.run_id})
+        text = tracker.read_text(before.run_id, f"reports/{DOCUMENT}")
+        try:
+            document = json.loads(text) if text else None
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            return Absent("unreadable", {"run_id": before.run_id})
+        same_data = (before.fingerprint, before.recipe) == (run.fingerprint, run.recipe)
+        if before.origin < run.forecast.origin or not (same_data and _says_the_same(document, run, quote)):
+            return document
+    return Absent("first")
+
+
+def _says_the_same(document: Document, run: ForecastRun, quote: Quote | Absent) -> bool:
+    """Whether the forecast and the quote of a document are those of a run of the same data."""
+    told, median = document.get("quote") or {}, (document.get("quantiles") or {}).get("0.5")
+    return median == run.forecast.median.tolist() and told.get("value") == (
+        quote.value if isinstance(quote, Quote) else None
+    )
 
 
 def _rows_of(document: Document | Absent) -> MarketBundle | None:

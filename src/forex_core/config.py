@@ -283,18 +283,33 @@ class TreasuryConfig(BaseModel):
     )
 
 
+MIN_TOKEN = 16
+"""Characters of the dashboard's token, at least."""
+
+
 class DashboardConfig(BaseModel):
     """Who may read the dashboard that is served, and by which names it is reached."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: SecretStr | None = Field(
-        None, min_length=16, description="whoever reads the served dashboard is asked for it"
+        None,
+        description=f"whoever reads the served dashboard is asked for it; {MIN_TOKEN} characters or more",
     )
     hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="names that a proxy serves it under: one, or a JSON list; localhost and addresses go without",
     )
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value) < MIN_TOKEN:
+            raise ValueError(
+                f"it has {len(value)} characters, expected {MIN_TOKEN} or more that nobody guesses, such as those of "
+                "'openssl rand -hex 24'; 'forex dashboard --serve --token' without the setting makes one and prints it"
+            )
+        return value
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -573,7 +588,9 @@ def load_settings(**overrides: Any) -> Settings:
             raise ConfigError(_unknown(where, "in the settings")) from error
         hidden = _may_hold_secret(first["loc"]) or passwords_in(str(first["input"]))
         found = "a value that is not shown" if hidden else repr(first["input"])
-        raise ConfigError(f"setting '{where}': found {found}; {first['msg']}") from error
+        raise ConfigError(
+            f"setting '{where}': found {found}; {first['msg'].removeprefix('Value error, ')}"
+        ) from error
     except SettingsError as error:  # an environment variable that is not JSON where JSON is due
         reason = " ".join(str(error).split())
         raise ConfigError(

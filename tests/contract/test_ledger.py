@@ -439,6 +439,18 @@ class TestWhatPagesRead:
         other = ledger.append(entry(MONDAY, H30))
         assert ledger.latest() == (again, other)
 
+    def test_up_to_a_day_are_its_forecasts_and_the_one_before(self, ledger: Ledger) -> None:
+        days = [MONDAY + timedelta(days=k) for k in range(4)]
+        ledger.append(entry(days[0]))
+        before = ledger.append(entry(days[1], version=2))
+        own = [ledger.append(entry(days[2], version=k)) for k in (3, 4)]
+        late = ledger.append(entry(days[2], version=5, after=pd.Timedelta(days=30)))
+        ledger.append(entry(days[1], version=6, after=pd.Timedelta(days=31)))
+        ledger.append(entry(days[1], H30))
+        assert ledger.up_to(USDCLP, "close", H7, days[2]) == (own[1], own[0], late, before)
+        assert ledger.up_to(USDCLP, "close", H7, days[3]) == (own[1],)
+        assert ledger.up_to(USDCLP, "observed", H7, days[3]) == ()
+
     def test_the_path_of_an_origin_is_the_last_live_one_and_else_hindsight(self, ledger: Ledger) -> None:
         days = [MONDAY + timedelta(days=k) for k in range(3)]
         ledger.append(entry(days[0]))

@@ -78,6 +78,8 @@ def broken(folder: Path, kind: str) -> list[str | Path]:
             return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "930,5"]
         case "exposure with points between thousands":
             return ["7d", "--path", good, "--pair", "USDCLP", "--exposure", "2.000.000"]
+        case "exposure beyond measure":
+            return ["7d", "--path", good, "--pair", "USDCLP", "--exposure", "1e308"]
         case "budget rate below nothing":
             return ["7d", "--path", good, "--pair", "USDCLP", "--budget-rate", "-5"]
         case "language":
@@ -112,6 +114,7 @@ KINDS = {
     "cash flow outside the horizon": "the cash flow of 2031-01-01 lies outside the horizon",
     "budget rate with a comma": "--budget-rate '930,5' is not a number; expected digits with a decimal point",
     "exposure with points between thousands": "--exposure '2.000.000' is not a number",
+    "exposure beyond measure": "the exposure is 1e+308, more than there is of any currency",
     "budget rate below nothing": "'treasury.budget_rate'",
     "language": "'lang'",
     "unknown source": "'source'",

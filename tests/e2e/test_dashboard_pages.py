@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forex_core.calendars import origin_instant
 from forex_core.config import Settings, load_settings
 from forex_core.dashboard import Reader, TrackedRuns, write_site
 from forex_core.dashboard.charts import Bands
@@ -350,6 +352,39 @@ def test_where_the_next_forecast_began_is_no_outcome(tmp_path: Path, opened: Ope
     assert len(drawn_values(page, "#path path.ink.strong")) == 1 + len(came)
 
 
+def test_a_gap_in_the_rate_is_drawn_and_told_as_one(tmp_path: Path, opened: Opened) -> None:
+    """In the pictures of the page and in those that its script draws; a week and a holiday is none."""
+    settings = load_settings(data_dir=tmp_path / "data")
+    ledger = Ledger(settings.store_url)
+    days = [day.date() for day in pd.bdate_range("2026-01-05", "2026-03-13")]
+    missing = {day for day in days if date(2026, 2, 2) <= day <= date(2026, 2, 9)}
+    missing |= {day for day in days if date(2026, 2, 16) <= day <= date(2026, 2, 19)}
+    missing |= {date(2026, 1, 19), date(2026, 3, 3), date(2026, 3, 11), date(2026, 3, 12)}
+    came = [day for day in days if day not in missing]
+    ledger.append(entry(days[0], Horizon(90)))  # which speaks of every day
+    ledger.append(entry(date(2026, 3, 2)))
+    values = 950 + np.arange(len(came), dtype=float)
+    ledger.record(USDCLP, "close", came, values, [origin_instant(USDCLP, day) for day in came])
+    page = opened.go(written(tmp_path / "site", None, settings).address("usdclp-7d.html") + "#2026-03-02")
+    page.locator("#told").get_by_text("Said on 2 Mar 2026").wait_for()
+    told = "No close between\n30 Jan 2026 and 10 Feb 2026"
+    for figure in ("#ahead", "#path"):
+        line = page.locator(f"{figure} svg:visible path.ink:not(.strong)")
+        assert str(line.get_attribute("d")).count("M") == 2
+        assert str(page.locator(f"{figure} svg:visible path.ink.strong").get_attribute("d")).count("M") == 1
+        tips = json.loads(str(page.locator(f"{figure} .tips").text_content()))
+        assert [words for _, words in tips if words.startswith("No close")] == [told]
+        assert [at for at, _ in tips] == sorted(at for at, _ in tips), "the arrow keys come to them in order"
+    before = sum(day <= date(2026, 3, 2) for day in came)
+    np.testing.assert_allclose(drawn_values(page, "#path path.ink:not(.strong)"), values[:before], atol=0.3)
+    page.locator("#path .canvas").focus()
+    page.keyboard.press("Home")
+    for _ in range([words for _, words in tips].index(told)):
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#tip").inner_text() == told
+    assert opened.said == []
+
+
 def test_the_record_of_a_horizon_is_that_of_the_ledger(site: Site, opened: Opened) -> None:
     page = opened.go(site.address("usdclp-7d.html"))
     track = site.ledger.track(USDCLP, "close", H7, ends=True)
@@ -481,6 +516,38 @@ def test_two_runs_can_be_compared(site: Site, opened: Opened) -> None:
     assert page.locator("#compared td.less").count() == 0, "no score is better than one of another week"
     params = [row.inner_text() for row in page.locator("#compared table").nth(2).locator("tbody tr").all()]
     assert params == ["num_news\t1\t3"]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_why_a_run_failed_is_read_in_full(width: int, tmp_path: Path, chromium: Browser) -> None:
+    """And so is a digest, by keyboard, whose beginning is enough to tell it from another."""
+    reason = "SourceUnavailable: " + ", ".join(f"series {k} of yahoo could not be fetched" for k in range(30))
+    digests = ["0" * 12 + "a" * 52, "1" * 12 + "b" * 52]
+    runs = [
+        dashboards.run(0, single_params={"snapshot": digests[0]}),
+        dashboards.run(1, single_params={"snapshot": digests[1]}, error=reason, status="FAILED"),
+    ]
+    settings = load_settings(data_dir=tmp_path / "data")
+    site = written(tmp_path / "site", dashboards.Told(runs), settings)
+    opened = Opened(chromium.new_page(viewport={"width": width, "height": 900}))
+    page = opened.go(site.address("runs.html"))
+    told = page.locator(".runs-table tr.note div")
+    assert told.inner_text() == reason
+    assert page.locator(".runs-table tr.noted + tr.note").count() == 1
+    box = told.bounding_box()
+    assert box
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width, "without scrolling sideways"
+    assert page.locator("#compared td", has_text=reason).count() == 1
+    summaries = page.locator("#compared .digest summary")
+    assert summaries.all_inner_texts() == [f"{digest[:12]}…" for digest in digests]
+    assert [one.get_attribute("title") for one in summaries.all()] == digests
+    summaries.first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#compared .digest code:visible").all_inner_texts() == digests[:1]
+    assert opened.said == []
+    opened.page.close()
+    assert dashboards.findings(chromium, site.address("runs.html"), width) == []
 
 
 def test_all_links_lead_somewhere(site: Site, opened: Opened) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from forex_core.calendars import origin_instant
 from forex_core.cli import app
 from forex_core.config import load_settings
+from forex_core.errors import ForexError
 from forex_core.ledger import Ledger, Pending, content_digest
 from forex_core.tracking import ENTRY_TAG, LEDGER_TAG, tracker_from_settings
 from forex_core.types import LEVELS, Horizon, Pair
@@ -112,6 +113,40 @@ def test_nothing_is_cut_off_on_a_terminal_of_80_columns(ask: Ask, ledger: Ledger
     assert max(map(len, told.splitlines())) <= 80
     assert "90d reference" in told
     assert "…" not in ask("show", "4")[1]
+
+
+def test_a_forecast_is_shown_by_what_the_listings_print(ask: Ask, ledger: Ledger) -> None:
+    def refusal(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["ledger", *arguments])
+        assert isinstance(done.exception, ForexError), done.stdout
+        return str(done.exception)
+
+    for run_id in ("0123456789abcdef", "01234567fedcba98", "1234567890abcdef"):
+        ledger.append(entry(TUESDAY, Horizon(15), run_id=run_id))
+    for asked, number in (
+        (("4",), 4),
+        (("0123456789AB",), 4),
+        (("01234567f",), 5),
+        (("12345678",), 6),
+        (("latest", "--horizon", "7d", "--pair", "USDCLP"), 1),
+        (("latest", "--horizon", "15d", "--pair", "usd/clp"), 6),
+    ):
+        code, document = ask("show", *asked, "--json")
+        assert (code, document["number"]) == (0, number), asked
+    _, listed = ask("list")
+    assert "12345678 " in listed
+    several = refusal("show", "01234567")
+    assert "begin with 01234567: 4 (run 0123456789abcdef), 5 (run 01234567fedcba98); give more" in several
+    assert "no forecast is of a run that begins with 99999999" in refusal("show", "99999999")
+    assert "no forecast is of a run that begins with ________" in refusal("show", "________")
+    assert "has no forecast 123" in refusal("show", "0123")
+    assert "'0123abc' is no forecast; expected its number or the first 8" in refusal("show", "0123abc")
+    assert "no 90d USDCLP forecast" in refusal("show", "latest", "--horizon", "90d", "--pair", "USDCLP")
+    assert "expected --horizon 7d" in refusal("show", "latest")
+    assert "found 4, expected latest or neither" in refusal("show", "4", "--horizon", "7d")
+    ledger.append(replace(entry(TUESDAY, run_id="observed"), rate="observed"))
+    told = refusal("show", "latest", "--horizon", "7d", "--pair", "USDCLP")
+    assert told.endswith("1 of the close rate, 7 of the observed rate; give its number")
 
 
 def test_a_path_has_what_came_beside_it(ask: Ask, ledger: Ledger) -> None:

@@ -108,6 +108,7 @@ def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: 
     assert len(runs(tmp_path)) == 1
     forced = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market], as_of=day, force=True)
     assert forced["run_id"] != first["run_id"]
+    assert forced["changes"] == {"absent": {"kind": "first"}}, "the same again is not before itself"
     assert forced["quantiles"] == first["quantiles"]
     assert len(runs(tmp_path)) == 2
 
@@ -156,10 +157,18 @@ def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: P
     told = run_flow(WEEK, as_of=date(2018, 6, 8), **ask)
     assert told["changes"]["run_id"] == before["run_id"]
     assert told["changes"]["data"]["new_rows"] == 1
-    (kept,) = tmp_path.glob(f"data/mlflow/**/{told['run_id']}/artifacts/reports/forecast.json")
+    same = run_flow(WEEK, as_of=date(2018, 6, 8), force=True, **ask)
+    assert same["changes"]["run_id"] == before["run_id"], "of itself nothing has changed"
+    assert same["changes"]["median"] == told["changes"]["median"]
+    quote = 1.005 * told["origin_close"]
+    quoted = run_flow(WEEK, as_of=date(2018, 6, 8), quote=quote, **ask)
+    assert quoted["changes"]["run_id"] == same["run_id"]
+    at_stake = run_flow(WEEK, as_of=date(2018, 6, 8), quote=quote, exposure=1e6, **ask)
+    assert at_stake["changes"]["run_id"] == same["run_id"]
+    (kept,) = tmp_path.glob(f"data/mlflow/**/{at_stake['run_id']}/artifacts/reports/forecast.json")
     kept.unlink()
     again = run_flow(WEEK, as_of=date(2018, 6, 11), **ask)
-    assert again["changes"] == {"absent": {"kind": "unreadable", "run_id": told["run_id"]}}
+    assert again["changes"] == {"absent": {"kind": "unreadable", "run_id": at_stake["run_id"]}}
 
 
 @pytest.mark.usefixtures("light")

@@ -114,7 +114,9 @@ class TestReader:
         assert spoken["close"].newest_origin == dashboards.LAST
         assert not spoken["observed"].is_silent
         assert "no forecast for 10 days" in str(page("index.html", found))
-        assert "The last live forecast is 10 days old" in str(page("usdclp-7d.html", found))
+        shown = str(page("usdclp-7d.html", found))
+        assert "it is no part of the live record" in shown
+        assert "The last live forecast is 10 days old" in shown
         assert re.search(r"<td>10</td>\s*<td[^>]*><strong[^>]*>silent", str(page("health.html", found)))
 
     def test_a_horizon_that_spoke_in_hindsight_alone_has_never_spoken(self, settings: Settings) -> None:
@@ -138,6 +140,17 @@ class TestReader:
             card = str(page("index.html", found)).split(f'id="card-usdclp-{horizon}d"')[1]
             told = card.split("<dt>Live record</dt><dd>")[1].partition("</dd>")[0]
             assert told.endswith(f", over {n} forecasts of which {apart} do not overlap")
+
+    def test_horizons_that_never_spoke_in_their_time_are_one_thing_to_look_at(
+        self, settings: Settings
+    ) -> None:
+        ledger = Ledger(settings.store_url)
+        for horizon in (*HORIZONS[1:], HORIZONS[0]):
+            ledger.append(entry(dashboards.LAST, horizon, after=pd.Timedelta(days=200)))
+        (told,) = self.attention(settings, dashboards.NOW + pd.Timedelta(days=200))
+        assert told.startswith("USD/CLP, 7, 15, 30 and 90 days: every forecast was made in hindsight")
+        shown = str(page("index.html", reader(settings)))
+        assert shown.count("<figcaption>Made in hindsight: published after its first outcome was known.") == 4
 
     def attention(self, settings: Settings, now: pd.Timestamp = dashboards.NOW) -> list[str]:
         """What somebody should look at, as the interface and the first page have it alike."""
@@ -221,7 +234,8 @@ class TestReader:
         Ledger(settings.store_url).append(entry(dashboards.LAST, after=pd.Timedelta(days=30)))
         assert "in hindsight" in str(page("index.html", reader(settings)))
         shown = str(page("usdclp-7d.html", reader(settings)))
-        assert "it is no part of the live record" in shown
+        (told,) = re.findall(r'role="note">([^<]*)<', shown)
+        assert told.endswith("published after their first outcome was known: there is no live record.")
         assert "No live forecast of this horizon has come to its end yet" in shown
 
     def test_what_was_made_in_hindsight_is_in_no_record(self, settings: Settings) -> None:
@@ -275,7 +289,7 @@ class TestReader:
         for back in (0, 1, 2):
             ledger.append(entry(dashboards.LAST - timedelta(days=back), after=pd.Timedelta(days=60)))
         found = reader(settings)
-        assert "none, all in hindsight" in str(page("index.html", found))
+        assert "<dt>Live record</dt><dd>none yet</dd>" in str(page("index.html", found))
         shown = str(page("usdclp-7d.html", found))
         assert "All forecasts of this horizon were made in hindsight" in shown
         for name in ("weights", "champions", "coverage", "skill", "said"):
@@ -422,6 +436,12 @@ class TestDrawing:
         )
         (path,) = re.findall(r'class="line ink" d="([^"]*)"', chart.svg())
         assert path.count("M") == 2
+
+    def test_a_value_between_two_breaks_is_a_dot(self) -> None:
+        values = np.array([1.0, 1.0, np.nan, 2.0, np.nan, 1.0])
+        chart = Chart("", "", "", number, lines=[Line(np.arange(6.0), values, "ink")])
+        (path,) = re.findall(r'class="line ink" d="([^"]*)"', chart.svg())
+        assert [piece.endswith("h0") for piece in path.split("M")[1:]] == [False, True, True]
 
     def test_of_shares_the_largest_stands_first(self) -> None:
         rows = Rows(

@@ -27,6 +27,7 @@ from forex_core.engine import Engine, build_members
 from forex_core.evaluation import judge_skill
 from forex_core.report.charts import charts
 from forex_core.report.document import data_notices, forecast_document
+from forex_core.report.drawing import draw
 from forex_core.report.language import ENGLISH, TOLD, Language, language_of
 from forex_core.report.page import render_report
 from forex_core.testing import bundle_of, synthetic_table
@@ -377,6 +378,14 @@ def test_the_charts_speak_the_language(run: ForecastRun, bundle: MarketBundle) -
         said = [picture.title, picture.caption, picture.description, *_texts(spec)]
         english = [t for t in said if ENGLISH_WORDS.search(t.replace("Nonfarm payrolls", ""))]
         assert english == [], name
+
+
+def test_a_percentage_is_written_in_an_axis_as_in_words(run: ForecastRun, bundle: MarketBundle) -> None:
+    picture = charts(run, bundle, SPANISH)["coverage_by_step"]
+    drawn = draw({"coverage_by_step": picture.spec(still=True)}).svg["coverage_by_step"]
+    told = [text.replace("\u00a0", " ") for text in re.findall(r">([^<>]*%[^<>]*)</text>", drawn)]
+    assert len(told) > 4
+    assert [text for text in told if not re.search(r"\d %", text)] == []
 
 
 def _texts(spec: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +119,20 @@ def test_it_looks_like_the_page(
     found = bands(paper, margin=paper.width * 13 / 210)
     assert found == pytest.approx(bands(screen), abs=0.03)
     assert (found[:, 0] > 0.7).all(), "the bands come after the closes"
+
+
+@pytest.mark.usefixtures("pdf")
+def test_no_row_of_a_table_stands_alone_on_a_page(tmp_path: Path) -> None:
+    style = files("forex_core.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    tables = [
+        f"<div class=scroll style='break-before: page'><table><thead><tr><th>Head</th></tr></thead>"
+        f"<tbody>{'<tr><th>row</th></tr>' * rows}</tbody></table></div>"
+        for rows in range(38, 48)
+    ]
+    text = printed(f"<html lang=en><style>{style}</style><main>{''.join(tables)}</main></html>", tmp_path)
+    rows = [page.count("row") for page in text.split("\f")]
+    assert len([n for n in rows if n]) > len(tables), "some went on"
+    assert 1 not in rows
 
 
 @pytest.mark.usefixtures("pdf")

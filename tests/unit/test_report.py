@@ -404,6 +404,21 @@ def test_the_fan_holds_the_quantiles_and_starts_at_the_close(run: ForecastRun, b
     assert [r["date"][:10] for r in rows[1:]] == [d.isoformat() for d in run.forecast.target_dates]
 
 
+def test_a_gap_in_the_closes_is_one_in_the_fan(run: ForecastRun, bundle: MarketBundle) -> None:
+    """The bundle carries the close before; neither the line nor the pointer makes one of it."""
+    truth = bundle.truth.copy()
+    truth[-30:-24] = np.nan  # the next close is seven weekdays away
+    truth[-20:-16] = np.nan  # five
+    drawn = charts(run, replace(bundle, truth=truth))["fan"]
+    rows = {row["date"][:10]: row["stretch"] for row in drawn.data["history"]}
+    days = [day.date().isoformat() for day in bundle.dates[-120:]]
+    assert [day for day in days if day not in rows] == days[-30:-24]
+    assert [rows[day] for day in days if day in rows] == [0] * 90 + [1] * 24
+    whole = charts(run, bundle)["fan"].data["history"]
+    assert {row["stretch"] for row in whole} == {0}
+    assert len(whole) == 120
+
+
 @pytest.mark.parametrize("days", [7, 15, 30, 90])
 def test_direct_labels_keep_apart_and_inside(bundle: MarketBundle, days: int) -> None:
     drawn = charts(_run(bundle, Horizon(days)), bundle)

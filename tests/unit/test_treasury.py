@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 
-from forex_core.briefing.position import CashFlow, Position, read_cash_flows
+from forex_core.briefing.position import MAX_AMOUNT, CashFlow, Position, read_cash_flows
 from forex_core.briefing.sample_paths import SamplePaths, sample_paths
 from forex_core.briefing.treasury import LEVEL, tail_mean, treasury
 from forex_core.config import TreasuryConfig
@@ -209,6 +209,24 @@ class TestPosition:
             900.0, None, (CashFlow(date(2024, 4, 9), 1.5), CashFlow(date(2024, 4, 10), -5.0))
         )
         assert found.side == "mixed"
+
+    @pytest.mark.parametrize("amount", [1e308, -1.1e18])
+    def test_an_amount_beyond_measure_is_refused(self, amount: float, tmp_path: Path) -> None:
+        with pytest.raises(
+            InputError, match=r"the exposure is .*, more than there is of any currency; expected"
+        ):
+            Position.of(TreasuryConfig(exposure=amount))
+        path = tmp_path / "flows.csv"
+        path.write_text(f"date,amount\n2024-04-09,1.5\n2024-04-10,{amount}\n")
+        with pytest.raises(InputError, match=r"the cash flow of 2024-04-10 is .*1e\+18 at most"):
+            Position.of(TreasuryConfig(), path)
+
+    def test_figures_of_the_largest_amount_are_finite(self) -> None:
+        bundle, paths = market(0)
+        position = Position.of(TreasuryConfig(exposure=MAX_AMOUNT))
+        found = treasury(position, paths, float(bundle.spot[-1])).exposure
+        assert found is not None
+        assert np.isfinite([found.loss_at_worst_rate, found.expected_shortfall]).all()
 
     def test_nothing_is_no_position(self) -> None:
         assert not Position()

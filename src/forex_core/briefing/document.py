@@ -55,7 +55,7 @@ contributions   or absent: no_drivers, other_model (the published model is not t
     remainder       what drivers do together and not one by one
     unread          drivers that no member made anything of today
     rows            60
-changes         or absent: first (there is no forecast before), later {run_id, origin} (the last one is of a later
+changes         or absent: first (there is no other forecast before), later {run_id, origin} (the last one is of a later
                 day), untracked {run_id} (tracking is off, which keeps its document), unreadable {run_id} (its document
                 is of another format, or not there), unknown (the ledger cannot be read)
     run_id, origin, as_of   of the forecast before

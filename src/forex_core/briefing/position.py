@@ -24,6 +24,8 @@ from forex_core.types import Horizon, MarketBundle, Pair
 Side = Literal["long", "short", "mixed"]
 
 COLUMNS = ("date", "amount")
+MAX_AMOUNT = 1e18
+"""More than there is of any currency; figures of amounts up to it are finite."""
 MAX_BUDGET_RATIO = 4.0
 """A budget rate further from the close than by this factor is of another unit or another pair."""
 
@@ -50,9 +52,12 @@ class Position:
         """Of the settings, and of a file of cash flows.
 
         Raises:
-            InputError: as `read_cash_flows`.
+            InputError: as `read_cash_flows`, or the amounts are more than there can be.
         """
         flows = read_cash_flows(cash_flows) if cash_flows else ()
+        _refuse_beyond_measure("the exposure", config.exposure or 0.0)
+        for flow in flows:
+            _refuse_beyond_measure(f"the cash flow of {flow.day}", flow.amount)
         return cls(config.budget_rate, config.exposure or None, flows)
 
     def __bool__(self) -> bool:
@@ -132,6 +137,14 @@ def _settling(flow: CashFlow, days: Sequence[date], bundle: MarketBundle, horizo
             "choose another horizon"
         )
     return inside[0]
+
+
+def _refuse_beyond_measure(what: str, amount: float) -> None:
+    if not abs(amount) <= MAX_AMOUNT:
+        raise InputError(
+            f"{what} is {amount:g}, more than there is of any currency; expected an amount in base currency, "
+            f"{MAX_AMOUNT:g} at most"
+        )
 
 
 def _refuse_other_unit(rate: float, close: float, pair: Pair) -> None:

@@ -100,7 +100,10 @@ def forecast(
     lang: Annotated[
         str | None,
         typer.Option(
-            "--lang", metavar="LANG", help="Language of the report: en or es. [default: the setting lang, en]"
+            "--lang",
+            metavar="LANG",
+            help="Language of the report and of its mail: en or es. What is printed here is English. [default: the "
+            "setting lang, en]",
         ),
     ] = None,
     pdf: Annotated[

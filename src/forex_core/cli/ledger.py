@@ -31,6 +31,9 @@ MONITOR_EXAMPLES = """
     forex monitor --source csv --path market.csv --pair USDCLP --json
 """
 
+_SHOWN = 8
+"""Characters of a run's id that listings show."""
+
 ledger = typer.Typer(
     no_args_is_help=True, help="Every published forecast, as it was published, with what came of it."
 )
@@ -111,11 +114,29 @@ def list_forecasts(
     print_document(document, as_json, ledger_table)
 
 
-@ledger.command(epilog="**Example**\n\n    forex ledger show 12\n")
+@ledger.command(
+    epilog="""
+**Examples**
+
+    forex ledger show 12
+    forex ledger show 3f2a9c1e
+    forex ledger show latest --pair USDCLP --horizon 7d
+"""
+)
 def show(
-    number: Annotated[
-        int, typer.Argument(metavar="NUMBER", help="Number of the forecast, as list gives it.")
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORECAST",
+            help="Number of the forecast or the first 8 characters of its run's id, as list gives them, or 'latest' "
+            "with --horizon.",
+        ),
     ],
+    pair: PairOption = None,
+    horizon: Annotated[
+        str | None,
+        typer.Option("--horizon", metavar="HORIZON", help="Of latest: 7d, 15d, 30d or 90d."),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -123,10 +144,64 @@ def show(
     from forex_core.report.track import trajectory_document, trajectory_table
 
     configure_logging(verbose)
-    kept = _ledger(settings_from(None, None, None))
+    is_latest = which == "latest"
+    if not is_latest and (pair or horizon):
+        raise InputError(
+            f"--pair and --horizon choose the latest forecast; found {which}, expected latest or neither"
+        )
+    if is_latest and not horizon:
+        raise InputError(
+            "of which horizon the latest forecast is meant is not said; expected --horizon 7d or another"
+        )
+    settings = settings_from(pair, None, None)
+    kept = _ledger(settings)
     if kept is None:
         raise InputError("no forecast has been published yet; forex forecast 7d publishes one")
+    number = (
+        _latest(kept, Pair.parse(settings.pair), Horizon.parse(horizon)) if horizon else _number(kept, which)
+    )
     print_document(trajectory_document(kept.path(number)), as_json, trajectory_table)
+
+
+def _latest(kept: Ledger, pair: Pair, horizon: Horizon) -> int:
+    """Number of the forecast of the newest origin."""
+    found = [one for one in kept.latest() if (one.pair, one.horizon) == (pair, horizon)]
+    if not found:
+        raise InputError(
+            f"no {horizon} {pair} forecast has been published yet; forex ledger list shows what has"
+        )
+    if len(found) > 1:
+        each = ", ".join(f"{one.number} of the {one.rate} rate" for one in found)
+        raise InputError(
+            f"there is a latest {horizon} {pair} forecast of several rates: {each}; give its number"
+        )
+    return found[0].number
+
+
+def _number(kept: Ledger, which: str) -> int:
+    """Number of the forecast that a number or the beginning of a run's id means."""
+    text = which.strip().lower()
+    is_number = text.isascii() and text.isdigit()
+    if is_number and len(text) < _SHOWN:
+        return int(text)
+    if len(text) < _SHOWN:
+        raise InputError(
+            f"'{which}' is no forecast; expected its number or the first {_SHOWN} characters of its run's id, as forex "
+            "ledger list shows them, or latest"
+        )
+    found = kept.of_run(text)
+    if len(found) > 1:
+        some = ", ".join(f"{one.number} (run {one.run_id})" for one in found[:5])
+        more = " and more" if len(found) > 5 else ""
+        raise InputError(
+            f"several forecasts are of runs that begin with {text}: {some}{more}; give more characters of the one you "
+            "mean, or its number"
+        )
+    if not found:
+        raise InputError(
+            f"no forecast is of a run that begins with {text}; forex ledger list shows those there are"
+        )
+    return found[0].number
 
 
 @ledger.command("date", epilog="**Example**\n\n    forex ledger date 2026-11-30 --pair USDCLP\n")

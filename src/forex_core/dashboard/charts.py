@@ -17,6 +17,7 @@ from forex_core.dashboard.words import NBSP, day, number, share
 from forex_core.ledger import Trajectory
 from forex_core.report.document import price_decimals
 from forex_core.report.language import label_of
+from forex_core.report.look import gaps
 from forex_core.types import RANDOM_WALK, Array, level_indices
 
 _POINTS = 400
@@ -58,16 +59,17 @@ def fan(path: Trajectory, rates: Rates, unit: str, *, height: int = 210) -> Char
     known = np.isfinite(path.outcomes)
     lines = [
         Line(np.array([start, ahead[-1]]), np.array([close, close]), "walk dashed"),
-        Line(past, values, "ink"),
+        _rate(past, values, "ink"),
         Line(days, from_close(bands.median), "forecast strong"),
     ]
     if known.any():
         lines.append(
-            Line(np.append(start, ahead[known]), np.append(close, path.outcomes[known]), "ink strong")
+            _rate(np.append(start, ahead[known]), np.append(close, path.outcomes[known]), "ink strong")
         )
     last = path.target_dates[-1]
-    tips = [
+    said_of_days = [
         *(Tip(float(d), f"{day(_date(d))}\n{said(float(v))}") for d, v in zip(past, values, strict=True)),
+        *_unknown(past),
         *(Tip(float(ahead[h]), words) for h, words in enumerate(_said(path, bands))),
     ]
     hindsight = "" if path.of.live else "Made in hindsight: published after its first outcome was known."
@@ -93,9 +95,26 @@ def fan(path: Trajectory, rates: Rates, unit: str, *, height: int = 210) -> Char
             Label(float(bands.low_80[-1]), said(float(bands.low_80[-1])), "muted"),
             Label(float(bands.low_95[-1]), said(float(bands.low_95[-1])), "muted"),
         ],
-        tips=tips,
+        tips=sorted(said_of_days, key=lambda tip: tip.day),
         height=height,
     )
+
+
+def _rate(days: Array, values: Array, look: str) -> Line:
+    """A rate by day, broken where it has a gap."""
+    after = gaps(days.astype(np.int64)) + 1
+    return Line(np.insert(days, after, days[after - 1]), np.insert(values, after, np.nan), look)
+
+
+def _unknown(days: Array) -> list[Tip]:
+    """That there is no close, in the middle of each gap between days [n]."""
+    return [
+        Tip(
+            float(days[k] + days[k + 1]) / 2,
+            f"No close between\n{day(_date(days[k]))} and {day(_date(days[k + 1]))}",
+        )
+        for k in gaps(days.astype(np.int64))
+    ]
 
 
 def _said(path: Trajectory, bands: Bands) -> list[str]:
@@ -147,7 +166,7 @@ def said_and_came(paths: Sequence[Trajectory], rates: Rates, days_ahead: int) ->
         ),
         ticks=number,
         bands=[Band(ends, low, high, "band80")],
-        lines=[Line(ends, median, "forecast"), Line(number_of(shown.days), shown.values, "ink")],
+        lines=[Line(ends, median, "forecast"), _rate(number_of(shown.days), shown.values, "ink")],
         labels=[Label(float(median[-1]), "said", "forecast"), Label(float(came[-1]), "came", "ink")],
         tips=[
             Tip(

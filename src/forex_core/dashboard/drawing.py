@@ -31,7 +31,7 @@ _ROW = 24
 
 @dataclass(frozen=True)
 class Line:
-    """[n] values by day; where one is not a number the line is broken."""
+    """[n] values by day; where one is not a number the line is broken, and one between two breaks is a dot."""
 
     days: Array
     values: Array
@@ -266,13 +266,15 @@ class _Area:
     def path(self, line: Line) -> str:
         parts, down = [], False
         before = math.nan
-        for day, value in zip(line.days, line.values, strict=True):
+        there = np.isfinite(line.values)
+        goes_on = np.append(there[1:], False)
+        for day, value, followed in zip(line.days, line.values, goes_on, strict=True):
             if np.isnan(value):
                 down = False
                 continue
             x, y = self.x(float(day)), self.y(float(value))
             if not down:
-                parts.append(f"M{x:.1f} {y:.1f}")
+                parts.append(f"M{x:.1f} {y:.1f}{'' if followed else 'h0'}")
             elif line.stepped and y != before:
                 parts.append(f"H{x:.1f}V{y:.1f}")
             else:

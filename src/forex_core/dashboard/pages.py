@@ -36,14 +36,14 @@ from forex_core.ledger.live import LeadScores
 from forex_core.report.document import price_decimals
 from forex_core.report.inline import json_in_script, source_hash
 from forex_core.report.language import label_of
-from forex_core.report.look import FONT, PALETTE
+from forex_core.report.look import FONT, GAP_WEEKDAYS, PALETTE
 from forex_core.strangers import plain, web_link
 
 OVERVIEW, HEALTH, RUNS, LOGIN = "index.html", "health.html", "runs.html", "login.html"
 COMPARED = 12
 """Newest runs of each horizon that are listed and can be compared."""
-_PARAM = 300
-"""Characters of a param or an error, at most."""
+_PARAM, _REASON = 300, 2000
+"""Characters of a param, and of why a run failed, at most."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells that are ready to show, as text or, where they are a link, as markup."""
+    """Cells that are ready to show, as text or, where they are a link, as markup.
+
+    `notes` has for each row the words that stand beneath it, '' for none.
+    """
 
     caption: str
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[str]]
     kind: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -307,6 +311,7 @@ def _paths(
         "decimals": decimals,
         "scale": scale,
         "history": HISTORY_DAYS[series.horizon.days],
+        "gap": GAP_WEEKDAYS,
         "years": {str(year): target for year, target in years.items()},
         "chosen": chosen,
         "rates": list(zip(days.tolist(), whole(known.values), strict=True)),
@@ -396,7 +401,6 @@ def _runs(reader: Reader, served: bool) -> str:
         Column("Pair", words=True),
         Column("Environment", words=True),
         Column("Status", words=True),
-        Column("Why it failed", words=True),
     )
     rows = [
         [
@@ -410,12 +414,10 @@ def _runs(reader: Reader, served: bool) -> str:
             plain(run.pair or DASH, 12),
             plain(run.environment or DASH, 40),
             run.status.lower(),
-            plain(run.error or DASH, 160),
         ]
         for run in runs
     ]
-    shown = rows if any(row[-1] != DASH for row in rows) else [row[:-1] for row in rows]
-    titles = columns if shown is rows else columns[:-1]
+    title, reasons = f"The newest {COMPARED} of each horizon", [_reason(run) for run in runs]
     return _rendered(
         "runs",
         "Runs",
@@ -423,9 +425,14 @@ def _runs(reader: Reader, served: bool) -> str:
         reader,
         served,
         [untold] if untold else (),
-        runs=Table(f"The newest {COMPARED} of each horizon", titles, shown, "runs-table") if rows else None,
+        runs=Table(title, columns, rows, "runs-table", reasons) if rows else None,
         data=json_in_script([_compared(run) for run in runs]),
     )
+
+
+def _reason(run: Run) -> str:
+    """Why a run failed, in full but for a dump that nobody reads."""
+    return plain(run.error or "", _REASON)
 
 
 def _compared(run: Run) -> dict[str, Any]:
@@ -443,7 +450,7 @@ def _compared(run: Run) -> dict[str, Any]:
         "status": run.status.lower(),
         "environment": plain(run.environment or "", 60),
         "model": version(run),
-        "error": plain(run.error or "", _PARAM),
+        "error": _reason(run),
         "window": plain(run.window, 120) if run.window else None,
         "names": names_of,
         "models": {name: [one.rmse, one.mape, one.weight] for name, one in run.models.items()},
@@ -467,9 +474,8 @@ def _card(one: Outlook) -> dict[str, Any]:
         "median": price(float(bands.median[-1]), close),
         "kind": path.of.verdict if path.of.verdict in VERDICTS else "none",
         "verdict": label,
-        "record": _in_short(one.record) if one.silence.last else "none, all in hindsight",
-        "published": f"{day(path.of.published_at.date())}{version}"
-        + ("" if path.of.live else ", in hindsight"),
+        "record": _in_short(one.record),
+        "published": f"{day(path.of.published_at.date())}{version}",
         "alarm": _latest(one.alarms),
         "figure": _figure(f"fan-{series.name}", charts.fan(path, one.rates, series.pair.unit), wide=False),
     }
@@ -500,7 +506,6 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
     close, bands, last = newest.close, charts.Bands.of(path), day(path.target_dates[-1])
     label, meaning = VERDICTS.get(newest.verdict, VERDICTS["none"])
     before = newest.origin - timedelta(days=HISTORY_DAYS[newest.horizon.days])
-    hindsight = "" if newest.live else ", in hindsight"
     facts = [
         ("Close at the origin", f"{price(close, close)} {newest.pair.unit}"),
         (f"Median for {last}", price(float(bands.median[-1]), close)),
@@ -512,7 +517,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
             f"95{NBSP}% band for {last}",
             f"{price(float(bands.low_95[-1]), close)} to {price(float(bands.high_95[-1]), close)}",
         ),
-        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}{hindsight}"),
+        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}"),
         (
             "Model",
             f"{newest.model}, {f'version {newest.version}' if newest.version is not None else 'no version'}",
@@ -536,7 +541,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
         "kind": newest.verdict if newest.verdict in VERDICTS else "none",
         "verdict": label,
         "meaning": meaning,
-        "origin": f"{day(newest.origin)}{hindsight}",
+        "origin": f"{day(newest.origin)}{'' if newest.live else ', in hindsight'}",
         "facts": facts,
         "figure": _figure(
             "ahead",
@@ -547,14 +552,17 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
 
 
 def _notes(newest: Published, silence: Silence) -> list[str]:
+    if silence.days is None:
+        return [
+            "All forecasts of this horizon were made in hindsight, published after their first outcome was known: "
+            "there is no live record."
+        ]
     notes = []
     if not newest.live:
         notes.append(
             "Made in hindsight: published after its first outcome was known, it is no part of the live record."
         )
-    if silence.days is None:
-        notes.append("All forecasts of this horizon were made in hindsight: none was published in its time.")
-    elif silence.is_silent:
+    if silence.is_silent:
         of = "forecast" if newest.live else "live forecast"
         notes.append(f"The last {of} is {counted(silence.days, 'day')} old.")
     return notes

@@ -17,7 +17,7 @@ import pandas as pd
 
 from forex_core.config import Settings
 from forex_core.dashboard.sources import Change, Run, Series, TrackedRuns, market_of
-from forex_core.dashboard.words import counted, day
+from forex_core.dashboard.words import counted, day, spoken
 from forex_core.data.catalogue import entry
 from forex_core.data.loading import store_of
 from forex_core.data.quality import gate
@@ -204,10 +204,17 @@ class Health:
     def attention(self) -> tuple[Concern, ...]:
         """Alarms of the last `RECENT_DAYS`, silence, forecasts that wait, are not scored or are none, old data."""
         found = []
+        never = {one.series: one.silence.words for one in self.outlooks if one.silence.days is None}
         for one in self.outlooks:
             words = [noticed(raised) for raised in one.alarms]
-            words += [one.silence.words] if one.silence.is_silent else []
+            words += [one.silence.words] if one.silence.is_silent and one.series not in never else []
             found += [Concern(one.series.title, told, one.series) for told in words]
+        for market in dict.fromkeys(series.market for series in never):
+            of_market = sorted(
+                (series for series in never if series.market == market), key=lambda series: series.horizon
+            )
+            days = spoken([str(series.horizon.days) for series in of_market])
+            found.append(Concern(f"{market}, {days} days", never[of_market[0]], of_market[0]))
         of_data = [one for one in self.alarms if one.horizon is None and _is_recent(one, self.at)]
         found += [Concern(one.pair.slashed, noticed(one)) for one in of_data]
         if self.waiting:

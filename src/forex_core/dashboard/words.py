@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import date, datetime
 
 from forex_core.report.document import price_decimals
@@ -58,6 +59,15 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     ('1 forecast', '1,234 forecasts')
     """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def spoken(words: Sequence[str]) -> str:
+    """
+    >>> spoken(["7"]), spoken(["7", "15", "30"])
+    ('7', '7, 15 and 30')
+    """
+    *before, last = words
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def day(value: date | None) -> str:

@@ -436,14 +436,15 @@ class Ledger:
                 found.append((pair, rate, _day(first)))
         return tuple(found)
 
-    def newest(self, pair: Pair, rate: str, horizon: Horizon, until: date) -> Published | None:
-        """The forecast of the newest origin up to a date, of several that of `paths`; None where there is none."""
+    def up_to(self, pair: Pair, rate: str, horizon: Horizon, origin: date) -> tuple[Published, ...]:
+        """Forecasts of an origin, that of `paths` first, and last that of `paths` of the newest origin before it."""
         kind = (_P.pair == str(pair), _P.rate == rate, _P.horizon == str(horizon))
-        order = (_P.origin.desc(), *_STANDS_FIRST)
-        query = sa.select(tables.publications).where(*kind).order_by(*order).limit(1)
+        query = sa.select(tables.publications).where(*kind).order_by(_P.origin.desc(), *_STANDS_FIRST)
         with self._database.reading() as connection:
-            found = connection.execute(query.where(_P.origin <= _bound(connection, until))).one_or_none()
-        return _published(found) if found is not None else None
+            day = _bound(connection, origin)
+            own = connection.execute(query.where(_P.origin == day)).all()
+            before = connection.execute(query.where(_P.origin < day).limit(1)).all()
+        return tuple(map(_published, (*own, *before)))
 
     def publications(
         self,
@@ -475,6 +476,12 @@ class Ledger:
             query = query.order_by(_P.number.desc())
             found = connection.execute(query.limit(last) if last is not None else query).all()
             return tuple(_published(row) for row in reversed(found))
+
+    def of_run(self, beginning: str) -> tuple[Published, ...]:
+        """Forecasts of the runs whose id begins so, in the order of publication."""
+        query = sa.select(tables.publications).where(_P.run_id.startswith(beginning, autoescape=True))
+        with self._database.reading() as connection:
+            return tuple(map(_published, connection.execute(query.order_by(_P.number)).all()))
 
     def path(self, number: int) -> Trajectory:
         """A forecast with its path and the outcomes known by now.

@@ -16,12 +16,13 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
 from forex_core.calendars import desk_zone
 from forex_core.report.document import events_ahead, price_decimals
 from forex_core.report.drawing import Drawn, browser_script, draw
 from forex_core.report.language import ENGLISH, Language, label_of
-from forex_core.report.look import FONT, PALETTE, spread
+from forex_core.report.look import FONT, PALETTE, gaps, spread
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE, RANDOM_WALK, Array, Evaluation, Event, ForecastRun, MarketBundle
 
@@ -175,7 +176,11 @@ def fan(run: ForecastRun, bundle: MarketBundle, language: Language = ENGLISH) ->
     def shown(value: float) -> str:
         return language.number(float(value), decimals)
 
-    history = [dated(d.date(), close=_rounded(c, decimals)) for d, c in zip(days, closes, strict=True)]
+    history = [
+        dated(d.date(), close=_rounded(c, decimals), stretch=int(stretch))
+        for d, c, stretch in zip(days, closes, _stretches(bundle)[-rows:], strict=True)
+        if stretch >= 0
+    ]
     start = dated(
         forecast.origin,
         median=_rounded(close, decimals),
@@ -229,7 +234,9 @@ def fan(run: ForecastRun, bundle: MarketBundle, language: Language = ENGLISH) ->
     ]
     lines = [
         _on("fan").mark_line(color=WALK, strokeWidth=1.25, strokeDash=[4, 3]).encode(x=x, y=y("walk")),
-        _on("history").mark_line(color=INK, strokeWidth=1.5).encode(x=x, y=y("close")),
+        _on("history")
+        .mark_line(color=INK, strokeWidth=1.5, strokeCap="round")
+        .encode(x=x, y=y("close"), detail="stretch:N"),
         _on("fan").mark_line(color=FORECAST, strokeWidth=2.25).encode(x=x, y=y("median")),
         *_labels(labels, x, y("at")),
         _hover("history", [when, tip("close", say("Close"))]).encode(x=x),
@@ -294,6 +301,17 @@ def fan(run: ForecastRun, bundle: MarketBundle, language: Language = ENGLISH) ->
         language=language,
         height=height,
     )
+
+
+def _stretches(bundle: MarketBundle) -> npt.NDArray[np.int64]:
+    """Which unbroken stretch of closes each row is of [T], -1 within a gap, where the bundle carries the last one."""
+    closes = np.flatnonzero(np.isfinite(bundle.truth))
+    closes = np.union1d(closes, len(bundle) - 1)  # what the forecast starts from
+    found = np.zeros(len(bundle), dtype=np.int64)
+    for k in gaps(bundle.dates[closes].to_numpy()):
+        found[closes[k + 1] :] += 1
+        found[closes[k] + 1 : closes[k + 1]] = -1
+    return found
 
 
 def _event_marks(

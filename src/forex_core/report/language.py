@@ -200,6 +200,7 @@ class Language:
                 "thousands": habits.thousands,
                 "grouping": [3],
                 "currency": ["$", ""],
+                "percent": "\u00a0%",
             },
             "time": {
                 "dateTime": "%-d %b %Y, %H:%M",

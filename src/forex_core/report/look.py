@@ -1,8 +1,11 @@
-"""The look that pages and charts share: type, colours, and where labels stand."""
+"""The look that pages and charts share: type, colours, where labels stand and where a line breaks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 """One stack for pages and their charts; a static renderer falls back to its own sans-serif."""
@@ -16,6 +19,19 @@ PALETTE: dict[str, tuple[str, str]] = {
     "walk": ("#b4540a", "#f0a05a"),
 }
 """Role: (light, dark). Blue for ours and orange for the yardstick stay apart for every kind of colour vision."""
+
+GAP_WEEKDAYS = 5
+"""The line of a rate is broken where its next close is more weekdays away than these."""
+
+
+def gaps(days: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Positions in increasing days [n] after which a gap begins.
+
+    >>> gaps(["2026-03-06", "2026-03-13", "2026-03-23", "2026-03-24"]).tolist()
+    [1]
+    """
+    at = np.asarray(days, dtype="M8[D]")
+    return np.flatnonzero(np.busday_count(at[:-1], at[1:]) > GAP_WEEKDAYS)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -242,7 +242,7 @@ def _verdict(run: ForecastRun, language: Language) -> dict[str, Any]:
         ],
         "decided": say(
             "The p-values were decided on {day} from {origins} origins, "
-            "after Holm's correction over the four horizons; the ratios are those of today's table below",
+            "after Holm's correction over the four horizons; the ratios are those of today's table below.",
             day=language.day(verdict.decided_on),
             origins=language.count(verdict.origins),
         ),

@@ -17,6 +17,7 @@
   const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
   const day = (iso) => `${+iso.slice(8, 10)} ${MONTHS[+iso.slice(5, 7) - 1]} ${iso.slice(0, 4)}`;
   const numberOf = (iso) => Date.parse(`${iso}T00:00:00Z`) / 864e5;
+  const weekdaysTo = (n) => 5 * Math.floor((n + 3) / 7) + Math.min((n + 3) % 7, 5); // since a Monday
   const isoOf = (n) => new Date(n * 864e5).toISOString().slice(0, 10);
   const make = (name, attributes = {}, ...children) => {
     const element = document.createElement(name);
@@ -165,6 +166,15 @@
       const x = (d) => left + (d - first) / (last - first) * (right - left);
       const y = (v) => bottom - (v - low) / (high - low) * (bottom - top);
       const line = (points) => `M${points.map(([d, v]) => `${x(d).toFixed(1)} ${y(v).toFixed(1)}`).join("L")}`;
+      const isGap = ([a], [b]) => weekdaysTo(b) - weekdaysTo(a) > data.gap;
+      const rate = (points) => {
+        const pieces = [];
+        points.forEach((one, k) => {
+          if (k && !isGap(points[k - 1], one)) pieces[pieces.length - 1].push(one);
+          else pieces.push([one]);
+        });
+        return pieces.map((piece) => line(piece) + (piece.length > 1 ? "" : "h0")).join("");
+      };
       const start = [one.o, one.close];
       const along = (values) => [start, ...one.days.map((d, h) => [d, values[h]])];
       const ribbon = (lower, upper) => `${line([...along(upper), ...along(lower).reverse()])}Z`;
@@ -186,9 +196,9 @@
         draw("path", { class: "band95", d: ribbon(one.low95, one.high95) }),
         draw("path", { class: "band80", d: ribbon(one.low80, one.high80) }),
         draw("path", { class: "line walk dashed", d: line([start, [last, one.close]]) }),
-        draw("path", { class: "line ink", d: line(past) }),
+        draw("path", { class: "line ink", d: rate(past) }),
         draw("path", { class: "line forecast strong", d: line(along(one.median)) }));
-      if (known.length) svg.append(draw("path", { class: "line ink strong", d: line([start, ...known]) }));
+      if (known.length) svg.append(draw("path", { class: "line ink strong", d: rate([start, ...known]) }));
       if (known.length <= 25) known.forEach(([d, v]) => svg.append(draw("circle", { cx: x(d), cy: y(v), r: 3 })));
       const end = one.days.length - 1;
       const labels = [[one.high95[end], "muted"], [one.high80[end], "muted"], [one.median[end], "forecast"],
@@ -202,7 +212,12 @@
       });
       const span = last - first;
       const tips = [
-        ...past.map(([d, v]) => [(d - first) / span, `${day(isoOf(d))}\n${price(v)}`]),
+        ...past.flatMap(([d, v], k) => {
+          const own = [(d - first) / span, `${day(isoOf(d))}\n${price(v)}`];
+          if (!k || !isGap(past[k - 1], past[k])) return [own];
+          const [from] = past[k - 1];
+          return [[((from + d) / 2 - first) / span, `No close between\n${day(isoOf(from))} and ${day(isoOf(d))}`], own];
+        }),
         ...one.days.map((d, h) => [(d - first) / span, [day(isoOf(d)), `Median ${price(one.median[h])}`,
           `80 % ${price(one.low80[h])} to ${price(one.high80[h])}`, `95 % ${price(one.low95[h])} to ${price(one.high95[h])}`,
           ...(one.outcomes[h] === null ? [] : [`Came at ${price(one.outcomes[h])}, ${one.fell[h]}`])].join("\n")])];
@@ -310,9 +325,15 @@
         parts.push(table("Scores and weights of every model", "compare", heads, rows));
       }
       const params = [...new Set([...Object.keys(a.params), ...Object.keys(b.params)])].sort().filter((name) => a.params[name] !== b.params[name]);
+      // A digest is told by its beginning; unfolded, it is there in full, to be read and copied.
+      const told = (value) => {
+        if (!/^[0-9a-f]{40,}$/.test(value ?? "")) return { text: value ?? "–" };
+        return { text: make("details", { class: "digest" },
+          make("summary", { title: value }, `${value.slice(0, 12)}…`), make("code", {}, value)) };
+      };
       if (params.length) {
         parts.push(table("Params that differ", "compare", columns("Param"),
-          params.map((name) => [{ text: name }, { text: a.params[name] ?? "–" }, { text: b.params[name] ?? "–" }])));
+          params.map((name) => [{ text: name }, told(a.params[name]), told(b.params[name])])));
       }
       document.getElementById("compared").replaceChildren(...parts);
     }
