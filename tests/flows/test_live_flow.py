@@ -76,6 +76,8 @@ def test_a_flow_fetches_publishes_and_goes_on_without_a_network(
 
     configure(monkeypatch, "http://nowhere.invalid", MAX_AGE_BUSINESS_DAYS="0")
     monkeypatch.setattr(load, "retries", 0)
-    with pytest.raises(SourceUnavailable, match="Without a network: 'forex data import FILE --pair") as caught:
+    with pytest.raises(
+        SourceUnavailable, match="Without a network: 'forex data import FILE --pair"
+    ) as caught:
         FLOWS[month](pair="USDCLP", source="live")
     assert caught.type.__name__ == "NoFreshData", "which is what the failed run and its listing say"

@@ -124,11 +124,16 @@ def test_it_looks_like_the_page(
 @pytest.mark.usefixtures("pdf")
 def test_no_row_of_a_table_stands_alone_on_a_page(tmp_path: Path) -> None:
     style = files("forex_core.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
-    tables = [
-        f"<div class=scroll style='break-before: page'><table><thead><tr><th>Head</th></tr></thead>"
-        f"<tbody>{'<tr><th>row</th></tr>' * rows}</tbody></table></div>"
-        for rows in range(38, 48)
-    ]
+
+    def table(rows: int, above: int) -> str:
+        """A table of so many rows with so many pixels of its page above it."""
+        return (
+            f"<div style='break-before: page; height: {above}px'></div>"
+            "<div class=scroll><table><thead><tr><th>Head</th></tr></thead>"
+            f"<tbody>{'<tr><th>row</th></tr>' * rows}</tbody></table></div>"
+        )
+
+    tables = [table(rows, 0) for rows in range(38, 48)] + [table(6, above) for above in range(720, 1000, 10)]
     text = printed(f"<html lang=en><style>{style}</style><main>{''.join(tables)}</main></html>", tmp_path)
     rows = [page.count("row") for page in text.split("\f")]
     assert len([n for n in rows if n]) > len(tables), "some went on"
