@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.ports import free_port
+
 # The same examples on every run: a test that fails must fail for whoever looks into it.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -220,9 +222,7 @@ class PostgresServer:
             user = pwd.getpwnam("postgres")
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._call("initdb", "-U", "forex", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         self.start()
 
@@ -326,9 +326,7 @@ class MlflowServer:
         self.files = folder / "files"
         shutil.copyfile(template, self._database)
         self.files.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
         options = {
             "--host": "127.0.0.1",

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 
 from forex_core.data.http import HttpClient, Retries, Timeouts, user_agent
+from tests.ports import free_port
 
 LAST_MODIFIED = "Fri, 28 Jun 2024 18:00:00 GMT"
 NOW = pd.Timestamp("2024-07-01T23:00:00Z")
@@ -280,7 +281,4 @@ def quick_client(
 
 def unused_address() -> str:
     """An address of loopback at which nobody listens."""
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    port = listener.server_address[1]
-    listener.server_close()
-    return f"http://127.0.0.1:{port}"
+    return f"http://127.0.0.1:{free_port()}"

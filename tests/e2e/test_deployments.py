@@ -39,6 +39,7 @@ from forex_core.testing import synthetic_table
 from forex_core.types import Horizon
 from tests import ledgers
 from tests.planted import Secrets, told_in, written
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -269,11 +270,6 @@ class Host:
         client = MlflowClient(f"sqlite:///{self.data / 'mlflow' / 'mlflow.db'}")
         experiment = client.get_experiment_by_name(f"forecaster_{horizon}")
         return list(client.search_runs([experiment.experiment_id])) if experiment else []
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def wait_for(

@@ -9,7 +9,6 @@ import resource
 import shlex
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -50,6 +49,7 @@ from forex_core.tracking.store import release
 from forex_core.types import Horizon, Pair
 from tests.deployments import older_store
 from tests.faults import damage
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -189,12 +189,6 @@ def tracker_of(settings: Settings) -> MLflowTracker:
 
 def database(settings: Settings) -> Path:
     return settings.root / "mlflow" / "mlflow.db"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def mlflow_error() -> type[Exception]:
@@ -1014,8 +1008,7 @@ def test_documented_tracker_of_ones_own(settings: Settings, tmp_path: Path) -> N
 
 def runs_on_the_pages(command: str, settings: Settings, folder: Path) -> set[str]:
     """What the pages that a command serves list of all experiments, asked as a browser does."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program, *arguments = shlex.split(command)
     process = subprocess.Popen(
         [str(BIN / program), *arguments, "--port", str(port)],

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -45,6 +44,7 @@ from tests.deployments import tree
 from tests.faults import damage, held
 from tests.forecasting import LIGHT, Ended, Forecasters
 from tests.planted import Secrets, told_in, written
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -502,8 +502,7 @@ def bucket() -> Iterator[tuple[Any, Any]]:
 
     from tests.conftest import S3Bucket
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
 
     def server() -> Any:
         return ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from forex_core.config import NotifyConfig
 from forex_core.notify import Delivery, Message, Notifier, Sent
 from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -293,9 +294,7 @@ def test_a_server_that_hangs_up_half_way(address: Callable[[int], str], message:
 
 @BOTH
 def test_a_server_that_is_not_there(address: Callable[[int], str], message: Message) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    delivery = only(notifier(address(port)).send(message))
+    delivery = only(notifier(address(free_port())).send(message))
     assert not delivery.delivered
     assert "refused" in str(delivery.reason).lower()
 

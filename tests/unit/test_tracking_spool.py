@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking import MLflowTracker, Record, open_store, replay_spool
 from forex_core.tracking import spool as room
 from forex_core.tracking.store import release
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -545,11 +545,8 @@ class TestDegrading:
     def test_for_a_server_that_does_not_answer(
         self, build: Callable[..., MLflowTracker], spool: Path, sqlite_store: str
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         started = time.monotonic()
-        uri = f"http://127.0.0.1:{port}"
+        uri = f"http://127.0.0.1:{free_port()}"
         with build(uri, artifact_location=None) as tracker:
             tracker.log_metrics({"a": 1})
         assert tracker.degraded
@@ -561,9 +558,7 @@ class TestDegrading:
     def test_for_a_server_that_dies_in_the_middle(
         self, build: Callable[..., MLflowTracker], spool: Path, files: Path, tmp_path: Path
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        uri = f"http://127.0.0.1:{free_port()}"
         server = serve(uri, tmp_path / "served")
         try:
             with build(uri, artifact_location=None) as tracker:
