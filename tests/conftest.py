@@ -128,7 +128,7 @@ class SharedPrefect:
         os.close(reading)
         os.close(log)
         try:
-            urllib.request.urlopen(f"{api_url}/health", timeout=120).close()
+            urllib.request.urlopen(f"{api_url}/health", timeout=240).close()
         except OSError as error:
             raise AssertionError((home / "log").read_text()) from error
         (folder / "prefect.address").write_text(f"{home}\n{api_url}")

@@ -498,8 +498,10 @@ def test_database_locked(
         tracker.log_metrics({"a": 1.0})
         assert time.monotonic() - started > 0.9
         assert forex_says("runs", "list", "7d"), "reading goes on"
+        monkeypatch.setattr(room, "BUSY_S", 200)
+        started = time.monotonic()
         tracker.log_metrics({"b": 2.0})
-        assert time.monotonic() - started < 8, "it waits once"
+        assert time.monotonic() - started < 60, "it waits once"
         holder.close()
     shows(fault, tracker.degraded)
     assert spooled(settings) == 1
@@ -804,7 +806,7 @@ def test_tracking_server_down(fault: str, settings: Settings, monkeypatch: pytes
     assert candidacy is not None
     with pytest.raises(TrackingUnavailable) as caught, candidacy:
         pass
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     shows(fault, caught.value)
     shows(fault, caught.value, 1)
     monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
