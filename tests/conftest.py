@@ -228,10 +228,10 @@ class PostgresServer:
 
     def start(self) -> None:
         options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off -c max_connections=200"
-        self._call("pg_ctl", "start", "-w", "-t", "60", "-l", str(self._folder / "log"), "-o", options)
+        self._call("pg_ctl", "start", "-w", "-t", "240", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self) -> None:
-        self._call("pg_ctl", "stop", "-m", "immediate", "-w")
+        self._call("pg_ctl", "stop", "-m", "immediate", "-w", "-t", "240")
 
     def close(self) -> None:
         self.stop()
@@ -255,7 +255,7 @@ class PostgresServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
             **self._as,
         )
@@ -353,7 +353,7 @@ class MlflowServer:
             start_new_session=True,
         )
         said.close()
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not self._is_up():
             assert self._process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()

@@ -615,7 +615,7 @@ print(len(found), threading.active_count())
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     assert (done.stdout, done.stderr) == ("5 1\n", "")
     assert list(home.rglob("*")) == []

@@ -215,7 +215,7 @@ def serving(line: str, folder: Path, port: int) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):

@@ -617,7 +617,7 @@ def serve(uri: str, home: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    until = time.monotonic() + 90
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=2):
