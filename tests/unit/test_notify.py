@@ -209,9 +209,11 @@ def test_a_server_that_is_busy_is_asked_again(
     mailbox: Mailbox, message: Message, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
+    asked = notifier(mail(mailbox), attempts=3)
+    assert len(asked.targets) == 1  # and Apprise is imported, which says so unless it is quieted
     monkeypatch.setattr("apprise.url.time", SimpleNamespace(sleep=waits.append))
     mailbox.answers = ["451 4.3.0 try again later", "451 4.3.0 try again later"]
-    delivery = only(notifier(mail(mailbox), attempts=3).send(message))
+    delivery = only(asked.send(message))
     assert (delivery.delivered, delivery.attempts) == (True, 3)
     assert len(mailbox.received) == 1
     assert waits == [], "Apprise would wait 5.5 s from one mail to the next"
@@ -364,7 +366,7 @@ def test_one_target_that_fails_keeps_the_others_from_nothing(mailbox: Mailbox, w
 
     def hold(_: socket.socket) -> None:
         """Until the others have been told."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not (mailbox.received and webhook.received) and time.monotonic() < until:
             time.sleep(0.01)
         if mailbox.received and webhook.received:
@@ -372,7 +374,7 @@ def test_one_target_that_fails_keeps_the_others_from_nothing(mailbox: Mailbox, w
 
     with server(hold) as port:
         urls = (hook(port), "nonsense://x", mail(mailbox), hook(webhook.port))
-        sent = notifier(*urls).send(MESSAGE)
+        sent = notifier(*urls, timeout_s=150.0).send(MESSAGE)
     assert at_once.is_set(), "they are told at once"
     assert [one.delivered for one in sent.deliveries] == [False, False, True, True]
     assert [one.target.partition(" (")[0] for one in sent.deliveries] == [f"target {n}" for n in (1, 2, 3, 4)]
