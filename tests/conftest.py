@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.ports import free_port
+
 # The same examples on every run: a test that fails must fail for whoever looks into it.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -126,7 +128,7 @@ class SharedPrefect:
         os.close(reading)
         os.close(log)
         try:
-            urllib.request.urlopen(f"{api_url}/health", timeout=120).close()
+            urllib.request.urlopen(f"{api_url}/health", timeout=240).close()
         except OSError as error:
             raise AssertionError((home / "log").read_text()) from error
         (folder / "prefect.address").write_text(f"{home}\n{api_url}")
@@ -220,18 +222,16 @@ class PostgresServer:
             user = pwd.getpwnam("postgres")
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._call("initdb", "-U", "forex", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         self.start()
 
     def start(self) -> None:
         options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off -c max_connections=200"
-        self._call("pg_ctl", "start", "-w", "-t", "60", "-l", str(self._folder / "log"), "-o", options)
+        self._call("pg_ctl", "start", "-w", "-t", "240", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self) -> None:
-        self._call("pg_ctl", "stop", "-m", "immediate", "-w")
+        self._call("pg_ctl", "stop", "-m", "immediate", "-w", "-t", "240")
 
     def close(self) -> None:
         self.stop()
@@ -255,7 +255,7 @@ class PostgresServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
             **self._as,
         )
@@ -326,9 +326,7 @@ class MlflowServer:
         self.files = folder / "files"
         shutil.copyfile(template, self._database)
         self.files.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
         options = {
             "--host": "127.0.0.1",
@@ -355,7 +353,7 @@ class MlflowServer:
             start_new_session=True,
         )
         said.close()
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not self._is_up():
             assert self._process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()

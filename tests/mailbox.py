@@ -65,7 +65,13 @@ def receiving() -> Iterator[Mailbox]:
     """The server, while it runs."""
     box = Mailbox()
     controller = OnAnyPort(
-        box, hostname="127.0.0.1", port=0, authenticator=box.login, auth_require_tls=False, auth_required=True
+        box,
+        hostname="127.0.0.1",
+        port=0,
+        authenticator=box.login,
+        auth_require_tls=False,
+        auth_required=True,
+        ready_timeout=200,
     )
     controller.start()
     box.port = controller.port

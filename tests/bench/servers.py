@@ -20,6 +20,7 @@ def postgres_server() -> Iterator[Any | None]:
     assert spec.loader is not None
     fixtures = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = fixtures  # where its dataclasses look themselves up
+    sys.path.append(str(_FIXTURES.parents[1]))  # of what it imports
     spec.loader.exec_module(fixtures)
     binaries = fixtures.postgres_binaries()
     if binaries is None:

@@ -23,7 +23,10 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 
 from forex_core.data.http import HttpClient, Retries, Timeouts, user_agent
+from tests.ports import free_port
 
+LONG_S = 200.0
+"""More than any machine is busy, and less than a test may take."""
 LAST_MODIFIED = "Fri, 28 Jun 2024 18:00:00 GMT"
 NOW = pd.Timestamp("2024-07-01T23:00:00Z")
 """A Monday evening, after every close of that day."""
@@ -48,7 +51,7 @@ class Server:
     Attributes:
         url: its address, such as `http://127.0.0.1:40000`.
         asked: every request so far.
-        sent: bytes of bodies that were given to the socket.
+        sent: bytes of bodies that are given to the socket, counted before a client can have them.
     """
 
     url: str = ""
@@ -56,7 +59,7 @@ class Server:
     sent: int = 0
     over: threading.Event = field(default_factory=threading.Event)
     _script: list[Behaviour] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Condition = field(default_factory=threading.Condition)
 
     def play(self, *behaviours: Behaviour) -> Server:
         """What the requests to come are answered with, in this order; the last one also all later ones."""
@@ -67,12 +70,18 @@ class Server:
     def next(self, asked: Asked) -> Behaviour:
         with self._lock:
             self.asked.append(asked)
+            self._lock.notify_all()
             return self._script.pop(0) if len(self._script) > 1 else self._script[0]
+
+    def wait_for(self, count: int, below: str = "") -> None:
+        """Until so many requests have come: one whose client has given up may still be on its way."""
+        with self._lock:
+            self._lock.wait_for(lambda: sum(below in one.path for one in self.asked) >= count, LONG_S)
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 5
+    timeout = LONG_S
     state: Server
 
     def do_GET(self) -> None:
@@ -91,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body(body)
 
     def body(self, content: bytes) -> None:
-        self.state.sent += len(content)  # before a client that has it all can ask
+        self.state.sent += len(content)
         self.wfile.write(content)
 
     def hang_up(self) -> None:
@@ -165,7 +174,7 @@ def unchanged_after_first(body: bytes | str, **validators: str) -> Behaviour:
 
 def hang(handler: Handler) -> None:
     """Take the request and say nothing."""
-    handler.state.over.wait(5)
+    handler.state.over.wait(LONG_S)
     handler.hang_up()
 
 
@@ -263,24 +272,51 @@ def drop(handler: Handler) -> None:
 BUSY_FOR_EVER = status(500)
 
 
+PATIENT = Timeouts(connect=LONG_S, read=LONG_S, whole=LONG_S)
+SILENCE = Timeouts(connect=LONG_S, read=0.25, whole=LONG_S)
+DRIPS = Timeouts(connect=LONG_S, read=LONG_S, whole=0.4)
+
+
+def patience(behaviour: Behaviour) -> Timeouts:
+    """Short where a behaviour is to be waited out, and then of one kind alone; else no busy machine outlasts it."""
+    if behaviour in (hang, hang_in_the_body):
+        return SILENCE
+    return DRIPS if behaviour in (drip, drip_headers, drip_unframed) else PATIENT
+
+
 def quick_client(
-    folder: Path, *, waited: list[float] | None = None, now: pd.Timestamp = NOW, attempts: int = 3
+    folder: Path,
+    *,
+    waited: list[float] | None = None,
+    now: pd.Timestamp = NOW,
+    attempts: int = 3,
+    timeouts: Timeouts = PATIENT,
+    recovers: Server | None = None,
 ) -> HttpClient:
-    """A client of short patience that writes its waits down instead of waiting; it believes that it is `now`."""
-    return HttpClient(
+    """A client that writes its waits down instead of waiting; it believes that it is `now`.
+
+    After the first fault of a server that recovers, all the time in the world is given to it.
+    """
+    kept = waited if waited is not None else []
+
+    def sleep(seconds: float) -> None:
+        kept.append(seconds)
+        if recovers is not None:
+            recovers.wait_for(len(kept))  # what it does is done in turn
+            client._timeouts = PATIENT
+
+    client = HttpClient(
         folder,
         user_agent=user_agent("desk@example.org"),
-        timeouts=Timeouts(connect=1.0, read=0.25, whole=0.4),
+        timeouts=timeouts,
         retries=Retries(attempts=attempts),
         min_interval_s=0.0,
-        sleep=(waited if waited is not None else []).append,
+        sleep=sleep,
         now=lambda: now,
     )
+    return client
 
 
 def unused_address() -> str:
     """An address of loopback at which nobody listens."""
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    port = listener.server_address[1]
-    listener.server_close()
-    return f"http://127.0.0.1:{port}"
+    return f"http://127.0.0.1:{free_port()}"

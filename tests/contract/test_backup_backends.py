@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -518,6 +518,16 @@ def test_an_object_that_is_stored_again_while_others_prune_stays(
     kept = backups.create()
     monkeypatch.setattr(places, "GRACE", timedelta(seconds=3))
     time.sleep(4.5)  # instants of a bucket are whole seconds
+    then = datetime.now(UTC)
+
+    class Standing(datetime):
+        """A clock that stands: what is stored from here on is young, however long the pruning takes."""
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return then
+
+    monkeypatch.setattr(places, "datetime", Standing)
     discard, made = places.Bucket.discard, list[Any]()
 
     def between(bucket: places.Bucket, digests: list[str]) -> list[str]:

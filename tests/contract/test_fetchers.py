@@ -50,6 +50,7 @@ from tests.contract.bad_days import (
     hang,
     html,
     junk,
+    patience,
     quick_client,
     redirect,
     status,
@@ -228,7 +229,7 @@ def fetch(
 ) -> Observations:
     """What a fetcher makes of a server's behaviours over the four weeks from `FROM` to `TO`."""
     server.play(*behaviours)
-    with quick_client(folder, now=now, attempts=attempts) as client:
+    with quick_client(folder, now=now, attempts=attempts, timeouts=patience(behaviours[0])) as client:
         return case.make(client, server.url).fetch(case.series, FROM, TO)
 
 
@@ -273,7 +274,7 @@ class TestEveryFetcher:
         began = time.monotonic()
         with pytest.raises(SourceUnavailable, match="try again"):
             fetch(case, server, tmp_path, bad, attempts=2)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
 
     def test_half_a_body_for_ever(self, case: Case, server: Server, tmp_path: Path) -> None:
         with pytest.raises(SourceUnavailable, match="breaks off"):

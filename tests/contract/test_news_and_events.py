@@ -28,6 +28,7 @@ from tests.contract.bad_days import (
     hang,
     html,
     junk,
+    patience,
     quick_client,
     status,
     unchanged_after_first,
@@ -99,16 +100,17 @@ EVENTS = [
 ]
 
 
-def rss_of(server: Server, folder: Path) -> RssNews:
-    return RssNews(quick_client(folder), (f"{server.url}/feed",), now=lambda: NOW)
+def rss_of(server: Server, folder: Path, **client: Any) -> RssNews:
+    return RssNews(quick_client(folder, **client), (f"{server.url}/feed",), now=lambda: NOW)
 
 
-def api_of(server: Server, folder: Path) -> NewsApi:
-    return NewsApi(quick_client(folder), SecretStr(KEY), url=f"{server.url}/v2/everything", now=lambda: NOW)
+def api_of(server: Server, folder: Path, **client: Any) -> NewsApi:
+    http, url = quick_client(folder, **client), f"{server.url}/v2/everything"
+    return NewsApi(http, SecretStr(KEY), url=url, now=lambda: NOW)
 
 
-def calendar_of(server: Server, folder: Path) -> MacroCalendar:
-    return MacroCalendar(quick_client(folder), f"{server.url}/week.json", now=lambda: NOW)
+def calendar_of(server: Server, folder: Path, **client: Any) -> MacroCalendar:
+    return MacroCalendar(quick_client(folder, **client), f"{server.url}/week.json", now=lambda: NOW)
 
 
 def asked_news(fetcher: NewsFetcher) -> int:
@@ -120,14 +122,17 @@ def asked_events(fetcher: EventFetcher) -> int:
 
 
 # Every fetcher: how it is made and asked, and a good answer.
-Ask = Callable[[Server, Path], int]
+Ask = Callable[..., int]
 FETCHERS: dict[str, tuple[Ask, str]] = {
-    "rss": (lambda server, folder: asked_news(rss_of(server, folder)), rss(ITEMS)),
+    "rss": (lambda *where, **client: asked_news(rss_of(*where, **client)), rss(ITEMS)),
     "newsapi": (
-        lambda server, folder: asked_news(api_of(server, folder)),
+        lambda *where, **client: asked_news(api_of(*where, **client)),
         json.dumps(api(*[(t, u, DAY) for t, u, _ in ITEMS])),
     ),
-    "macro_calendar": (lambda server, folder: asked_events(calendar_of(server, folder)), json.dumps(EVENTS)),
+    "macro_calendar": (
+        lambda *where, **client: asked_events(calendar_of(*where, **client)),
+        json.dumps(EVENTS),
+    ),
 }
 
 
@@ -152,10 +157,10 @@ class TestEveryFetcher:
             "nothing": good(b""),
         }[name]
         server.play(bad, good(answer))
-        assert ask(server, tmp_path) >= 1
+        assert ask(server, tmp_path, timeouts=patience(bad), recovers=server) >= 1
         server.play(bad)
         with pytest.raises(SourceUnavailable, match="tried 3 times"):
-            ask(server, tmp_path / "other")
+            ask(server, tmp_path / "other", timeouts=patience(bad))
 
     @pytest.mark.parametrize(
         "bad", [html, junk(30), status(404, "gone"), status(401), good("Maintenance"), good("12")]

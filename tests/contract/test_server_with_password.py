@@ -21,6 +21,7 @@ from forex_core.errors import TrackingError
 from forex_core.tracking import registry_from_settings, tracker_from_settings
 from forex_core.tracking.health import store_state
 from forex_core.tracking.store import release
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import MlflowServer
@@ -47,8 +48,7 @@ def address(server_store: MlflowServer, tmp_path: Path) -> Iterator[str]:
         pytest.skip("there is no nginx here; install the package nginx-light")
     folder = tmp_path / "nginx"
     folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "users").write_text(f"forex:{{PLAIN}}{PASSWORD}\n")
     user = "user root; " if os.geteuid() == 0 else ""
     (folder / "conf").write_text(PROXY.format(folder=folder, port=port, behind=server_store.uri, user=user))
@@ -57,7 +57,7 @@ def address(server_store: MlflowServer, tmp_path: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while True:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             break

@@ -528,7 +528,7 @@ days = pd.date_range("2020-01-01", periods=50).as_unit("us")
 known = (days + pd.Timedelta(hours=22)).tz_localize("UTC")
 store.names()  # makes the tables
 print("ready", flush=True)
-while time.monotonic() < until:
+while k == 0 or time.monotonic() < until:
     shared = Observations("shared", "best", days + pd.Timedelta(days=50 * k), np.arange(50.0) + k, known)
     own = Observations(f"own{who}", "best", days, np.arange(50.0) + k, known)
     store.record([shared, own], rank=lambda series, source: 0, origin=f"{who}/{k}")

@@ -204,10 +204,12 @@ def test_a_forecast(deployment: Deployment, drawing: Forecasters) -> None:
     shutil.rmtree(deployment.data)
     shutil.copytree(kept, deployment.data)
     for stage in STAGES:
-        for _ in range(3 * share_of(IN_EACH)):
-            if killer.hit[stage] < share_of(IN_EACH):
-                kill(stage, draw.random() * lengths[stage])
-    for _ in range(2 * share_of(AT_WORK)):
+        for tried in range(6 * share_of(IN_EACH)):
+            if killer.hit[stage] < share_of(
+                IN_EACH
+            ):  # one that was over before is killed nearer to its beginning
+                kill(stage, draw.random() * lengths[stage] / (1 + tried // share_of(IN_EACH)) ** 2)
+    for _ in range(4 * share_of(AT_WORK)):
         if killer.at_work >= share_of(AT_WORK):
             break
         at = draw.random() * sum(lengths.values())

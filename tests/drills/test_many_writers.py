@@ -83,7 +83,7 @@ def writers(folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
     finally:
         go.unlink()
         for process in started:
-            process.wait(120)
+            process.wait(280)
 
 
 def archived(command: Sequence[str]) -> dict[str, Any]:

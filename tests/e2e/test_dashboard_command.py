@@ -23,6 +23,7 @@ from forex_core.ledger import Ledger
 from forex_core.tracking import tracker_from_settings
 from tests.dashboards import LAST
 from tests.ledgers import entry as published
+from tests.ports import free_port
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -139,8 +140,7 @@ class TestPages:
 def serving(
     folder: Path, *arguments: str, errors: str = "", **environment: str
 ) -> Iterator[tuple[list[str], psutil.Process]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "forex"), "dashboard", "--serve", "--port", str(port), *arguments],

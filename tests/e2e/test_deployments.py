@@ -38,7 +38,9 @@ from forex_core.ledger import Ledger
 from forex_core.testing import synthetic_table
 from forex_core.types import Horizon
 from tests import ledgers
+from tests.doctors import PATIENT_DOCTOR
 from tests.planted import Secrets, told_in, written
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -122,8 +124,8 @@ class Host:
 
     def _answers(self, service: str, url: str) -> bool:
         assert self._running[service].poll() is None, self.log(service)
-        with suppress(requests.ConnectionError):
-            return requests.get(url, timeout=5).ok
+        with suppress(requests.ConnectionError, requests.Timeout):
+            return requests.get(url, timeout=30).ok
         return False
 
     def log(self, service: str) -> str:
@@ -269,11 +271,6 @@ class Host:
         client = MlflowClient(f"sqlite:///{self.data / 'mlflow' / 'mlflow.db'}")
         experiment = client.get_experiment_by_name(f"forecaster_{horizon}")
         return list(client.search_runs([experiment.experiment_id])) if experiment else []
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def wait_for(
@@ -472,8 +469,9 @@ class TestDeployed:
         """Two of one horizon, two of what is done in turn, put to it by force: the pool has room for one."""
         host.prefect("work-pool", "set-concurrency-limit", "forex", "4")
         try:
-            forecasts = [host.run("forecast-30d", {"force": True}) for _ in range(2)]
-            pages = [host.run("dashboard") for _ in range(2)]
+            soon = datetime.now(UTC) + timedelta(seconds=15)  # so that the worker finds all of them at once
+            forecasts = [host.run("forecast-30d", {"force": True}, at=soon) for _ in range(2)]
+            pages = [host.run("dashboard", at=soon) for _ in range(2)]
             ends = sorted(host.ended(run)["type"] for run in forecasts)
             assert [host.ended(run)["type"] for run in pages] == ["COMPLETED", "COMPLETED"]
         finally:
@@ -650,7 +648,7 @@ class TestProxy:
                 start_new_session=True,
             )
             front, trusted = f"https://127.0.0.1:{ports['443']}", str(tmp_path / "nginx" / "forex.crt")
-            wait_for(lambda: port_is_open(int(ports["443"])), 30, "nginx")
+            wait_for(lambda: port_is_open(int(ports["443"])), 120, "nginx")
 
             def call(service: str, method: str, path: str, **more: Any) -> requests.Response:
                 headers = {"Host": names[service]} | more.pop("headers", {})
@@ -709,7 +707,7 @@ class TestProxy:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            wait_for(lambda: port_is_open(int(ports["443"])), 30, "nginx")
+            wait_for(lambda: port_is_open(int(ports["443"])), 120, "nginx")
             front, trusted = f"https://127.0.0.1:{ports['443']}", str(tmp_path / "nginx" / "forex.crt")
 
             def call(method: str, path: str, **more: Any) -> requests.Response:
@@ -851,7 +849,7 @@ def test_a_failed_forecast_is_told_and_followed_by_a_rollback(tmp_path: Path, we
         wait_for(
             lambda: "ForecastError" in str(webhook.received), 120, "an alert", lambda: host.log("worker")
         )
-        wait_for(lambda: bool(host.runs_of("rollback")), 60, "a rollback", lambda: host.log("server"))
+        wait_for(lambda: bool(host.runs_of("rollback")), 200, "a rollback", lambda: host.log("server"))
         rollback = host.runs_of("rollback")[0]
         assert rollback["parameters"]["horizon"] == "7d"
         assert rollback["parameters"]["pair"] is None
@@ -919,7 +917,7 @@ def test_whatever_goes_wrong_is_told(tmp_path: Path, webhook: Webhook) -> None:
             ),
             "forecast-15d: Crashed": (killed, "CRASHED", "SIGKILL"),
             "forecast-30d: CompletedWithWarning": (warns, "COMPLETED", "did not reach target 1"),
-            "forecast-90d: TimedOut": (hangs, "FAILED", "20.0 second"),
+            "forecast-90d: TimedOut": (hangs, "FAILED", "200.0 second"),
         }
         for title, (run, kind, reason) in ends.items():
             state = host.ended(run, 300)
@@ -979,14 +977,23 @@ def publish_narrow_bands(host: Host) -> None:
 def timed_out(host: Host, path: Path) -> str:
     """A forecast whose file never answers, with the tag of what is deployed; its id.
 
-    Its limit is past the imports: one that falls into them fails as the half of a module that it leaves does.
+    Its time is up once it waits for the file: a limit that falls into an import fails as the half of a module that it
+    leaves does.
     """
     os.mkfifo(path)
     code = f"""
+import signal, threading
 from prefect import tags
 from flows.forecast import forecast_90d
+
+def end():
+    with open({str(path)!r}, "w"):  # as soon as somebody reads
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        threading.Event().wait()
+
+threading.Thread(target=end, daemon=True).start()
 with tags("forex"):
-    hanging = forecast_90d.with_options(timeout_seconds=20)
+    hanging = forecast_90d.with_options(timeout_seconds=200)
     state = hanging(source="csv", paths=[{str(path)!r}], return_state=True)
 print(state.state_details.flow_run_id)
 """
@@ -996,7 +1003,7 @@ print(state.state_details.flow_run_id)
         env=host.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -1006,12 +1013,12 @@ print(state.state_details.flow_run_id)
 def examined(host: Host, check: str, *options: str) -> dict[str, Any]:
     """What `forex doctor` finds on a host."""
     done = subprocess.run(
-        [str(BIN / "forex"), "doctor", "--json", *options],
+        [*PATIENT_DOCTOR, "--json", *options],
         cwd=ROOT,
         env=host.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == check]
@@ -1029,16 +1036,19 @@ def test_a_disk_that_is_full_is_told_by_the_doctor_alone(
     disk = small_disk("200m", at=folder / "data")
     host = on_a_machine(folder, ("server", "worker"), FOREX_NOTIFY__URLS=f"json://127.0.0.1:{webhook.port}/")
     try:
-        wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
-        asked = host.run("dashboard", at=datetime.now(UTC) + timedelta(seconds=12))
+        wait_for(lambda: len(workers(host, "forex")) == 1, 200, "the worker")
         room = disk / "filler"
-        with suppress(OSError), room.open("wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(512))
+        with room.open("wb", buffering=0) as filler:
+            os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(disk).free - 4_000_000)
+            filler.seek(0, os.SEEK_END)
+            asked = host.run("dashboard", at=datetime.now(UTC) + timedelta(seconds=12))
+            with suppress(OSError):
+                while True:
+                    filler.write(bytes(512))
         full = re.compile("database or disk is full|No space left on device")
         wait_for(
             lambda: bool(full.search(host.log("server"))),
-            60,
+            200,
             "the server to notice",
             lambda: host.log("server"),
         )
@@ -1069,7 +1079,7 @@ def test_after_a_kill_the_next_run_starts_by_itself(tmp_path: Path) -> None:
     host = on_a_machine(tmp_path, ("server",))
     try:
         late = host.run("dashboard", at=datetime.now(UTC) - timedelta(minutes=5))
-        wait_for(lambda: host.state(late)["name"] == "Late", 60, "the run to be late")
+        wait_for(lambda: host.state(late)["name"] == "Late", 200, "the run to be late")
         nobody = examined(host, "Prefect")
         assert nobody["state"] == "warning"
         assert "; no worker at pool forex, 1 runs are late" in nobody["found"]
@@ -1124,8 +1134,8 @@ def test_a_worker_ends_when_it_is_told_unless_it_was_born_deaf(host: Host, tmp_p
     assert behind.stdout is not None
     deaf = psutil.Process(int(behind.stdout.readline()))
     try:
-        wait_for(lambda: len(workers(host, "spare")) == 2, 60, "both workers")
-        for _ in range(6):  # one that comes while it begins may be lost, as Python's interrupts are
+        wait_for(lambda: len(workers(host, "spare")) == 2, 120, "both workers")
+        for _ in range(12):  # one that comes while it begins may be lost, as Python's interrupts are
             direct.terminate()
             deaf.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -1159,7 +1169,7 @@ def test_the_whole_set_stays_in_its_memory(tmp_path: Path) -> None:
     """
     host = on_a_machine(tmp_path, ("server", "worker"), FOREX_ENGINE="{}")
     try:
-        wait_for(lambda: len(workers(host, "forex")) == 1, 60, "the worker")
+        wait_for(lambda: len(workers(host, "forex")) == 1, 200, "the worker")
         print("idle", megabytes(host))
         for flow in ("forecast-7d", "backup", "restore-drill"):
             run, peak = host.run(flow), dict[str, float]()

@@ -90,8 +90,8 @@ def assert_whole(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
-    """At random moments between its first write and its exit; `KILLS_SEED` repeats those of another run."""
-    seed = int(os.environ.get("KILLS_SEED", random.SystemRandom().randrange(2**32)))
+    """At random moments between its first write and its exit; `KILLS_SEED` draws others."""
+    seed = int(os.environ.get("KILLS_SEED", "20261128"))
     print(f"seed {seed}")
     chance = random.Random(seed)
     path = Path(os.environ["FOREX_DATA_DIR"]) / "store" / "forex.db"
@@ -100,7 +100,7 @@ def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
         whole = fetching(world)
         assert first_write(whole, path), "the fetch ended without a write"
         began = time.monotonic()
-        assert whole.wait(120) == 0
+        assert whole.wait(280) == 0
         takes_s = time.monotonic() - began
         killed = outlived = 0
         reached: set[int] = set()
@@ -109,12 +109,14 @@ def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
             before = batches(path)
             process = fetching(world)
             if first_write(process, path):
+                began = time.monotonic()
                 time.sleep(chance.uniform(0, takes_s))
                 process.kill()
-            if process.wait(120) == -signal.SIGKILL:
+            if process.wait(280) == -signal.SIGKILL:
                 killed += 1
             else:
                 outlived += 1
+                takes_s = min(takes_s, time.monotonic() - began)
             reached.add(batches(path) - before)
             assert_whole(path)
             assert outlived <= KILLS, f"{outlived} fetches were done before they were killed, seed {seed}"
@@ -123,7 +125,7 @@ def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
         )
         assert len(reached) > 2, "they were killed at different places"
         changed(world, chance)
-        assert fetching(world).wait(120) == 0
+        assert fetching(world).wait(280) == 0
     assert_whole(path)
     store, now = ObservationStore(f"sqlite:///{path}"), pd.Timestamp.now(tz="UTC")
     for name, closes in world.closes.items():

@@ -121,7 +121,7 @@ def test_command_reference_is_current(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=200,
     )
     current = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert made.read_text(encoding="utf-8") == current, "run make docs"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from forex_core.testing import synthetic_table
 from forex_core.tracking import copy_database
 from tests.mailbox import PASSWORD, mail
 from tests.planted import Secrets, told_in, written
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import S3Bucket, Webhook
@@ -47,8 +47,7 @@ def secret() -> Secrets:
 @pytest.fixture
 def gone() -> str:
     """Where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def in_bucket(bucket: S3Bucket, prefix: str, copies: Path) -> Iterator[tuple[str, bytes]]:

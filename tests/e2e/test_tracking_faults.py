@@ -9,7 +9,6 @@ import resource
 import shlex
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -50,6 +49,7 @@ from forex_core.tracking.store import release
 from forex_core.types import Horizon, Pair
 from tests.deployments import older_store
 from tests.faults import damage
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -191,12 +191,6 @@ def database(settings: Settings) -> Path:
     return settings.root / "mlflow" / "mlflow.db"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def mlflow_error() -> type[Exception]:
     from mlflow.exceptions import MlflowException
 
@@ -221,7 +215,7 @@ def serving(line: str, folder: Path, port: int) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
@@ -504,8 +498,10 @@ def test_database_locked(
         tracker.log_metrics({"a": 1.0})
         assert time.monotonic() - started > 0.9
         assert forex_says("runs", "list", "7d"), "reading goes on"
+        monkeypatch.setattr(room, "BUSY_S", 200)
+        started = time.monotonic()
         tracker.log_metrics({"b": 2.0})
-        assert time.monotonic() - started < 8, "it waits once"
+        assert time.monotonic() - started < 60, "it waits once"
         holder.close()
     shows(fault, tracker.degraded)
     assert spooled(settings) == 1
@@ -810,7 +806,7 @@ def test_tracking_server_down(fault: str, settings: Settings, monkeypatch: pytes
     assert candidacy is not None
     with pytest.raises(TrackingUnavailable) as caught, candidacy:
         pass
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     shows(fault, caught.value)
     shows(fault, caught.value, 1)
     monkeypatch.setenv("FOREX_TRACKING__ENABLED", "false")
@@ -1014,8 +1010,7 @@ def test_documented_tracker_of_ones_own(settings: Settings, tmp_path: Path) -> N
 
 def runs_on_the_pages(command: str, settings: Settings, folder: Path) -> set[str]:
     """What the pages that a command serves list of all experiments, asked as a browser does."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program, *arguments = shlex.split(command)
     process = subprocess.Popen(
         [str(BIN / program), *arguments, "--port", str(port)],

@@ -25,6 +25,7 @@ from forex_core.config import load_settings
 from forex_core.tracking import tracker_from_settings
 from forex_core.tracking.store import release
 from forex_core.tracking.ui import _read_only
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -79,8 +80,7 @@ def pages(
     environment: Mapping[str, str] | None = None,
     warned: str = "",
 ) -> Iterator[Pages]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "_MLFLOW_"))}
     program, *arguments = command
     process = subprocess.Popen(

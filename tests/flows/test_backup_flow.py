@@ -196,20 +196,21 @@ def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:
     assert again["newly_missing"] == []
 
 
-def runs_of(state: Any) -> tuple[Any, list[Any]]:
-    """What the server keeps of a flow run, and of its task runs."""
+def runs_of(state: Any, count: int) -> tuple[Any, list[Any]]:
+    """What the server keeps of a flow run, and of its task runs, of which there are so many."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     run_id = UUID(str(state.state_details.flow_run_id))
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
         while True:  # it is told of tasks by and by
             tasks = client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])), limit=200
             )
-            if all(one.state and one.state.is_final() for one in tasks) or time.monotonic() > until:
+            ended = [one for one in tasks if one.state and one.state.is_final()]
+            if len(ended) == len(tasks) == count or time.monotonic() > until:
                 return run, tasks
             time.sleep(0.2)
 
@@ -235,7 +236,7 @@ def test_a_full_disk_of_archives_fails_the_flow_after_three_attempts(
 
     monkeypatch.setattr(Backups, "create", counted)
     state = flows().backup(return_state=True)
-    run, (task,) = runs_of(state)
+    run, (task,) = runs_of(state, 1)
     assert run.state.name == "Failed"
     assert re.search(r"BackupError: .*(No space left on device|disk is full).*; make room", run.state.message)
     assert (len(attempts), task.name.rpartition("-")[0], task.run_count) == (3, "create archive", 3)
@@ -262,7 +263,7 @@ def test_a_place_that_is_there_again_is_no_failure(
 
     monkeypatch.setattr(Backups, "create", mended)
     state = flows().backup(to=str(place), return_state=True)
-    run, tasks = runs_of(state)
+    run, tasks = runs_of(state, 2)
     assert run.state.name == "Completed"
     assert {task.name.rpartition("-")[0]: task.run_count for task in tasks} == {
         "create archive": 2,

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -45,6 +44,7 @@ from tests.deployments import tree
 from tests.faults import damage, held
 from tests.forecasting import LIGHT, Ended, Forecasters
 from tests.planted import Secrets, told_in, written
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -295,14 +295,14 @@ def test_a_data_folder_that_is_read_only(on_a_small_disk: Deployment) -> None:
 def test_databases_that_are_locked(stored: Deployment) -> None:
     """That of observations is waited for; half a minute without that of runs, and what is published is logged later."""
     deployment = stored
+    began = time.monotonic()
     with held(deployment.data / "store" / "forex.db", 4) as holder:
-        began = time.monotonic()
         deployment.publish(next(deployment.days))
         assert time.monotonic() - began > 3
         holder.wait()
     champion, day = deployment.champion(), next(deployment.days)
     database, holders = deployment.data / "mlflow" / "mlflow.db", list[subprocess.Popen[bytes]]()
-    ended = deployment.forecast(day, COMPUTED, lambda: holders.append(held(database, 30, "writers")))
+    ended = deployment.forecast(day, COMPUTED, lambda: holders.append(held(database, 250, "writers")))
     assert (ended.name, ended.name in alerted()) == ("CompletedWithWarning", True)
     assert "'forex tracking replay' logs this run" in ended.message
     assert Path(ended.document["report"]).is_file()
@@ -312,7 +312,7 @@ def test_databases_that_are_locked(stored: Deployment) -> None:
     assert "database is locked" in found["spool"].found
     assert "forex tracking replay" in found["spool"].todo
     with holders[0] as holder:
-        holder.wait()
+        holder.kill()
     (replayed,) = deployment.replay()
     assert deployment.replay() == []
     (run, _) = deployment.runs()
@@ -502,8 +502,7 @@ def bucket() -> Iterator[tuple[Any, Any]]:
 
     from tests.conftest import S3Bucket
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
 
     def server() -> Any:
         return ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)

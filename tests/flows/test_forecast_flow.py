@@ -299,7 +299,8 @@ def _wait_for_log(client: Any, text: str) -> Any:
     from prefect.client.schemas.sorting import LogSort
 
     warnings = LogFilter(level=LogFilterLevel(ge_=30))  # the server has the records of other tests as well
-    for _ in range(100):
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
         newest = client.read_logs(warnings, sort=LogSort.TIMESTAMP_DESC)
         found = [record for record in newest if text in record.message]
         if found:

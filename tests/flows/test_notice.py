@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from forex_core.config import load_settings
 from forex_core.errors import ConfigError, NotifyError
 from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -35,8 +35,7 @@ def told(monkeypatch: pytest.MonkeyPatch, webhook: Webhook) -> Webhook:
 @pytest.fixture
 def nobody() -> str:
     """Address of a server that is not there."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"json://127.0.0.1:{taken.getsockname()[1]}/{TOKEN}"
+    return f"json://127.0.0.1:{free_port()}/{TOKEN}"
 
 
 def block(name: str, value: Any) -> None:
@@ -136,11 +135,9 @@ def test_a_server_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) 
 
     from flows.notice import readers_of
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     monkeypatch.setenv("FOREX_REPORT__PREFECT_BLOCK", "readers")
     with (
-        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
         pytest.raises(
             ConfigError, match=r"'readers' \(report.prefect_block\) could not be read \(ConnectError\)"
         ),

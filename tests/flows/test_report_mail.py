@@ -16,6 +16,7 @@ from forex_core.report.language import language_of
 from forex_core.report.page import environment_of
 from forex_core.types import Horizon
 from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -173,10 +174,8 @@ def test_a_server_that_says_nothing_or_is_not_there_keeps_no_forecast_from_comin
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
-        gone = closed.getsockname()[1]
-        closed.close()
-        ports = (silent.getsockname()[1], gone)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = (silent.getsockname()[1], free_port())
         urls = [
             f"mailto://127.0.0.1:{port}/?from=forex@example.com&to=cfo@example.com&smtp=127.0.0.1&mode=insecure"
             for port in ports

@@ -16,7 +16,7 @@ from flows import prepare_manual_run
 from flows.server import NamedServer, TemporaryServer
 from forex_core.errors import ForexError
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
     server.wait()
     assert (server._process is not first) == falls
     assert server.api_url == address
-    with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
+    with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
         assert answer.read() == b"true"
     assert (tmp_path / "prefect" / "prefect.db").is_file()
     process = psutil.Process(server._process.pid)
@@ -78,7 +78,7 @@ def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
     server.stop()
     server.stop()
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"{address}/health", timeout=10)
+        urllib.request.urlopen(f"{address}/health", timeout=60)
 
 
 def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> None:
@@ -130,5 +130,5 @@ time.sleep(100)
         assert parent.stdout is not None
         orphan = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    _, alive = psutil.wait_procs([orphan], timeout=30)
+    _, alive = psutil.wait_procs([orphan], timeout=60)
     assert alive == []

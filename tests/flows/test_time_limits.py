@@ -16,7 +16,7 @@ class Moment(ctypes.Structure):
     _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
 
 def in_python():
-    time.sleep(60)
+    time.sleep(1000)
 
 def in_c():  # for a lock that is held: no signal ends that, as it would end a sleep
     library, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
@@ -34,9 +34,9 @@ for work in (in_python, in_c):
 def test_a_run_that_is_over_its_time_ends(prefect_server: None) -> None:
     """In a process of its own, as a worker starts it: pytest has a use for the alarm that is set."""
     done = subprocess.run(
-        [sys.executable, "-c", FLOWS], capture_output=True, text=True, check=True, timeout=100
+        [sys.executable, "-c", FLOWS], capture_output=True, text=True, check=True, timeout=280
     )
     (*python, waited), (*c, held) = map(json.loads, done.stdout.splitlines())
     assert python == c == ["FAILED", "TimedOut"]
-    assert 1 <= waited < 20
-    assert 3 <= held < 20
+    assert 1 <= waited < 120
+    assert 3 <= held < 120

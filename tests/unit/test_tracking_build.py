@@ -181,7 +181,12 @@ except TrackingError as error:
     print(error)
 """
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            timeout=200,
         )
         assert "MLflow is not installed" in done.stdout
         assert "pip install" in done.stdout
@@ -192,7 +197,12 @@ except TrackingError as error:
             "build_tracker_from_config({}); print('mlflow' in sys.modules, 'matplotlib' in sys.modules)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            timeout=200,
         )
         assert done.stdout.split() == ["False", "False"]
 

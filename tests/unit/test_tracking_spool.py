@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.tracking import MLflowTracker, Record, open_store, replay_spool
 from forex_core.tracking import spool as room
 from forex_core.tracking.store import release
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -506,7 +506,7 @@ class TestDegrading:
             waited = time.monotonic() - started
             tracker.log_metrics({"b": 2})
             assert "locked" in str(tracker.degraded)
-            assert time.monotonic() - started - waited < 1, "it waits once"
+            assert time.monotonic() - started < 2 * waited, "it waits once"
             holder.kill()
             holder.communicate()
         (result,) = replay_spool(spool, sqlite_store)
@@ -535,7 +535,7 @@ class TestDegrading:
                 postgres_server.start()
         assert tracker.degraded
         assert late.degraded
-        assert time.monotonic() - started < 30, "a dead server is noticed in seconds"
+        assert time.monotonic() - started < 60, "a dead server is noticed in seconds"
         first, second = replay_spool(spool, postgres_store)
         client = open_store(postgres_store)
         check_everything(client, str(tracker.run_id), artifacts)
@@ -545,15 +545,12 @@ class TestDegrading:
     def test_for_a_server_that_does_not_answer(
         self, build: Callable[..., MLflowTracker], spool: Path, sqlite_store: str
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         started = time.monotonic()
-        uri = f"http://127.0.0.1:{port}"
+        uri = f"http://127.0.0.1:{free_port()}"
         with build(uri, artifact_location=None) as tracker:
             tracker.log_metrics({"a": 1})
         assert tracker.degraded
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 60
         (result,) = replay_spool(spool, sqlite_store, moved_from=uri)
         assert open_store(sqlite_store).get_run(str(result.run_id)).data.metrics == {"a": 1.0}
 
@@ -561,9 +558,7 @@ class TestDegrading:
     def test_for_a_server_that_dies_in_the_middle(
         self, build: Callable[..., MLflowTracker], spool: Path, files: Path, tmp_path: Path
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        uri = f"http://127.0.0.1:{free_port()}"
         server = serve(uri, tmp_path / "served")
         try:
             with build(uri, artifact_location=None) as tracker:
@@ -575,7 +570,7 @@ class TestDegrading:
                 started = time.monotonic()
                 log_everything(tracker, files)
                 assert tracker.degraded
-                assert time.monotonic() - started < 30, "noticed in seconds"
+                assert time.monotonic() - started < 60, "noticed in seconds"
             assert store_is_gone(spool, uri)
             server = serve(uri, tmp_path / "served")
             (result,) = replay_spool(spool, uri)
@@ -622,7 +617,7 @@ def serve(uri: str, home: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    until = time.monotonic() + 90
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=2):

@@ -69,6 +69,8 @@ Path(ready).touch()
 while not Path(go).exists():
     time.sleep(0.005)
 for number in range(int(sys.argv[5])):
+    if not Path(go).exists():
+        break
     tracker = MLflowTracker(uri, "crowd", artifact_location=root)
     with tracker:
         tracker.log_params({"who": ready, "number": number})
@@ -271,7 +273,7 @@ class TestOpening:
         started = time.monotonic()
         with pytest.raises(TrackingUnavailable) as caught:
             open_store(f"postgresql://{address}")
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
         assert f"postgresql://{shown} " in str(caught.value)
         assert "hid" not in str(caught.value)
 
@@ -356,7 +358,7 @@ class TestLock:
                 pass
             assert time.monotonic() - started >= 0.3
             holder.send_signal(signal.SIGKILL)
-            with store_lock(place, "work", 10):
+            with store_lock(place, "work", 120):
                 pass
         finally:
             holder.kill()
@@ -390,21 +392,22 @@ class TestCopy:
     def test_is_taken_while_others_write(self, uri: str, tmp_path: Path) -> None:
         go, ready = tmp_path / "go", tmp_path / "ready"
         go.touch()
-        arguments = [uri, (tmp_path / "files").as_uri(), str(ready), str(go), "40"]
+        arguments = [uri, (tmp_path / "files").as_uri(), str(ready), str(go), "100000"]
         writer = subprocess.Popen([sys.executable, "-c", START_RUNS, *arguments])
         try:
-            copies = []
-            while writer.poll() is None:
+            counts = list[int]()
+            while len(set(counts) - {0}) < 3:
+                assert writer.poll() is None
                 if ready.exists():
-                    copies.append(copy_database(uri, tmp_path / f"copy{len(copies)}.db"))
+                    copy = copy_database(uri, tmp_path / f"copy{len(counts)}.db")
+                    counts.append(copy.tables["runs"])
                 time.sleep(0.05)
+            go.unlink()
+            assert writer.wait(120) == 0
         finally:
             writer.kill()
             writer.wait()
-        assert writer.returncode == 0
-        counts = [copy.tables["runs"] for copy in copies]
         assert counts == sorted(counts)
-        assert any(0 < count < 40 for count in counts), "some were taken in the middle"
 
     def test_that_does_not_verify_is_an_error_and_leaves_no_file(
         self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -629,7 +632,7 @@ class TestS3:
         started = time.monotonic()
         with tracker_from_settings(settings, "remote") as tracker:
             tracker.log_artifact(tmp_path / "a.txt", "reports")
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 60
         assert tracker.degraded
         assert "very-hidden" not in f"{told} {tracker.degraded}"
         (kept,) = settings.spool_dir.rglob("a.txt")

@@ -142,9 +142,9 @@ def test_bombs(deployment: Deployment, whole: Created, refused: Callable[[str, s
         for _ in range(500):
             out.write(bytes(1 << 20))
     assert bomb.stat().st_size < 100_000
-    started = time.monotonic()
+    started = time.process_time()
     refused(whole.archive, f"object {name} .* is longer than")
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30
 
 
 def test_a_manifest_that_is_a_bomb(
