@@ -57,15 +57,15 @@ from forex_core.report.text import markdown_summary
 from forex_core.tracking import (
     ENTRY_TAG,
     LEDGER_TAG,
-    Candidacy,
     Tracker,
     begun_ahead,
-    forecast_record,
     model_name,
     short_id,
     sweep,
     tracker_from_settings,
 )
+from forex_core.tracking.candidacy import Candidacy
+from forex_core.tracking.records import forecast_record
 from forex_core.types import (
     HORIZONS,
     ForecastRun,

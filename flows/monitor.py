@@ -32,11 +32,11 @@ from forex_core.report.track import monitor_markdown, scores_document
 from forex_core.tracking import (
     ALARM_TAG,
     OUTCOME_TAG,
-    live_record,
     model_name,
     registry_from_settings,
     tracker_from_settings,
 )
+from forex_core.tracking.records import live_record
 from forex_core.types import HORIZONS, LEVELS, Horizon, MarketBundle, Pair
 
 Document = dict[str, Any]

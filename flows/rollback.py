@@ -22,19 +22,14 @@ from forex_core.report.text import succession_markdown
 from forex_core.tracking import (
     AUDIT,
     MLflowTracker,
-    Plan,
     Registry,
     Standing,
-    Succession,
     Version,
-    latest_snapshot,
     model_name,
-    named,
     registry_from_settings,
-    to_promote,
-    to_roll_back,
     tracker_from_settings,
 )
+from forex_core.tracking.rollback import Plan, Succession, latest_snapshot, named, to_promote, to_roll_back
 from forex_core.types import Array, Horizon, MarketBundle, Pair
 
 Document = dict[str, Any]

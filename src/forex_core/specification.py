@@ -1,7 +1,8 @@
 """A model as a plain JSON document: its recipe, and the state that it had learned by some day.
 
 Whoever has the document and the code can compute the model's forecast of rows it has never seen. The code goes with
-it (`carry_code`), so that a model keeps saying what it said after the code here has changed.
+it (`carry_code`), so that a model keeps saying what it said after the code here has changed. The document is read
+without the engine, which what computes imports when it does.
 """
 
 from __future__ import annotations
@@ -16,21 +17,17 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from forex_core.cache import AnswerCache, processor
-from forex_core.calendars import origin_instants
 from forex_core.code import code_files
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.data.snapshot import inspect_snapshot, write_snapshot
-from forex_core.engine import RULES, Engine, build_members, library_versions, rules_digest
 from forex_core.errors import ConfigError, ForecastError, InputError
-from forex_core.paths import Paths
 from forex_core.types import (
     LEVELS,
     PATH_STEPS,
@@ -44,6 +41,11 @@ from forex_core.types import (
     State,
 )
 
+if TYPE_CHECKING:
+    from forex_core.cache import AnswerCache
+    from forex_core.engine import Engine
+    from forex_core.paths import Paths
+
 FORMAT = 1
 ANSWER_LIMIT_S = 1800.0
 """How long the code that a model carries may take; a cold pass takes minutes. Who waits holds the champion's lock."""
@@ -53,6 +55,18 @@ _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from forex_core.specification import answer_rows; answer_rows(*sys.argv[1:])"
 )
+
+
+def _library_versions() -> Mapping[str, str]:
+    from forex_core.engine import library_versions
+
+    return library_versions()
+
+
+def _processor() -> str:
+    from forex_core.cache import processor
+
+    return processor()
 
 
 @dataclass(frozen=True)
@@ -72,8 +86,8 @@ class Specification:
     chronos_settings: Mapping[str, object]
     state: State
     drivers: Mapping[str, str] = field(default_factory=dict)
-    libraries: Mapping[str, str] = field(default_factory=library_versions)
-    processor: str = field(default_factory=processor)
+    libraries: Mapping[str, str] = field(default_factory=_library_versions)
+    processor: str = field(default_factory=_processor)
 
     def to_json(self) -> str:
         document = {
@@ -159,6 +173,8 @@ class Specification:
 
     def engine(self, cache: AnswerCache | None = None) -> Engine | None:
         """The engine of this recipe, None where the code that is running makes another one of these settings."""
+        from forex_core.engine import Engine, build_members
+
         try:
             config = EngineConfig.model_validate(dict(self.engine_settings))
             chronos = ChronosConfig.model_validate(dict(self.chronos_settings))
@@ -212,6 +228,8 @@ class Specification:
         Raises:
             InputError: as `forecast`.
         """
+        from forex_core.calendars import origin_instants
+
         missing = [name for name in self.columns if name not in frame.columns]
         if missing:
             raise InputError(
@@ -265,6 +283,8 @@ def carry_code(folder: Path) -> None:
     Raises:
         ForecastError: the files are not those that this process runs.
     """
+    from forex_core.engine import RULES, rules_digest
+
     package = Path(__file__).parent
     for path in code_files(package, "model"):
         target = folder / package.name / path.relative_to(package)
@@ -288,6 +308,8 @@ def paths_of(
     Raises:
         ForecastError: the model's code could not answer.
     """
+    from forex_core.paths import Paths
+
     return Paths.from_arrays(bundle, _ask(specification, code, bundle, None, cache_folder))
 
 
@@ -376,4 +398,6 @@ def _weekdays(days: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 
 def _cache(folder: Path | None) -> AnswerCache | None:
-    return AnswerCache(folder, library_versions()) if folder else None
+    from forex_core.cache import AnswerCache
+
+    return AnswerCache(folder, _library_versions()) if folder else None

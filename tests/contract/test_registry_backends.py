@@ -26,21 +26,20 @@ from forex_core.specification import Specification, frame_of
 from forex_core.testing import synthetic_bundle
 from forex_core.tracking import (
     AUDIT,
-    Candidacy,
     MLflowTracker,
     Record,
     Registry,
     Standing,
-    Succession,
     Version,
-    latest_snapshot,
     tracker_from_settings,
 )
 from forex_core.tracking import registry as room
 from forex_core.tracking.build import connect
+from forex_core.tracking.candidacy import Candidacy
 from forex_core.tracking.packaging import MODEL, save_model
 from forex_core.tracking.registry import FILES_TAG, Pin
 from forex_core.tracking.replay import replay
+from forex_core.tracking.rollback import Succession, latest_snapshot
 from forex_core.types import ForecastRun, Horizon, MarketBundle, Pair
 
 if TYPE_CHECKING:

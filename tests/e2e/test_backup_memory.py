@@ -10,16 +10,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forex_core.config import load_settings
 from forex_core.databases import postgres
-from forex_core.tracking import MLflowTracker, tracker_from_settings
+from forex_core.specification import Specification
+from forex_core.tracking import MLflowTracker, model_name, registry_from_settings, tracker_from_settings
 from forex_core.tracking.build import connect
+from forex_core.tracking.packaging import MODEL_FILES
 from forex_core.tracking.store import release
+from forex_core.types import LEVELS, PATH_STEPS, Horizon, Pair, State
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -28,9 +33,17 @@ FILES, FILE_BYTES = 8, 10_000
 LARGE_BYTES, PIECE = 400_000_000, 4_000_000
 LIMIT_MB, GROWTH_MB = 300.0, 20.0
 THREADS, CARRIED_BYTES = 16, 20_000_000
-REMOTE_LIMIT_MB, REMOTE_GROWTH_MB = 350.0, 30.0
-"""MLflow, the driver of PostgreSQL and the client of buckets take 300 MB before there is anything to carry."""
-
+REMOTE_LIMIT_MB, REMOTE_GROWTH_MB = 300.0, 30.0
+"""MLflow, the driver of PostgreSQL and the client of buckets take 270 MB before there is anything to carry."""
+CHAMPION = Specification(
+    pair=Pair("USD", "CLP"),
+    rate="close",
+    horizon=Horizon(7),
+    recipe="a",
+    engine_settings={},
+    chronos_settings={},
+    state=State(date(2026, 11, 20), {"random_walk": 1.0}, np.ones((PATH_STEPS, len(LEVELS)))),
+)
 
 MEASURED = """
 import json, resource, subprocess, sys
@@ -47,7 +60,9 @@ def peak_mb(*arguments: str | Path) -> float:
     said = subprocess.run([sys.executable, "-S", "-c", MEASURED, *command], capture_output=True, check=True)
     found = json.loads(said.stdout)
     assert found["code"] == 0, found["err"]
-    assert json.loads(found["out"])["missing"] == []
+    document = json.loads(found["out"])
+    assert document["missing"] == []
+    assert not any(document.get("champions", {}).values())
     return float(found["peak"]) / 1000
 
 
@@ -76,6 +91,21 @@ def fill(data: Path, runs: int, draw: random.Random) -> None:
         folder.mkdir(parents=True)
         for n in range(FILES):
             (folder / f"{n}.bin").write_bytes(draw.randbytes(FILE_BYTES))
+
+
+def crown(specification: Specification, files: Path) -> None:
+    """Register a model in the store of the settings, as champion."""
+    for name, content in {
+        "MLmodel": "flavors: {}\n",
+        **dict.fromkeys(MODEL_FILES, specification.to_json()),
+    }.items():
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).write_text(content, encoding="utf-8")
+    name = model_name(specification.pair, specification.horizon)
+    with tracker_from_settings(load_settings(), "forecaster_7d") as tracker:
+        address = str(tracker.log_model(files, "model"))
+    registry = registry_from_settings(load_settings())
+    registry.succeed(registry.standing(name), registry.register_model(name, address, run_id=tracker.run_id))
 
 
 @pytest.fixture
@@ -155,6 +185,7 @@ def test_memory_with_postgresql_and_buckets(
     connect(load_settings())
     with tracker_from_settings(load_settings(), "forecaster_7d") as tracker:
         tracker.log_metrics({f"metric{n}": n / 7 for n in range(60)})
+    crown(CHAMPION, tmp_path / "model")
     release(uri)
     names, found = [f"runs/0/{n}.bin" for n in range(THREADS)], list[dict[str, float]]()
     for steps, size in ((1, 1000), (2000, CARRIED_BYTES)):
@@ -170,7 +201,7 @@ def test_memory_with_postgresql_and_buckets(
         s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=names[0], Body=draw.randbytes(size))
         s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key=names[1])
         found.append({"create": created, "restore": peak_mb("restore", "latest")})
-        there = s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name, Prefix="runs/")["Contents"]
+        there = s3_bucket.client.list_objects_v2(Bucket=s3_bucket.name, Prefix="runs/0/")["Contents"]
         assert {one["Key"]: one["Size"] for one in there} == dict.fromkeys(names, size)
         with postgres(uri) as database:
             assert database.execute("SELECT count(*) FROM metrics").fetchone() == (60 * (1 + steps),)

@@ -34,7 +34,6 @@ from forex_core.errors import ForecastError, ForexError, InputError, TrackingErr
 from forex_core.specification import Specification, frame_of
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking import (
-    Candidacy,
     MLflowConfig,
     MLflowTracker,
     Registry,
@@ -43,6 +42,7 @@ from forex_core.tracking import (
     tracker_from_settings,
 )
 from forex_core.tracking import store as room
+from forex_core.tracking.candidacy import Candidacy
 from forex_core.tracking.packaging import import_mlflow, save_model
 from forex_core.tracking.replay import last_published
 from forex_core.tracking.store import release

@@ -334,6 +334,18 @@ def test_what_cannot_be_archived_is_said(deployment: Deployment) -> None:
     assert [e.path for e in entries_of(made)] == ["settings.json", "reports/a report"]
 
 
+def test_archives_take_no_memory_for_what_forecasts_need() -> None:
+    code = (
+        "import sys, forex_core.cli, forex_core.backup, forex_core.tracking.archived\n"
+        "import pyarrow, forex_core.backup.stored\n"
+        "forex_core.backup.stored.store_parts()\n"
+        "print(*{'forex_core.engine', 'scipy.special', 'holidays'} & {*sys.modules})\n"
+        "print(pyarrow.default_memory_pool().backend_name)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split("\n") == ["", "system", ""]
+
+
 def test_an_empty_data_folder_is_no_deployment(deployment: Deployment) -> None:
     with pytest.raises(BackupError, match="nothing to keep"):
         deployment.create()

@@ -21,19 +21,19 @@ from forex_core.report.text import succession_markdown
 from forex_core.specification import Specification, frame_of
 from forex_core.tracking import (
     AUDIT,
-    Candidacy,
     MLflowTracker,
     Registry,
     Standing,
-    Succession,
     Version,
-    forecast_record,
     open_store,
     replay_spool,
     short_id,
 )
+from forex_core.tracking.candidacy import Candidacy
 from forex_core.tracking.packaging import save_model
+from forex_core.tracking.records import forecast_record
 from forex_core.tracking.registry import Pin
+from forex_core.tracking.rollback import Succession
 from forex_core.types import ForecastRun, Horizon, MarketBundle, Pair, Publication
 
 NAME = "usdclp-7d"

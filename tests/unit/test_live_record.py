@@ -13,7 +13,7 @@ import pytest
 from forex_core.calendars import is_business_day, origin_instant
 from forex_core.ledger import Ledger
 from forex_core.ledger.live import at_the_end, by_lead
-from forex_core.tracking import live_record
+from forex_core.tracking.records import live_record
 from forex_core.types import Horizon
 from tests.ledgers import USDCLP, entry
 

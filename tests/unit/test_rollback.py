@@ -31,21 +31,13 @@ from forex_core.errors import DataQualityError, ForecastError, ForexError, Input
 from forex_core.models.random_walk import reference_sigma
 from forex_core.specification import Specification, frame_of
 from forex_core.testing import bundle_of, synthetic_bundle, synthetic_table
-from forex_core.tracking import (
-    AUDIT,
-    MLflowTracker,
-    Plan,
-    Registry,
-    Standing,
-    Succession,
-    Version,
-    copy_database,
-    latest_snapshot,
-)
+from forex_core.tracking import AUDIT, MLflowTracker, Registry, Standing, Version, copy_database
 from forex_core.tracking import rollback as room
+from forex_core.tracking.candidacy import reigning_of
 from forex_core.tracking.packaging import save_model
 from forex_core.tracking.process import PROCESS_TAG
 from forex_core.tracking.registry import FILES_TAG, MAX_COVERED, Pin
+from forex_core.tracking.rollback import Plan, Succession, latest_snapshot
 from forex_core.tracking.store import release
 from forex_core.types import LEVELS, Horizon, MarketBundle, Pair, State
 
@@ -1019,7 +1011,8 @@ import mlflow.store.tracking.sqlalchemy_store
 from mlflow import MlflowClient
 from sqlalchemy.engine.default import DefaultDialect
 from forex_core.testing import synthetic_bundle
-from forex_core.tracking import AUDIT, MLflowTracker, Registry, Succession, rollback
+from forex_core.tracking import AUDIT, MLflowTracker, Registry, rollback
+from forex_core.tracking.rollback import Succession
 from forex_core.types import Horizon
 
 uri, folder = sys.argv[1:]
@@ -1086,7 +1079,7 @@ def seen(court: Court) -> Seen:
     by_alias = court.registry.client.get_model_version_by_alias(NAME, "champion")
     standing = court.standing
     assert standing.champion is not None
-    reigning = court.registry.reigning(standing)  # as the next forecast has it
+    reigning = reigning_of(court.registry, standing)  # as the next forecast has it
     assert reigning is not None
     assert (reigning.pinned is not None) == (standing.pin is not None)
     with court.registry.lock(NAME, 0):  # which is free
@@ -1191,7 +1184,8 @@ KILLED_AFTER = """
 import os, signal, sys
 from pathlib import Path
 from forex_core.testing import synthetic_bundle
-from forex_core.tracking import AUDIT, MLflowTracker, Registry, Succession
+from forex_core.tracking import AUDIT, MLflowTracker, Registry
+from forex_core.tracking.rollback import Succession
 from forex_core.types import Horizon
 uri, folder, action = sys.argv[1:]
 registry = Registry(uri)

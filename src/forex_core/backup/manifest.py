@@ -41,7 +41,8 @@ MLFLOW, STORE = "databases/mlflow.db", "databases/store.db"
 AHEAD = timedelta(minutes=10)
 """By how much the clocks of machines that share a place may differ."""
 _LINE_LIMIT = 1 << 20
-CHUNK = 1 << 20
+CHUNK = 1 << 17
+"""What is read at once. A thread goes on holding what it once needed, so of many threads each is to need little."""
 _SEAL, _UNSEALED = b"\x50\x2a\x4d\x18" + (32).to_bytes(4, "little"), b"\x28\xb5\x2f\xfd"
 """How a seal begins, and what was written before there were any: frames of zstd, the first to be skipped."""
 _SEAL_BYTES = len(_SEAL) + 32

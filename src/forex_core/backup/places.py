@@ -42,6 +42,8 @@ LOCK_LIMIT_S = 600.0
 """How long one that writes or prunes waits for others."""
 GRACE = timedelta(days=1)
 """How long an object that no manifest names is kept in a bucket, which cannot be locked."""
+_FRAME = 1 << 20
+"""How much of a file is compressed at once."""
 _DISCARDED = 100
 """How many objects of a bucket are looked at before they are removed together."""
 _LOCK = ".lock"
@@ -117,7 +119,7 @@ class Place(ABC):
         codec = pa.Codec("zstd")
         with _temporary(self._scratch) as unfinished, file.open("rb") as content:
             with to_be_sealed(unfinished) as out:
-                while (chunk := content.read(CHUNK)) or not size:
+                while (chunk := content.read(_FRAME)) or not size:
                     digest.update(chunk)
                     size += len(chunk)
                     out.write(codec.compress(chunk, asbytes=True))

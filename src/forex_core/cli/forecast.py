@@ -156,7 +156,7 @@ def forecast(
     from forex_core.engine import build_engine
     from forex_core.report.pdf import require_pdf
     from forex_core.report.text import forecast_tables
-    from forex_core.tracking import has_champion
+    from forex_core.tracking.candidacy import has_champion
 
     engine = build_engine(settings)
     bundle = None if settings.is_fetched else bundle_of(settings, day)
@@ -182,7 +182,7 @@ def forecast(
 
     with progress_bar(f"{settings.pair} {ahead}") as progress:
         from flows.forecast import FLOWS, PROGRESS
-        from forex_core.tracking import prepare_store
+        from forex_core.tracking.candidacy import prepare_store
 
         PROGRESS.set(progress)
         with ThreadPoolExecutor(1) as pool:

@@ -111,7 +111,7 @@ def rollback(
     next forecast is published by it. With --to, --metric or --undo the version is yours to choose; else it is the best
     previous one.
     """
-    from forex_core.tracking import to_roll_back
+    from forex_core.tracking.rollback import to_roll_back
 
     to_roll_back(to, metric, mode, undo)  # what excludes each other is refused before a server is started
 
@@ -142,7 +142,7 @@ def promote(
     The version is tried on current data first, as by `forex rollback`, and logged like it. With --unpin, or where there
     is no challenger, the champion stays, unpinned: the next sound state of its recipe replaces it.
     """
-    from forex_core.tracking import to_promote
+    from forex_core.tracking.rollback import to_promote
 
     to_promote(to, unpin)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forex_core.evaluation import crps
 from forex_core.types import Array, level_indices
 
 
@@ -30,6 +29,8 @@ def score(quantiles: Array, walk: Array, levels: tuple[float, ...], outcome: flo
         quantiles, walk: [Q] of the ensemble and of the random walk at `levels`.
         outcome: the rate that came, in the same units.
     """
+    from forex_core.evaluation import crps  # SciPy: for whoever scores alone
+
     truth, middle = np.array(outcome), levels.index(0.5)
     (low_80, high_80), (low_95, high_95) = (level_indices(levels, c) for c in (0.8, 0.95))
 

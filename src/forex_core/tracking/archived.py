@@ -193,7 +193,9 @@ def _upgrade(uri: str) -> None:
 def _fault(registry: Registry, model: str) -> str | None:
     """Why the champion of a model cannot be used, None where it can or there is none."""
     try:
-        registry.reigning(registry.standing(model))
+        champion = registry.standing(model).champion
+        if champion is not None:
+            registry.model(champion)
     except TrackingError as error:
         return str(error)
     return None

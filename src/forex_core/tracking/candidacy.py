@@ -86,7 +86,7 @@ class Candidacy:
         """
         champion = self.standing.champion
         try:
-            return self.registry.reigning(self.standing)
+            return reigning_of(self.registry, self.standing)
         except TrackingUnavailable:
             raise
         except TrackingError as error:
@@ -234,6 +234,20 @@ class Candidacy:
         except TrackingError:
             return False
         return version is not None and champion is not None and champion.number == version.number
+
+
+def reigning_of(registry: Registry, standing: Standing) -> Reigning | None:
+    """The champion with its specification and code; None without a champion.
+
+    Raises:
+        TrackingError: as `Registry.model`.
+    """
+    champion = standing.champion
+    if champion is None:
+        return None
+    specification, code = registry.model(champion)
+    pinned = str(standing.pin) if standing.pin else None
+    return Reigning(champion.number, specification, code, pinned, standing.decided_on)
 
 
 def has_champion(settings: Settings, pair: Pair, horizon: Horizon) -> bool:

@@ -18,9 +18,8 @@ from loguru import logger
 from forex_core.databases import sqlite_path
 from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.secrecy import told, without_password
-from forex_core.tracking.base import RunStatus
+from forex_core.tracking.base import Record, RunStatus
 from forex_core.tracking.process import process_tag
-from forex_core.tracking.records import Record
 from forex_core.tracking.spool import (
     DESCRIPTION_TAG,
     SpooledRun,

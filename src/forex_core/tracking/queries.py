@@ -40,6 +40,11 @@ MIN_PREFIX = 4
 AUDIT = "operations"
 """The experiment that every change of champion, by hand or by the monitor, is logged in."""
 
+LEDGER_TAG, ENTRY_TAG = "ledger_digest", "ledger_entry"
+"""Tags of a published run: the ledger's digest when its forecast was written, and the digest of the forecast alone."""
+OUTCOME_TAG, ALARM_TAG = "ledger_outcome", "ledger_alarm"
+"""Tags of a run of the monitor: the ledger's digests of the last outcome and of the last alarm."""
+
 _CHALLENGER = "challenger_"
 _PAGE = 500
 _CANDIDATES = 20

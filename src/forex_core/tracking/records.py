@@ -5,29 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from forex_core.champion import Choice
 from forex_core.ledger.live import LeadScores
 from forex_core.models.features import copper_features
+from forex_core.tracking.base import Record
 from forex_core.types import ENSEMBLE, ForecastRun, Horizon, MarketBundle, Publication
-
-LEDGER_TAG, ENTRY_TAG = "ledger_digest", "ledger_entry"
-"""Tags of a published run: the ledger's digest when its forecast was written, and the digest of the forecast alone."""
-OUTCOME_TAG, ALARM_TAG = "ledger_outcome", "ledger_alarm"
-"""Tags of a run of the monitor: the ledger's digests of the last outcome and of the last alarm."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """Params, metrics and tags of a run, as one batch; `stepped` metrics hold a value for each of some steps."""
-
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    stepped: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def forecast_record(

@@ -28,7 +28,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forex_core.champion import Reigning
 from forex_core.config import Settings
 from forex_core.databases import is_database
 from forex_core.errors import InputError, TrackingError
@@ -488,19 +487,6 @@ class Registry:
                 "another version"
             )
         return specification, code
-
-    def reigning(self, standing: Standing) -> Reigning | None:
-        """The champion with its specification and code; None without a champion.
-
-        Raises:
-            TrackingError: as `model`.
-        """
-        champion = standing.champion
-        if champion is None:
-            return None
-        specification, code = self.model(champion)
-        pinned = str(standing.pin) if standing.pin else None
-        return Reigning(champion.number, specification, code, pinned, standing.decided_on)
 
     # --- what changes the standing
 
