@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forex_core.ledger.book import Track
+from forex_core.ledger.values import Track
 from forex_core.types import Array
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 
 from forex_core.append_only import DAY, NUMBER, Instant, Part
 from forex_core.errors import LedgerError, LedgerUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 metadata = sa.MetaData()
 publications = sa.Table(
@@ -118,3 +124,13 @@ PART = Part(
     unavailable=LedgerUnavailable,
     refused=LedgerError,
 )
+
+
+def bound(connection: Connection, day: date) -> object:
+    """A day as a database takes it."""
+    return day.isoformat() if connection.dialect.name == "sqlite" else day
+
+
+def day_of(found: date | str) -> date:
+    """A day as a database gives it."""
+    return date.fromisoformat(found) if isinstance(found, str) else found
