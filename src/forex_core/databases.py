@@ -434,11 +434,16 @@ def _load_table(
             rows += 1
     for column in columns:
         counter = database.execute(
-            "SELECT pg_get_serial_sequence(%s, %s)", (_identifier(table), column)
+            "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE c.oid = pg_get_serial_sequence(%s, %s)::regclass",
+            (_identifier(table), column),
         ).fetchone()
-        if counter and counter[0]:
-            highest = sql.SQL("SELECT setval(%s, coalesce(max({0}), 0) + 1, false) FROM {1}")
-            database.execute(highest.format(sql.Identifier(column), sql.Identifier(table)), (counter[0],))
+        if counter:
+            highest = sql.SQL("SELECT coalesce(max({}), 0) FROM {}")
+            found = database.execute(highest.format(sql.Identifier(column), sql.Identifier(table))).fetchone()
+            # Not setval(), which a transaction that is taken back leaves behind.
+            restart = sql.SQL("ALTER SEQUENCE {} RESTART WITH {}")
+            database.execute(restart.format(sql.Identifier(*counter), sql.Literal((found or (0,))[0] + 1)))
     return rows
 
 

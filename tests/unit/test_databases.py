@@ -107,6 +107,22 @@ def test_a_copy_that_does_not_fit_changes_nothing(
     assert rows(target, tmp_path) == before
 
 
+def test_rows_that_are_taken_back_leave_the_numbers_of_new_ones(
+    copy: Path, new_postgres: Callable[[], str]
+) -> None:
+    """The copy's are lower than those that are there, and its last reference is found to be wrong."""
+    uri = new_postgres()
+    with postgres(uri) as database:
+        for statement in (*IN_POSTGRES, *("INSERT INTO parents (name) VALUES ('old')",) * 12):
+            database.execute(statement.encode())
+    with closing(sqlite3.connect(copy)) as database, database:
+        database.execute("UPDATE children SET parent = 99")
+    with pytest.raises(Exception, match="foreign key"):
+        load_tables(copy, uri)
+    with postgres(uri) as database:
+        assert database.execute("INSERT INTO parents (name) VALUES ('new') RETURNING id").fetchone() == (13,)
+
+
 @pytest.mark.parametrize(
     "beside", [(), ("-wal", "-shm"), ("-wal",)], ids=["at rest", "in use", "a log alone"]
 )
