@@ -315,7 +315,7 @@ def _paths(
         "years": {str(year): target for year, target in years.items()},
         "chosen": chosen,
         "rates": list(zip(days.tolist(), whole(known.values), strict=True)),
-        "carried": days[~known.came].tolist(),
+        "unrecorded": days[~known.recorded].tolist(),
         "origins": [one(path) for path in paths],
     }
 
