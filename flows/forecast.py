@@ -48,7 +48,7 @@ from forex_core.errors import (
 from forex_core.ledger import Entry, Ledger, Pending, content_digest
 from forex_core.notify import Message
 from forex_core.report.charts import draw_charts
-from forex_core.report.document import Document
+from forex_core.report.document import Document, quantiles_document
 from forex_core.report.folder import DOCUMENT, SNAPSHOT, copy_report, write_report
 from forex_core.report.language import language_of
 from forex_core.report.mail import Mail, report_mail
@@ -327,10 +327,11 @@ def _last_document(
     quote: Quote | Absent,
     settings: Settings,
 ) -> Document | Absent:
-    """That of the forecast before of the same pair, rate and horizon, or why there is none.
+    """The document of the forecast before of the same pair, rate and horizon, or why there is none.
 
-    The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not. Nor is one
-    of the same data and quote that says the same: of that nothing would have changed.
+    The forecast before is the one that stands of this origin or, where there is none, of the newest origin before it,
+    whenever it was made. One of this origin that was made of the same data with the same recipe, and has the same
+    quantiles and the same quote, is passed over.
     """
     try:
         earlier = (
@@ -356,9 +357,12 @@ def _last_document(
 
 
 def _says_the_same(document: Document, run: ForecastRun, quote: Quote | Absent) -> bool:
-    """Whether the forecast and the quote of a document are those of a run of the same data."""
-    told, median = document.get("quote") or {}, (document.get("quantiles") or {}).get("0.5")
-    return median == run.forecast.median.tolist() and told.get("value") == (
+    """Whether the quantiles and the quote of a document are those of a run of the same data; of an altered one, not."""
+    told = document.get("quote")
+    if not isinstance(told, dict | None):
+        return False
+    value = told.get("value") if told else None
+    return document.get("quantiles") == quantiles_document(run.forecast) and value == (
         quote.value if isinstance(quote, Quote) else None
     )
 
