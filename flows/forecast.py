@@ -60,7 +60,6 @@ from forex_core.tracking import (
     Tracker,
     begun_ahead,
     model_name,
-    short_id,
     sweep,
     tracker_from_settings,
 )
@@ -74,6 +73,7 @@ from forex_core.types import (
     MarketBundle,
     Pair,
     Publication,
+    short_id,
 )
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
@@ -174,6 +174,7 @@ def publish(
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
         quote = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
+        own = _own(run_id, name, settings)
         logger.info("run begun: {}", run_id)
         made, planned = None, choice.published
         if candidacy:
@@ -202,7 +203,7 @@ def publish(
         drawings = drawn.result()
     if run is not planned:  # the new state was withheld
         drawings = draw_charts(run, bundle, settings.cache_dir, language)
-    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(run_id)}"
+    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(own)}"
     document = write_report(
         folder,
         run,
@@ -215,14 +216,14 @@ def publish(
         pdf=settings.report.pdf,
     )
     logger.info("report written: {}", document["report"])
-    own = settings.engine.model_dump(mode="json")
-    tracker.log(forecast_record(choice, bundle, publication, engine.recipe, own))
+    engine_settings = settings.engine.model_dump(mode="json")
+    tracker.log(forecast_record(choice, bundle, publication, engine.recipe, engine_settings))
     description = f"{horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
     tracker.set_tags({**_seat(candidacy), ASKED_TAG: asked.digest, "mlflow.note.content": description})
     tracker.log_artifacts_dir(folder, "reports")
     if candidacy:
         candidacy.mark_published(choice, made, tracker)
-    entry = Entry.of(run, bundle, publication, _own(run_id, name, settings), pd.Timestamp.now("UTC"))
+    entry = Entry.of(run, bundle, publication, own, pd.Timestamp.now("UTC"))
     unwritten = _write_down(entry, ledger, tracker, settings)
     warnings = [
         *(candidacy.warnings if candidacy else ()),

@@ -19,7 +19,7 @@ from forex_core.ledger import tables
 from forex_core.ledger.entry import Published
 from forex_core.ledger.tables import bound, day_of
 from forex_core.ledger.values import Alarm, Raised, Track, Trajectory
-from forex_core.types import Array, Horizon, Mask, Pair
+from forex_core.types import SPOOLED, UNTRACKED, Array, Horizon, Mask, Pair
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -146,8 +146,14 @@ class LedgerReader:
             return tuple(published_of(row) for row in reversed(found))
 
     def of_run(self, beginning: str) -> tuple[Published, ...]:
-        """Forecasts of the runs whose id begins so, in the order of publication."""
-        query = sa.select(tables.publications).where(_P.run_id.startswith(beginning, autoescape=True))
+        """Forecasts of the runs whose id, or what `short_id` shows of it, begins so; in the order of publication.
+
+        Capital and small letters are the same, on SQLite as on PostgreSQL.
+        """
+        asked, run_id = beginning.lower(), sa.func.lower(_P.run_id)
+        begins = [run_id.startswith(f"{prefix}{asked}", autoescape=True) for prefix in ("", f"{SPOOLED}-")]
+        ends = run_id.startswith(f"{UNTRACKED}-") & run_id.contains(f"-{asked}", autoescape=True)
+        query = sa.select(tables.publications).where(sa.or_(*begins, ends))
         with self._database.reading() as connection:
             return tuple(map(published_of, connection.execute(query.order_by(_P.number)).all()))
 
