@@ -88,7 +88,7 @@ class TestPublications:
 
     def test_another_forecast_of_the_same_run_is_refused(self, ledger: Ledger) -> None:
         ledger.append(entry(MONDAY, run_id="a"))
-        with pytest.raises(LedgerError, match=r"run a is in the ledger .* with another forecast"):
+        with pytest.raises(LedgerError, match=r"has another forecast of run a, and changes none; publish"):
             ledger.append(entry(MONDAY, run_id="a", lean=0.001))
 
     def test_a_row_cannot_be_changed_or_removed(self, ledger: Ledger, url: str) -> None:
