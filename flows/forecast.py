@@ -48,7 +48,7 @@ from forex_core.errors import (
 from forex_core.ledger import Entry, Ledger, Pending, content_digest
 from forex_core.notify import Message
 from forex_core.report.charts import draw_charts
-from forex_core.report.document import Document
+from forex_core.report.document import Document, quantiles_document
 from forex_core.report.folder import DOCUMENT, SNAPSHOT, copy_report, write_report
 from forex_core.report.language import language_of
 from forex_core.report.mail import Mail, report_mail
@@ -60,7 +60,6 @@ from forex_core.tracking import (
     Tracker,
     begun_ahead,
     model_name,
-    short_id,
     sweep,
     tracker_from_settings,
 )
@@ -74,6 +73,7 @@ from forex_core.types import (
     MarketBundle,
     Pair,
     Publication,
+    short_id,
 )
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("PROGRESS", default=None)
@@ -174,6 +174,7 @@ def publish(
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
         quote = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
+        own = _own(run_id, name, settings)
         logger.info("run begun: {}", run_id)
         made, planned = None, choice.published
         if candidacy:
@@ -202,7 +203,7 @@ def publish(
         drawings = drawn.result()
     if run is not planned:  # the new state was withheld
         drawings = draw_charts(run, bundle, settings.cache_dir, language)
-    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(run_id)}"
+    folder = settings.reports_dir / bundle.pair.slug / str(horizon) / f"{name}_{short_id(own)}"
     document = write_report(
         folder,
         run,
@@ -215,14 +216,14 @@ def publish(
         pdf=settings.report.pdf,
     )
     logger.info("report written: {}", document["report"])
-    own = settings.engine.model_dump(mode="json")
-    tracker.log(forecast_record(choice, bundle, publication, engine.recipe, own))
+    engine_settings = settings.engine.model_dump(mode="json")
+    tracker.log(forecast_record(choice, bundle, publication, engine.recipe, engine_settings))
     description = f"{horizon} forecast of {bundle.pair} from {bundle.origin}. {run.verdict.sentence}"
     tracker.set_tags({**_seat(candidacy), ASKED_TAG: asked.digest, "mlflow.note.content": description})
     tracker.log_artifacts_dir(folder, "reports")
     if candidacy:
         candidacy.mark_published(choice, made, tracker)
-    entry = Entry.of(run, bundle, publication, _own(run_id, name, settings), pd.Timestamp.now("UTC"))
+    entry = Entry.of(run, bundle, publication, own, pd.Timestamp.now("UTC"))
     unwritten = _write_down(entry, ledger, tracker, settings)
     warnings = [
         *(candidacy.warnings if candidacy else ()),
@@ -327,10 +328,11 @@ def _last_document(
     quote: Quote | Absent,
     settings: Settings,
 ) -> Document | Absent:
-    """That of the forecast before of the same pair, rate and horizon, or why there is none.
+    """The document of the forecast before of the same pair, rate and horizon, or why there is none.
 
-    The one before is of the newest origin up to this one: a forecast of a past day, made yesterday, is not. Nor is one
-    of the same data and quote that says the same: of that nothing would have changed.
+    The forecast before is the one that stands of this origin or, where there is none, of the newest origin before it,
+    whenever it was made. One of this origin that was made of the same data with the same recipe, and has the same
+    quantiles and the same quote, is passed over.
     """
     try:
         earlier = (
@@ -356,9 +358,12 @@ def _last_document(
 
 
 def _says_the_same(document: Document, run: ForecastRun, quote: Quote | Absent) -> bool:
-    """Whether the forecast and the quote of a document are those of a run of the same data."""
-    told, median = document.get("quote") or {}, (document.get("quantiles") or {}).get("0.5")
-    return median == run.forecast.median.tolist() and told.get("value") == (
+    """Whether the quantiles and the quote of a document are those of a run of the same data; of an altered one, not."""
+    told = document.get("quote")
+    if not isinstance(told, dict | None):
+        return False
+    value = told.get("value") if told else None
+    return document.get("quantiles") == quantiles_document(run.forecast) and value == (
         quote.value if isinstance(quote, Quote) else None
     )
 

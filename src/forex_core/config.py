@@ -279,11 +279,11 @@ class TreasuryConfig(BaseModel):
     exposure: float | None = Field(
         None,
         allow_inf_nan=False,
-        description="amount in base currency at the end of the horizon: positive is received, negative paid",
+        description="base currency at the end of the horizon, 1e18 at most: positive is received, negative paid",
     )
 
 
-MIN_TOKEN = 16
+_MIN_TOKEN = 16
 """Characters of the dashboard's token, at least."""
 
 
@@ -294,7 +294,7 @@ class DashboardConfig(BaseModel):
 
     token: SecretStr | None = Field(
         None,
-        description=f"whoever reads the served dashboard is asked for it; {MIN_TOKEN} characters or more",
+        description=f"whoever reads the served dashboard is asked for it; {_MIN_TOKEN} characters or more",
     )
     hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -304,9 +304,9 @@ class DashboardConfig(BaseModel):
     @field_validator("token")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value) < MIN_TOKEN:
+        if value is not None and len(value) < _MIN_TOKEN:
             raise ValueError(
-                f"it has {len(value)} characters, expected {MIN_TOKEN} or more that nobody guesses, such as those of "
+                f"it has {len(value)} characters, expected {_MIN_TOKEN} or more that nobody guesses, such as those of "
                 "'openssl rand -hex 24'; 'forex dashboard --serve --token' without the setting makes one and prints it"
             )
         return value

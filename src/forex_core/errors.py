@@ -6,6 +6,7 @@
     │   ├── SourceError         a file or a source cannot be read, or lacks what was asked for
     │   └── DataQualityError    the data were read, and are not fit to forecast from
     ├── SourceUnavailable       a source could not be reached just now; trying again may help
+    │   └── NoFreshData         no source gave the pair's rate, and the stored one is missing or too old
     ├── ForecastError           the engine could not produce a forecast it would stand behind
     │   └── MemberError         one member could not answer; the run goes on without it
     ├── DatabaseError           a database cannot be copied, or a copy does not fit where it is to go
@@ -47,6 +48,10 @@ class DataQualityError(InputError):
 
 class SourceUnavailable(ForexError):  # noqa: N818  a state of the source, retried, not a fault of the input
     """A source could not be reached just now; trying again may help."""
+
+
+class NoFreshData(SourceUnavailable):
+    """No source gave the pair's rate, and the stored one is missing or too old."""
 
 
 class ForecastError(ForexError):

@@ -42,6 +42,11 @@ ENSEMBLE = "ensemble"
 RANDOM_WALK = "random_walk"
 """Names of the combination and of the reference among the models of a run."""
 
+UNTRACKED, SPOOLED = "untracked", "spooled"
+"""What the id of a run begins with that no tracking store has, or had when it was given."""
+SHORT_ID = 8
+"""Characters of a run's id that are shown."""
+
 LEVELS: tuple[float, ...] = (0.01, 0.025, *(round(0.05 * i, 2) for i in range(1, 20)), 0.975, 0.99)
 """The quantile levels of every forecast: .01, .025, .05 to .95 by .05, .975, .99."""
 
@@ -513,3 +518,14 @@ def level_indices(levels: Sequence[float], coverage: float) -> tuple[int, int]:
     if not (np.isclose(nearest[i], low) and np.isclose(nearest[j], high)):
         raise ValueError(f"no central band of {coverage} among the levels {tuple(levels)}")
     return i, j
+
+
+def short_id(run_id: str) -> str:
+    """What is shown of a run's id: its first characters that other runs do not share.
+
+    >>> short_id("276f7b0c" + 24 * "0"), short_id("spooled-276f7b0c" + 24 * "0")
+    ('276f7b0c', '276f7b0c')
+    >>> short_id("untracked-forecast_20260302_110500-276f7b0c")
+    '276f7b0c'
+    """
+    return re.sub(rf"^({SPOOLED}-|{UNTRACKED}-.*-)", "", run_id)[:SHORT_ID]

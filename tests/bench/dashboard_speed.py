@@ -33,6 +33,9 @@ from bounds import Figure, judge
 from forex_core.append_only import text_of
 from forex_core.calendars import origin_instant
 from forex_core.config import load_settings
+from forex_core.data.catalogue import entry as catalogued
+from forex_core.data.observations import Observations
+from forex_core.data.store import ObservationStore
 from forex_core.ledger import Ledger, tables
 from forex_core.ledger.scoring import score
 from forex_core.types import HORIZONS, Pair
@@ -52,7 +55,10 @@ WARM_S, MADE_S, PAGE_KB, MEMORY_MB, TABLE_S = 1.0, 8.0, 1500.0, 500.0, 15.0
 
 
 def build_ledger(url: str, fewer: int = 1) -> tuple[int, int]:
-    """How many publications and rows of paths, with outcomes and scores: written at once, without their chains."""
+    """How many publications and rows of paths, with outcomes and scores, written at once without their chains.
+
+    Their rates are in the store of observations too.
+    """
     Ledger(url).kinds()
     engine = sa.create_engine(url)
     draw = np.random.default_rng(7)
@@ -135,6 +141,16 @@ def build_ledger(url: str, fewer: int = 1) -> tuple[int, int]:
                             {"publication": number, "step": h + 1, "outcome": first + known[day] + 1}
                             | vars(one)
                         )
+    store = ObservationStore(url)
+    for pair in PAIRS:
+        name = f"{pair.slug}_close"
+        seen = [one for one in came if one["pair"] == str(pair)]
+        days = pd.DatetimeIndex([one["target_date"] for one in seen])
+        known = catalogued(name).definition.release.instants(days)
+        store.record(
+            Observations(name, "yahoo", days, np.array([one["value"] for one in seen]), known),
+            now=origin_instant(pair, LAST),
+        )
     with engine.begin() as connection:
         for table, rows in (
             (tables.publications, heads),

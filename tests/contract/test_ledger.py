@@ -19,7 +19,7 @@ from forex_core.data.store import ObservationStore
 from forex_core.errors import LedgerError
 from forex_core.ledger import Alarm, Entry, Ledger, content_digest, tables
 from forex_core.testing import bundle_of, synthetic_table
-from forex_core.types import LEVELS, Horizon
+from forex_core.types import LEVELS, Horizon, short_id
 from tests.ledgers import USDCLP, entry
 
 MONDAY = date(2026, 3, 2)
@@ -88,7 +88,7 @@ class TestPublications:
 
     def test_another_forecast_of_the_same_run_is_refused(self, ledger: Ledger) -> None:
         ledger.append(entry(MONDAY, run_id="a"))
-        with pytest.raises(LedgerError, match=r"run a is in the ledger .* with another forecast"):
+        with pytest.raises(LedgerError, match=r"has another forecast of run a, and changes none; publish"):
             ledger.append(entry(MONDAY, run_id="a", lean=0.001))
 
     def test_a_row_cannot_be_changed_or_removed(self, ledger: Ledger, url: str) -> None:
@@ -450,6 +450,26 @@ class TestWhatPagesRead:
         assert ledger.up_to(USDCLP, "close", H7, days[2]) == (own[1], own[0], late, before)
         assert ledger.up_to(USDCLP, "close", H7, days[3]) == (own[1],)
         assert ledger.up_to(USDCLP, "observed", H7, days[3]) == ()
+
+    def test_forecasts_are_found_by_what_is_shown_of_their_runs(self, ledger: Ledger) -> None:
+        """In capital letters too; what stands for any character elsewhere stands for itself."""
+        ids = (
+            "0A1b2c3d" + 24 * "0",
+            f"spooled-276F7B0C{24 * '0'}",
+            f"spooled-aaaaaaaa{24 * '0'}",
+            "untracked-forecast_20260302_110500-0a1b2c3e",
+            "untracked-forecast_20260302_110500-bbbbbbbb",
+        )
+        for k, run_id in enumerate(ids):
+            ledger.append(entry(MONDAY, run_id=run_id, version=k))
+        for run_id in ids:
+            for asked in (run_id, short_id(run_id)):
+                for written in (asked, asked.upper(), asked.lower()):
+                    assert [one.run_id for one in ledger.of_run(written)] == [run_id], written
+        assert [one.run_id for one in ledger.of_run("0A1B2C3")] == [ids[0], ids[3]]
+        assert [one.run_id for one in ledger.of_run("untracked-")] == [*ids[3:]]
+        for nothing in ("%", "________", "\\", "1b2c3d00"):
+            assert ledger.of_run(nothing) == ()
 
     def test_the_path_of_an_origin_is_the_last_live_one_and_else_hindsight(self, ledger: Ledger) -> None:
         days = [MONDAY + timedelta(days=k) for k in range(3)]

@@ -367,13 +367,13 @@ def test_a_gap_in_the_rate_is_drawn_and_told_as_one(tmp_path: Path, opened: Open
     ledger.record(USDCLP, "close", came, values, [origin_instant(USDCLP, day) for day in came])
     page = opened.go(written(tmp_path / "site", None, settings).address("usdclp-7d.html") + "#2026-03-02")
     page.locator("#told").get_by_text("Said on 2 Mar 2026").wait_for()
-    told = "No close between\n30 Jan 2026 and 10 Feb 2026"
+    told = "No close on record between\n30 Jan 2026 and 10 Feb 2026"
     for figure in ("#ahead", "#path"):
         line = page.locator(f"{figure} svg:visible path.ink:not(.strong)")
         assert str(line.get_attribute("d")).count("M") == 2
         assert str(page.locator(f"{figure} svg:visible path.ink.strong").get_attribute("d")).count("M") == 1
         tips = json.loads(str(page.locator(f"{figure} .tips").text_content()))
-        assert [words for _, words in tips if words.startswith("No close")] == [told]
+        assert [words for _, words in tips if words.startswith("No close on record")] == [told]
         assert [at for at, _ in tips] == sorted(at for at, _ in tips), "the arrow keys come to them in order"
     before = sum(day <= date(2026, 3, 2) for day in came)
     np.testing.assert_allclose(drawn_values(page, "#path path.ink:not(.strong)"), values[:before], atol=0.3)

@@ -121,7 +121,10 @@ def test_a_forecast_is_shown_by_what_the_listings_print(ask: Ask, ledger: Ledger
         assert isinstance(done.exception, ForexError), done.stdout
         return str(done.exception)
 
-    for run_id in ("0123456789abcdef", "01234567fedcba98", "1234567890abcdef"):
+    ids = ["0123456789abcdef", "01234567fedcba98", "1234567890abcdef"]
+    ids += ["spooled-aaaaaaaa89abcdef", "spooled-bbbbbbbb89abcdef"]
+    ids += [f"untracked-forecast_20260303_110500-{end}" for end in ("cccccccc", "dddddddd")]
+    for run_id in ids:
         ledger.append(entry(TUESDAY, Horizon(15), run_id=run_id))
     for asked, number in (
         (("4",), 4),
@@ -129,24 +132,34 @@ def test_a_forecast_is_shown_by_what_the_listings_print(ask: Ask, ledger: Ledger
         (("01234567f",), 5),
         (("12345678",), 6),
         (("latest", "--horizon", "7d", "--pair", "USDCLP"), 1),
-        (("latest", "--horizon", "15d", "--pair", "usd/clp"), 6),
+        (("aaaaaaaa",), 7),
+        (("spooled-bbbbbbbb",), 8),
+        (("CCCCCCCC",), 9),
+        ((ids[-1],), 10),
+        (("latest", "--horizon", "15d", "--pair", "usd/clp"), 10),
     ):
         code, document = ask("show", *asked, "--json")
         assert (code, document["number"]) == (0, number), asked
     _, listed = ask("list")
-    assert "12345678 " in listed
+    assert [row.split()[-3] for row in listed.splitlines() if " 15d " in row] == [
+        *("01234567", "01234567", "12345678", "aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd")
+    ]
     several = refusal("show", "01234567")
-    assert "begin with 01234567: 4 (run 0123456789abcdef), 5 (run 01234567fedcba98); give more" in several
-    assert "no forecast is of a run that begins with 99999999" in refusal("show", "99999999")
-    assert "no forecast is of a run that begins with ________" in refusal("show", "________")
+    assert (
+        "begins with 01234567: 4 (run 0123456789abcdef), 5 (run 01234567fedcba98); give the number" in several
+    )
+    assert "found no forecast whose run begins with 99999999" in refusal("show", "99999999")
+    assert "found no forecast whose run begins with ________" in refusal("show", "________")
     assert "has no forecast 123" in refusal("show", "0123")
-    assert "'0123abc' is no forecast; expected its number or the first 8" in refusal("show", "0123abc")
-    assert "no 90d USDCLP forecast" in refusal("show", "latest", "--horizon", "90d", "--pair", "USDCLP")
-    assert "expected --horizon 7d" in refusal("show", "latest")
-    assert "found 4, expected latest or neither" in refusal("show", "4", "--horizon", "7d")
+    assert "'0123abc', expected the number of a forecast, the 8" in refusal("show", "0123abc")
+    assert "found no 90d forecast of USDCLP" in refusal(
+        "show", "latest", "--horizon", "90d", "--pair", "USDCLP"
+    )
+    assert "add --horizon 7d" in refusal("show", "latest")
+    assert "found 4: leave them out" in refusal("show", "4", "--horizon", "7d")
     ledger.append(replace(entry(TUESDAY, run_id="observed"), rate="observed"))
     told = refusal("show", "latest", "--horizon", "7d", "--pair", "USDCLP")
-    assert told.endswith("1 of the close rate, 7 of the observed rate; give its number")
+    assert told.endswith("you mean: 1 of the close rate, 11 of the observed rate")
 
 
 def test_a_path_has_what_came_beside_it(ask: Ask, ledger: Ledger) -> None:

@@ -171,6 +171,37 @@ def test_what_has_changed_is_told_since_the_forecast_of_the_day_before(market: P
     assert again["changes"] == {"absent": {"kind": "unreadable", "run_id": at_stake["run_id"]}}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize(
+    ("altered", "is_readable"),
+    [
+        ({"band": 0.99}, True),
+        ({"quote": "x"}, True),
+        ({"quote": ["x"]}, True),
+        ({"quantiles": [1]}, False),
+        ({"quantiles": {"0.5": 1}}, False),
+    ],
+)
+def test_what_has_another_band_or_was_altered_is_not_the_same_forecast(
+    market: Path, tmp_path: Path, altered: dict[str, Any], is_readable: bool
+) -> None:
+    ask = {"pair": "USDCLP", "source": "csv", "paths": [market], "as_of": date(2018, 6, 8)}
+    before = run_flow(WEEK, **ask)
+    (kept,) = tmp_path.glob(f"data/mlflow/**/{before['run_id']}/artifacts/reports/forecast.json")
+    document = json.loads(kept.read_text())
+    if "band" in altered:
+        low = [altered["band"] * value for value in document["quantiles"]["0.1"]]
+        altered = {"quantiles": document["quantiles"] | {"0.1": low}}
+    kept.write_text(json.dumps(document | altered))
+    changes = run_flow(WEEK, force=True, **ask)["changes"]
+    if is_readable:
+        assert changes["run_id"] == before["run_id"]
+        assert changes["median"]["before"] == changes["median"]["now"]
+    else:
+        assert changes == {"absent": {"kind": "unreadable", "run_id": before["run_id"]}}
+
+
 @pytest.mark.usefixtures("light")
 def test_the_settings_say_what_is_at_stake_in_their_pair(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

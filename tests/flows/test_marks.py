@@ -10,7 +10,7 @@ import pytest
 
 from forex_core.config import EngineConfig, load_settings
 from forex_core.tracking import registry_from_settings, replay_spool
-from forex_core.types import Horizon
+from forex_core.types import Horizon, short_id
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures"), pytest.mark.timeout(280)]
 
@@ -76,7 +76,7 @@ def test_a_run_that_was_spooled_from_its_start_has_a_folder_of_its_own(
     document = module.FLOWS[Horizon(7)](**asked).result()
     database.with_name("away").rename(database)
     spool_id = document["run_id"]
-    assert Path(document["report"]).parent.name.endswith(f"_{spool_id[: len('spooled-') + 8]}")
+    assert Path(document["report"]).parent.name.endswith(f"_{short_id(spool_id)}")
     (replayed,) = replay_spool(load_settings().data_dir / "spool", sqlite_store)
     client = registry_from_settings(load_settings()).client
     assert client.get_run(str(replayed.run_id)).data.tags["spool_id"] == spool_id

@@ -27,7 +27,6 @@ from forex_core.tracking import (
     Version,
     open_store,
     replay_spool,
-    short_id,
 )
 from forex_core.tracking.candidacy import Candidacy
 from forex_core.tracking.packaging import save_model
@@ -180,11 +179,6 @@ def test_every_replayed_run_carries_the_name_of_its_entry(court: Court) -> None:
     assert {client.get_run(str(run)).data.tags["spool_id"]: run for run in done.values()} == done
     assert done[given] not in (None, given)
     assert tracker.run_id in done.values()
-
-
-def test_two_spooled_runs_differ_in_short() -> None:
-    one, other = (f"spooled-{digit * 32}" for digit in "ab")
-    assert (short_id(one), short_id(other)) == ("spooled-aaaaaaaa", "spooled-bbbbbbbb")
 
 
 # --- twins

@@ -22,6 +22,7 @@ from forex_core.dashboard.drawing import Band, Chart, Label, Line, Rows, date_ti
 from forex_core.dashboard.pages import page
 from forex_core.dashboard.reading import Trailing
 from forex_core.dashboard.sources import Series
+from forex_core.dashboard.words import day as day_words
 from forex_core.dashboard.words import number
 from forex_core.data.catalogue import entry as catalogued
 from forex_core.data.observations import Observations
@@ -333,6 +334,38 @@ class TestReader:
         (one,) = reader(settings).outlooks()
         assert len(one.rates.days) > 35
 
+    def test_between_forecasts_weeks_apart_the_rate_is_what_was_observed(self, settings: Settings) -> None:
+        """A gap is told where neither has a close; of a day that both have the ledger has the last word."""
+        ledger, store = Ledger(settings.store_url), ObservationStore(settings.store_url)
+        days = pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=90)
+        days = days[[is_business_day(USDCLP, day.date()) for day in days]]
+        first, second, last = (days[k].date() for k in (20, 50, -1))
+        for origin in (first, second, last):
+            ledger.append(entry(origin, close=950.0))
+        held, *came = ledger.path(1).target_dates
+        known = [origin_instant(USDCLP, day) for day in came]
+        ledger.record(USDCLP, "close", came, np.full(len(came), 955.0), known)
+        values = 950 + np.arange(len(days)) / 10
+        shown = np.r_[0:32, 42 : len(days) - 1]
+        instants = catalogued("usdclp_close").definition.release.instants(days[shown])
+        store.record(
+            Observations("usdclp_close", "yahoo", days[shown], values[shown], instants), now=dashboards.NOW
+        )
+        found = reader(settings).rates(Series(USDCLP, "close", H7), days[0].date())
+        expected = dict(zip([day.date() for day in days[shown]], values[shown], strict=True))
+        expected |= dict.fromkeys((first, second, last), 950.0) | dict.fromkeys(came, 955.0)
+        assert dict(zip(found.days.tolist(), found.values.tolist(), strict=True)) == expected
+        assert found.days.tolist() == sorted(expected)
+        assert found.days[~found.came].tolist() == [first, second, last]
+        assert found.days[found.recorded].tolist() == came, (
+            "a print of the day that is not recorded is no outcome"
+        )
+        assert held in found.days
+        for path in reader(settings).paths(Series(USDCLP, "close", H7), second, last):
+            said = [tip.words for tip in charts.fan(path, found, "CLP per USD").tips]
+            gap = f"No close on record between\n{day_words(days[31])} and {day_words(days[42])}"
+            assert [words for words in said if words.startswith("No close")] == [gap]
+
     def test_where_a_forecast_began_nothing_has_come_of_another(self, settings: Settings) -> None:
         """The print of the second day was held back: the forecast of that day began from the close of the first."""
         ledger = Ledger(settings.store_url)
@@ -351,7 +384,7 @@ class TestReader:
         shown = str(page("usdclp-7d.html", found))
         told = json.loads(shown.split('id="paths">')[1].partition("</script>")[0])
         assert len(told["rates"]) == 4
-        assert told["carried"] == [day.toordinal() - date(1970, 1, 1).toordinal() for day in days[:2]]
+        assert told["unrecorded"] == [day.toordinal() - date(1970, 1, 1).toordinal() for day in days[:2]]
 
     def test_what_the_monitor_did_is_not_by_hand_and_a_pin_taken_away_is_no_other_champion(
         self, settings: Settings

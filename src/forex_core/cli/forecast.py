@@ -76,7 +76,8 @@ def forecast(
             "--exposure",
             metavar="AMOUNT",
             help="Amount in base currency that is received (positive) or paid (negative) at the end of the horizon: "
-            "its worst 5 % rate and expected shortfall; 0 for none. [default: the setting treasury.exposure]",
+            "its worst 5 % rate and expected shortfall; 0 for none, 1e18 at most. "
+            "[default: the setting treasury.exposure]",
         ),
     ] = None,
     cash_flows: Annotated[

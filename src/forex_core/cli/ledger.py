@@ -18,7 +18,7 @@ from forex_core.cli.app import (
     settings_from,
 )
 from forex_core.errors import InputError
-from forex_core.types import Horizon, Pair
+from forex_core.types import SHORT_ID, Horizon, Pair
 
 if TYPE_CHECKING:
     from forex_core.config import Settings
@@ -30,9 +30,6 @@ MONITOR_EXAMPLES = """
     forex monitor --pair USDCLP
     forex monitor --source csv --path market.csv --pair USDCLP --json
 """
-
-_SHOWN = 8
-"""Characters of a run's id that listings show."""
 
 ledger = typer.Typer(
     no_args_is_help=True, help="Every published forecast, as it was published, with what came of it."
@@ -128,8 +125,8 @@ def show(
         str,
         typer.Argument(
             metavar="FORECAST",
-            help="Number of the forecast or the first 8 characters of its run's id, as list gives them, or 'latest' "
-            "with --horizon.",
+            help="Number of the forecast, or the 8 characters of its run, as list gives them; or 'latest' with "
+            "--horizon.",
         ),
     ],
     pair: PairOption = None,
@@ -147,11 +144,11 @@ def show(
     is_latest = which == "latest"
     if not is_latest and (pair or horizon):
         raise InputError(
-            f"--pair and --horizon choose the latest forecast; found {which}, expected latest or neither"
+            f"--pair and --horizon go with latest alone; found {which}: leave them out, or ask for latest"
         )
     if is_latest and not horizon:
         raise InputError(
-            "of which horizon the latest forecast is meant is not said; expected --horizon 7d or another"
+            "found latest without a horizon; expected one beside it: add --horizon 7d, 15d, 30d or 90d"
         )
     settings = settings_from(pair, None, None)
     kept = _ledger(settings)
@@ -168,38 +165,39 @@ def _latest(kept: Ledger, pair: Pair, horizon: Horizon) -> int:
     found = [one for one in kept.latest() if (one.pair, one.horizon) == (pair, horizon)]
     if not found:
         raise InputError(
-            f"no {horizon} {pair} forecast has been published yet; forex ledger list shows what has"
+            f"found no {horizon} forecast of {pair} in the ledger; forex ledger list shows those that there are"
         )
     if len(found) > 1:
         each = ", ".join(f"{one.number} of the {one.rate} rate" for one in found)
         raise InputError(
-            f"there is a latest {horizon} {pair} forecast of several rates: {each}; give its number"
+            f"found a latest {horizon} forecast of {pair} for each of {len(found)} rates; give the number of the one "
+            f"you mean: {each}"
         )
     return found[0].number
 
 
 def _number(kept: Ledger, which: str) -> int:
-    """Number of the forecast that a number or the beginning of a run's id means."""
+    """Number of the forecast that is meant by its number, or by what is shown of its run's id, or more of that."""
     text = which.strip().lower()
     is_number = text.isascii() and text.isdigit()
-    if is_number and len(text) < _SHOWN:
+    if is_number and len(text) < SHORT_ID:
         return int(text)
-    if len(text) < _SHOWN:
+    if len(text) < SHORT_ID:
         raise InputError(
-            f"'{which}' is no forecast; expected its number or the first {_SHOWN} characters of its run's id, as forex "
-            "ledger list shows them, or latest"
+            f"found '{which}', expected the number of a forecast, the {SHORT_ID} characters of its run, or latest; "
+            "forex ledger list shows numbers and runs"
         )
     found = kept.of_run(text)
     if len(found) > 1:
         some = ", ".join(f"{one.number} (run {one.run_id})" for one in found[:5])
         more = " and more" if len(found) > 5 else ""
         raise InputError(
-            f"several forecasts are of runs that begin with {text}: {some}{more}; give more characters of the one you "
-            "mean, or its number"
+            f"found several forecasts whose run begins with {text}: {some}{more}; give the number of the one you mean, "
+            "or more of its run"
         )
     if not found:
         raise InputError(
-            f"no forecast is of a run that begins with {text}; forex ledger list shows those there are"
+            f"found no forecast whose run begins with {text}; forex ledger list shows those that there are"
         )
     return found[0].number
 

@@ -15,6 +15,7 @@ from forex_core.cli.app import (
     settings_from,
 )
 from forex_core.errors import InputError
+from forex_core.types import short_id
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,7 +75,7 @@ def replay(
     with existing_store(settings.mlflow_uri) as client:
         if client is None:
             raise InputError(f"no run {run_id}: there are no runs yet; forex forecast 7d makes the first")
-    with progress_bar(f"replay of {run_id[:8]}") as advance:
+    with progress_bar(f"replay of {short_id(run_id)}") as advance:
         found = replaying.replay(registry, run_id, levels, advance)
     print_document(_document(found), as_json, _tables)
     if not found.holds:

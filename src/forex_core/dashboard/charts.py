@@ -107,11 +107,11 @@ def _rate(days: Array, values: Array, look: str) -> Line:
 
 
 def _unknown(days: Array) -> list[Tip]:
-    """That there is no close, in the middle of each gap between days [n]."""
+    """That no close is known, in the middle of each gap between days [n]."""
     return [
         Tip(
             float(days[k] + days[k + 1]) / 2,
-            f"No close between\n{day(_date(days[k]))} and {day(_date(days[k + 1]))}",
+            f"No close on record between\n{day(_date(days[k]))} and {day(_date(days[k + 1]))}",
         )
         for k in gaps(days.astype(np.int64))
     ]

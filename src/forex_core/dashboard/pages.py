@@ -38,6 +38,7 @@ from forex_core.report.inline import json_in_script, source_hash
 from forex_core.report.language import label_of
 from forex_core.report.look import FONT, GAP_WEEKDAYS, PALETTE
 from forex_core.strangers import plain, web_link
+from forex_core.types import short_id
 
 OVERVIEW, HEALTH, RUNS, LOGIN = "index.html", "health.html", "runs.html", "login.html"
 COMPARED = 12
@@ -315,7 +316,7 @@ def _paths(
         "years": {str(year): target for year, target in years.items()},
         "chosen": chosen,
         "rates": list(zip(days.tolist(), whole(known.values), strict=True)),
-        "carried": days[~known.came].tolist(),
+        "unrecorded": days[~known.recorded].tolist(),
         "origins": [one(path) for path in paths],
     }
 
@@ -404,7 +405,7 @@ def _runs(reader: Reader, served: bool) -> str:
     )
     rows = [
         [
-            run.id[:8],
+            short_id(run.id),
             plain(run.horizon or DASH, 8),
             _size(run.scores.get("rmse")),
             number(run.scores.get("mape"), 2),
@@ -441,8 +442,8 @@ def _compared(run: Run) -> dict[str, Any]:
     names_of = {name: label_of(plain(name, 60)) for name in run.models}
     return {
         "id": run.id,
-        "short": run.id[:8],
-        "label": f"{run.id[:8]} {plain(market, 30)}, {minute(run.started)}",
+        "short": short_id(run.id),
+        "label": f"{short_id(run.id)} {plain(market, 30)}, {minute(run.started)}",
         "name": plain(run.name, 120),
         "market": plain(market, 30),
         "started": minute(run.started),
@@ -517,7 +518,7 @@ def _newest(newest: Published, path: Trajectory, rates: Rates) -> dict[str, Any]
             f"95{NBSP}% band for {last}",
             f"{price(float(bands.low_95[-1]), close)} to {price(float(bands.high_95[-1]), close)}",
         ),
-        ("Published", f"{minute(newest.published_at)} UTC, in run {newest.run_id[:8]}"),
+        ("Published", f"{minute(newest.published_at)} UTC, in run {short_id(newest.run_id)}"),
         (
             "Model",
             f"{newest.model}, {f'version {newest.version}' if newest.version is not None else 'no version'}",

@@ -47,16 +47,18 @@ T = TypeVar("T")
 class Rates:
     """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units.
 
-    Where `came` [n] is false no print of that day was accepted: the value is the close that a forecast started from.
+    Where `came` [n] is false the value is no print of that day, but the close that a forecast started from. Where
+    `recorded` [n] is true the ledger has it as an outcome: a print that the ledger has not recorded is none yet.
     """
 
     days: Array
     values: Array
     came: Mask
+    recorded: Mask
 
     def at(self, chosen: Mask) -> Rates:
         """Those days that are chosen."""
-        return Rates(self.days[chosen], self.values[chosen], self.came[chosen])
+        return Rates(self.days[chosen], self.values[chosen], self.came[chosen], self.recorded[chosen])
 
     def between(self, first: date, last: date) -> Rates:
         inside = (self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D"))
@@ -338,31 +340,33 @@ class Reader:
         return tuple(sorted({one.origin.year for one in self.publications(series)}, reverse=True))
 
     def rates(self, series: Series, since: date) -> Rates:
-        """What the ledger knows, and of the days before that what the store of observations holds."""
-        known = Rates(*self.ledger.rates(series.pair, series.rate, since))
-        until = known.days[0].item() - timedelta(days=1) if len(known.days) else self.now.date()
-        earlier, _ = _tried(lambda: self._observed_rates(series, since, until), None)
-        if earlier is None:
-            return known
+        """What the ledger knows, and of all other days what the store of observations holds.
+
+        Forecasts may lie weeks apart: what came between them the observations alone know.
+        """
+        days, values, recorded = self.ledger.rates(series.pair, series.rate, since)
+        (seen, prints), _ = _tried(lambda: self._observed_rates(series, since), (days[:0], values[:0]))
+        is_new = ~np.isin(seen, days)
+        order = np.argsort(np.append(days, seen[is_new]))
         return Rates(
-            np.append(earlier.days, known.days),
-            np.append(earlier.values, known.values),
-            np.append(earlier.came, known.came),
+            np.append(days, seen[is_new])[order],
+            np.append(values, prints[is_new])[order],
+            np.append(recorded, np.ones(is_new.sum(), bool))[order],
+            np.append(recorded, np.zeros(is_new.sum(), bool))[order],
         )
 
-    def _observed_rates(self, series: Series, first: date, last: date) -> Rates | None:
-        """Prints that the quality gate lets pass; None where there are none."""
-        store = store_of(self._settings)
-        if first > last or not store.is_made:
-            return None
+    def _observed_rates(self, series: Series, since: date) -> tuple[Array, Array]:
+        """Days and values of the prints that the quality gate lets pass, the oldest first."""
+        store, nothing = store_of(self._settings), (np.array([], dtype="M8[D]"), np.array([]))
+        if not store.is_made:
+            return nothing
         name = f"{series.pair.slug}_{series.rate}"
-        found = store.values(name, self.now, first, last)
+        found = store.values(name, self.now, since, self.now.date())
         if not len(found):
-            return None
+            return nothing
         raw = Prices(name, found.dates, found.values, entry(name).definition, found.known_at)
         accepted = gate(raw, is_spot=True)
-        days = accepted.dates.to_numpy().astype("M8[D]")
-        return Rates(days, accepted.values, np.ones(len(days), dtype=bool))
+        return accepted.dates.to_numpy().astype("M8[D]"), accepted.values
 
     def paths(self, series: Series, first: date, last: date) -> tuple[Trajectory, ...]:
         """Of the origins from `first` to `last`."""

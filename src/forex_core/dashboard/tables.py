@@ -14,7 +14,7 @@ from forex_core.dashboard.words import number
 from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, prose
 from forex_core.report.text import error_size, in_markdown
-from forex_core.types import HORIZONS, Horizon
+from forex_core.types import HORIZONS, Horizon, short_id
 
 NO_RUNS = "no runs yet"
 
@@ -62,7 +62,7 @@ def runs_tables(document: Document) -> list[RenderableType]:
         add_columns(table, "Model", "Environment")
         for row in rows:
             add_row(table, *_cells(row))
-        parts += [table, *(prose(f"{row['id'][:8]} {_fate(row)}") for row in rows if _fate(row))]
+        parts += [table, *(prose(f"{short_id(row['id'])} {_fate(row)}") for row in rows if _fate(row))]
     if any(row["is_champion"] for rows in document["horizons"].values() for row in rows):
         parts.append(prose("* champion"))
     return parts
@@ -84,7 +84,7 @@ def runs_markdown(document: Document, site: str | None = None) -> str:
             *(f"| {' | '.join(map(in_markdown, _cells(row)))} |" for row in rows),
         ]
         parts.append("\n".join(lines))
-        parts += [in_markdown(f"{row['id'][:8]} {_fate(row)}") for row in rows if _fate(row)]
+        parts += [in_markdown(f"{short_id(row['id'])} {_fate(row)}") for row in rows if _fate(row)]
     if site:
         parts.append(f"[All pages]({site})")
     return "\n\n".join(parts)
@@ -92,7 +92,7 @@ def runs_markdown(document: Document, site: str | None = None) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
-        row["id"][:8],
+        short_id(row["id"]),
         minute(row["started"]),
         row["pair"] or "–",
         "–" if row["rmse"] is None else error_size(row["rmse"]),

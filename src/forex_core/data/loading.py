@@ -34,7 +34,7 @@ from forex_core.data.providers import provider
 from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.refresh import Progress, Refreshed, Refresher
 from forex_core.data.store import ObservationStore
-from forex_core.errors import DataQualityError, InputError, SourceError, SourceUnavailable
+from forex_core.errors import DataQualityError, InputError, NoFreshData, SourceError, SourceUnavailable
 from forex_core.types import HORIZONS, MarketBundle, Pair, Repair
 
 NEWS, CALENDAR = "news", "calendar"
@@ -177,10 +177,6 @@ def sources_of(settings: Settings) -> Iterator[Sources]:
             told.append(news.NewsApi(client, data.news_api_key, url=at.get(NEWS, news.NEWS_API)))
         calendar = macro_calendar.MacroCalendar(client, at.get(CALENDAR, macro_calendar.CALENDAR))
         yield Sources(fetchers, tuple(told) if data.news_days else (), (calendar,))
-
-
-class NoFreshData(SourceUnavailable):
-    """Nobody gave the pair's rate, and the store's is missing or too old."""
 
 
 def _live(settings: Settings, pair: Pair, as_of: date | None) -> MarketBundle:

@@ -12,7 +12,7 @@ from forex_core.databases import is_database, sqlite_path
 from forex_core.doctor.base import Finding, Patient
 from forex_core.errors import ForexError, SourceError
 from forex_core.secrecy import without_password
-from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair
+from forex_core.types import HORIZONS, Horizon, MarketBundle, Pair, short_id
 
 if TYPE_CHECKING:
     from forex_core.tracking.queries import RunRow
@@ -78,7 +78,7 @@ def orphaned_runs(patient: Patient) -> Finding:
         limit = timedelta(hours=chosen.tracking.orphaned_after_h)
         found = running_runs(client, chosen.spool_dir, limit) if client else []
     orphaned = [
-        f"{one.run_id[:8]} of {one.experiment}: {one.why}" for one in found if one.state == "orphaned"
+        f"{short_id(one.run_id)} of {one.experiment}: {one.why}" for one in found if one.state == "orphaned"
     ]
     if orphaned:
         return Finding(

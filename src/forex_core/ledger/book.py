@@ -29,7 +29,16 @@ from forex_core.ledger.chain import (
     rows_of,
 )
 from forex_core.ledger.entry import Entry, Published
-from forex_core.ledger.reading import LedgerReader, last_of, latest_outcomes, of_same_outcome, published_of
+from forex_core.ledger.reading import (
+    LedgerReader,
+    awaited,
+    last_of,
+    latest_outcomes,
+    of_same_outcome,
+    outcomes_by_day,
+    path_of,
+    published_of,
+)
 from forex_core.ledger.scoring import score
 from forex_core.ledger.tables import bound, day_of
 from forex_core.ledger.values import Alarm, Outcomes, Raised, Scored
@@ -42,9 +51,8 @@ if TYPE_CHECKING:
 _PORTION = 500
 _DOUBTED = frozenset({"refuted", "held"})
 """Repairs of a rate whose print is there and is not believed."""
-_P, _R, _O, _S, _A = (
-    table.c
-    for table in (tables.publications, tables.predictions, tables.outcomes, tables.scores, tables.alarms)
+_P, _R, _S, _A = (
+    table.c for table in (tables.publications, tables.predictions, tables.scores, tables.alarms)
 )
 _ALARM_KEY = ("pair", "rate", "horizon", "kind", "step", "origin")
 
@@ -64,11 +72,11 @@ class Ledger(LedgerReader):
                 sa.select(tables.publications).where(_P.run_id == entry.run_id)
             ).one_or_none()
             if there is not None:
-                path = connection.execute(_path_of(there.number)).all()
+                path = connection.execute(path_of(there.number)).all()
                 if content_digest(entry) != content_of(there, path):
                     raise LedgerError(
-                        f"run {entry.run_id} is in the ledger {self.address} with another forecast; a correction is a "
-                        "forecast of a run of its own"
+                        f"the ledger {self.address} has another forecast of run {entry.run_id}, and changes none; "
+                        "publish a correction in a run of its own"
                     )
                 return published_of(there)
             last = last_of(connection, tables.publications)
@@ -116,8 +124,8 @@ class Ledger(LedgerReader):
         of = _instant(as_of) if as_of is not None else at
         new = revised = 0
         with self._database.writing() as connection:
-            wanted = _awaited(connection, pair, rate)
-            known = _outcomes(connection, pair, rate)
+            wanted = awaited(connection, pair, rate)
+            known = outcomes_by_day(connection, pair, rate)
             last = last_of(connection, tables.outcomes)
             number, previous = (last.number, last.digest) if last else (0, START)
             for day, value, since in zip(days, values, known_at, strict=True):
@@ -270,26 +278,6 @@ class Ledger(LedgerReader):
         with self._database.reading() as connection:
             written = all_rows(connection)
         return audited(written, anchors, vouched)
-
-
-def _path_of(number: int) -> sa.Select[Any]:
-    return sa.select(tables.predictions).where(_R.publication == number).order_by(_R.step)
-
-
-def _awaited(connection: Connection, pair: Pair, rate: str) -> frozenset[date]:
-    """The target dates of all forecasts of a pair's rate."""
-    query = (
-        sa.select(_R.target_date)
-        .distinct()
-        .join(tables.publications, _P.number == _R.publication)
-        .where(_P.pair == str(pair), _P.rate == rate)
-    )
-    return frozenset(day_of(day) for day in connection.scalars(query))
-
-
-def _outcomes(connection: Connection, pair: Pair, rate: str) -> dict[date, Any]:
-    query = sa.select(tables.outcomes).where(_O.pair == str(pair), _O.rate == rate).order_by(_O.number)
-    return {day_of(row.target_date): row for row in connection.execute(query)}
 
 
 def _known(connection: Connection, query: sa.Select[Any], column: Any, keys: Sequence[int]) -> Iterator[Any]:

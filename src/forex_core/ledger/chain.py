@@ -23,6 +23,7 @@ INSTANTS = ("as_of", "published_at", "outcome_at")
 
 
 def digest_of(previous: str, *content: Any) -> str:
+    """sha256 of a link: of the digest before it, and of what it says as JSON."""
     text = json.dumps([previous, *content], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -96,6 +97,7 @@ def outcome_row(
     as_of: pd.Timestamp,
     recorded_at: pd.Timestamp,
 ) -> dict[str, Any]:
+    """The row of an outcome as its digest takes it; days and instants as text."""
     return {
         "pair": str(pair),
         "rate": rate,
@@ -108,11 +110,13 @@ def outcome_row(
 
 
 def outcome_read(row: Any) -> dict[str, Any]:
+    """As `outcome_row`, from the database."""
     pair, day = Pair.parse(row.pair), day_of(row.target_date)
     return outcome_row(pair, row.rate, day, row.value, row.known_at, row.as_of, row.recorded_at)
 
 
 def alarm_read(row: Any) -> dict[str, Any]:
+    """The row of an alarm as its digest takes it, from the database."""
     names = [
         c.name for c in tables.alarms.columns if c.name not in {"number", "raised_at", "previous", "digest"}
     ]

@@ -19,7 +19,7 @@ from forex_core.ledger import tables
 from forex_core.ledger.entry import Published
 from forex_core.ledger.tables import bound, day_of
 from forex_core.ledger.values import Alarm, Raised, Track, Trajectory
-from forex_core.types import Array, Horizon, Mask, Pair
+from forex_core.types import SPOOLED, UNTRACKED, Array, Horizon, Mask, Pair
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -33,7 +33,7 @@ _STANDS_FIRST = (_P.live.desc(), _P.published_at.desc(), _P.number.desc())
 
 
 class LedgerReader:
-    """The ledger of one database, to be read.
+    """What was published, what came and what was noticed, asked of the ledger of one database; `Ledger` also writes it.
 
     Raises, from every method:
         LedgerUnavailable: it is locked, unreachable or out of space; trying again may help.
@@ -146,8 +146,14 @@ class LedgerReader:
             return tuple(published_of(row) for row in reversed(found))
 
     def of_run(self, beginning: str) -> tuple[Published, ...]:
-        """Forecasts of the runs whose id begins so, in the order of publication."""
-        query = sa.select(tables.publications).where(_P.run_id.startswith(beginning, autoescape=True))
+        """Forecasts of the runs whose id, or what `short_id` shows of it, begins so; in the order of publication.
+
+        Capital and small letters are the same, on SQLite as on PostgreSQL.
+        """
+        asked, run_id = beginning.lower(), sa.func.lower(_P.run_id)
+        begins = [run_id.startswith(f"{prefix}{asked}", autoescape=True) for prefix in ("", f"{SPOOLED}-")]
+        ends = run_id.startswith(f"{UNTRACKED}-") & run_id.contains(f"-{asked}", autoescape=True)
+        query = sa.select(tables.publications).where(sa.or_(*begins, ends))
         with self._database.reading() as connection:
             return tuple(map(published_of, connection.execute(query.order_by(_P.number)).all()))
 
@@ -368,14 +374,39 @@ def latest_outcomes(until: pd.Timestamp | None = None) -> sa.Subquery:
 
 
 def of_same_outcome(latest: sa.Subquery) -> sa.ColumnElement[bool]:
+    """Whether a row of `latest_outcomes` is what came of a row of a path: of its pair, its rate and its target date."""
     return sa.and_(latest.c.pair == _P.pair, latest.c.rate == _P.rate, latest.c.target_date == _R.target_date)
 
 
+def path_of(number: int) -> sa.Select[Any]:
+    """The rows of the path of a forecast, in their order."""
+    return sa.select(tables.predictions).where(_R.publication == number).order_by(_R.step)
+
+
+def awaited(connection: Connection, pair: Pair, rate: str) -> frozenset[date]:
+    """The target dates of all forecasts of a pair's rate."""
+    query = (
+        sa.select(_R.target_date)
+        .distinct()
+        .join(tables.publications, _P.number == _R.publication)
+        .where(_P.pair == str(pair), _P.rate == rate)
+    )
+    return frozenset(day_of(day) for day in connection.scalars(query))
+
+
+def outcomes_by_day(connection: Connection, pair: Pair, rate: str) -> dict[date, Any]:
+    """The last row of each outcome of a pair's rate, withdrawn ones too."""
+    query = sa.select(tables.outcomes).where(_O.pair == str(pair), _O.rate == rate).order_by(_O.number)
+    return {day_of(row.target_date): row for row in connection.execute(query)}
+
+
 def last_of(connection: Connection, table: sa.Table) -> Any:
+    """The newest row of a table that is numbered; None of an empty one."""
     return connection.execute(sa.select(table).order_by(table.c.number.desc()).limit(1)).one_or_none()
 
 
 def published_of(row: Any) -> Published:
+    """A row of `publications` as a value."""
     return Published(
         number=row.number,
         run_id=row.run_id,

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
+from forex_core.types import short_id
 
 _COUNTS = ("runs", "models", "artifacts", "observations")
 _SHOWN = 100
@@ -120,7 +121,7 @@ def drill_markdown(document: Document) -> str:
         "|---|---|---|",
     ]
     for row in document["replays"]:
-        lines.append(f"| {row['model']} | {(row['run_id'] or '–')[:8]} | {row['outcome']} |")
+        lines.append(f"| {row['model']} | {short_id(row['run_id'] or '–')} | {row['outcome']} |")
     if document["note"]:
         lines += ["", f"**{document['note']}**"]
     return "\n".join(lines)

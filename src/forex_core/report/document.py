@@ -19,6 +19,7 @@ from forex_core.strangers import plain, web_link
 from forex_core.types import (
     Evaluation,
     Event,
+    Forecast,
     ForecastRun,
     Headline,
     MarketBundle,
@@ -147,10 +148,7 @@ def forecast_document(
         "notices": [*data_notices(bundle), *publication_notices(publication)],
         "target_dates": [day.isoformat() for day in forecast.target_dates],
         "steps": list(forecast.steps),
-        "quantiles": {
-            str(level): [float(v) for v in forecast.quantiles[:, q]]
-            for q, level in enumerate(forecast.levels)
-        },
+        "quantiles": quantiles_document(forecast),
         "mean": [float(v) for v in forecast.mean],
         "std": [float(v) for v in forecast.std],
         "models": {
@@ -175,6 +173,11 @@ def forecast_document(
         "news": news_document(bundle),
         "seconds": {name: round(seconds, 3) for name, seconds in run.timings.items()},
     }
+
+
+def quantiles_document(forecast: Forecast) -> Document:
+    """The quantiles of each level, one value for each target date."""
+    return {str(level): forecast.quantiles[:, q].tolist() for q, level in enumerate(forecast.levels)}
 
 
 def publication_notices(publication: Publication | None, language: Language = ENGLISH) -> list[str]:

@@ -18,6 +18,7 @@ from rich.text import Text
 from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line, prose
 from forex_core.report.text import error_size, number
+from forex_core.types import short_id
 
 Rows = list[list[Any]]
 """Of a CSV file, the header first."""
@@ -219,7 +220,7 @@ def comparison_tables(document: Document) -> list[RenderableType]:
     }
     for start in range(0, len(runs) if shown else 0, _SIDE_BY_SIDE):
         some = slice(start, start + _SIDE_BY_SIDE)
-        ids = [row["id"][:8] for row in runs[some]]
+        ids = [short_id(row["id"]) for row in runs[some]]
         scores = new_table("Models")
         add_columns(scores, "Model", "Score", right=ids)
         for name, title in _COMPARED:
@@ -241,7 +242,7 @@ def comparison_tables(document: Document) -> list[RenderableType]:
 
 def _params(document: Document) -> list[RenderableType]:
     """The runs that have a value on a line, the value below: so neither is taken for another when it wraps."""
-    ids = [row["id"][:8] for row in document["runs"]]
+    ids = [short_id(row["id"]) for row in document["runs"]]
     parts: list[RenderableType] = [prose("Params that differ", style="bold")]
     for name, values in document["params"].items():
         parts.append(Padding(prose(name), (0, 0)))
@@ -279,7 +280,7 @@ def models_table(document: Document) -> list[RenderableType]:
     add_columns(table, "Run", "Recipe", "Trained to", "Created", "Published")
     notes = []
     for row in rows:
-        short = [(row[name] or "–")[:8] for name in ("run_id", "recipe")]
+        short = [short_id(row["run_id"] or "–"), (row["recipe"] or "–")[:8]]
         dates = [(row[name] or "–")[:10] for name in ("trained_until", "created")]
         published = "yes" if row["published"] else "–"
         add_row(table, row["name"], str(row["version"]), " ".join(row["aliases"]), *short, *dates, published)
@@ -309,7 +310,7 @@ def audits_table(document: Document) -> list[RenderableType]:
     notes = []
     for row in rows:
         versions = [f"v{row[name]}" if row[name] else "–" for name in ("from_version", "to_version")]
-        short = row["run_id"][:8]
+        short = short_id(row["run_id"])
         named = (row["action"] or "–", row["model"] or "–")
         add_row(table, minute(row["at"]), *named, *versions, row["status"], short)
         why = row["reason"] or "no reason given"
@@ -335,7 +336,7 @@ def replay_table(document: Document) -> list[RenderableType]:
     table.add_column("Entry", overflow="fold")
     table.add_column("Reason", overflow="fold")
     for one in document["entries"]:
-        add_row(table, one["outcome"], (one["run_id"] or "–")[:8], one["spool_id"], one["reason"] or "")
+        add_row(table, one["outcome"], short_id(one["run_id"] or "–"), one["spool_id"], one["reason"] or "")
     return [table]
 
 
@@ -358,7 +359,7 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
     many = len({row["pair"] for row in rows}) > 1
     environments: dict[str, list[str]] = {}
     for row in rows:
-        environments.setdefault(row["environment"] or "no environment", []).append(row["id"][:8])
+        environments.setdefault(row["environment"] or "no environment", []).append(short_id(row["id"]))
     table = new_table(", ".join([title, *(environments if len(environments) == 1 else ())]))
     add_columns(table, "Run", "Started (UTC)", "Status")
     add_columns(table, "Pair" if many else "Origin", right=("RMSE", "MAPE %", "RMSE/RW"))
@@ -368,7 +369,7 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
         champion = "*" if "champion" in row["aliases"] else ""
         add_row(
             table,
-            row["id"][:8],
+            short_id(row["id"]),
             minute(row["started"]),
             row["status"],
             row["pair" if many else "origin"] or "–",
@@ -377,7 +378,7 @@ def _runs(title: str, rows: Sequence[Document]) -> list[RenderableType]:
             number(scores["rmse_ratio_rw"], 3),
             f"v{version}{champion}" if version else "–",
         )
-    notes = [f"{row['id'][:8]} {note}" for row in rows for note in _notes(row)]
+    notes = [f"{short_id(row['id'])} {note}" for row in rows for note in _notes(row)]
     if any(row["error"] and in_short(row["error"]) != one_line(row["error"]) for row in rows):
         notes.append("The whole of an error: forex runs show RUN_ID")
     if any("champion" in row["aliases"] for row in rows):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from forex_core.report.document import Document, price_decimals
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
+from forex_core.types import short_id
 
 if TYPE_CHECKING:
     from forex_core.ledger import Audit, Published, Trajectory
@@ -90,7 +91,7 @@ def ledger_table(document: Document) -> list[RenderableType]:
             _published_at(row),
             version,
             row["verdict"],
-            row["run_id"][:8],
+            short_id(row["run_id"]),
         )
         add_row(table, *cells, str(row["number"]), close)
     return [table, *_hindsight_note(rows)]
@@ -142,7 +143,7 @@ def date_table(document: Document) -> list[RenderableType]:
         decimals = price_decimals(row["median"])
         prices = [f"{row[name]:.{decimals}f}" for name in ("median", "low_80", "high_80")]
         horizon = row["horizon"] if row["rate"] == "close" else f"{row['horizon']} {row['rate']}"
-        told = (row["origin"], horizon, _published_at(row), row["run_id"][:8])
+        told = (row["origin"], horizon, _published_at(row), short_id(row["run_id"]))
         add_row(table, *told, str(row["step"]), *prices)
     return [table, *_hindsight_note(rows)]
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
+from forex_core.types import short_id
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 
@@ -50,5 +51,5 @@ def swept_table(document: Document) -> list[RenderableType]:
     add_columns(table, "Run", "Experiment", "Started (UTC)", "Now")
     for row in rows:
         now = "KILLED" if row["state"] == "orphaned" else "RUNNING"
-        add_row(table, row["run_id"][:8], row["experiment"], minute(row["started"]), now)
-    return [table, *(Text(one_line(f"{row['run_id'][:8]}: {row['why']}")) for row in rows)]
+        add_row(table, short_id(row["run_id"]), row["experiment"], minute(row["started"]), now)
+    return [table, *(Text(one_line(f"{short_id(row['run_id'])}: {row['why']}")) for row in rows)]

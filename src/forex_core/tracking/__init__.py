@@ -27,7 +27,7 @@ from forex_core.tracking.registry import (
     registry_from_settings,
 )
 from forex_core.tracking.service import MLflowConfig
-from forex_core.tracking.spool import Replayed, replay_spool, short_id
+from forex_core.tracking.spool import Replayed, replay_spool
 from forex_core.tracking.store import open_store, store_lock
 
 __all__ = [
@@ -59,7 +59,6 @@ __all__ = [
     "relocate",
     "replay_spool",
     "runs_from_settings",
-    "short_id",
     "store_lock",
     "sweep",
     "tracker_from_settings",

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-UNTRACKED = "untracked"
-"""Id of a run that no store has."""
+from forex_core.types import UNTRACKED
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 

@@ -16,6 +16,7 @@ from forex_core.errors import TrackingError
 from forex_core.tracking.queries import existing_store, pages
 from forex_core.tracking.registry import CHAMPION, registry_from_settings
 from forex_core.tracking.store import BUSY_S, local_path, translated
+from forex_core.types import short_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -151,4 +152,4 @@ def _lacks(run: Run) -> list[str]:
     if folder is None:
         return []
     missing = [name for name in REPORT_FILES if not (folder / name).is_file()]
-    return [f"run {run.info.run_id[:8]} has no {', '.join(missing)} in {folder}"] if missing else []
+    return [f"run {short_id(run.info.run_id)} has no {', '.join(missing)} in {folder}"] if missing else []

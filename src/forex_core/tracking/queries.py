@@ -20,7 +20,7 @@ from forex_core.databases import is_postgres, postgres, sqlite_path
 from forex_core.errors import InputError, TrackingError
 from forex_core.secrecy import without_password
 from forex_core.tracking.store import open_existing, translated
-from forex_core.types import ENSEMBLE, HORIZONS, Horizon, Pair
+from forex_core.types import ENSEMBLE, HORIZONS, Horizon, Pair, short_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -674,11 +674,11 @@ def _remarks(rows: Sequence[RunRow]) -> Iterator[str]:
     if len(markets) > 1:
         yield f"These runs are of different markets or horizons ({', '.join(markets)}): their scores do not compare."
     if len(windows) > 1:
-        each = "; ".join(f"{row.id[:8]}: {row.window or 'none'}" for row in rows)
+        each = "; ".join(f"{short_id(row.id)}: {row.window or 'none'}" for row in rows)
         yield f"These runs were scored over different windows ({each}): scores of different weeks do not compare."
     for row in rows:
         if row.status != "FINISHED":
-            yield f"Run {row.id[:8]} is {row.status}" + (f" ({row.error})." if row.error else ".")
+            yield f"Run {short_id(row.id)} is {row.status}" + (f" ({row.error})." if row.error else ".")
 
 
 def _search(

@@ -35,7 +35,7 @@ from forex_core.tracking.packaging import MODEL, copy_model
 from forex_core.tracking.queries import AUDIT
 from forex_core.tracking.registry import Pin, Registry, Standing, Version
 from forex_core.tracking.store import translated
-from forex_core.types import RATE_NAMES, Array, Forecast, Horizon, MarketBundle, Pair
+from forex_core.types import RATE_NAMES, Array, Forecast, Horizon, MarketBundle, Pair, short_id
 
 SNAPSHOT = "reports/snapshot.parquet"
 
@@ -542,7 +542,7 @@ def named(registry: Registry, model: str, text: str) -> Version:
     if not found and len(text) >= queries.MIN_PREFIX:
         found = [v for v in versions if (v.run_id or "").startswith(text.lower())]
     if len(found) != 1:
-        known = ", ".join(f"{v.number} ({(v.run_id or '')[:8]})" for v in versions[:10])
+        known = ", ".join(f"{v.number} ({short_id(v.run_id or '')})" for v in versions[:10])
         raise InputError(
             f"'{text}' is {'no' if not found else 'more than one'} version or run of {model}; expected one of "
             f"{known or 'none'}"

@@ -17,11 +17,12 @@ from loguru import logger
 from forex_core.config import load_settings
 from forex_core.errors import TrackingError
 from forex_core.secrecy import told
-from forex_core.tracking.base import UNTRACKED, NoopTracker, Tracker
+from forex_core.tracking.base import NoopTracker, Tracker
 from forex_core.tracking.build import connect
 from forex_core.tracking.mlflow_tracker import MLflowTracker
 from forex_core.tracking.queries import RunRow, best_run
 from forex_core.tracking.store import experiment_id, open_with_experiments, translated
+from forex_core.types import UNTRACKED
 
 
 class MLflowConfig:

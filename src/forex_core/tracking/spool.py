@@ -33,6 +33,7 @@ from forex_core.secrecy import told, without_password
 from forex_core.tracking.store import experiment_id, lexical, open_with_experiments, store_lock, translated
 from forex_core.tracking.values import MAX_TAG, Batch, Point
 from forex_core.tracking.writing import attaching, log_model, send, tag_version
+from forex_core.types import SPOOLED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +47,6 @@ DESCRIPTION_TAG = "mlflow.note.content"
 REPLAY_WAIT_S = 600.0
 _HEADER, _END, _WRITTEN = "run.json", "end.json", "written"
 _REMOVED = ".removed-"
-_PREFIX = "spooled-"
 
 
 @dataclass(frozen=True)
@@ -140,17 +140,7 @@ class SpoolEntry:
 
 
 def new_spool_id() -> str:
-    return f"{_PREFIX}{uuid.uuid4().hex}"
-
-
-def short_id(run_id: str) -> str:
-    """The beginning of a run's id, or of that of its entry, which tells it from others.
-
-    >>> short_id("276f7b0c" + 24 * "0"), short_id("spooled-276f7b0c" + 24 * "0")
-    ('276f7b0c', 'spooled-276f7b0c')
-    """
-    prefix = _PREFIX if run_id.startswith(_PREFIX) else ""
-    return run_id[: len(prefix) + 8]
+    return f"{SPOOLED}-{uuid.uuid4().hex}"
 
 
 def store_name(uri: str, spool: Path) -> str:

@@ -127,8 +127,8 @@
     const input = document.getElementById("origin");
     const [before, after] = ["before", "after"].map((id) => document.getElementById(id));
     const price = (value) => figure(value / data.scale, data.decimals);
-    const carried = new Set(data.carried); // where forecasts began, on days without a print that was accepted
-    const came = new Map(data.rates.filter(([d]) => !carried.has(d)));
+    const unrecorded = new Set(data.unrecorded); // days of which the ledger has no outcome
+    const came = new Map(data.rates.filter(([d]) => !unrecorded.has(d)));
     let shown = -1;
     let width = 0;
 
@@ -216,7 +216,7 @@
           const own = [(d - first) / span, `${day(isoOf(d))}\n${price(v)}`];
           if (!k || !isGap(past[k - 1], past[k])) return [own];
           const [from] = past[k - 1];
-          return [[((from + d) / 2 - first) / span, `No close between\n${day(isoOf(from))} and ${day(isoOf(d))}`], own];
+          return [[((from + d) / 2 - first) / span, `No close on record between\n${day(isoOf(from))} and ${day(isoOf(d))}`], own];
         }),
         ...one.days.map((d, h) => [(d - first) / span, [day(isoOf(d)), `Median ${price(one.median[h])}`,
           `80 % ${price(one.low80[h])} to ${price(one.high80[h])}`, `95 % ${price(one.low95[h])} to ${price(one.high95[h])}`,
