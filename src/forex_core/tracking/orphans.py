@@ -20,12 +20,15 @@ from forex_core.tracking.build import connect
 from forex_core.tracking.process import PROCESS_TAG, told_process
 from forex_core.tracking.queries import existing_store, pages
 from forex_core.tracking.spool import waiting
-from forex_core.tracking.store import translated
+from forex_core.tracking.store import store_lock, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ORPHANED_TAG = "orphaned"
+
+SWEEP_WAIT_S = 60.0
+"""How long a sweep waits for another one."""
 
 State = Literal["alive", "orphaned", "elsewhere", "spooled", "untold"]
 
@@ -67,7 +70,7 @@ def sweep(settings: Settings) -> list[RunningRun]:
     moment the sweep may be run again.
 
     Raises:
-        TrackingError: the store cannot be read or written.
+        TrackingError: the store cannot be read or written, or another sweep lasts for more than `SWEEP_WAIT_S`.
     """
     connect(settings)
     limit = timedelta(hours=settings.tracking.orphaned_after_h)
@@ -75,11 +78,15 @@ def sweep(settings: Settings) -> list[RunningRun]:
         if client is None:
             return []
         found = running_runs(client, settings.spool_dir, limit)
-        for one in found:
-            # Its process was gone before the run was read: what the store says of it now is the last word.
-            if one.state == "orphaned" and client.get_run(one.run_id).info.status == "RUNNING":
-                with translated(settings.mlflow_uri):
-                    _end(client, one)
+        orphaned = [one for one in found if one.state == "orphaned"]
+        if orphaned:
+            # MLflow refuses one of two who tag a run at once.
+            with store_lock(settings.mlflow_uri, "sweep", SWEEP_WAIT_S, settings.root):
+                for one in orphaned:
+                    # Its process was gone before the run was read: what the store says of it now is the last word.
+                    if client.get_run(one.run_id).info.status == "RUNNING":
+                        with translated(settings.mlflow_uri):
+                            _end(client, one)
         return found
 
 
