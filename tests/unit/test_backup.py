@@ -366,19 +366,20 @@ class Counts(ctypes.Structure):  # mallinfo2(3)
 libc.mallinfo2.restype = Counts
 def is_the_systems():
     libc.malloc_trim(0)
-    before, block = libc.mallinfo2().hblks, libc.malloc(1 << 20)
+    before, block = libc.mallinfo2().hblks, libc.malloc(20 << 20)  # no hole is as long
     after = libc.mallinfo2().hblks
-    libc.free(block)
+    if after > before:  # one in the heap stays, or it would leave such a hole
+        libc.free(block)
     return after > before
 def has_huge_pages():
     with open("/proc/self/status") as status:
         return "THP_enabled:\\t1" in status.read()
 
 libc.free(libc.malloc(24 << 20))  # from now on what is shorter stays in the process
-assert has_huge_pages() and not is_the_systems()
+assert not is_the_systems()
 backups = Backups(load_settings(), ArchivedStore())
 for call in (backups.create, backups.prune, lambda: backups.verify("latest"), lambda: backups.restore("latest")):
-    libc.prctl(41, *map(ctypes.c_ulong, (0, 0, 0, 0)))
+    libc.prctl(41, *map(ctypes.c_ulong, (0, 0, 0, 0)))  # also what a test of before has set for its children
     assert has_huge_pages()
     try:
         call()
