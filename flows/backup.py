@@ -24,7 +24,6 @@ from forex_core.databases import sqlite_path
 from forex_core.errors import BackupError, ForexError
 from forex_core.report.archives import backup_markdown, drill_markdown
 from forex_core.tracking import ArchivedStore, Registry
-from forex_core.tracking.replay import last_published, replay
 from forex_core.tracking.store import release
 
 Document = dict[str, Any]
@@ -106,6 +105,8 @@ def restored(backups: Backups, archive: str, folder: Path) -> Restored:
 @task(name="replay champions", cache_policy=NO_CACHE, persist_result=False)
 def replayed(folder: Path) -> list[Document]:
     """The last forecast that each champion published, made again from the restored files alone."""
+    from forex_core.tracking.replay import last_published  # the engine, which an archive does without
+
     registry = Registry(
         f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}", (folder / "mlflow" / "mlruns").as_uri(), folder
     )
@@ -116,6 +117,8 @@ def replayed(folder: Path) -> list[Document]:
 
 
 def _replay(registry: Registry, model: str, run_id: str | None) -> Document:
+    from forex_core.tracking.replay import replay
+
     outcome, holds = "it has published nothing yet", True
     if run_id is not None:
         try:

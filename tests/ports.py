@@ -1,4 +1,4 @@
-"""Ports of loopback that are a test's alone."""
+"""Ports of loopback that are a test's alone, on Linux: elsewhere a server may not take one that is bound."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ LARGE_BYTES, PIECE = 400_000_000, 4_000_000
 LIMIT_MB, GROWTH_MB = 300.0, 20.0
 THREADS, CARRIED_BYTES = 16, 20_000_000
 REMOTE_LIMIT_MB, REMOTE_GROWTH_MB = 300.0, 30.0
-"""MLflow, the driver of PostgreSQL and the client of buckets take 270 MB before there is anything to carry."""
+"""MLflow, the driver of PostgreSQL and the client of buckets take 260 MB before there is anything to carry."""
 CHAMPION = Specification(
     pair=Pair("USD", "CLP"),
     rate="close",

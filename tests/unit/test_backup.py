@@ -335,15 +335,62 @@ def test_what_cannot_be_archived_is_said(deployment: Deployment) -> None:
 
 
 def test_archives_take_no_memory_for_what_forecasts_need() -> None:
+    """Neither of the command nor of the flows."""
     code = (
-        "import sys, forex_core.cli, forex_core.backup, forex_core.tracking.archived\n"
-        "import pyarrow, forex_core.backup.stored\n"
+        "import sys, forex_core.cli, forex_core.backup, forex_core.tracking.archived, forex_core.report.archives\n"
+        "import forex_core.backup.stored\n"
         "forex_core.backup.stored.store_parts()\n"
         "print(*{'forex_core.engine', 'scipy.special', 'holidays'} & {*sys.modules})\n"
-        "print(pyarrow.default_memory_pool().backend_name)"
+        "import flows.backup\n"
+        "print(*{'forex_core.engine', 'scipy.special', 'holidays'} & {*sys.modules})"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split("\n") == ["", "system", ""]
+    assert said.stdout.split("\n") == ["", "", ""]
+
+
+def test_whoever_makes_or_reads_archives_gives_memory_back() -> None:
+    """Whatever was imported before it, and in whatever order: pages are not huge, and long blocks are the system's."""
+    code = """
+import ctypes, sys
+import flows.backup, pyarrow
+from forex_core.backup import Backups
+from forex_core.config import load_settings
+from forex_core.errors import ForexError
+from forex_core.tracking import ArchivedStore
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+class Counts(ctypes.Structure):  # mallinfo2(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks h1 h2 h3 h4 h5 h6".split()]
+libc.mallinfo2.restype = Counts
+def is_the_systems():
+    libc.malloc_trim(0)
+    before, block = libc.mallinfo2().hblks, libc.malloc(20 << 20)  # no hole is as long
+    after = libc.mallinfo2().hblks
+    if after > before:  # one in the heap stays, or it would leave such a hole
+        libc.free(block)
+    return after > before
+def has_huge_pages():
+    with open("/proc/self/status") as status:
+        return "THP_enabled:\\t1" in status.read()
+
+libc.free(libc.malloc(24 << 20))  # from now on what is shorter stays in the process
+assert not is_the_systems()
+backups = Backups(load_settings(), ArchivedStore())
+for call in (backups.create, backups.prune, lambda: backups.verify("latest"), lambda: backups.restore("latest")):
+    libc.prctl(41, *map(ctypes.c_ulong, (0, 0, 0, 0)))  # also what a test of before has set for its children
+    assert has_huge_pages()
+    try:
+        call()
+    except ForexError as error:
+        print(error)
+    assert not has_huge_pages() and is_the_systems()
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "nothing to keep" in said.stdout
+    assert said.stdout.count("there is no archive of") == 2
 
 
 def test_an_empty_data_folder_is_no_deployment(deployment: Deployment) -> None:

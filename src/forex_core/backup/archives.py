@@ -12,6 +12,7 @@ from pathlib import Path
 
 from forex_core.backup import retention
 from forex_core.backup.creating import Advance, Created, TrackedStore, create, database_errors, silent
+from forex_core.backup.memory import give_back_memory
 from forex_core.backup.places import Place, S3Access, place_at, split_address
 from forex_core.backup.restoring import Restored, refuse_unknown, restore
 from forex_core.backup.retention import Archive, Pruned, Verified
@@ -54,6 +55,7 @@ class Backups:
             to: the place; by default that of the settings.
             full: read every file and write every object again.
         """
+        give_back_memory()
         place = self._place(to)
         with self._translated("the archive could not be made"):
             return create(self.settings, self.tracking, place, full=full, advance=advance)
@@ -80,6 +82,7 @@ class Backups:
         Args:
             archive: its address, or 'latest' for the newest of this data folder in the place of the settings.
         """
+        give_back_memory()
         place, name = self._archive(archive)
         with self._translated("the archive could not be verified"), place.locked(shared=True):
             found = retention.verify(place, name, advance=advance)
@@ -88,6 +91,7 @@ class Backups:
 
     def restore(self, archive: str, to: Path | None = None, advance: Advance = silent) -> Restored:
         """Restore an archive into a new or empty folder, or over the data folder and back ends of the settings."""
+        give_back_memory()
         place, name = self._archive(archive)
         replaced = list[str]()
         try:
@@ -104,6 +108,7 @@ class Backups:
 
     def prune(self, at: str | None = None, *, dry_run: bool = False, advance: Advance = silent) -> Pruned:
         """Remove the archives that the settings' rules do not keep, and objects that no archive names."""
+        give_back_memory()
         place = self._place(at)
         with self._translated("the archives could not be pruned"):
             return retention.prune(place, self.settings.backup, dry_run=dry_run, advance=advance)

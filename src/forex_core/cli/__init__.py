@@ -1,10 +1,5 @@
 """`forex`: the command line, a thin shell over the flows and the engine. One module for a group of commands."""
 
-import os
-
-# Before Arrow is imported: its own pool goes on holding what it once needed, ten megabytes of a restore.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-
 from forex_core.cli import (
     backup,
     dashboard,

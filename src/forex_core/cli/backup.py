@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +20,6 @@ from forex_core.errors import BackupError
 
 if TYPE_CHECKING:
     from forex_core.backup import Backups
-
-_MMAP_THRESHOLD, _RETURNED_BYTES = -3, 128 << 10
-"""M_MMAP_THRESHOLD of glibc (mallopt(3)), and what is as long goes back to the system when a thread frees it."""
 
 backup = typer.Typer(
     help="Archives of runs, models, observations and reports: made while all goes on, verified, restored.",
@@ -207,6 +202,4 @@ def _backups() -> Backups:
     from forex_core.backup import Backups
     from forex_core.tracking.archived import ArchivedStore
 
-    with suppress(AttributeError):  # another library of C
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _RETURNED_BYTES)
     return Backups(settings_from(None, None, None), ArchivedStore())

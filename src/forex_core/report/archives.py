@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from forex_core.report.document import Document
 from forex_core.report.terminal import add_columns, add_row, minute, new_table, one_line
 from forex_core.types import short_id
+
+if TYPE_CHECKING:
+    from forex_core.report.document import Document
 
 _COUNTS = ("runs", "models", "artifacts", "observations")
 _SHOWN = 100
