@@ -76,7 +76,8 @@ class Server:
     def wait_for(self, count: int, below: str = "") -> None:
         """Until so many requests have come: one whose client has given up may still be on its way."""
         with self._lock:
-            self._lock.wait_for(lambda: sum(below in one.path for one in self.asked) >= count, LONG_S)
+            come = self._lock.wait_for(lambda: sum(below in one.path for one in self.asked) >= count, LONG_S)
+        assert come, f"{count} requests below '{below}' did not come within {LONG_S} s: {self.asked}"
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -352,9 +352,8 @@ class TestEveryFetcher:
     def test_rows_twice(self, case: Case, server: Server, tmp_path: Path) -> None:
         found = fetch(case, server, tmp_path, good(case.body([*ROWS, ROWS[0], ("2024-06-27", 900.0)])))
         assert set(found.dropped) <= {REPEATED, CONTRADICTORY}
-        if (
-            case.expected != "realtime_start"
-        ):  # there a second value of a day stands for itself, one line above
+        # There a second value of a day stands for itself, one line above.
+        if case.expected != "realtime_start":
             assert found.dropped == {REPEATED: 1, CONTRADICTORY: 2}
         assert not found.dates.duplicated().any()
 

@@ -1,6 +1,7 @@
 """How many random moments a drill tries, and from which seed they are drawn.
 
-FOREX_DRILLS is the share of them that is tried: a tenth by default, all of them in `make drills`. The seed is printed.
+FOREX_DRILLS is the share of them that is tried: a tenth by default, all of them in `make drills`. The seed is printed;
+FOREX_DRILLS_SEED draws others.
 """
 
 from __future__ import annotations

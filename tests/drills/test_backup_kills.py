@@ -261,9 +261,8 @@ def test_restore(scene: Scene) -> None:
         found = tree(scene.data / "mlflow" / "mlruns")
         assert found in (before, after), (stage, delay, len(found))
         assert statuses() == ["FINISHED"] * (8 if found == before else 10)
-        if (
-            found == before
-        ):  # what was there has not gone: under its own name, or the one that it had on the way
+        # What was there has not gone: under its own name, or the one that it had on the way.
+        if found == before:
             (aside,) = [
                 folder
                 for folder in (
@@ -514,9 +513,8 @@ def test_hot_archives_beside_two_writers_are_consistent(scene: Scene) -> None:
     try:
         while len(open_store(uri, root).search_runs(["1"])) < 4:
             time.sleep(0.5)
-        while (
-            len(made) < count or len({one.counts["runs"] for one in made}) <= 3
-        ):  # they are to write meanwhile
+        # They are to write meanwhile.
+        while len(made) < count or len({one.counts["runs"] for one in made}) <= 3:
             made.append(scene.backups.create(str(scene.place)))
             assert [writer.poll() for writer in writers] == [None, None]
     finally:

@@ -205,9 +205,8 @@ def test_a_forecast(deployment: Deployment, drawing: Forecasters) -> None:
     shutil.copytree(kept, deployment.data)
     for stage in STAGES:
         for tried in range(6 * share_of(IN_EACH)):
-            if killer.hit[stage] < share_of(
-                IN_EACH
-            ):  # one that was over before is killed nearer to its beginning
+            # One that was over before is killed nearer to its beginning.
+            if killer.hit[stage] < share_of(IN_EACH):
                 kill(stage, draw.random() * lengths[stage] / (1 + tried // share_of(IN_EACH)) ** 2)
     for _ in range(4 * share_of(AT_WORK)):
         if killer.at_work >= share_of(AT_WORK):

@@ -20,6 +20,7 @@ import pytest
 from forex_core.data.store import ObservationStore
 from tests.contract.bad_days import serving
 from tests.contract.test_refresh import DAYS, DRIVERS, World
+from tests.drills.moments import drawn
 
 KILLS = 50
 _HALF = """
@@ -90,10 +91,8 @@ def assert_whole(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
-    """At random moments between its first write and its exit; `KILLS_SEED` draws others."""
-    seed = int(os.environ.get("KILLS_SEED", "20261128"))
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    """At random moments between its first write and its exit."""
+    chance = drawn()
     path = Path(os.environ["FOREX_DATA_DIR"]) / "store" / "forex.db"
     with serving() as server:
         world = World(server)
@@ -119,7 +118,7 @@ def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
                 takes_s = min(takes_s, time.monotonic() - began)
             reached.add(batches(path) - before)
             assert_whole(path)
-            assert outlived <= KILLS, f"{outlived} fetches were done before they were killed, seed {seed}"
+            assert outlived <= KILLS, f"{outlived} fetches were done before they were killed"
         print(
             f"{killed} killed, {outlived} done before, after {sorted(reached)} batches, within {takes_s:.1f} s"
         )

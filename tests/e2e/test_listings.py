@@ -256,13 +256,8 @@ def test_tables_fit_and_nothing_is_cut(arguments: tuple[str, ...], columns: int,
     assert max(map(cell_len, tables)) <= columns
     assert "…" not in done.stdout
     whole = answer(store, *asked)
-    for last in (
-        "Model",
-        "v1*",
-        "Published",
-        "RMSE/RW",
-        "champion",
-    ):  # of a line that was cut off nothing says so
+    # Of a line that was cut off nothing says so.
+    for last in ("Model", "v1*", "Published", "RMSE/RW", "champion"):
         assert whole.count(last) == done.stdout.count(last)
     if columns == 100 and arguments[0] == "runs":
         assert "production" in done.stdout

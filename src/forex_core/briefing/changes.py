@@ -109,13 +109,8 @@ def changes(
         if (origin := date.fromisoformat(previous["origin"])) > run.forecast.origin:
             return Absent("later", {"run_id": previous["run_id"], "origin": origin.isoformat()})
         return _compared(previous, run, bundle, publication, before)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-    ):  # of another format, or altered
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        # Of another format, or altered.
         return Absent("unreadable", {"run_id": str(previous.get("run_id"))})
 
 

@@ -343,9 +343,8 @@ class HttpClient:
                         )
                     ) from error
                 told = _told(error, cause, self._timeouts)
-                if isinstance(
-                    cause, socket.gaierror
-                ):  # no network as a rule: a second attempt finds no other name
+                # No network as a rule: a second attempt finds no other name.
+                if isinstance(cause, socket.gaierror):
                     raise SourceUnavailable(
                         secrets.hide(f"{shown(url)}: {told}; check the network and the address of the source")
                     ) from error

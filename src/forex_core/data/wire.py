@@ -236,9 +236,8 @@ class Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not isinstance(
-            manager, urllib3.ProxyManager
-        ):  # its connections are not ours and would know no key
+        # Its connections are not ours and would know no key.
+        if not isinstance(manager, urllib3.ProxyManager):
             raise InvalidSchema("a SOCKS proxy; expected a proxy of http or https")
         manager.pool_classes_by_scheme = _POOLS
         return manager

@@ -619,10 +619,8 @@ class Registry:
         try:
             self.client.set_terminated(run_id, "FINISHED")
         except MlflowException as error:
-            if error.error_code not in (
-                "RESOURCE_DOES_NOT_EXIST",
-                "INVALID_PARAMETER_VALUE",
-            ):  # deleted since
+            # Deleted since.
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
 
     def _follow(self, standing: Standing, champion: Version, other: Version) -> None:
