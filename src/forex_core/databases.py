@@ -422,7 +422,7 @@ def refuse_without_schemas(uri: str) -> None:
 def _load_table(
     source: sqlite3.Connection, database: Connection[tuple[Any, ...]], table: str, columns: Sequence[str]
 ) -> int:
-    """Copy rows as text, which PostgreSQL reads into the types of its columns, and set the counters of new rows."""
+    """Copy rows as text, which PostgreSQL reads into the types of its columns, and set the counters of its columns."""
     from psycopg import sql
 
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -434,16 +434,22 @@ def _load_table(
             rows += 1
     for column in columns:
         counter = database.execute(
-            "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-            "WHERE c.oid = pg_get_serial_sequence(%s, %s)::regclass",
+            "SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax FROM pg_sequence AS s "
+            "JOIN pg_class AS c ON c.oid = s.seqrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE s.seqrelid = pg_get_serial_sequence(%s, %s)::regclass",
             (_identifier(table), column),
         ).fetchone()
         if counter:
-            highest = sql.SQL("SELECT coalesce(max({}), 0) FROM {}")
-            found = database.execute(highest.format(sql.Identifier(column), sql.Identifier(table))).fetchone()
+            schema, name, stride, least, greatest = counter
+            last = sql.SQL("SELECT {}({}) FROM {}").format(
+                sql.SQL("max" if stride > 0 else "min"), sql.Identifier(column), sql.Identifier(table)
+            )
+            (held,) = database.execute(last).fetchone() or (None,)
             # Not setval(), which a transaction that is taken back leaves behind.
-            restart = sql.SQL("ALTER SEQUENCE {} RESTART WITH {}")
-            database.execute(restart.format(sql.Identifier(*counter), sql.Literal((found or (0,))[0] + 1)))
+            restart = sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.Identifier(schema, name))
+            if held is not None:
+                restart += sql.SQL(" WITH {}").format(sql.Literal(min(max(held + stride, least), greatest)))
+            database.execute(restart)
     return rows
 
 

@@ -83,8 +83,8 @@ def test_a_new_machine_passes_in_time(doctor: Forex, tmp_path: Path) -> None:
     before = processor_s()
     done = doctor()
     assert done.returncode == 0, done.stdout + done.stderr
-    # With this much beside the last check that is given time, they end within what is promised. Of the processor, since
-    # how long a test machine makes it wait is no matter of ours.
+    # The last check is given `LEAST_S`: with no more than this beside it all end within what is promised. Seconds of
+    # the processor, since how long it is waited for is no matter of ours.
     assert processor_s() - before < PROMISED_S - LEAST_S
     *lines, last = [line for line in done.stdout.splitlines() if not line.lstrip().startswith("→")]
     assert [re.split(r"\s{2,}", line[9:])[0] for line in lines] == NAMES

@@ -375,12 +375,11 @@ def has_huge_pages():
     with open("/proc/self/status") as status:
         return "THP_enabled:\\t1" in status.read()
 
-libc.free(libc.malloc(24 << 20))  # from now on what is shorter stays in the process
-assert not is_the_systems()
 backups = Backups(load_settings(), ArchivedStore())
 for call in (backups.create, backups.prune, lambda: backups.verify("latest"), lambda: backups.restore("latest")):
     libc.prctl(41, *map(ctypes.c_ulong, (0, 0, 0, 0)))  # also what a test of before has set for its children
-    assert has_huge_pages()
+    libc.mallopt(-3, 32 << 20)
+    assert has_huge_pages() and not is_the_systems()
     try:
         call()
     except ForexError as error:

@@ -80,7 +80,7 @@ def sweep(settings: Settings) -> list[RunningRun]:
         found = running_runs(client, settings.spool_dir, limit)
         orphaned = [one for one in found if one.state == "orphaned"]
         if orphaned:
-            # MLflow refuses one of two who tag a run at once.
+            # MLflow refuses one of two who tag a run at once. Of a server's, those that share a data folder wait.
             with store_lock(settings.mlflow_uri, "sweep", SWEEP_WAIT_S, settings.root):
                 for one in orphaned:
                     # Its process was gone before the run was read: what the store says of it now is the last word.
