@@ -90,8 +90,8 @@ WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
 ASKED_TAG = "position"
 """MLflow tag of what a run was asked for beside the forecast: a hash, 'none' for nothing."""
 
-UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
-SPOOLED = (
+TOLD_UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
+TOLD_SPOOLED = (
     "The tracking store could not be reached: 'forex tracking replay' logs this run when it can be again."
 )
 
@@ -186,7 +186,7 @@ def publish(
         publication = (
             candidacy.publication(choice, made)
             if candidacy
-            else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
+            else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, TOLD_UNTRACKED)
         )
         quoted = quote.result()
         previous = _last_document(tracker, ledger, run, bundle, quoted, settings)
@@ -227,7 +227,7 @@ def publish(
     unwritten = _write_down(entry, ledger, tracker, settings)
     warnings = [
         *(candidacy.warnings if candidacy else ()),
-        *([SPOOLED] if tracker.degraded else ()),
+        *([TOLD_SPOOLED] if tracker.degraded else ()),
         *([unwritten] if unwritten else ()),
     ]
     if warnings:
@@ -462,11 +462,11 @@ def _forecast(
             description=f"{horizon} forecast of {bundle.pair}",
         )
         tracker.end_run()  # under the champion's lock: who waits for that looks for a finished run of the same data
-    if tracker.degraded and SPOOLED not in document["warnings"]:  # lost at the very end
-        document |= {"warnings": [*document["warnings"], SPOOLED]}
+    if tracker.degraded and TOLD_SPOOLED not in document["warnings"]:  # lost at the very end
+        document |= {"warnings": [*document["warnings"], TOLD_SPOOLED]}
     if not document["warnings"]:
         return document
-    _tag_flow_run(DEGRADED_TAG if SPOOLED in document["warnings"] else WARNING_TAG)
+    _tag_flow_run(DEGRADED_TAG if TOLD_SPOOLED in document["warnings"] else WARNING_TAG)
     message = " ".join(document["warnings"])
     return Completed(name="CompletedWithWarning", message=message, data=document)
 

@@ -43,7 +43,7 @@ def test_a_forecast_whose_mark_was_not_taken_can_be_gone_back_to(
 
     monkeypatch.setattr(module, "write_report", and_lose)
     first = forecast(EARLIER)
-    assert first["warnings"] == [module.SPOOLED]
+    assert first["warnings"] == [module.TOLD_SPOOLED]
     monkeypatch.setattr(module, "write_report", write)
     database.with_name("away").rename(database)
 
