@@ -29,7 +29,8 @@ from flows.notice import readers_of
 from forex_core.briefing.absent import Absent
 from forex_core.briefing.document import briefing_document
 from forex_core.briefing.position import Position
-from forex_core.briefing.quote import given
+from forex_core.briefing.quote import QuotedForecast, given, quoted
+from forex_core.briefing.sample_paths import sample_paths
 from forex_core.calendars import latest_origin
 from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
@@ -172,7 +173,7 @@ def publish(
     with ThreadPoolExecutor(2) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
-        quote = pool.submit(_quote, asked, bundle, settings)
+        quoting = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
         own = _own(run_id, name, settings)
         logger.info("run begun: {}", run_id)
@@ -188,14 +189,14 @@ def publish(
             if candidacy
             else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, TOLD_UNTRACKED)
         )
-        quoted = quote.result()
-        previous = _last_document(tracker, ledger, run, bundle, quoted, settings)
+        quote = quoting.result()
+        previous = _last_document(tracker, ledger, run, bundle, quote, settings)
         beside = briefing_document(
             run,
             bundle,
             engine,
             position=asked.position,
-            quote=quoted,
+            quote=quote,
             publication=publication,
             previous=previous,
             before=_rows_of(previous),
@@ -352,19 +353,24 @@ def _last_document(
         if not isinstance(document, dict):
             return Absent("unreadable", {"run_id": before.run_id})
         same_data = (before.fingerprint, before.recipe) == (run.fingerprint, run.recipe)
-        if before.origin < run.forecast.origin or not (same_data and _says_the_same(document, run, quote)):
+        if before.origin < run.forecast.origin or not (
+            same_data and _says_the_same(document, run, bundle, quote)
+        ):
             return document
     return Absent("first")
 
 
-def _says_the_same(document: Document, run: ForecastRun, quote: Quote | Absent) -> bool:
-    """Whether the quantiles and the quote of a document are those of a run of the same data; of an altered one, not."""
+def _says_the_same(document: Document, run: ForecastRun, bundle: MarketBundle, quote: Quote | Absent) -> bool:
+    """Whether the quantiles and the quote of a document are those of a run of the same data; of an altered one, not.
+
+    A quote that cannot be used is as none.
+    """
     told = document.get("quote")
     if not isinstance(told, dict | None):
         return False
-    value = told.get("value") if told else None
-    return document.get("quantiles") == quantiles_document(run.forecast) and value == (
-        quote.value if isinstance(quote, Quote) else None
+    used = quoted(quote, sample_paths(run.forecast, bundle), bundle) if isinstance(quote, Quote) else quote
+    return document.get("quantiles") == quantiles_document(run.forecast) and (told or {}).get("value") == (
+        used.quote.value if isinstance(used, QuotedForecast) else None
     )
 
 
