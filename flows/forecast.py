@@ -331,9 +331,9 @@ def _last_document(
 ) -> Document | Absent:
     """The document of the forecast before of the same pair, rate and horizon, or why there is none.
 
-    The forecast before is the one that stands of this origin or, where there is none, of the newest origin before it,
-    whenever it was made. One of this origin that was made of the same data with the same recipe, and has the same
-    quantiles and the same quote, is passed over.
+    The forecast before is the first that says something else: of those of this origin, as `LedgerReader.up_to` has
+    them, and then of the newest origin before it, whenever it was made. One of this origin says the same that was made
+    of the same data with the same recipe, and has the same quantiles and the same quote.
     """
     try:
         earlier = (
