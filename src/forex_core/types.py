@@ -528,4 +528,9 @@ def short_id(run_id: str) -> str:
     >>> short_id("untracked-forecast_20260302_110500-276f7b0c")
     '276f7b0c'
     """
-    return re.sub(rf"^({SPOOLED}-|{UNTRACKED}-.*-)", "", run_id)[:SHORT_ID]
+    return own_id(run_id)[:SHORT_ID]
+
+
+def own_id(run_id: str) -> str:
+    """A run's id without what it shares with those of other runs that no tracking store had."""
+    return re.sub(rf"^({SPOOLED}-|{UNTRACKED}-.*-)", "", run_id)

@@ -468,7 +468,8 @@ class TestWhatPagesRead:
                     assert [one.run_id for one in ledger.of_run(written)] == [run_id], written
         assert [one.run_id for one in ledger.of_run("0A1B2C3")] == [ids[0], ids[3]]
         assert [one.run_id for one in ledger.of_run("untracked-")] == [*ids[3:]]
-        for nothing in ("%", "________", "\\", "1b2c3d00"):
+        assert [one.run_id for one in ledger.of_run("276f7b0c0000")] == [ids[1]]
+        for nothing in ("%", "________", "\\", "1b2c3d00", "forecast", "forecast_20260302"):
             assert ledger.of_run(nothing) == ()
 
     def test_the_path_of_an_origin_is_the_last_live_one_and_else_hindsight(self, ledger: Ledger) -> None:
