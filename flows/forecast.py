@@ -209,7 +209,7 @@ def publish(
         folder,
         run,
         bundle,
-        run_id,
+        own,
         drawings,
         publication,
         beside,
