@@ -211,9 +211,12 @@ class TestScores:
         assert ledger.track(USDCLP, "close", H7).steps.tolist() == [1]
         np.testing.assert_array_equal(ledger.path(1).outcomes[:2], [955.0, np.nan])
         assert ledger.rates(USDCLP, "close")[0].astype(str).tolist() == [str(MONDAY), str(tuesday)]
+        assert ledger.withdrawn(USDCLP, "close") == {day}
+        assert ledger.withdrawn(USDCLP, "observed") == frozenset()
         audit = ledger.verify()
         assert (audit.outcomes, audit.unscored, audit.faults) == (3, 0, ())
         came(ledger, {day: 956.0}, later=timedelta(days=3))
+        assert ledger.withdrawn(USDCLP, "close") == frozenset()
         (one,) = ledger.score()
         assert (one.step, one.outcome, one.revised) == (2, 956.0, True)
         assert ledger.verify().faults == ()
@@ -500,6 +503,7 @@ class TestWhatPagesRead:
         assert values.tolist() == [950.0, 951.5, 953.0]
         assert is_outcome.tolist() == [False, True, True]
         assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
+        assert ledger.rates(USDCLP, "close", until=MONDAY + timedelta(days=1))[1].tolist() == [950.0, 951.5]
 
     def test_what_nobody_records_is_unanswered(self, ledger: Ledger) -> None:
         ahead = entry(MONDAY).target_dates

@@ -204,7 +204,9 @@ class LedgerReader:
                 rows[row.publication].append(row)
         return tuple(_trajectory(head, rows[head.number]) for head in heads)
 
-    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array, Mask]:
+    def rates(
+        self, pair: Pair, rate: str, since: date | None = None, until: date | None = None
+    ) -> tuple[Array, Array, Mask]:
         """Days and values of a rate, the oldest first: days [n] datetime64[D], values [n] in quote units, came [n].
 
         Outcomes as they were last revised; of other days, which did not come, the close that a forecast started from.
@@ -221,6 +223,9 @@ class LedgerReader:
             if since is not None:
                 day = bound(connection, since)
                 came, closes = came.where(latest.c.target_date >= day), closes.where(_P.origin >= day)
+            if until is not None:
+                day = bound(connection, until)
+                came, closes = came.where(latest.c.target_date <= day), closes.where(_P.origin <= day)
             began, outcomes = (
                 {day_of(day): value for day, value in connection.execute(query)} for query in (closes, came)
             )
@@ -231,6 +236,15 @@ class LedgerReader:
             np.array([values[day] for day in days], dtype=np.float64),
             np.array([day in outcomes for day in days], dtype=bool),
         )
+
+    def withdrawn(self, pair: Pair, rate: str) -> frozenset[date]:
+        """Days of which what was recorded is believed no more."""
+        latest = latest_outcomes()
+        query = sa.select(latest.c.target_date).where(
+            latest.c.pair == str(pair), latest.c.rate == rate, latest.c.value.is_(None)
+        )
+        with self._database.reading() as connection:
+            return frozenset(map(day_of, connection.scalars(query)))
 
     def outcomes_of(self, pair: Pair, day: date) -> dict[str, float]:
         """What came on one date, in quote units, by rate."""
