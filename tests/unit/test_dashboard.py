@@ -367,7 +367,7 @@ class TestReader:
             assert [words for words in said if words.startswith("No close")] == [gap]
 
     def test_a_print_that_was_withdrawn_is_shown_no_more(self, settings: Settings) -> None:
-        """As long as the observations still have it."""
+        """As long as the observations still have it; where a forecast began from a print of its day, that came."""
         ledger, store = Ledger(settings.store_url), ObservationStore(settings.store_url)
         days = [day.date() for day in pd.bdate_range("2026-11-16", periods=5)]
         values = np.array([950.0, 951.0, 952.0, 953.0, 954.0])

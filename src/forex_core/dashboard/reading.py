@@ -49,8 +49,9 @@ T = TypeVar("T")
 class Rates:
     """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units.
 
-    Where `came` [n] is false the value is no print of that day, but the close that a forecast started from. Where
-    `recorded` [n] is true the ledger has it as an outcome: a print that the ledger has not recorded is none yet.
+    Where `came` [n] is true the value is the print of that day; where it is false it is the close that a forecast
+    started from, which may have been carried over. Where `recorded` [n] is true the ledger has it as an outcome: a
+    print that the ledger has not recorded is none yet.
     """
 
     days: Array
@@ -349,12 +350,15 @@ class Reader:
         last = until or self.now.date()
         days, values, recorded = self.ledger.rates(series.pair, series.rate, since, until)
         (seen, prints), _ = _tried(lambda: self._observed_rates(series, since, last), (days[:0], values[:0]))
+        _, ours, theirs = np.intersect1d(days, seen, return_indices=True)
+        came = recorded.copy()
+        came[ours] |= values[ours] == prints[theirs]
         is_new = ~np.isin(seen, days)
         order = np.argsort(np.append(days, seen[is_new]))
         return Rates(
             np.append(days, seen[is_new])[order],
             np.append(values, prints[is_new])[order],
-            np.append(recorded, np.ones(is_new.sum(), bool))[order],
+            np.append(came, np.ones(is_new.sum(), bool))[order],
             np.append(recorded, np.zeros(is_new.sum(), bool))[order],
         )
 
