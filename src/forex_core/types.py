@@ -43,7 +43,7 @@ RANDOM_WALK = "random_walk"
 """Names of the combination and of the reference among the models of a run."""
 
 UNTRACKED, SPOOLED = "untracked", "spooled"
-"""What the id of a run begins with that no tracking store has, or had when it was given."""
+"""What the id of a run begins with that is not tracked, or that was spooled before a tracking store knew it."""
 SHORT_ID = 8
 """Characters of a run's id that are shown."""
 
