@@ -29,7 +29,8 @@ from flows.notice import readers_of
 from forex_core.briefing.absent import Absent
 from forex_core.briefing.document import briefing_document
 from forex_core.briefing.position import Position
-from forex_core.briefing.quote import given
+from forex_core.briefing.quote import QuotedForecast, given, quoted
+from forex_core.briefing.sample_paths import sample_paths
 from forex_core.calendars import latest_origin
 from forex_core.champion import Choice, choose
 from forex_core.config import Settings, SourceName, load_settings
@@ -90,8 +91,8 @@ WARNING_TAG, DEGRADED_TAG = "warning", "tracking-degraded"
 ASKED_TAG = "position"
 """MLflow tag of what a run was asked for beside the forecast: a hash, 'none' for nothing."""
 
-UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
-SPOOLED = (
+TOLD_UNTRACKED = "Tracking is off: there is no champion, and this is today's model."
+TOLD_SPOOLED = (
     "The tracking store could not be reached: 'forex tracking replay' logs this run when it can be again."
 )
 
@@ -172,7 +173,7 @@ def publish(
     with ThreadPoolExecutor(2) as pool:
         # Charts are drawn by processes of their own while this one writes to the tracking store.
         drawn = pool.submit(draw_charts, choice.published, bundle, settings.cache_dir, language)
-        quote = pool.submit(_quote, asked, bundle, settings)
+        quoting = pool.submit(_quote, asked, bundle, settings)
         run_id = tracker.start_run(name)
         own = _own(run_id, name, settings)
         logger.info("run begun: {}", run_id)
@@ -186,16 +187,16 @@ def publish(
         publication = (
             candidacy.publication(choice, made)
             if candidacy
-            else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, UNTRACKED)
+            else Publication(model_name(bundle.pair, horizon), None, choice.decision.outcome, TOLD_UNTRACKED)
         )
-        quoted = quote.result()
-        previous = _last_document(tracker, ledger, run, bundle, quoted, settings)
+        quote = quoting.result()
+        previous = _last_document(tracker, ledger, run, bundle, quote, settings)
         beside = briefing_document(
             run,
             bundle,
             engine,
             position=asked.position,
-            quote=quoted,
+            quote=quote,
             publication=publication,
             previous=previous,
             before=_rows_of(previous),
@@ -208,7 +209,7 @@ def publish(
         folder,
         run,
         bundle,
-        run_id,
+        own,
         drawings,
         publication,
         beside,
@@ -227,7 +228,7 @@ def publish(
     unwritten = _write_down(entry, ledger, tracker, settings)
     warnings = [
         *(candidacy.warnings if candidacy else ()),
-        *([SPOOLED] if tracker.degraded else ()),
+        *([TOLD_SPOOLED] if tracker.degraded else ()),
         *([unwritten] if unwritten else ()),
     ]
     if warnings:
@@ -330,9 +331,9 @@ def _last_document(
 ) -> Document | Absent:
     """The document of the forecast before of the same pair, rate and horizon, or why there is none.
 
-    The forecast before is the one that stands of this origin or, where there is none, of the newest origin before it,
-    whenever it was made. One of this origin that was made of the same data with the same recipe, and has the same
-    quantiles and the same quote, is passed over.
+    The forecast before is the first that says something else: of those of this origin, as `LedgerReader.up_to` has
+    them, and then of the newest origin before it, whenever it was made. One of this origin says the same that was made
+    of the same data with the same recipe, and has the same quantiles and the same quote.
     """
     try:
         earlier = (
@@ -352,19 +353,24 @@ def _last_document(
         if not isinstance(document, dict):
             return Absent("unreadable", {"run_id": before.run_id})
         same_data = (before.fingerprint, before.recipe) == (run.fingerprint, run.recipe)
-        if before.origin < run.forecast.origin or not (same_data and _says_the_same(document, run, quote)):
+        if before.origin < run.forecast.origin or not (
+            same_data and _says_the_same(document, run, bundle, quote)
+        ):
             return document
     return Absent("first")
 
 
-def _says_the_same(document: Document, run: ForecastRun, quote: Quote | Absent) -> bool:
-    """Whether the quantiles and the quote of a document are those of a run of the same data; of an altered one, not."""
+def _says_the_same(document: Document, run: ForecastRun, bundle: MarketBundle, quote: Quote | Absent) -> bool:
+    """Whether the quantiles and the quote of a document are those of a run of the same data; of an altered one, not.
+
+    A quote that cannot be used is as none.
+    """
     told = document.get("quote")
     if not isinstance(told, dict | None):
         return False
-    value = told.get("value") if told else None
-    return document.get("quantiles") == quantiles_document(run.forecast) and value == (
-        quote.value if isinstance(quote, Quote) else None
+    used = quoted(quote, sample_paths(run.forecast, bundle), bundle) if isinstance(quote, Quote) else quote
+    return document.get("quantiles") == quantiles_document(run.forecast) and (told or {}).get("value") == (
+        used.quote.value if isinstance(used, QuotedForecast) else None
     )
 
 
@@ -462,11 +468,11 @@ def _forecast(
             description=f"{horizon} forecast of {bundle.pair}",
         )
         tracker.end_run()  # under the champion's lock: who waits for that looks for a finished run of the same data
-    if tracker.degraded and SPOOLED not in document["warnings"]:  # lost at the very end
-        document |= {"warnings": [*document["warnings"], SPOOLED]}
+    if tracker.degraded and TOLD_SPOOLED not in document["warnings"]:  # lost at the very end
+        document |= {"warnings": [*document["warnings"], TOLD_SPOOLED]}
     if not document["warnings"]:
         return document
-    _tag_flow_run(DEGRADED_TAG if SPOOLED in document["warnings"] else WARNING_TAG)
+    _tag_flow_run(DEGRADED_TAG if TOLD_SPOOLED in document["warnings"] else WARNING_TAG)
     message = " ".join(document["warnings"])
     return Completed(name="CompletedWithWarning", message=message, data=document)
 

@@ -279,7 +279,8 @@ class TreasuryConfig(BaseModel):
     exposure: float | None = Field(
         None,
         allow_inf_nan=False,
-        description="base currency at the end of the horizon, 1e18 at most: positive is received, negative paid",
+        description="amount in base currency at the end of the horizon, 1e18 at most: positive is received, "
+        "negative is paid",
     )
 
 

@@ -43,7 +43,7 @@ RANDOM_WALK = "random_walk"
 """Names of the combination and of the reference among the models of a run."""
 
 UNTRACKED, SPOOLED = "untracked", "spooled"
-"""What the id of a run begins with that no tracking store has, or had when it was given."""
+"""What the id of a run begins with that is not tracked, or that was spooled before a tracking store knew it."""
 SHORT_ID = 8
 """Characters of a run's id that are shown."""
 
@@ -528,4 +528,9 @@ def short_id(run_id: str) -> str:
     >>> short_id("untracked-forecast_20260302_110500-276f7b0c")
     '276f7b0c'
     """
-    return re.sub(rf"^({SPOOLED}-|{UNTRACKED}-.*-)", "", run_id)[:SHORT_ID]
+    return own_id(run_id)[:SHORT_ID]
+
+
+def own_id(run_id: str) -> str:
+    """A run's id without what it shares with those of other runs that no tracking store had."""
+    return re.sub(rf"^({SPOOLED}-|{UNTRACKED}-.*-)", "", run_id)

@@ -211,9 +211,12 @@ class TestScores:
         assert ledger.track(USDCLP, "close", H7).steps.tolist() == [1]
         np.testing.assert_array_equal(ledger.path(1).outcomes[:2], [955.0, np.nan])
         assert ledger.rates(USDCLP, "close")[0].astype(str).tolist() == [str(MONDAY), str(tuesday)]
+        assert ledger.withdrawn(USDCLP, "close") == {day}
+        assert ledger.withdrawn(USDCLP, "observed") == frozenset()
         audit = ledger.verify()
         assert (audit.outcomes, audit.unscored, audit.faults) == (3, 0, ())
         came(ledger, {day: 956.0}, later=timedelta(days=3))
+        assert ledger.withdrawn(USDCLP, "close") == frozenset()
         (one,) = ledger.score()
         assert (one.step, one.outcome, one.revised) == (2, 956.0, True)
         assert ledger.verify().faults == ()
@@ -468,7 +471,8 @@ class TestWhatPagesRead:
                     assert [one.run_id for one in ledger.of_run(written)] == [run_id], written
         assert [one.run_id for one in ledger.of_run("0A1B2C3")] == [ids[0], ids[3]]
         assert [one.run_id for one in ledger.of_run("untracked-")] == [*ids[3:]]
-        for nothing in ("%", "________", "\\", "1b2c3d00"):
+        assert [one.run_id for one in ledger.of_run("276f7b0c0000")] == [ids[1]]
+        for nothing in ("%", "________", "\\", "1b2c3d00", "forecast", "forecast_20260302"):
             assert ledger.of_run(nothing) == ()
 
     def test_the_path_of_an_origin_is_the_last_live_one_and_else_hindsight(self, ledger: Ledger) -> None:
@@ -499,6 +503,7 @@ class TestWhatPagesRead:
         assert values.tolist() == [950.0, 951.5, 953.0]
         assert is_outcome.tolist() == [False, True, True]
         assert ledger.rates(USDCLP, "close", MONDAY + timedelta(days=2))[1].tolist() == [953.0]
+        assert ledger.rates(USDCLP, "close", until=MONDAY + timedelta(days=1))[1].tolist() == [950.0, 951.5]
 
     def test_what_nobody_records_is_unanswered(self, ledger: Ledger) -> None:
         ahead = entry(MONDAY).target_dates

@@ -27,13 +27,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forex_core.config import EngineConfig
+from forex_core.config import EngineConfig, load_settings
+from forex_core.ledger import Ledger
 from forex_core.specification import Specification, frame_of
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking import Registry, Standing, replay_spool
 from forex_core.tracking.registry import Pin
 from forex_core.tracking.store import release
-from forex_core.types import LEVELS, Horizon, Pair
+from forex_core.types import LEVELS, Horizon, Pair, short_id
 
 pytestmark = [pytest.mark.usefixtures("kept_pictures"), pytest.mark.timeout(280)]
 
@@ -507,6 +508,9 @@ def test_without_tracking_a_forecast_is_made_and_nothing_is_kept_of_it(
     assert "there is no champion" in document["published"]["reason"]
     assert document["warnings"] == []
     assert Path(document["report"]).is_file()
+    (kept,) = Ledger(load_settings().store_url).publications()
+    assert document["run_id"] == kept.run_id
+    assert Path(document["report"]).parent.name.endswith(f"_{short_id(kept.run_id)}")
     assert not (tmp_path / "data" / "mlflow").exists()
     assert not (tmp_path / "data" / "spool").exists()
     bundle = bundle_of(table, as_of=DAYS[0])

@@ -114,6 +114,17 @@ def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("light")
+def test_of_a_quote_that_cannot_be_used_nothing_has_changed_either(market: Path) -> None:
+    """It is years later than the last date that is forecast."""
+    ask = {"pair": "USDCLP", "source": "csv", "paths": [market], "force": True}
+    quote = 1.005 * float(pd.read_csv(market)["USDCLP"].iloc[-1])
+    for _ in range(2):
+        told = run_flow(WEEK, quote=quote, **ask)
+        assert told["quote"]["absent"]["kind"] == "too_late"
+        assert told["changes"] == {"absent": {"kind": "first"}}
+
+
+@pytest.mark.usefixtures("light")
 def test_what_is_asked_for_beside_the_forecast_is_published_with_it(market: Path, tmp_path: Path) -> None:
     """Another position is another report; the same one is published once."""
     day = date(2018, 6, 8)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forex_core.config import EngineConfig, load_settings
-from forex_core.tracking import registry_from_settings, replay_spool
+from forex_core.tracking import queries, registry_from_settings, replay_spool
 from forex_core.types import Horizon, short_id
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures"), pytest.mark.timeout(280)]
@@ -43,7 +43,7 @@ def test_a_forecast_whose_mark_was_not_taken_can_be_gone_back_to(
 
     monkeypatch.setattr(module, "write_report", and_lose)
     first = forecast(EARLIER)
-    assert first["warnings"] == [module.SPOOLED]
+    assert first["warnings"] == [module.TOLD_SPOOLED]
     monkeypatch.setattr(module, "write_report", write)
     database.with_name("away").rename(database)
 
@@ -80,3 +80,4 @@ def test_a_run_that_was_spooled_from_its_start_has_a_folder_of_its_own(
     (replayed,) = replay_spool(load_settings().data_dir / "spool", sqlite_store)
     client = registry_from_settings(load_settings()).client
     assert client.get_run(str(replayed.run_id)).data.tags["spool_id"] == spool_id
+    assert queries.run(client, short_id(spool_id)).id == replayed.run_id

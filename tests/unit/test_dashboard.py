@@ -319,17 +319,18 @@ class TestReader:
         assert said == {28: "–", 40: f"Theta 0.50, n = {n}"}
 
     def test_before_the_first_forecast_the_rate_is_what_was_observed(self, settings: Settings) -> None:
-        """But for a print that the quality gate does not believe."""
+        """But for prints that the quality gate does not believe, on the first day that is asked for as on others."""
         Ledger(settings.store_url).append(entry(dashboards.LAST, close=950.0))
         days = pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=100)
         values = 950 + np.arange(100) / 10
-        values[60] *= 100
+        bad = [50, 60]
+        values[bad] *= 100
         known = catalogued("usdclp_close").definition.release.instants(days)
         observed = Observations("usdclp_close", "yahoo", days, values, known)
         ObservationStore(settings.store_url).record(observed, now=dashboards.NOW)
         found = reader(settings).rates(Series(USDCLP, "close", H7), days[50].date())
-        assert found.days.tolist() == [day.date() for k, day in enumerate(days) if k >= 50 and k != 60]
-        assert found.values[0] == values[50]
+        assert found.days.tolist() == [day.date() for k, day in enumerate(days) if k >= 50 and k not in bad]
+        assert found.values[0] == values[51]
         assert found.values[-1] == 950.0, "the ledger has the last word"
         (one,) = reader(settings).outlooks()
         assert len(one.rates.days) > 35
@@ -342,7 +343,7 @@ class TestReader:
         first, second, last = (days[k].date() for k in (20, 50, -1))
         for origin in (first, second, last):
             ledger.append(entry(origin, close=950.0))
-        held, *came = ledger.path(1).target_dates
+        _, *came = ledger.path(1).target_dates
         known = [origin_instant(USDCLP, day) for day in came]
         ledger.record(USDCLP, "close", came, np.full(len(came), 955.0), known)
         values = 950 + np.arange(len(days)) / 10
@@ -360,11 +361,46 @@ class TestReader:
         assert found.days[found.recorded].tolist() == came, (
             "a print of the day that is not recorded is no outcome"
         )
-        assert held in found.days
         for path in reader(settings).paths(Series(USDCLP, "close", H7), second, last):
             said = [tip.words for tip in charts.fan(path, found, "CLP per USD").tips]
             gap = f"No close on record between\n{day_words(days[31])} and {day_words(days[42])}"
             assert [words for words in said if words.startswith("No close")] == [gap]
+
+    def test_a_print_that_was_withdrawn_is_shown_no_more(self, settings: Settings) -> None:
+        """As long as the observations still have it; where a forecast began from a print of its day, that came."""
+        ledger, store = Ledger(settings.store_url), ObservationStore(settings.store_url)
+        days = [day.date() for day in pd.bdate_range("2026-11-16", periods=5)]
+        values = np.array([950.0, 951.0, 952.0, 953.0, 954.0])
+        known = [origin_instant(USDCLP, day) for day in days]
+        for day, close in ((days[0], 950.0), (days[1], 950.0)):
+            ledger.append(entry(day, close=close))
+        ledger.record(USDCLP, "close", days[2:4], values[2:4], known[2:4], now=known[-1])
+        ledger.record(USDCLP, "close", days[2:3], np.array([np.nan]), known[2:3])
+        instants = pd.DatetimeIndex(known)
+        index = pd.DatetimeIndex(days)
+        store.record(Observations("usdclp_close", "yahoo", index, values, instants), now=dashboards.NOW)
+        found = reader(settings).rates(Series(USDCLP, "close", H7), days[0])
+        assert found.days.tolist() == [days[k] for k in (0, 1, 3, 4)]
+        assert found.values.tolist() == [950.0, 950.0, 953.0, 954.0]
+        assert found.came.tolist() == [True, False, True, True], (
+            "the second forecast began from the close before"
+        )
+        assert found.recorded.tolist() == [False, False, True, False]
+
+    def test_up_to_a_day_the_rate_is_what_it_is_in_all(self, settings: Settings) -> None:
+        """A real jump on that day is confirmed by what came after it."""
+        ledger, store = Ledger(settings.store_url), ObservationStore(settings.store_url)
+        days = pd.bdate_range(end=pd.Timestamp(dashboards.LAST), periods=60)
+        values = np.where(np.arange(60) < 40, 950.0, 1900.0)
+        known = catalogued("usdclp_close").definition.release.instants(days)
+        store.record(Observations("usdclp_close", "yahoo", days, values, known), now=dashboards.NOW)
+        for k in (10, 30, -1):
+            ledger.append(entry(days[k].date(), close=950.0))
+        series, since, until = Series(USDCLP, "close", H7), days[5].date(), days[40].date()
+        found, whole = (reader(settings).rates(series, since, last) for last in (until, None))
+        assert found.days.tolist() == [day.date() for day in days[5:41]]
+        for name, expected in vars(whole.between(since, until)).items():
+            np.testing.assert_array_equal(getattr(found, name), expected, err_msg=name)
 
     def test_where_a_forecast_began_nothing_has_come_of_another(self, settings: Settings) -> None:
         """The print of the second day was held back: the forecast of that day began from the close of the first."""

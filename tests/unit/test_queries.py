@@ -14,7 +14,7 @@ import pytest
 from forex_core.errors import InputError, TrackingError
 from forex_core.tracking import copy_database, open_store, queries
 from forex_core.tracking.store import release
-from forex_core.types import Horizon, Pair
+from forex_core.types import Horizon, Pair, short_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -428,6 +428,19 @@ def test_a_run_is_found_by_the_beginning_of_its_id_with_its_files(any_store: Sto
             ("reports/forecast.json", 2),
             ("reports/data/bundle.parquet", 4),
         }
+
+
+def test_a_run_that_was_spooled_is_found_by_the_id_that_the_ledger_has_of_it(any_store: Store) -> None:
+    """Where none has it for its own."""
+    spool_id = f"spooled-276f7b0c{24 * '0'}"
+    run_id, other = any_store.run(spool_id=spool_id), any_store.run(spool_id=f"spooled-{24 * 'f'}{8 * '0'}")
+    for asked in (spool_id, spool_id.upper(), short_id(spool_id), run_id[:8]):
+        assert queries.run(any_store.client, asked).id == run_id
+    any_store.run(spool_id=f"spooled-{run_id}")
+    assert queries.run(any_store.client, run_id).id == run_id
+    any_store.client.delete_run(other)
+    with pytest.raises(InputError, match=f"was deleted; .*--run-id {other}"):
+        queries.run(any_store.client, "f" * 8)
 
 
 def test_an_unknown_an_ambiguous_and_a_deleted_run_are_clear_errors(store: Store) -> None:

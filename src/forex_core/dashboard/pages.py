@@ -226,7 +226,8 @@ def _year(reader: Reader, series: Series, year: int, served: bool) -> str | None
     paths = reader.paths(series, first, last)
     if not paths:
         return None
-    rates = reader.rates(series, first - timedelta(days=2 * HISTORY_DAYS[series.horizon.days]))
+    before = first - timedelta(days=2 * HISTORY_DAYS[series.horizon.days])
+    rates = reader.rates(series, before, max(path.target_dates[-1] for path in paths))
     own = f"{series.name}-{year}.html"
     return _rendered(
         "series",

@@ -37,6 +37,8 @@ WINDOW, LEAST = 60, 20
 """Forecasts that a trailing share or ratio is of, and the fewest."""
 HISTORY_DAYS = {7: 60, 15: 90, 30: 120, 90: 240}
 """Days of the rate that are drawn before a forecast, by its horizon."""
+GATE_DAYS = 30
+"""Days before and after a window that the quality gate is told as well: it judges a print by those beside it."""
 CHANGES = 200
 HEADLINES = 12
 
@@ -47,8 +49,9 @@ T = TypeVar("T")
 class Rates:
     """What is known of a rate: days [n] datetime64[D], the oldest first, and values [n] in quote units.
 
-    Where `came` [n] is false the value is no print of that day, but the close that a forecast started from. Where
-    `recorded` [n] is true the ledger has it as an outcome: a print that the ledger has not recorded is none yet.
+    Where `came` [n] is true the value is the print of that day; where it is false it is the close that a forecast
+    started from, which may have been carried over. Where `recorded` [n] is true the ledger has it as an outcome: a
+    print that the ledger has not recorded is none yet.
     """
 
     days: Array
@@ -339,34 +342,41 @@ class Reader:
         """Years that an origin lies in, the newest first."""
         return tuple(sorted({one.origin.year for one in self.publications(series)}, reverse=True))
 
-    def rates(self, series: Series, since: date) -> Rates:
-        """What the ledger knows, and of all other days what the store of observations holds.
+    def rates(self, series: Series, since: date, until: date | None = None) -> Rates:
+        """What the ledger knows from `since` to `until`, and of all other days what the store of observations holds.
 
         Forecasts may lie weeks apart: what came between them the observations alone know.
         """
-        days, values, recorded = self.ledger.rates(series.pair, series.rate, since)
-        (seen, prints), _ = _tried(lambda: self._observed_rates(series, since), (days[:0], values[:0]))
+        last = until or self.now.date()
+        days, values, recorded = self.ledger.rates(series.pair, series.rate, since, until)
+        (seen, prints), _ = _tried(lambda: self._observed_rates(series, since, last), (days[:0], values[:0]))
+        _, ours, theirs = np.intersect1d(days, seen, return_indices=True)
+        came = recorded.copy()
+        came[ours] |= values[ours] == prints[theirs]
         is_new = ~np.isin(seen, days)
         order = np.argsort(np.append(days, seen[is_new]))
         return Rates(
             np.append(days, seen[is_new])[order],
             np.append(values, prints[is_new])[order],
-            np.append(recorded, np.ones(is_new.sum(), bool))[order],
+            np.append(came, np.ones(is_new.sum(), bool))[order],
             np.append(recorded, np.zeros(is_new.sum(), bool))[order],
         )
 
-    def _observed_rates(self, series: Series, since: date) -> tuple[Array, Array]:
-        """Days and values of the prints that the quality gate lets pass, the oldest first."""
+    def _observed_rates(self, series: Series, since: date, last: date) -> tuple[Array, Array]:
+        """Days and values of the prints that the quality gate and the ledger let pass, the oldest first."""
         store, nothing = store_of(self._settings), (np.array([], dtype="M8[D]"), np.array([]))
         if not store.is_made:
             return nothing
-        name = f"{series.pair.slug}_{series.rate}"
-        found = store.values(name, self.now, since, self.now.date())
+        name, beside = f"{series.pair.slug}_{series.rate}", timedelta(days=GATE_DAYS)
+        found = store.values(name, self.now, since - beside, min(last + beside, self.now.date()))
         if not len(found):
             return nothing
         raw = Prices(name, found.dates, found.values, entry(name).definition, found.known_at)
         accepted = gate(raw, is_spot=True)
-        return accepted.dates.to_numpy().astype("M8[D]"), accepted.values
+        days = accepted.dates.to_numpy().astype("M8[D]")
+        withdrawn = np.array(sorted(self.ledger.withdrawn(series.pair, series.rate)), dtype="M8[D]")
+        within = (days >= np.datetime64(since)) & (days <= np.datetime64(last)) & ~np.isin(days, withdrawn)
+        return days[within], accepted.values[within]
 
     def paths(self, series: Series, first: date, last: date) -> tuple[Trajectory, ...]:
         """Of the origins from `first` to `last`."""

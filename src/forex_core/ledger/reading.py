@@ -19,7 +19,7 @@ from forex_core.ledger import tables
 from forex_core.ledger.entry import Published
 from forex_core.ledger.tables import bound, day_of
 from forex_core.ledger.values import Alarm, Raised, Track, Trajectory
-from forex_core.types import SPOOLED, UNTRACKED, Array, Horizon, Mask, Pair
+from forex_core.types import Array, Horizon, Mask, Pair, own_id
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -146,16 +146,21 @@ class LedgerReader:
             return tuple(published_of(row) for row in reversed(found))
 
     def of_run(self, beginning: str) -> tuple[Published, ...]:
-        """Forecasts of the runs whose id, or what `short_id` shows of it, begins so; in the order of publication.
+        """Forecasts of the runs whose id, or what is its own of it, begins so; in the order of publication.
 
         Capital and small letters are the same, on SQLite as on PostgreSQL.
         """
         asked, run_id = beginning.lower(), sa.func.lower(_P.run_id)
-        begins = [run_id.startswith(f"{prefix}{asked}", autoescape=True) for prefix in ("", f"{SPOOLED}-")]
-        ends = run_id.startswith(f"{UNTRACKED}-") & run_id.contains(f"-{asked}", autoescape=True)
-        query = sa.select(tables.publications).where(sa.or_(*begins, ends))
+        query = sa.select(tables.publications).where(
+            run_id.startswith(asked, autoescape=True) | run_id.contains(f"-{asked}", autoescape=True)
+        )
         with self._database.reading() as connection:
-            return tuple(map(published_of, connection.execute(query.order_by(_P.number)).all()))
+            found = map(published_of, connection.execute(query.order_by(_P.number)).all())
+            return tuple(
+                one
+                for one in found
+                if any(known.lower().startswith(asked) for known in (one.run_id, own_id(one.run_id)))
+            )
 
     def path(self, number: int) -> Trajectory:
         """A forecast with its path and the outcomes known by now.
@@ -199,7 +204,9 @@ class LedgerReader:
                 rows[row.publication].append(row)
         return tuple(_trajectory(head, rows[head.number]) for head in heads)
 
-    def rates(self, pair: Pair, rate: str, since: date | None = None) -> tuple[Array, Array, Mask]:
+    def rates(
+        self, pair: Pair, rate: str, since: date | None = None, until: date | None = None
+    ) -> tuple[Array, Array, Mask]:
         """Days and values of a rate, the oldest first: days [n] datetime64[D], values [n] in quote units, came [n].
 
         Outcomes as they were last revised; of other days, which did not come, the close that a forecast started from.
@@ -216,6 +223,9 @@ class LedgerReader:
             if since is not None:
                 day = bound(connection, since)
                 came, closes = came.where(latest.c.target_date >= day), closes.where(_P.origin >= day)
+            if until is not None:
+                day = bound(connection, until)
+                came, closes = came.where(latest.c.target_date <= day), closes.where(_P.origin <= day)
             began, outcomes = (
                 {day_of(day): value for day, value in connection.execute(query)} for query in (closes, came)
             )
@@ -226,6 +236,15 @@ class LedgerReader:
             np.array([values[day] for day in days], dtype=np.float64),
             np.array([day in outcomes for day in days], dtype=bool),
         )
+
+    def withdrawn(self, pair: Pair, rate: str) -> frozenset[date]:
+        """Days of which what was recorded is believed no more."""
+        latest = latest_outcomes()
+        query = sa.select(latest.c.target_date).where(
+            latest.c.pair == str(pair), latest.c.rate == rate, latest.c.value.is_(None)
+        )
+        with self._database.reading() as connection:
+            return frozenset(map(day_of, connection.scalars(query)))
 
     def outcomes_of(self, pair: Pair, day: date) -> dict[str, float]:
         """What came on one date, in quote units, by rate."""

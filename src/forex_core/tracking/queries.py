@@ -20,7 +20,7 @@ from forex_core.databases import is_postgres, postgres, sqlite_path
 from forex_core.errors import InputError, TrackingError
 from forex_core.secrecy import without_password
 from forex_core.tracking.store import open_existing, translated
-from forex_core.types import ENSEMBLE, HORIZONS, Horizon, Pair, short_id
+from forex_core.types import ENSEMBLE, HORIZONS, SPOOLED, Horizon, Pair, short_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,6 +39,9 @@ MIN_PREFIX = 4
 
 AUDIT = "operations"
 """The experiment that every change of champion, by hand or by the monitor, is logged in."""
+
+SPOOL_ID_TAG = "spool_id"
+"""Tag of a run that was logged from the spool: the id that it had there."""
 
 LEDGER_TAG, ENTRY_TAG = "ledger_digest", "ledger_entry"
 """Tags of a published run: the ledger's digest when its forecast was written, and the digest of the forecast alone."""
@@ -354,13 +357,15 @@ def runs_by_data(
 def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
     """One run with its artifacts, by its id or the beginning of it (8 characters, as they are shown).
 
+    A run that was logged from the spool is also found by the id that it had there, under which the ledger knows it.
+
     Raises:
         InputError: no run has that id, several have it, or the run was deleted.
         TrackingError: its experiment was deleted.
     """
     from mlflow.entities import ViewType
 
-    wanted = id_or_prefix.strip().lower()
+    wanted = id_or_prefix.strip().lower().removeprefix(f"{SPOOLED}-")
     if not re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", wanted):
         raise InputError(
             f"'{id_or_prefix}' is not the id of a run; expected the 32 characters 0-9 and a-f, or the first 8 of them, "
@@ -368,15 +373,20 @@ def run(client: MlflowClient, id_or_prefix: str) -> RunRow:
         )
     found_in = {str(e.experiment_id): e for e in pages(client.search_experiments, view_type=ViewType.ALL)}
     names = {one: e.name for one, e in found_in.items()}
-    beginning = [f"attributes.run_id LIKE '{wanted}%'"]
-    found = list(_search(client, list(names), beginning, limit=6))
+    known = [f"attributes.run_id LIKE '{wanted}%'", f"tags.{SPOOL_ID_TAG} LIKE '{SPOOLED}-{wanted}%'"]
+
+    def search(limit: int, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        found = (list(_search(client, list(names), [by], limit=limit, view=view)) for by in known)
+        return next(filter(None, found), [])
+
+    found = search(6)
     if len(found) > 1:
         some = ", ".join(one.info.run_id for one in found[:5]) + (" and more" if len(found) > 5 else "")
         raise InputError(
             f"several runs begin with {wanted}: {some}; give more characters of the one you mean"
         )
     if not found:
-        deleted = list(_search(client, list(names), beginning, limit=1, view=ViewType.DELETED_ONLY))
+        deleted = search(1, ViewType.DELETED_ONLY)
         if deleted:
             whole = deleted[0].info.run_id
             _refuse_deleted(client, found_in[str(deleted[0].info.experiment_id)])

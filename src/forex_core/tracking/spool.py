@@ -30,6 +30,7 @@ from loguru import logger
 from forex_core.databases import SQLITE, sqlite_path
 from forex_core.errors import TrackingError
 from forex_core.secrecy import told, without_password
+from forex_core.tracking.queries import SPOOL_ID_TAG
 from forex_core.tracking.store import experiment_id, lexical, open_with_experiments, store_lock, translated
 from forex_core.tracking.values import MAX_TAG, Batch, Point
 from forex_core.tracking.writing import attaching, log_model, send, tag_version
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 VERSION = 2
 SPOOLED_TAG = "spooled"
-SPOOL_ID_TAG = "spool_id"
 LOST_TAG = "records_lost"
 DESCRIPTION_TAG = "mlflow.note.content"
 REPLAY_WAIT_S = 600.0
