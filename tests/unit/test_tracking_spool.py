@@ -249,6 +249,19 @@ class TestDegrading:
         assert run.info.artifact_uri.startswith(f"{root}/spooled/")
         assert client.get_experiment(run.info.experiment_id).tags["horizon"] == "7d"
 
+    def test_at_the_start_is_read_by_the_id_that_it_had(
+        self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path, files: Path
+    ) -> None:
+        mend = replace_file(sqlite_store)
+        with build(sqlite_store) as tracker:
+            tracker.log_artifact(files / "a.txt", "single")
+        mend()
+        release(sqlite_store)
+        assert build(sqlite_store).read_text(str(tracker.run_id), "single/a.txt") is None
+        replay_spool(spool, sqlite_store)
+        found = build(sqlite_store).read_text(str(tracker.run_id), "single/a.txt")
+        assert found == (files / "a.txt").read_text()
+
     def test_at_the_end_alone_is_enough(
         self, sqlite_store: str, build: Callable[..., MLflowTracker], spool: Path
     ) -> None:

@@ -20,6 +20,7 @@ from forex_core.errors import TrackingError, TrackingUnavailable
 from forex_core.secrecy import told, without_password
 from forex_core.tracking.base import Record, RunStatus
 from forex_core.tracking.process import process_tag
+from forex_core.tracking.queries import SPOOL_ID_TAG
 from forex_core.tracking.spool import (
     DESCRIPTION_TAG,
     SpooledRun,
@@ -39,6 +40,7 @@ from forex_core.tracking.store import (
 )
 from forex_core.tracking.values import Batch, Preparation, short
 from forex_core.tracking.writing import Written, attaching, check_place, log_model, tag_version, write
+from forex_core.types import SPOOLED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -331,13 +333,17 @@ class MLflowTracker:
         return self._asked(search)
 
     def read_text(self, run_id: str, artifact_path: str) -> str | None:
+        known = self.find_run({SPOOL_ID_TAG: run_id}) if run_id.startswith(SPOOLED) else run_id
+        if known is None:
+            return None
+
         def read() -> str | None:
             client = self._client()
             from mlflow.exceptions import MlflowException
 
             parent = artifact_path.rpartition("/")[0] or None
             try:
-                found = client.list_artifacts(run_id, parent)
+                found = client.list_artifacts(known, parent)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -345,7 +351,7 @@ class MLflowTracker:
             if all(item.path != artifact_path for item in found):
                 return None
             with tempfile.TemporaryDirectory() as folder:
-                return Path(client.download_artifacts(run_id, artifact_path, folder)).read_text("utf-8")
+                return Path(client.download_artifacts(known, artifact_path, folder)).read_text("utf-8")
 
         return self._asked(read)
 
