@@ -113,6 +113,7 @@ class SharedPrefect:
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+            "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",  # why it is busy, in its log
         }
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.set_inheritable(True)
@@ -143,10 +144,16 @@ class SharedPrefect:
 def prefect_server(of_all_workers: Path) -> Iterator[None]:
     """The session's own Prefect server, in the settings and in the environment."""
     server = SharedPrefect(of_all_workers)
-    os.environ |= {"PREFECT_HOME": server.home, "PREFECT_API_URL": server.api_url}
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    os.environ |= {
+        "PREFECT_HOME": server.home,
+        "PREFECT_API_URL": server.api_url,
+        "PREFECT_CLIENT_MAX_RETRIES": "8",
+    }
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: server.api_url}):  # Prefect may have been imported before
+    # Prefect may have been imported before. A transaction of its SQLite that has read what another one then writes is
+    # refused at once, and with several tests writing that happens more often in a row than five times.
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_CLIENT_MAX_RETRIES: 8}):
         yield
         # What their threads still hold would be sent to nobody, and each would complain at the end of the process.
         from prefect.events.worker import EventsWorker
@@ -636,6 +643,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failure, but for data and hardware that CI cannot have."""
     report = yield
+    if call.excinfo is not None and type(call.excinfo.value).__name__ == "PrefectHTTPStatusError":
+        for log in sorted(Path(os.environ["PREFECT_HOME"]).glob("log")):
+            report.sections.append(("the Prefect server", log.read_text(errors="replace")[-20_000:]))
     excused = any(item.get_closest_marker(name) for name in MAY_BE_SKIPPED_IN_CI)
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail") and not excused:
         report.outcome = "failed"
