@@ -70,6 +70,8 @@ ROOMS = (
             "arima_garch",
             "base",
             "chronos",
+            "chronos_library",
+            "chronos_weights",
             "driver_regression",
             "features",
             "gradient_boosting",

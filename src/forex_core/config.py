@@ -75,15 +75,25 @@ class EngineConfig(BaseModel):
 
 
 class ChronosConfig(BaseModel):
-    """Which weights the Chronos member loads; none by default, and then it is left out."""
+    """Which weights the Chronos member loads; without any it is left out.
+
+    `context` and `trained_until` are for weights that do not state their own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str | None = Field(None, description="a local directory, or a hub name with a revision")
+    model: str | None = Field(
+        None,
+        description="'embedded', a local directory, a hub name with a revision, or models:/NAME@champion",
+    )
     revision: str | None = None
     context: int = Field(512, ge=64)
     device: str = "cpu"
     trained_until: date | None = Field(None, description="last date the weights have seen, where it is known")
+    runtime: Literal["auto", "onnx", "torch"] = Field(
+        "auto", description="what runs weights of this project: auto is onnx on a CPU where there is a graph"
+    )
+    drivers: bool = Field(True, description="show the drivers to weights of this project")
 
 
 class DataConfig(BaseModel):
@@ -504,6 +514,11 @@ class Settings(BaseSettings):
     def dashboard_dir(self) -> Path:
         """Pages that the flow `dashboard` writes."""
         return self.root / "dashboard"
+
+    @property
+    def training_dir(self) -> Path:
+        """A folder of checkpoints and weights for each training run."""
+        return self.root / "training"
 
     @property
     def spool_dir(self) -> Path:

@@ -61,6 +61,7 @@ LIBRARIES = (
     "torch",
     "chronos-forecasting",
     "transformers",
+    "onnxruntime",
     "holidays",
 )
 MAX_FAILED_SHARE = 0.01
@@ -127,7 +128,13 @@ def _chronos(config: ChronosConfig) -> Forecaster:
     from forex_core.models.chronos import ChronosForecaster
 
     return ChronosForecaster(
-        config.model, config.revision, config.context, config.device, config.trained_until
+        config.model,
+        config.revision,
+        config.context,
+        config.device,
+        config.trained_until,
+        config.runtime,
+        config.drivers,
     )
 
 
@@ -354,6 +361,7 @@ class Engine:
             failures=failures,
             failed_origins=failed,
             timings=timings,
+            may_have_seen=tuple(m.name for m in self.members if m.may_have_seen and m.name in raw),
         )
 
     def apply(self, bundle: MarketBundle, horizon: Horizon, state: State) -> Forecast:

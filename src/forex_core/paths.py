@@ -56,7 +56,8 @@ class Paths:
 
     `rows` [N] rows of the origins, the last one today where a forecast is made; `last` [H, Q] by member, as it answered
     the last of them; `quantiles` [N, H, Q] by model, the ensemble among them, members calibrated; `walk` [N, H, Q] the
-    random walk as defined, not calibrated; `weights` [N, M] of `members`; `factors` [N, H, Q] of the bands.
+    random walk as defined, not calibrated; `weights` [N, M] of `members`; `factors` [N, H, Q] of the bands;
+    `may_have_seen` members that nobody knows the training data of.
     """
 
     bundle: MarketBundle
@@ -71,6 +72,7 @@ class Paths:
     failures: Mapping[str, str]
     failed_origins: Mapping[str, int]
     timings: Mapping[str, float]
+    may_have_seen: tuple[str, ...] = ()
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -118,7 +120,9 @@ class Paths:
             for name in (ENSEMBLE, RANDOM_WALK, *(m for m in self.members if m != RANDOM_WALK))
         }
         origins = tuple(self.bundle.dates[row].date() for row in self.rows[keep])
-        return Evaluation(self.bundle.pair, horizon, origins, every, scores, self.failures)
+        return Evaluation(
+            self.bundle.pair, horizon, origins, every, scores, self.failures, may_have_seen=self.may_have_seen
+        )
 
     @cached_property
     def skill(self) -> Skill:
@@ -205,6 +209,7 @@ class Paths:
             "failures": dict(self.failures),
             "failed_origins": dict(self.failed_origins),
             "timings": dict(self.timings),
+            "may_have_seen": self.may_have_seen,
         }
         return {
             "meta": np.array(json.dumps(meta)),
@@ -246,6 +251,7 @@ class Paths:
                 failures=meta["failures"],
                 failed_origins=meta["failed_origins"],
                 timings=meta["timings"],
+                may_have_seen=tuple(meta.get("may_have_seen", ())),  # codes of before had no such members
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ForecastError(

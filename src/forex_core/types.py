@@ -423,6 +423,7 @@ class Evaluation:
 
     `n_effective` is n · every / max(every, H): the origins that overlap leaves independent. `verdict` is what these
     origins allow to be said; None for those behind a published forecast, which has a verdict of its own.
+    `may_have_seen` are members whose weights may have seen the outcomes, so that their scores may be no forecasts'.
     """
 
     pair: Pair
@@ -432,6 +433,7 @@ class Evaluation:
     scores: Mapping[str, Scores]
     failures: Mapping[str, str] = field(default_factory=dict)
     verdict: Verdict | None = None
+    may_have_seen: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:

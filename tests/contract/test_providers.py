@@ -424,12 +424,12 @@ class TestEcb:
         from forex_core.data.providers import ecb
 
         pair = Pair.parse(text)
-        days, rates = ecb._panel()
+        days, rates = ecb.reference_rates()
         own = {pair.base, pair.quote} - {"USD"}
         disturbed = {c: v * 1.5 if c in own else v for c, v in rates.items()}
         before = EcbProvider().load(pair)
         # The panel is inside a package and cannot be written: the rates are exchanged where they are read.
-        monkeypatch.setattr(ecb, "_panel", lambda: (days, disturbed))
+        monkeypatch.setattr(ecb, "reference_rates", lambda: (days, disturbed))
         after = EcbProvider().load(pair)
         for a, b in zip(before.drivers, after.drivers, strict=True):
             np.testing.assert_array_equal(a.values, b.values)

@@ -13,6 +13,7 @@ from forex_core.cli import (
     replay,
     succession,
     tracking,
+    train,
     ui,
 )
 from forex_core.cli.app import app, main
@@ -37,3 +38,4 @@ app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(tracking.tracking, name="tracking")
 app.add_typer(notify.notify, name="notify")
 app.add_typer(backup.backup, name="backup")
+app.add_typer(train.train, name="train")

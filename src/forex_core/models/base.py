@@ -47,6 +47,7 @@ class Forecaster(Protocol):
         lookback_rows: how many rows before an origin can influence its answer; None for all of them.
         trained_until: for weights learned elsewhere, the last date they have seen; no origin before it may be
             scored. None when nothing is learned outside the rows up to the origin.
+        may_have_seen: whether it has learned elsewhere and nobody says up to when, so its scores may be no forecasts.
         identity: what, besides the code and the data, makes its answers what they are; part of the recipe.
     """
 
@@ -54,6 +55,7 @@ class Forecaster(Protocol):
     columns: tuple[str, ...]
     lookback_rows: int | None
     trained_until: date | None
+    may_have_seen: bool
 
     @property
     def identity(self) -> str: ...
@@ -82,6 +84,7 @@ class Refitted(ABC, Generic[P]):
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen: bool = False
     cadence: Cadence = "quarter"
     min_rows: int = 250
 

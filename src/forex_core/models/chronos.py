@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -19,67 +16,88 @@ from scipy.special import ndtri
 
 from forex_core.errors import MemberError
 from forex_core.models.base import Answers, Levels, rows_of
+from forex_core.models.chronos_library import load_pipeline, locate, predict
+from forex_core.models.chronos_series import shown
+from forex_core.models.chronos_weights import (
+    CONFIG,
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    WEIGHTS,
+    Network,
+    Runtime,
+    StatedWeights,
+    TorchNetwork,
+)
+from forex_core.models.features import changes
 from forex_core.types import PATH_STEPS, Array, MarketBundle
 
 MIN_ROWS = 60
 """Rows of history below which an origin gets no answer."""
 
-_SUPPORTED = {
-    "Chronos2Pipeline": "Chronos2Model",
-    "ChronosBoltPipeline": "ChronosBoltModelForForecasting",
-}
-_CONFIG, _WEIGHTS, _ADAPTER = "config.json", "model.safetensors", "adapter_config.json"
-
 
 class ChronosForecaster:
-    """Zero-shot quantiles of the log price (Ansari et al. 2024, 2025); spot only.
+    """Zero-shot quantiles of the log price (Ansari et al. 2024, 2025).
 
-    Each origin's context is its last `context` values of log spot, less the last of them and over the
-    deviation of their returns, so that float32 has its digits where the moves are and the unit of the price
-    drops out. A history shorter than `context` is padded on the left as missing.
+    Weights with a statement beside them, as those that the package carries, are shown what they were trained on: the
+    level of the price, its moves and each driver's moves (`chronos_series.shown`), and answer a whole path at once.
+    They run on onnxruntime unless told otherwise.
 
-    Levels between two that the model was trained on are interpolated linearly in log price. A level beyond
-    the outermost trained one, as .025 for Chronos-Bolt (trained on .1 to .9), is where a normal would have it
-    that agrees with the model's median and outermost quantile on that side: their distance times
-    z(level) / z(outermost). The library would repeat the outermost quantile there.
+    Others are shown the spot alone. Each origin's context is its last `context` values of log spot, less the last of
+    them and over the deviation of their returns, so that float32 has its digits where the moves are and the unit of
+    the price drops out. A history shorter than `context` is padded on the left as missing. A path longer than the
+    model's own prediction length is unrolled by the library: trained quantiles are appended to the context as so many
+    paths, and the next stretch is read off their mixture.
 
-    A path longer than the model's own prediction length is unrolled by the library: trained quantiles are
-    appended to the context as so many paths, and the next stretch is read off their mixture.
+    Levels between two that the model was trained on are interpolated linearly in log price. A level beyond the
+    outermost trained one, as .025 for Chronos-Bolt (trained on .1 to .9), is where a normal would have it that agrees
+    with the model's median and outermost quantile on that side: their distance times z(level) / z(outermost). The
+    library would repeat the outermost quantile there.
 
     Args:
-        model: folder with `config.json` and `model.safetensors`, or a name on the Hugging Face hub.
+        model: 'embedded', a folder with `config.json` and `model.safetensors`, or a name on the Hugging Face hub.
         revision: for a hub name, the commit or tag to use.
-        context: rows of history that the model sees, from `MIN_ROWS` to the model's own context length.
+        context: rows of history that weights without a statement see, from `MIN_ROWS` to their own context length.
         device: where torch computes, such as 'cpu' or 'cuda'.
-        trained_until: last date that the weights have seen.
+        trained_until: last date that weights without a statement have seen.
+        runtime: of weights with a statement; 'auto' is onnxruntime on a CPU where there is a graph, else torch.
+        drivers: show drivers to weights with a statement.
     """
 
     name = "chronos"
-    columns: tuple[str, ...] = ("spot",)
 
     def __init__(
         self,
-        model: str | None,
+        model: str | None = EMBEDDED,
         revision: str | None = None,
         context: int = 512,
         device: str = "cpu",
         trained_until: date | None = None,
+        runtime: Runtime = "auto",
+        drivers: bool = True,
     ) -> None:
         self.model = model
         self.revision = revision
-        self.context = context
         self.device = device
-        self.trained_until = trained_until
-        self.lookback_rows: int | None = context
-        self._loaded: Any = None
+        self.runtime = runtime
+        self._drivers = drivers
+        self._stated, self._fault = _stated(model)
+        self.trained_until = self._stated.trained_until if self._stated else trained_until
+        self.may_have_seen = model is not None and self.trained_until is None
+        self.columns: tuple[str, ...] = ("spot", "drivers") if drivers and self._stated else ("spot",)
+        self.context = self._stated.context if self._stated else context
+        # A move takes the row before it; weights without a statement see no moves.
+        self.lookback_rows: int | None = self.context + 1 if self._stated else context
 
     @cached_property
     def identity(self) -> str:
-        """Name, context and weights: a folder's by the sha256 of its files, the hub's by name and revision."""
+        """Name, what is shown, and weights: stated ones by their checksums, other folders' by their bytes."""
+        if self._stated:
+            # Not the runtime: what it changes of an answer is beyond what a recipe tells apart.
+            return f"{self.name}:{self._stated.digest}:{'+'.join(self.columns)}:{self.trained_until}"
         weights = f"{self.model}@{self.revision}"
         if self.model and (folder := Path(self.model).expanduser()).is_dir():
             digest = hashlib.sha256()
-            for path in (folder / _CONFIG, folder / _WEIGHTS):
+            for path in (folder / CONFIG, folder / WEIGHTS):
                 digest.update(path.read_bytes() if path.is_file() else b"missing")
             weights = digest.hexdigest()
         return f"{self.name}:{self.context}:{weights}:{self.trained_until}"
@@ -93,167 +111,106 @@ class ChronosForecaster:
             MemberError: when there are no weights, they cannot be used, or they cannot answer `steps`.
         """
         rows = rows_of(bundle, origins)
-        pipeline = self._pipeline()
+        answer, threads = self._ready(bundle, steps)
         quantiles = np.full((len(rows), steps, len(levels)), np.nan)
         reasons: dict[int, str] = {}
         # One origin is one forward pass of a fixed shape, on one thread. In a batch, a series' last bits vary
         # with the batch size and, on several threads, with its place in it (matrix products are cut into
         # tiles); on one row, they still vary with the number of threads.
-        with _one_thread():
+        with threads:
             for position, row in enumerate(rows):
-                past = bundle.spot[max(0, row + 1 - self.context) : row + 1]
-                if len(past) < MIN_ROWS:
-                    reasons[position] = f"needs {MIN_ROWS} rows of history, found {len(past)}"
+                known = min(self.context, int(row) + 1)
+                if known < MIN_ROWS:
+                    reasons[position] = f"needs {MIN_ROWS} rows of history, found {known}"
                     continue
-                answer = self._answer(pipeline, past, steps, levels)
-                if np.isfinite(answer).all():
-                    quantiles[position] = answer
+                if self.trained_until is not None and bundle.dates[row] <= pd.Timestamp(self.trained_until):
+                    reasons[position] = f"its weights have seen data up to {self.trained_until}"
+                    continue
+                path, trained = answer(int(row))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    path = _at_levels(np.sort(path, axis=1)[:steps], trained, np.asarray(levels))
+                    # Sorted again, since rounding in an interpolation can put a level one bit past its neighbour.
+                    price = np.sort(bundle.spot[row] * np.exp(path), axis=1)
+                if np.isfinite(price).all():
+                    quantiles[position] = price
                 else:
                     reasons[position] = "the model's answer is not finite"
         return Answers(quantiles, reasons)
 
-    def _answer(self, pipeline: Any, past: Array, steps: int, levels: Levels) -> Array:
-        """[H, Q] in price units from the prices [T] up to the origin, T at most `context`."""
-        logs = np.log(past)
+    def _ready(self, bundle: MarketBundle, steps: int) -> tuple[Callable[[int], tuple[Array, Array]], Any]:
+        """What answers a row with log moves [H, trained levels] and those levels, and what to compute under."""
+        if self._fault:
+            raise self._fault
+        # Always the whole path: what the model says of step 5 depends on how many steps it is asked for, and
+        # a horizon is to be a slice of the path.
+        asked = max(steps, PATH_STEPS)
+        if self._stated is None:
+            pipeline = self._pipeline
+            return lambda row: self._of_pipeline(pipeline, bundle, row, asked), _one_thread()
+        stated = self._stated
+        if steps > stated.steps:
+            raise MemberError(f"the weights in {stated.folder} answer {stated.steps} steps, not {steps}")
+        network, logs = self._network, np.log(bundle.spot)
+        moves = changes(bundle).T if self._drivers else np.empty((0, len(logs)))
+        return (
+            lambda row: self._of_network(network, stated, logs, moves, row),
+            _one_thread() if isinstance(network, TorchNetwork) else nullcontext(),
+        )
+
+    def _of_network(
+        self, network: Network, stated: StatedWeights, logs: Array, moves: Array, row: int
+    ) -> tuple[Array, Array]:
+        first = max(0, row - stated.context)
+        beside = moves[:, first : row + 1]
+        beside = beside[np.isfinite(beside).any(axis=1)]
+        series, scale = shown(logs[first : row + 1], beside, stated.context, stated.level_rows)
+        return network.quantiles(series).T * scale, np.asarray(stated.levels)
+
+    def _of_pipeline(self, pipeline: Any, bundle: MarketBundle, row: int, steps: int) -> tuple[Array, Array]:
+        logs = np.log(bundle.spot[max(0, row + 1 - self.context) : row + 1])
         sigma = float(np.std(np.diff(logs)))
         scale = sigma if sigma > 1e-12 else 1.0  # a constant series has no scale of its own
         window = np.full(self.context, np.nan, dtype=np.float32)
-        window[-len(past) :] = (logs - logs[-1]) / scale
-        # Always the whole path: what the model says of step 5 depends on how many steps it is asked for, and
-        # a horizon is to be a slice of the path.
-        path = _predict(pipeline, window, max(steps, PATH_STEPS))[:steps]
-        trained = np.asarray(pipeline.quantiles, dtype=np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            price = past[-1] * np.exp(scale * _at_levels(np.sort(path, axis=1), trained, np.asarray(levels)))
-        # Sorted again, since rounding in an interpolation can put a level one bit past its neighbour.
-        return np.asarray(np.sort(price, axis=1))
+        window[-len(logs) :] = (logs - logs[-1]) / scale
+        return predict(pipeline, window, steps) * scale, np.asarray(pipeline.quantiles, dtype=np.float64)
 
+    @cached_property
+    def _network(self) -> Network:
+        """Loaded at the first use."""
+        assert self._stated is not None
+        return self._stated.network(self.runtime, self.device)
+
+    @cached_property
     def _pipeline(self) -> Any:
         """The chronos pipeline, loaded at the first use."""
-        if self._loaded is None:
-            if self.model is None:
-                raise MemberError(
-                    f"no weights are configured; set chronos.model to a folder that holds {_CONFIG} and {_WEIGHTS},"
-                    " or to a hub name with chronos.revision"
-                )
-            self._loaded = _load(_locate(self.model, self.revision), self.model, self.device, self.context)
-        return self._loaded
+        if self.model is None:
+            raise MemberError(
+                "no weights are configured; set chronos.model to 'embedded', to a folder that holds"
+                f" {CONFIG} and {WEIGHTS}, or to a hub name with chronos.revision"
+            )
+        pipeline = load_pipeline(locate(self.model, self.revision), self.model, self.device)
+        longest = pipeline.model_context_length
+        if not MIN_ROWS <= self.context <= longest:
+            raise MemberError(
+                f"'{self.model}' cannot use a context of {self.context}: set one from {MIN_ROWS} to {longest}"
+            )
+        return pipeline
 
 
-def _locate(model: str, revision: str | None) -> Path:
-    """Folder that holds the model: `model` itself, or the cached copy of a hub name at a revision."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
-        raise MemberError(f"no folder '{model}'; expected one that holds {_CONFIG} and {_WEIGHTS}")
-    if revision in (None, "", "main", "master", "HEAD"):
-        raise MemberError(
-            f"'{model}' is not a folder, and as a hub name it lacks a pinned revision (found {revision}):"
-            " give a commit of 40 hex digits or a tag, so that every run uses the same weights"
-        )
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError
-
+def _stated(model: str | None) -> tuple[StatedWeights | None, MemberError | None]:
+    """What the weights state of themselves, or why they cannot be used, which is told when they are to answer."""
+    if model is None:
+        return None, None
+    folder = EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
     try:
-        # What a pinned revision left in the cache is final: no need to ask the hub about it.
-        cached = [try_to_load_from_cache(model, file, revision=revision) for file in (_CONFIG, _WEIGHTS)]
-        if all(isinstance(path, str) for path in cached):
-            return Path(str(cached[0])).parent
-        fetched = [hf_hub_download(model, file, revision=revision) for file in (_CONFIG, _WEIGHTS)]
-    except (OSError, ValueError, EntryNotFoundError) as error:
-        raise MemberError(
-            f"cannot get '{model}' at revision {revision} from the hub or its local cache"
-            f" ({type(error).__name__}: {error}); download it once while online, or give a folder"
-        ) from error
-    return Path(fetched[0]).parent
-
-
-def _load(folder: Path, model: str, device: str, context: int) -> Any:
-    """A pipeline whose every weight came from the file, in float32, on `device`."""
-    from safetensors import SafetensorError, safe_open
-
-    _check_architecture(folder, model)
-    try:
-        import torch
-        from chronos import BaseChronosPipeline
-        from transformers.utils import logging
-
-        with safe_open(folder / _WEIGHTS, framework="pt") as file:
-            stored = set(file.keys())
-        logging.disable_progress_bar()  # of no use in the log of a scheduled run
-        pipeline: Any = BaseChronosPipeline.from_pretrained(
-            str(folder), dtype="float32", local_files_only=True
+        found = StatedWeights.read(folder)
+    except MemberError as error:
+        return None, error
+    if found is None and model == EMBEDDED:
+        return None, MemberError(
+            f"the package carries no weights: {folder} is missing or empty; install it anew"
         )
-        pipeline.inner_model.to(torch.device(device))
-    except (
-        OSError,  # no file, or one that cannot be read
-        SafetensorError,  # truncated, or not such a file
-        RuntimeError,  # shapes that differ from the configuration's, a device torch does not know
-        ValueError,
-        TypeError,  # unknown or missing fields of chronos_config
-        KeyError,
-        AttributeError,
-        AssertionError,  # chronos' own checks; torch built without the device
-        ImportError,
-    ) as error:
-        raise MemberError(f"cannot load '{model}' on {device}: {type(error).__name__}: {error}") from error
-
-    # A weight that the file lacks is drawn at random by the library, with a line in the log.
-    state = pipeline.inner_model.state_dict()
-    filled = {tensor.data_ptr() for name, tensor in state.items() if name in stored}
-    missing = [name for name, tensor in state.items() if tensor.data_ptr() not in filled]
-    if missing:
-        raise MemberError(f"'{model}' lacks {len(missing)} weights of its architecture, such as {missing[0]}")
-    trained = list(pipeline.quantiles)
-    if sorted(set(trained)) != trained or not 0 < trained[0] < 0.5 < trained[-1] < 1:
-        raise MemberError(f"'{model}' has levels {trained}; expected them ascending in (0, 1) around .5")
-    longest = pipeline.model_context_length
-    if not MIN_ROWS <= context <= longest:
-        raise MemberError(
-            f"'{model}' cannot use a context of {context}: set one from {MIN_ROWS} to {longest}"
-        )
-    return pipeline
-
-
-def _check_architecture(folder: Path, model: str) -> None:
-    """Raise unless the folder's configuration is that of a whole Chronos-2 or Chronos-Bolt model."""
-    try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MemberError(f"cannot read {_CONFIG} of '{model}': {error}") from error
-    if not isinstance(config, dict):
-        raise MemberError(f"{_CONFIG} of '{model}' is not a JSON object")
-    if (folder / _ADAPTER).exists():
-        # The library would fetch the base model that the adapter names, at no pinned revision.
-        raise MemberError(f"'{model}' is an adapter to other weights; merge it and save the whole model")
-    pipeline = config.get("chronos_pipeline_class", "ChronosPipeline" if "chronos_config" in config else None)
-    architecture = config.get("architectures")
-    if pipeline == "ChronosPipeline":
-        raise MemberError(
-            f"'{model}' is an original Chronos model, which answers with random samples;"
-            " expected Chronos-2 or Chronos-Bolt (by 'chronos_pipeline_class' of its configuration)"
-        )
-    if pipeline not in _SUPPORTED or architecture != [_SUPPORTED[pipeline]]:
-        raise MemberError(
-            f"'{model}' has architecture {architecture} and pipeline {pipeline};"
-            " expected Chronos-2 or Chronos-Bolt"
-        )
-
-
-def _predict(pipeline: Any, window: np.ndarray[Any, np.dtype[np.float32]], steps: int) -> Array:
-    """[H, trained levels] from a window [context] with NaN where there is no history."""
-    import torch
-
-    with warnings.catch_warnings():
-        # Said of a path longer than the model's own, on every call; see the docstring of the class.
-        warnings.filterwarnings("ignore", "We recommend keeping prediction length", UserWarning)
-        try:
-            # Chronos-2 answers with [1, Q, H] for each series of the list, Chronos-Bolt with [Q, H].
-            first = pipeline.predict([torch.from_numpy(window)], prediction_length=steps)[0]
-        except (ValueError, RuntimeError) as error:
-            raise MemberError(f"the model cannot answer {steps} steps: {error}") from error
-    return np.asarray(first.reshape(-1, steps).T.numpy(), dtype=np.float64)
+    return found, None
 
 
 def _at_levels(path: Array, trained: Array, levels: Array) -> Array:

@@ -39,6 +39,7 @@ class RandomWalk:
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen = False
     identity: str = name
 
     def forecast(

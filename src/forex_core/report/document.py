@@ -165,6 +165,7 @@ def forecast_document(
         },
         "verdict": _verdict(run.verdict),
         "failures": dict(run.failures),
+        "may_have_seen": list(run.evaluation.may_have_seen),
         "repairs": _repairs(bundle),
         "missing_series": affected_series(bundle, "missing"),
         "stale_series": affected_series(bundle, "stale"),
@@ -287,6 +288,7 @@ def _evaluation(evaluation: Evaluation) -> Document:
         "models": {name: _model(scores) for name, scores in evaluation.scores.items()},
         "verdict": _verdict(evaluation.verdict) if evaluation.verdict else None,
         "failures": dict(evaluation.failures),
+        "may_have_seen": list(evaluation.may_have_seen),
     }
 
 

@@ -474,8 +474,15 @@ def _left_out(run: ForecastRun, language: Language) -> Table | None:
                 s.failed_origins,
             )
             rows.append([label_of(name, language), reason])
+    rows += [
+        [
+            label_of(name, language),
+            say("may have seen these outcomes: its weights do not say up to when they have learned"),
+        ]
+        for name in run.evaluation.may_have_seen
+    ]
     columns = (Column(say("Member"), words=True), Column(say("Reason"), words=True))
-    caption = say("Members that were left out or did not answer everywhere")
+    caption = say("Members that were left out, did not answer everywhere or may know the outcomes")
     return Table(caption, columns, rows) if rows else None
 
 

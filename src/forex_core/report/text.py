@@ -16,6 +16,7 @@ from forex_core.report.document import Document, in_short, price_decimals, reada
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE
 
+MAY_HAVE_SEEN = "may have seen these outcomes, for its weights do not say up to when they have learned"
 _RATIOS = (
     "Ratios to the random walk (RW) below 1 beat it; 'in 80 %' is the share of outcomes inside that band."
 )
@@ -142,6 +143,8 @@ def panel_tables(document: Document) -> list[RenderableType]:
         where = list(dict.fromkeys(affected))
         of = "" if where == pairs else f" for {', '.join(where)}"
         parts.append(Text(f"Left out{of}: {name} ({in_short(reason)})"))
+    seen = sorted({name for one in evaluations for name in one["may_have_seen"]})
+    parts += [Text(f"{name}: {MAY_HAVE_SEEN}.") for name in seen]
     return [*parts, *(Text(f"Not scored: {pair} ({reason})") for pair, reason in document["failed"].items())]
 
 
@@ -167,6 +170,40 @@ def markdown_summary(document: Document) -> str:
         )
     lines += ["", f"Run `{document['run_id']}`, [report]({Path(document['report']).as_uri()})"]
     return "\n".join(lines)
+
+
+def training_lines(document: Document) -> list[str]:
+    """What a training run has made, where it is, and how it is used."""
+    lines = []
+    if best := document.get("best"):
+        lines += [
+            f"{len(document['curve'])} epochs in {document['seconds']:,.0f} s; best epoch {best['epoch']}: loss "
+            f"{best['train_loss']:.4f} in training, {best['val_loss']:.4f} in validation, "
+            f"{document['test_loss']:.4f} in the test years.",
+        ]
+    else:
+        lines += [
+            f"Fine-tuned on {document['windows']:,} windows of {document['pair']} up to {document['trained_until']} in "
+            f"{document['seconds']:,.0f} s. Nothing learned from them is a score: what it is worth, the promotion gate "
+            "finds out on later data.",
+        ]
+    lines.append(
+        f"The graph's answers differ from the weights' by {document['parity']:.1e} at most, relatively."
+    )
+    lines.append(f"Weights: {document['weights']}")
+    if document["version"]:
+        lines.append(
+            f"Registered as version {document['version']} of {document['model']}; FOREX_CHRONOS__MODEL="
+            f"models:/{document['model']}/{document['version']} makes a challenger of it."
+        )
+    if document["degraded"]:
+        lines.append(f"Not logged, but kept for 'forex tracking replay': {document['degraded']}")
+    return lines
+
+
+def training_markdown(document: Document) -> str:
+    """The same for an orchestrator's page."""
+    return "\n\n".join(in_markdown(line) for line in training_lines(document))
 
 
 def succession_tables(document: Document) -> list[RenderableType]:
@@ -264,6 +301,7 @@ def _remarks(document: Document) -> list[RenderableType]:
     told = ("refuted", "held", "stale", "not_positive", "weekend", "ignored", "future")
     return [
         Text(_RATIOS),
+        *(Text(f"{name}: {MAY_HAVE_SEEN}.") for name in document["may_have_seen"]),
         *(Text(f"Left out: {name} ({in_short(reason)})") for name, reason in document["failures"].items()),
         *(
             Text(plain(f"Data: {r['series']} {r['kind']}{_on(r['day'])}: {r['note']}", 1000))

@@ -405,6 +405,20 @@ class Registry:
                 known = [v.number for v in self.versions(model)]
                 raise InputError(f"{model} has no version {number}; it has {_listed(known)}") from error
 
+    def at(self, model: str, alias: str) -> Version:
+        """The version that an alias points at.
+
+        Raises:
+            InputError: there is no such model, or none of its versions has the alias.
+        """
+        found = self._registered(model)
+        number = found.aliases.get(alias) if found else None
+        if number is None:
+            known = sorted(found.aliases) if found else []
+            has = f"it has {', '.join(known) or 'no alias'}" if found else "there is no such model"
+            raise InputError(f"no version of {model} is '{alias}'; {has}")
+        return self.version(model, int(number))
+
     def versions(self, model: str) -> list[Version]:
         """All versions, the newest first."""
         found: list[Version] = []
@@ -454,6 +468,21 @@ class Registry:
             )
         return place
 
+    def verified(self, version: Version) -> Path:
+        """`folder`, whose files are those that were registered.
+
+        Raises:
+            TrackingError: they are not, or are not there.
+        """
+        folder = self.folder(version)
+        registered = version.tags.get(FILES_TAG)
+        if registered is not None and registered != _digest(folder):
+            raise TrackingError(
+                f"the files of {version} of {version.model} in {folder} are not those that were registered; restore "
+                "them from a backup, or choose another version"
+            )
+        return folder
+
     def _kept(self, model: str, number: int, source: str) -> Path | None:
         """Folder of files fetched from a remote place, None where none are there."""
         key = (model, number, source)
@@ -473,14 +502,7 @@ class Registry:
         Raises:
             TrackingError: its files are missing, damaged or altered, or are those of another pair or horizon.
         """
-        folder = self.folder(version)
-        specification, code = read_model(folder)
-        registered = version.tags.get(FILES_TAG)
-        if registered is not None and registered != _digest(folder):
-            raise TrackingError(
-                f"the files of {version} of {version.model} in {folder} are not those that were registered; restore "
-                "them from a backup, or choose another version"
-            )
+        specification, code = read_model(self.verified(version))
         if model_name(specification.pair, specification.horizon) != version.model:
             raise TrackingError(
                 f"{version} of {version.model} is a model of {specification.pair} {specification.horizon}; choose "

@@ -61,7 +61,7 @@ class EcbProvider:
         return _definition(pair.unit, "cross of two euro reference rates")
 
     def load(self, pair: Pair, instant: pd.Timestamp | None = None) -> MarketData:
-        days, rates = _panel()
+        days, rates = reference_rates()
         missing = [c for c in (pair.base, pair.quote) if c not in rates]
         if missing:
             raise SourceError(
@@ -100,7 +100,7 @@ class EcbProvider:
 
 def currencies() -> tuple[str, ...]:
     """Codes of every currency that the embedded panel has ever held."""
-    return tuple(sorted(_panel()[1]))
+    return tuple(sorted(reference_rates()[1]))
 
 
 def _definition(unit: str, meaning: str) -> Definition:
@@ -128,7 +128,7 @@ def factors(rates: dict[str, Array], pair: Pair) -> list[tuple[str, str, str, Ar
 
 
 @lru_cache(maxsize=1)
-def _panel() -> tuple[pd.DatetimeIndex, dict[str, Array]]:
+def reference_rates() -> tuple[pd.DatetimeIndex, dict[str, Array]]:
     """Days ascending and, by currency, units per euro; NaN where it was not quoted."""
     from currency_converter import CURRENCY_FILE
 

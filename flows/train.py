@@ -1,0 +1,210 @@
+"""The flows `pretrain` and `finetune`: weights for the neural member, tracked, exported and registered."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.forecast import SERVICE, load
+from flows.logs import connect_logging
+from forex_core.config import Settings, SourceName, load_settings
+from forex_core.report.text import training_markdown
+from forex_core.tracking import Tracker, registry_from_settings, tracker_from_settings
+from forex_core.training.config import FineTuningConfig, TrainingConfig
+
+Document = dict[str, Any]
+
+PRETRAINING, FINE_TUNING = "chronos_pretraining", "chronos_finetuning"
+"""Experiments of the runs."""
+LIMIT_S = 48 * 60 * 60
+
+
+@task(name="train", cache_policy=NO_CACHE, persist_result=False)
+def trained(
+    config: TrainingConfig,
+    folder: Path,
+    tracker: Tracker,
+    begun_from: str | None,
+    frozen: bool,
+    progress: bool,
+) -> Document:
+    """The model trained, or trained on, and written as the member reads it."""
+    from forex_core.training.run import pretrain as train
+    from forex_core.training.weights import Statement, save_weights, weights_to_begin_from
+
+    begun = weights_to_begin_from(begun_from, config.architecture) if begun_from else None
+    done = train(config, folder, tracker, begun_from=begun, freeze_backbone=frozen, progress=progress)
+    shape = config.architecture
+    made = {
+        "configuration": config.model_dump(mode="json"),
+        "pretrained": begun_from,
+        "curve": [asdict(epoch) for epoch in done.curve],
+        "best": asdict(done.best),
+        "test_loss": done.test_loss,
+    }
+    statement = Statement(config.validate_until, shape.context, shape.level_rows, shape.steps, made)
+    parity = save_weights(done.model, folder / "weights", statement)
+    logger.info("weights written: {}, the graph {} apart from them", folder / "weights", parity)
+    return made | {"seconds": done.seconds, "parity": parity}
+
+
+@task(name="fine-tune", cache_policy=NO_CACHE, persist_result=False)
+def fine_tuned(config: FineTuningConfig, folder: Path, tracker: Tracker, settings: Settings) -> Document:
+    """The weights fine-tuned on the bundle of the settings, and written as the member reads them."""
+    from forex_core.training.finetune import finetune as fit
+    from forex_core.training.weights import Statement, save_weights
+
+    bundle = load(settings, None)
+    done = fit(config, bundle, tracker)
+    made = {
+        "configuration": config.model_dump(mode="json"),
+        "pair": str(bundle.pair),
+        "fingerprint": bundle.fingerprint,
+        "windows": done.windows,
+    }
+    shape = done.architecture
+    statement = Statement(done.trained_until, shape.context, shape.level_rows, shape.steps, made)
+    parity = save_weights(done.model, folder / "weights", statement)
+    return made | {"trained_until": done.trained_until.isoformat(), "seconds": done.seconds, "parity": parity}
+
+
+@task(name="register", cache_policy=NO_CACHE, persist_result=False)
+def registered(
+    folder: Path, tracker: Tracker, settings: Settings, name: str, tags: Mapping[str, Any]
+) -> int | None:
+    """The weights logged with the run and registered as the next version; its number."""
+    from forex_core.tracking.neural import register_weights, save_weights_model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = save_weights_model(folder / "weights", Path(scratch) / "model", tags)
+        version = register_weights(
+            registry_from_settings(settings), tracker, saved, name, f"weights of {folder.name}", tags
+        )
+    logger.info("weights registered: {}", version)
+    return version.number if version else None
+
+
+@flow(
+    name="pretrain",
+    description="A Chronos-2 model trained on crosses of the ECB's reference rates and on generated series.",
+    validate_parameters=True,
+    timeout_seconds=LIMIT_S,
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a flow that fails, by default as a pickle
+)
+def pretrain(
+    config: dict[str, Any] | None = None,
+    output_dir: Path | None = None,
+    run_name: str | None = None,
+    pretrained: str | None = None,
+    freeze_backbone: bool = False,
+    register_as: str | None = "chronos",
+    progress: bool = False,
+) -> Document:
+    """Train weights; a run that was ended in `output_dir` goes on.
+
+    Args:
+        config: what differs from the defaults of `TrainingConfig`.
+        output_dir: folder of checkpoints and weights; by default one of its own below the data folder.
+        run_name: of the MLflow run, and of that folder.
+        pretrained: folder of weights of the same architecture to begin from, or 'embedded'.
+        freeze_backbone: train the output layer alone.
+        register_as: registered model of which the weights become a version; none without a name.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or the folder holds a run of another.
+    """
+    connect_logging()
+    settings = load_settings()
+    told = TrainingConfig.model_validate(config or {})
+    name = run_name or _run_name("pretrain")
+    folder = (output_dir or settings.training_dir / name).absolute()
+    with tracker_from_settings(settings, PRETRAINING, run_name=name, experiment_tags=_TAGS) as tracker:
+        made = trained(told, folder, tracker, pretrained, freeze_backbone, progress)
+        tags = {"trained_until": told.validate_until, "best_val_loss": made["best"]["val_loss"]}
+        return _ended(made, folder, tracker, settings, register_as, tags)
+
+
+@flow(
+    name="finetune",
+    description="Weights of a Chronos-2 model fine-tuned on the current data of one pair.",
+    validate_parameters=True,
+    timeout_seconds=LIMIT_S,
+    persist_result=False,
+    result_serializer="json",
+)
+def finetune(
+    pair: str | None = None,
+    source: SourceName | None = None,
+    paths: list[Path] | None = None,
+    config: dict[str, Any] | None = None,
+    output_dir: Path | None = None,
+    run_name: str | None = None,
+    register_as: str | None = None,
+) -> Document:
+    """Fine-tune weights on a pair; nothing uses them until a setting names them.
+
+    Args:
+        pair: currency pair such as USDCLP; by default the one of the settings.
+        source: where the data come from; by default the one of the settings.
+        paths: files of source csv.
+        config: what differs from the defaults of `FineTuningConfig`.
+        output_dir: folder of the weights; by default one of its own below the data folder.
+        run_name: of the MLflow run, and of that folder.
+        register_as: registered model of which the weights become a version; 'chronos-' and the pair by default.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        InputError: the pair has too few rows up to the cut-off.
+    """
+    connect_logging()
+    settings = load_settings(pair=pair, source=source, paths=paths)
+    told = FineTuningConfig.model_validate(config or {})
+    name = run_name or _run_name("finetune")
+    folder = (output_dir or settings.training_dir / name).absolute()
+    with tracker_from_settings(settings, FINE_TUNING, run_name=name, experiment_tags=_TAGS) as tracker:
+        made = fine_tuned(told, folder, tracker, settings)
+        tags = {"trained_until": date.fromisoformat(made["trained_until"]), "pair": made["pair"]}
+        return _ended(made, folder, tracker, settings, register_as or f"chronos-{made['pair'].lower()}", tags)
+
+
+_TAGS = {"service": SERVICE, "model_family": "chronos-2"}
+
+
+def _run_name(kind: str) -> str:
+    return f"{kind}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+
+
+def _ended(
+    made: Document,
+    folder: Path,
+    tracker: Tracker,
+    settings: Settings,
+    name: str | None,
+    tags: Mapping[str, Any],
+) -> Document:
+    """The document of a run whose weights are written, logged and, with a name, registered."""
+    on = settings.tracking.is_on and name is not None
+    version = registered(folder, tracker, settings, str(name), tags) if on else None
+    tracker.log_artifacts_dir(folder / "weights", "weights")
+    document = made | {
+        "weights": str(folder / "weights"),
+        "run_id": tracker.run_id,
+        "model": name if version else None,
+        "version": version,
+        "degraded": tracker.degraded,
+    }
+    create_markdown_artifact(
+        markdown=training_markdown(document), key="training", description=f"Weights in {folder}"
+    )
+    return document

@@ -1,0 +1,178 @@
+"""Weights on disk that state what they are, and the networks that answer with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from forex_core.errors import MemberError
+from forex_core.types import Array
+
+EMBEDDED = "embedded"
+"""Name of the weights that the package carries."""
+
+EMBEDDED_FOLDER = Path(__file__).with_name("weights")
+
+CONFIG, WEIGHTS, GRAPH, STATEMENT = "config.json", "model.safetensors", "model.onnx", "training.json"
+
+Runtime = Literal["auto", "onnx", "torch"]
+Series = npt.NDArray[np.float32]
+
+
+class Network(Protocol):
+    """Quantiles of one rate from what is shown of it and of its drivers."""
+
+    def quantiles(self, series: Series) -> Array:
+        """[Q, H] of the first of the series [R, C] of one task, NaN where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class StatedWeights:
+    """Weights in a folder with a statement: made by `forex_core.training`, or fine-tuned there.
+
+    Attributes:
+        trained_until: the last date that they have seen.
+        level_rows: rows of the rate's level that the network is shown, as `chronos_series.shown` has it.
+        levels: of the quantiles, ascending.
+        context: rows that the network sees.
+        steps: of the longest path that it answers.
+        digest: sha256 over the files.
+    """
+
+    folder: Path
+    trained_until: date
+    level_rows: int
+    levels: tuple[float, ...]
+    context: int
+    steps: int
+    digest: str
+
+    @classmethod
+    def read(cls, folder: Path) -> StatedWeights | None:
+        """What a folder holds, None where no statement is beside the weights.
+
+        Raises:
+            MemberError: when the statement or the configuration cannot be used.
+        """
+        if not (folder / STATEMENT).is_file():
+            return None
+        document, config = _object(folder / STATEMENT), _object(folder / CONFIG)
+        try:
+            told = config["chronos_config"]
+            sums = {str(name): str(digest) for name, digest in document["sha256"].items()}
+            return cls(
+                folder=folder,
+                trained_until=date.fromisoformat(document["trained_until"]),
+                level_rows=int(document["level_rows"]),
+                levels=tuple(float(level) for level in told["quantiles"]),
+                context=int(document["context"]),
+                steps=int(document["steps"]),
+                digest=hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest(),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MemberError(
+                f"{folder / STATEMENT} or {CONFIG} beside it is not as 'forex train' writes it"
+                f" ({type(error).__name__}: {error}); take the folder anew from where it was made"
+            ) from error
+
+    def checked(self, *names: str) -> None:
+        """Raise unless these files are those that the statement is of.
+
+        Raises:
+            MemberError: when one is missing, or not what was made.
+        """
+        sums = _object(self.folder / STATEMENT)["sha256"]
+        for name in names:
+            if name not in sums:
+                raise MemberError(f"{self.folder} was made without {name}; choose another chronos.runtime")
+            try:
+                found = sha256_of(self.folder / name)
+            except OSError as error:
+                raise MemberError(f"cannot read {name} of the weights in {self.folder}: {error}") from error
+            if found != sums[name]:
+                raise MemberError(
+                    f"{self.folder / name} has the checksum {found[:12]}…, expected {str(sums[name])[:12]}… as stated"
+                    f" in {STATEMENT}: it is damaged or another file; install the package, or take the folder, anew"
+                )
+
+    def network(self, runtime: Runtime, device: str = "cpu") -> Network:
+        """The network on onnxruntime, or on torch where that is asked for, a GPU is, or there is no graph.
+
+        Raises:
+            MemberError: when a file is missing or damaged, or a library is not installed.
+        """
+        on_torch = runtime == "torch" or (
+            runtime == "auto" and (device != "cpu" or not (self.folder / GRAPH).is_file())
+        )
+        if on_torch:
+            self.checked(CONFIG, WEIGHTS)
+            return TorchNetwork(self.folder, device, self.steps)
+        self.checked(CONFIG, GRAPH)
+        return GraphNetwork(self.folder / GRAPH)
+
+
+class GraphNetwork:
+    """A graph on onnxruntime, on one thread, so that the bits hang on nothing but the input."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = options.inter_op_num_threads = 1
+            options.log_severity_level = 3
+            # An arena keeps the largest size that it ever had; a run keeps the model for its whole life.
+            options.enable_cpu_mem_arena = False
+            self._session = onnxruntime.InferenceSession(
+                file.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except ImportError as error:
+            raise MemberError(f"onnxruntime cannot be loaded: {error}; install it") from error
+        except Exception as error:
+            raise MemberError(f"cannot load the graph {file}: {type(error).__name__}: {error}") from error
+
+    def quantiles(self, series: Series) -> Array:
+        (answer,) = self._session.run(["quantiles"], {"context": series})
+        return np.asarray(answer, dtype=np.float64)
+
+
+class TorchNetwork:
+    """A Chronos-2 model on torch."""
+
+    def __init__(self, folder: Path, device: str, steps: int) -> None:
+        from forex_core.models.chronos_library import load_pipeline
+
+        self._model = load_pipeline(folder, str(folder), device).inner_model
+        self._device, self._steps = device, steps
+        self._patches = -(-steps // self._model.chronos_config.output_patch_size)
+
+    def quantiles(self, series: Series) -> Array:
+        import torch
+
+        context = torch.from_numpy(series).to(self._device)
+        group = torch.zeros(len(series), dtype=torch.long, device=self._device)
+        with torch.no_grad():
+            answer = self._model(context=context, group_ids=group, num_output_patches=self._patches)
+        return np.asarray(answer.quantile_preds[0, :, : self._steps].cpu().numpy(), dtype=np.float64)
+
+
+def sha256_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MemberError(f"cannot read {file.name} of the weights in {file.parent}: {error}") from error
+    if not isinstance(found, dict):
+        raise MemberError(f"{file} is not a JSON object")
+    return found

@@ -1,0 +1,135 @@
+"""Weights of the neural member in the registry: logged as ONNX models, registered, promoted, and read from there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from forex_core.config import Settings
+from forex_core.errors import InputError, TrackingError
+from forex_core.models.chronos_weights import CONFIG, GRAPH, WEIGHTS, StatedWeights
+from forex_core.tracking.base import Tracker
+from forex_core.tracking.build import tracker_from_settings
+from forex_core.tracking.registry import CHAMPION, Registry, Version, registry_from_settings
+from forex_core.tracking.store import quiet
+
+WEIGHTS_MODEL = "weights"
+"""Name of the model that a training run logs."""
+_PLACE = "artifacts/weights"
+REGISTERED = "chronos_weights"
+"""Experiment of the runs that log weights which were made elsewhere."""
+_ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>\w+))")
+
+
+def save_weights_model(weights: Path, folder: Path, metadata: Mapping[str, Any]) -> Path:
+    """Write weights as an MLflow model of flavour ONNX into `folder`, a new one, with all that the member reads.
+
+    Raises:
+        TrackingError: MLflow could not write it, or the weights have no graph.
+    """
+    quiet()
+    import mlflow.onnx
+    import onnx
+    from mlflow.exceptions import MlflowException
+
+    if not (weights / GRAPH).is_file():
+        raise TrackingError(f"{weights} holds no {GRAPH}; write it with 'forex train export {weights}'")
+    try:
+        mlflow.onnx.save_model(
+            onnx.load(weights / GRAPH),
+            folder,
+            pip_requirements=[
+                f"{name}=={version(name)}" for name in ("mlflow", "onnx", "onnxruntime", "numpy")
+            ],
+            metadata=dict(metadata),
+        )
+        shutil.copytree(weights, folder / _PLACE)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"the weights in {weights} cannot be written as a model into {folder}: {error}"
+        ) from error
+    return folder
+
+
+def register_weights(
+    registry: Registry, tracker: Tracker, saved: Path, name: str, description: str, tags: Mapping[str, Any]
+) -> Version | None:
+    """Log a model that `save_weights_model` wrote and register it; None where the store does not take it just now.
+
+    Raises:
+        TrackingError: the registry refused.
+    """
+    address = tracker.log_model(saved, WEIGHTS_MODEL)
+    if address is None:
+        return None
+    return registry.register_model(name, address, description, tags, tracker.run_id, files=saved)
+
+
+def register_folder(settings: Settings, weights: Path, name: str, *, promote: bool) -> Version:
+    """Log weights in a run of their own and register them; with `promote` they get the alias champion.
+
+    Raises:
+        InputError: tracking is off.
+        MemberError: the folder holds no weights, or others than its statement tells.
+        TrackingError: the store cannot be reached, or refused.
+    """
+    if not settings.tracking.is_on:
+        raise InputError("there is no registry where tracking is off; set FOREX_TRACKING__ENABLED=true")
+    stated = StatedWeights.read(weights)
+    if stated is None:
+        raise InputError(f"{weights} holds no weights that state what they are, as 'forex train' leaves them")
+    stated.checked(CONFIG, WEIGHTS, GRAPH)
+    registry, tags = registry_from_settings(settings), {"trained_until": stated.trained_until}
+    with (
+        tracker_from_settings(settings, REGISTERED, run_name=name) as tracker,
+        TemporaryDirectory() as scratch,
+    ):
+        saved = save_weights_model(
+            weights, Path(scratch) / "model", {"trained_until": str(stated.trained_until)}
+        )
+        version = register_weights(registry, tracker, saved, name, f"weights of {weights}", tags)
+        if version is None:
+            raise TrackingError(
+                f"the store took no model; see why above, and register {weights} again when it does"
+            )
+        if promote:
+            registry.succeed(registry.standing(name), version, tracker.run_id)
+    return version
+
+
+def with_registered_weights(settings: Settings) -> Settings:
+    """The settings with `chronos.model` a local folder, where it names a registered model: models:/NAME/2 or @champion.
+
+    Raises:
+        InputError: the registry has no such version.
+        TrackingError: the store cannot be read, or the files are not those that were registered.
+    """
+    named = settings.chronos.model or ""
+    if not named.startswith("models:"):
+        return settings
+    found = _ADDRESS.fullmatch(named)
+    if found is None:
+        raise InputError(
+            f"chronos.model is '{named}', expected models:/NAME/VERSION or models:/NAME@{CHAMPION}"
+        )
+    registry = registry_from_settings(settings)
+    if found["number"]:
+        chosen = registry.version(found["name"], int(found["number"]))
+    else:
+        chosen = registry.at(found["name"], found["alias"])
+    folder = registry.verified(chosen) / _PLACE
+    # The registry's own copy of remote files goes with it, and a run outlives it; the name tells what is in it.
+    kept = settings.cache_dir / "weights" / f"{found['name']}-{chosen.number}-{chosen.tags['sha256'][:12]}"
+    if not kept.is_dir():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = kept.with_suffix(".new")
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(folder, scratch)
+        scratch.rename(kept)
+    chronos = settings.chronos.model_copy(update={"model": str(kept)})
+    return settings.model_copy(update={"chronos": chronos})

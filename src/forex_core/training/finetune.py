@@ -1,0 +1,166 @@
+"""Fine-tuning of a Chronos-2 model on one pair's bundle, by the library's own `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from forex_core.errors import ConfigError, InputError
+from forex_core.models.chronos import MIN_ROWS
+from forex_core.models.chronos_library import load_pipeline, locate
+from forex_core.models.chronos_series import shown
+from forex_core.models.chronos_weights import EMBEDDED, EMBEDDED_FOLDER, StatedWeights
+from forex_core.models.features import changes
+from forex_core.tracking import Tracker
+from forex_core.training.config import Architecture, FineTuningConfig
+from forex_core.types import MarketBundle
+
+if TYPE_CHECKING:
+    from chronos.chronos2 import Chronos2Model
+
+MIN_WINDOWS = 250
+"""Windows below which there is nothing to fine-tune on: a year of them."""
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A whole model, adapters merged. It has seen rows up to and with `trained_until`."""
+
+    model: Chronos2Model
+    trained_until: date
+    architecture: Architecture
+    windows: int
+    seconds: float
+
+
+def finetune(config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker) -> FineTuned:
+    """Fine-tune weights on the bundle's rows up to `until`.
+
+    Every weight learns from the windows that the member shows; a hub model so learns what the member shows.
+
+    Args:
+        bundle: nothing of it after `until` is read.
+        tracker: with an active run.
+
+    Raises:
+        InputError: when there are too few rows up to `until`.
+        ConfigError: when the weights are no Chronos-2 model, or `until` lies before what they have seen.
+        MemberError: when the weights cannot be loaded.
+    """
+    started = time.monotonic()
+    until = config.until or bundle.origin - timedelta(days=365)
+    name = config.pretrained or EMBEDDED
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else locate(name, config.revision)
+    stated = StatedWeights.read(folder)
+    if stated and stated.trained_until > until:
+        raise ConfigError(
+            f"the weights of '{name}' have seen data up to {stated.trained_until}, later than {until};"
+            " give a later --until"
+        )
+    pipeline = load_pipeline(folder, name, "cuda" if torch.cuda.is_available() else "cpu")
+    if type(pipeline).__name__ != "Chronos2Pipeline":
+        raise ConfigError(f"'{name}' is a {type(pipeline).__name__}, expected a Chronos-2 model")
+    patch = pipeline.model_output_patch_size
+    if stated:
+        shape = {"context": stated.context, "level_rows": stated.level_rows, "steps": stated.steps}
+    else:
+        shape = {"context": min(512, pipeline.model_context_length)}
+        shape["level_rows"] = min(Architecture.model_fields["level_rows"].default, shape["context"])
+    architecture = Architecture(**{**shape, "patch": patch})
+    tasks = windows(_rows_until(bundle, until), architecture)
+    tracker.log_params(
+        {
+            **config.model_dump(mode="json"),
+            "pretrained": name,
+            "until": until,
+            "windows": len(tasks),
+            "pair": bundle.pair,
+        }
+    )
+    torch.manual_seed(config.seed)
+    np.random.seed(config.seed)  # noqa: NPY002  what the library draws its windows from
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Path(os.devnull).open("w") as nowhere,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of the library's own trainer
+        with contextlib.redirect_stdout(nowhere):
+            fitted = pipeline.fit(
+                tasks,
+                prediction_length=architecture.steps,
+                context_length=architecture.context,
+                min_past=architecture.context,  # a task is one window
+                finetune_mode=config.method,
+                learning_rate=config.learning_rate,
+                num_steps=config.steps,
+                batch_size=config.batch_size,
+                output_dir=Path(scratch),
+                callbacks=[_told_to(tracker)],
+                remove_printer_callback=True,
+                disable_tqdm=True,
+                logging_steps=min(20, config.steps),
+                seed=config.seed,
+            )
+            model = fitted.model
+            if config.method == "lora":
+                model = model.merge_and_unload()
+    return FineTuned(model.cpu(), until, architecture, len(tasks), time.monotonic() - started)
+
+
+def windows(bundle: MarketBundle, architecture: Architecture) -> list[Mapping[str, Any]]:
+    """One task of the library for each row that has history and outcomes in the bundle.
+
+    Raises:
+        InputError: when they are too few.
+    """
+    steps, context = architecture.steps, architecture.context
+    logs, moves = np.log(bundle.spot), changes(bundle).T
+    found: list[Mapping[str, Any]] = []
+    for row in range(MIN_ROWS, len(bundle) - steps):
+        first = max(0, row - context)
+        beside = moves[:, first : row + 1]
+        beside = beside[np.isfinite(beside).any(axis=1)]
+        series, scale = shown(logs[first : row + 1], beside, context, architecture.level_rows)
+        ahead = np.full((len(series), steps), np.nan, dtype=np.float32)
+        ahead[0] = (logs[row + 1 : row + 1 + steps] - logs[row]) / scale
+        whole = np.concatenate([series, ahead], axis=1)
+        past = {f"series_{number}": values for number, values in enumerate(whole[1:], start=1)}
+        found.append({"target": whole[0], "past_covariates": past})
+    if len(found) < MIN_WINDOWS:
+        raise InputError(
+            f"{bundle.pair} has {len(bundle)} rows up to {bundle.origin}, {max(len(found), 0)} windows with"
+            f" {steps} outcomes; expected at least {MIN_WINDOWS}: give a later --until or a longer history"
+        )
+    return found
+
+
+def _rows_until(bundle: MarketBundle, until: date) -> MarketBundle:
+    rows = int(bundle.dates.searchsorted(pd.Timestamp(until), side="right"))
+    if rows == 0:
+        raise InputError(f"the data of {bundle.pair} begin on {bundle.dates[0].date()}, after {until}")
+    return bundle.until(bundle.instants[rows - 1])
+
+
+def _told_to(tracker: Tracker) -> Any:
+    from transformers import TrainerCallback
+
+    class Told(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            named = {"loss": "train/loss", "learning_rate": "learning_rate"}
+            metrics = {named[key]: value for key, value in logs.items() if key in named}
+            tracker.log_metrics(metrics, step=state.global_step)
+
+    return Told()

@@ -1,0 +1,584 @@
+"""Corpus, generated series, what a model is shown, and training runs of a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from forex_core.errors import ConfigError, InputError, MemberError
+from forex_core.models import chronos_series
+from forex_core.models.chronos import ChronosForecaster
+from forex_core.models.chronos_series import LAGS, LIMIT, RIDGE, SERIES, shown
+from forex_core.models.chronos_weights import GRAPH, STATEMENT, WEIGHTS, StatedWeights
+from forex_core.testing import synthetic_bundle
+from forex_core.tracking import NoopTracker
+from forex_core.training import generated
+from forex_core.training.config import Architecture, FineTuningConfig, TrainingConfig, read
+from forex_core.training.corpus import Batch, Corpus, Crosses
+from forex_core.training.module import QuantileTraining, untrained
+from forex_core.training.run import pretrain
+from forex_core.training.weights import PARITY, Statement, reexport, save_weights
+from forex_core.types import LEVELS, MarketBundle
+
+TINY = Architecture(width=16, layers=1, heads=2, feed_forward=32, context=128, level_rows=32)
+UNTIL = date(2010, 12, 31)
+
+
+def tiny_config(**changes: Any) -> TrainingConfig:
+    told = {
+        "epochs": 3,
+        "steps_per_epoch": 4,
+        "batch_size": 4,
+        "validation_batches": 2,
+        "warmup_steps": 2,
+        "workers": 0,
+        "architecture": TINY.model_dump(),
+    }
+    return TrainingConfig.model_validate(told | changes)
+
+
+@pytest.fixture(scope="module")
+def crosses() -> Crosses:
+    return Crosses.of_ecb()
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(
+        np.array_equal(a, b, equal_nan=True)
+        for a, b in (
+            (one.context, other.context),
+            (one.target, other.target),
+            (one.group, other.group),
+        )
+    )
+
+
+class TestCorpus:
+    def test_a_batch_is_a_function_of_its_key(self, crosses: Crosses) -> None:
+        corpus, again = (Corpus(crosses, TINY, UNTIL) for _ in range(2))
+        assert same(corpus.batch(6, 1, 2), again.batch(6, 1, 2))
+        assert not same(corpus.batch(6, 1, 2), corpus.batch(6, 1, 3))
+
+    def test_what_comes_after_the_last_day_reaches_no_batch(self, crosses: Crosses) -> None:
+        later = crosses.logs.copy()
+        later[:, crosses.row_after(UNTIL) :] += np.linspace(
+            0, 5, len(crosses.days) - crosses.row_after(UNTIL)
+        )
+        corpus = Corpus(crosses, TINY, UNTIL, generated_share=0.0)
+        other = Corpus(replace(crosses, logs=later), TINY, UNTIL, generated_share=0.0)
+        for number in range(20):
+            assert same(corpus.batch(8, number), other.batch(8, number))
+
+    def test_outcomes_lie_between_the_two_days(self, crosses: Crosses) -> None:
+        """The levels are the number of their row, so that a batch tells which rows its outcomes are of."""
+        after = date(2009, 12, 31)
+        counted = np.zeros_like(crosses.logs)
+        counted[0] = np.arange(len(crosses.days)) ** 2 / 1e6  # one currency alone moves, ever faster
+        corpus = Corpus(crosses, TINY, UNTIL, after, generated_share=0.0)
+        corpus._known = replace(crosses, logs=counted).until(UNTIL)
+        corpus.pairs = np.array([(0, 1)])
+        first, last = crosses.row_after(after), crosses.row_after(UNTIL) - 1
+        steps = []
+        for number in range(60):
+            batch = corpus.batch(4, number)
+            for row in np.flatnonzero(np.isfinite(batch.target[:, 0])):
+                path = np.abs(np.diff(batch.target[row], prepend=0))
+                moves = batch.context[row + 2]
+                # Second differences are constant, and tell the scale; the last of the moves then tells the row.
+                unit = 2 / (abs(float(moves[-1])) - abs(float(moves[-2])))
+                if np.isclose(unit * (path[-1] - path[-2]), 2, rtol=0.2):
+                    steps.append((unit * path[0] + 1) / 2)
+        assert len(steps) > 50
+        assert min(steps) >= first - 2
+        assert max(steps) + TINY.steps - 1 <= last + 2
+
+    def test_shapes_groups_and_that_rates_alone_have_outcomes(self, crosses: Crosses) -> None:
+        batch = Corpus(crosses, TINY, UNTIL).batch(7, 0)
+        assert batch.tasks == 7
+        assert batch.context.shape == (7 * SERIES, TINY.context)
+        assert batch.target.shape == (7 * SERIES, TINY.steps)
+        np.testing.assert_array_equal(batch.group, np.repeat(np.arange(7), SERIES))
+        rates = np.arange(7 * SERIES) % SERIES == 0
+        assert np.isfinite(batch.target[rates]).all()
+        assert np.isnan(batch.target[~rates]).all()
+        assert not np.isnan(batch.context[:, -1]).any()
+
+    def test_pegged_currencies_are_left_out(self, crosses: Crosses) -> None:
+        corpus = Corpus(crosses, TINY, UNTIL)
+        names = {frozenset(crosses.currencies[i] for i in pair) for pair in corpus.pairs}
+        assert {"DKK", "EUR"} not in names
+        assert {"JPY", "USD"} in names
+
+    def test_days_too_close_together_are_refused(self, crosses: Crosses) -> None:
+        with pytest.raises(ConfigError, match="no 64 days to forecast"):
+            Corpus(crosses, TINY, UNTIL, date(2010, 11, 30))
+        with pytest.raises(ConfigError, match="days together"):
+            Corpus(crosses, TINY, date(1999, 3, 1))
+
+
+class TestGenerated:
+    def test_some_rates_follow_their_drivers_and_most_moves_are_their_own(self) -> None:
+        levels, others = generated.groups(np.random.default_rng(3), 200, 3, 600)
+        moves = np.diff(levels, axis=1)
+        led = [
+            max(abs(np.corrcoef(move[1:], other[1:-1])[0, 1]) for other in driver)
+            for move, driver in zip(moves, others, strict=True)
+        ]
+        assert levels.shape == (200, 600)
+        assert others.shape == (200, 3, 600)
+        assert np.isfinite(levels).all()
+        assert 0.1 < np.mean(np.array(led) > 0.2) < 0.7
+        assert max(led) < 0.8
+
+    def test_volatility_clusters_and_tails_are_fat(self) -> None:
+        moves = np.diff(generated.groups(np.random.default_rng(4), 200, 1, 600)[0], axis=1)
+        size = np.abs(moves - moves.mean(axis=1, keepdims=True))
+        persistence = [np.corrcoef(row[1:], row[:-1])[0, 1] for row in size]
+        kurtosis = ((moves - moves.mean(axis=1, keepdims=True)) ** 4).mean(axis=1) / moves.var(axis=1) ** 2
+        assert np.median(persistence) > 0.03
+        assert np.median(kurtosis) > 3.3
+
+    def test_a_rate_struck_earlier_is_between_two_rows(self) -> None:
+        level = np.array([[1.0, 3.0, 2.0], [0.0, 1.0, 5.0]])
+        np.testing.assert_allclose(
+            generated.struck_earlier(level, np.array([0.25, 1.0])), [[1.0, 2.5, 2.25], [0.0, 0.0, 1.0]]
+        )
+
+
+def rate_and_drivers(rows: int, drivers: int, lead: float, seed: int = 0) -> tuple[Any, Any]:
+    draw = np.random.default_rng(seed)
+    others = draw.normal(size=(drivers, rows))
+    moves = draw.normal(size=rows)
+    if drivers:
+        moves[1:] = np.sqrt(1 - lead**2) * moves[1:] + lead * others[0, :-1]
+    return 0.006 * np.cumsum(moves), 0.01 * others
+
+
+class TestShown:
+    @given(st.floats(-8, 8), st.floats(0.01, 100))
+    @settings(max_examples=20, deadline=None)
+    def test_the_unit_of_the_price_and_of_the_moves_drops_out(self, shift: float, factor: float) -> None:
+        level, drivers = rate_and_drivers(300, 2, 0.4)
+        series, scale = shown(level, drivers, 128, 32)
+        other, stretched = shown(factor * level + shift, 3 * drivers, 128, 32)
+        np.testing.assert_allclose(other, series, atol=2e-3)
+        assert stretched == pytest.approx(factor * scale, rel=1e-6)
+
+    def test_what_is_expected_is_a_ridge_regressions_answer(self) -> None:
+        """By scikit-learn, shrunk by 1 - 1/F."""
+        level, drivers = rate_and_drivers(129, 2, 0.5)
+        series, scale = shown(level, drivers, 128, 128)
+        moves = np.diff(level) / scale
+        known = np.clip(np.stack([moves, *(row[1:] / row[1:].std() for row in drivers)]), -LIMIT, LIMIT)
+        columns = [np.concatenate([np.zeros(lag), row[: 128 - lag]]) for lag in range(LAGS) for row in known]
+        x, factor = np.stack(columns, axis=1), None
+        for number, reach in enumerate(chronos_series.REACHES, start=3):
+            n = 128 - reach
+            y = np.array([known[0, t + 1 : t + 1 + reach].sum() for t in range(n)])
+            fitted = Ridge(alpha=RIDGE * n, fit_intercept=False).fit(x[:n], y).predict(x)
+            if factor is None:
+                explained = fitted[:n] @ y
+                statistic = (explained / x.shape[1]) / ((y @ y - explained) / (n - x.shape[1]))
+                factor = 1 - 1 / statistic
+            whole = (level[1:] - level[-1]) / scale
+            np.testing.assert_allclose(series[number], whole + factor * fitted, atol=1e-4)
+        assert factor is not None
+        assert 0.3 < factor < 1
+
+    def test_the_last_level_is_where_the_rate_is_expected(self) -> None:
+        series, _ = shown(*rate_and_drivers(300, 2, 0.6), 128, 32)
+        assert series[0, -1] == series[4, -1] != 0
+        np.testing.assert_array_equal(series[0, -32:-1], series[1, -32:-1])
+        assert series[1, -1] == 0
+        assert np.isnan(series[[0, 3, 4], :-32]).all()
+        assert np.isfinite(series[1:3]).all()
+
+    def test_where_nothing_leads_next_to_nothing_is_expected(self) -> None:
+        expected = {
+            lead: np.array(
+                [shown(*rate_and_drivers(520, 4, lead, seed), 512, 64)[0][3, -1] for seed in range(60)]
+            )
+            for lead in (0.0, 0.5)
+        }
+        assert np.mean(expected[0.0] == 0) > 0.3
+        assert np.std(expected[0.0]) < 0.1
+        assert np.std(expected[0.5]) > 0.3
+
+    @pytest.mark.parametrize("rows", [20, 128, 129, 400])
+    def test_short_histories_are_padded_and_long_ones_cut(self, rows: int) -> None:
+        level, drivers = rate_and_drivers(rows, 1, 0.3)
+        series, _ = shown(level, drivers, 128, 32)
+        assert series.shape == (SERIES, 128)
+        assert np.isfinite(series[1, -min(rows, 128) :]).all()
+        assert np.isnan(series[1, : 128 - min(rows, 128)]).all()
+        longer, drivers_longer = (
+            np.concatenate([np.full(500, level[0]), level]),
+            np.concatenate([np.full((1, 500), 9.0), drivers], axis=1),
+        )
+        if rows >= 129:
+            np.testing.assert_array_equal(shown(longer, drivers_longer, 128, 32)[0], series)
+
+    def test_a_rate_that_stands_still_and_a_driver_with_holes(self) -> None:
+        still, scale = shown(np.zeros(200), np.ones((1, 200)), 128, 32)
+        assert scale == 1.0
+        np.testing.assert_array_equal(np.nan_to_num(still), 0)
+        level, drivers = rate_and_drivers(200, 2, 0.3)
+        drivers[0, ::7] = np.nan
+        drivers[1] = np.nan
+        assert np.isfinite(shown(level, drivers, 128, 32)[0][:, -1]).all()
+
+
+class TestConfiguration:
+    def test_the_command_line_beats_the_file_and_the_file_the_defaults(self, tmp_path: Path) -> None:
+        file = tmp_path / "told.json"
+        file.write_text(json.dumps({"learning_rate": 0.5, "batch_size": 7}))
+        found = read(TrainingConfig, file, {"learning_rate": 0.25, "epochs": None})
+        assert (found.learning_rate, found.batch_size, found.epochs) == (0.25, 7, 100)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("{", "expected a JSON object"),
+            ("[]", "holds a list"),
+            ('{"learning": 1}', "learning: Extra inputs"),
+            ('{"learning_rate": -1}', "learning_rate: Input should be greater than 0"),
+            ('{"architecture": {"width": 30, "heads": 4}}', "cannot be parted among 4 heads"),
+            ('{"architecture": {"context": 100}}', "multiple of the patch, 16"),
+            ('{"train_until": "2018-01-01"}', "expected a day before validate_until"),
+        ],
+    )
+    def test_what_cannot_be_used_is_told(self, tmp_path: Path, content: str, reason: str) -> None:
+        file = tmp_path / "told.json"
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=reason):
+            read(TrainingConfig, file, {})
+        with pytest.raises(ConfigError, match="cannot read"):
+            read(TrainingConfig, tmp_path / "nowhere.json", {})
+
+
+def as_tensors(batch: Batch) -> Batch:
+    return Batch(*(torch.from_numpy(part) for part in (batch.context, batch.target, batch.group)))  # type: ignore[arg-type]
+
+
+class TestModule:
+    def test_the_loss_is_of_the_quantiles_of_the_rates_per_task(self, crosses: Crosses) -> None:
+        """Recomputed from the answers: pinball losses in the model's own scale, arcsinh of the deviations."""
+        torch.manual_seed(0)
+        module = QuantileTraining(untrained(TINY).eval(), tiny_config())
+        batch = Corpus(crosses, TINY, UNTIL, generated_share=0.0).batch(3, 5)
+        loss = float(module.loss(module.model, as_tensors(batch)).detach())
+        total = 0.0
+        with torch.no_grad():
+            for task in range(3):
+                rows = torch.from_numpy(batch.context[batch.group == task])
+                group = torch.zeros(len(rows), dtype=torch.long)
+                said = (
+                    module.model(context=rows, group_ids=group, num_output_patches=4)
+                    .quantile_preds[0]
+                    .numpy()
+                )
+                mean, spread = np.nanmean(rows[0]), np.nanstd(rows[0])
+                answer = np.arcsinh((said - mean) / spread)
+                truth = np.arcsinh((batch.target[batch.group == task][0] - mean) / spread)
+                error = truth - answer
+                level = np.array(LEVELS)[:, None]
+                total += float(
+                    (2 * np.where(error > 0, level * error, (level - 1) * error)).mean(axis=1).sum()
+                )
+        assert loss == pytest.approx(total / 3, rel=1e-3)
+
+    def test_the_learning_rate_warms_up_and_falls_to_the_end(self) -> None:
+        config = tiny_config(epochs=10, steps_per_epoch=10, warmup_steps=10, learning_rate=0.1)
+        schedule = QuantileTraining(untrained(TINY), config).configure_optimizers()["lr_scheduler"][
+            "scheduler"
+        ]
+        factors = [schedule.lr_lambdas[0](step) for step in range(101)]
+        assert factors[0] == pytest.approx(0.1)
+        assert max(factors) == factors[9] == pytest.approx(1)
+        assert (np.diff(factors[10:]) <= 0).all()
+        assert factors[100] == pytest.approx(0.02)
+
+    def test_a_frozen_backbone_keeps_all_but_the_output_layer(self, crosses: Crosses, tmp_path: Path) -> None:
+        torch.manual_seed(1)
+        begun = untrained(TINY)
+        before = {name: tensor.clone() for name, tensor in begun.state_dict().items()}
+        trained = pretrain(
+            tiny_config(epochs=1, average=0.0),
+            tmp_path,
+            NoopTracker(),
+            crosses=crosses,
+            begun_from=begun,
+            freeze_backbone=True,
+            progress=False,
+        )
+        moved = {n for n, tensor in trained.model.state_dict().items() if not torch.equal(tensor, before[n])}
+        assert moved
+        assert all(name.startswith("output_patch_embedding") for name in moved)
+
+
+RESUMED = """
+import sys
+from pathlib import Path
+from forex_core.tracking import NoopTracker
+from forex_core.training.config import TrainingConfig
+from forex_core.training.run import pretrain
+from safetensors.torch import save_file
+
+config = TrainingConfig.model_validate_json(sys.argv[1])
+done = pretrain(config, Path(sys.argv[2]), NoopTracker(), progress=False)
+save_file({n: t.contiguous() for n, t in done.model.state_dict().items()}, Path(sys.argv[2]) / "done.safetensors")
+"""
+
+
+class TestRuns:
+    def test_it_learns_and_keeps_the_best_three(self, crosses: Crosses, tmp_path: Path) -> None:
+        config = tiny_config(epochs=6, steps_per_epoch=10, learning_rate=3e-3)
+        trained = pretrain(config, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        losses = [epoch.val_loss for epoch in trained.curve]
+        assert [epoch.step for epoch in trained.curve] == [10, 20, 30, 40, 50, 60]
+        assert losses[-1] < 0.9 * losses[0]
+        assert trained.best.val_loss == min(losses)
+        assert np.isfinite(trained.test_loss)
+        kept = {file.name for file in (tmp_path / "checkpoints").iterdir()}
+        best = sorted(range(6), key=losses.__getitem__)[:3]
+        assert kept == {*(f"{epoch:03d}.ckpt" for epoch in best), "last.ckpt"}
+        assert json.loads((tmp_path / "curve.json").read_text())[2]["val_loss"] == losses[2]
+
+    def test_it_stops_when_validation_gets_no_better(self, crosses: Crosses, tmp_path: Path) -> None:
+        config = tiny_config(epochs=30, patience=2, learning_rate=1.0, warmup_steps=0, average=0.0)
+        trained = pretrain(config, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        assert len(trained.curve) < 30
+        assert trained.best.epoch <= trained.curve[-1].epoch - 2
+
+    def test_another_configuration_does_not_go_on_in_the_same_folder(
+        self, crosses: Crosses, tmp_path: Path
+    ) -> None:
+        pretrain(tiny_config(epochs=1), tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        with pytest.raises(ConfigError, match=r"another configuration \(learning_rate, seed\)"):
+            pretrain(
+                tiny_config(epochs=1, seed=3, learning_rate=0.1), tmp_path, NoopTracker(), crosses=crosses
+            )
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(280)
+    def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(self, tmp_path: Path) -> None:
+        from safetensors.torch import load_file
+
+        told = tiny_config(
+            epochs=8, steps_per_epoch=6, workers=1, architecture=TINY.model_dump() | {"dropout": 0.1}
+        ).model_dump_json()
+
+        def start(folder: Path) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", RESUMED, told, str(folder)], start_new_session=True
+            )
+
+        whole, ended = tmp_path / "whole", tmp_path / "ended"
+        for folder, epochs in ((ended, 3), (whole, None)):
+            running = start(folder)
+            if epochs is not None:
+                while running.poll() is None and len(_curve(folder)) < epochs:
+                    time.sleep(0.02)
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+                assert len(_curve(folder)) < 8, "it was over before it was killed"
+                running = start(folder)
+            assert running.wait() == 0
+        assert _curve(ended) == _curve(whole)
+        one, other = load_file(ended / "done.safetensors"), load_file(whole / "done.safetensors")
+        assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
+
+
+def _curve(folder: Path) -> list[Any]:
+    try:
+        found: list[Any] = json.loads((folder / "curve.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return found
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that state what they are, of an untrained model; to be read."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = untrained(TINY)
+    with torch.no_grad():  # its answers are apart, as those of a trained one
+        bias = model.output_patch_embedding.output_layer.bias
+        bias.copy_(0.5 * torch.special.ndtri(torch.tensor(LEVELS)).float().repeat_interleave(TINY.patch))
+    difference = save_weights(model, folder, statement())
+    assert difference is not None
+    assert 0 < difference < PARITY
+    return folder
+
+
+def statement(until: date = date(2014, 12, 31)) -> Statement:
+    return Statement(until, TINY.context, TINY.level_rows, TINY.steps, {"configuration": {}})
+
+
+@pytest.fixture(scope="module")
+def bundle() -> MarketBundle:
+    return synthetic_bundle(700)
+
+
+def answers(folder: Path, bundle: MarketBundle, **told: Any) -> Any:
+    found = ChronosForecaster(str(folder), **told).forecast(bundle, bundle.instants[[300, 650]], 64, LEVELS)
+    assert not found.reasons
+    return found.quantiles
+
+
+class TestWeights:
+    def test_the_graph_answers_as_torch_does_without_importing_it(
+        self, weights: Path, bundle: MarketBundle
+    ) -> None:
+        np.testing.assert_allclose(
+            answers(weights, bundle, runtime="onnx"), answers(weights, bundle, runtime="torch"), rtol=PARITY
+        )
+        code = (
+            "import sys; from forex_core.testing import synthetic_bundle; from forex_core.types import LEVELS\n"
+            "from forex_core.models.chronos import ChronosForecaster\n"
+            "bundle = synthetic_bundle(300)\n"
+            f"found = ChronosForecaster({str(weights)!r}).forecast(bundle, bundle.instants[-1:], 5, LEVELS)\n"
+            "assert not found.reasons; assert 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+    def test_they_are_small_and_state_what_they_are(self, weights: Path) -> None:
+        found = StatedWeights.read(weights)
+        assert found is not None
+        assert (found.trained_until, found.context, found.steps) == (date(2014, 12, 31), 128, 64)
+        assert found.levels == LEVELS
+        parameters = sum(tensor.numel() for tensor in untrained(TINY).state_dict().values())
+        assert (weights / WEIGHTS).stat().st_size < 2 * parameters + 10_000
+
+    def test_what_drivers_did_counts_unless_they_are_not_shown(
+        self, weights: Path, bundle: MarketBundle
+    ) -> None:
+        moved = replace(bundle, drivers=bundle.drivers * np.linspace(1, 2, len(bundle))[:, None] ** 3)
+        member = ChronosForecaster(str(weights))
+        assert member.columns == ("spot", "drivers")
+        assert member.lookback_rows == TINY.context + 1
+        assert (answers(weights, moved) != answers(weights, bundle)).any()
+        alone = ChronosForecaster(str(weights), drivers=False)
+        assert alone.columns == ("spot",)
+        np.testing.assert_array_equal(
+            answers(weights, moved, drivers=False), answers(weights, bundle, drivers=False)
+        )
+        assert alone.identity != member.identity
+
+    def test_origins_that_the_weights_have_seen_get_no_answer(
+        self, weights: Path, bundle: MarketBundle
+    ) -> None:
+        until = bundle.dates[400].date()
+        folder = weights.parent / "later"
+        if not folder.exists():
+            save_weights(untrained(TINY), folder, statement(until), graph=False)
+        found = ChronosForecaster(str(folder)).forecast(bundle, bundle.instants[[399, 400, 401]], 5, LEVELS)
+        assert found.reasons == dict.fromkeys((0, 1), f"its weights have seen data up to {until}")
+        assert np.isfinite(found.quantiles[2]).all()
+
+    @pytest.mark.parametrize(
+        ("spoil", "told", "reason"),
+        [
+            (lambda f: (f / GRAPH).unlink(), {"runtime": "onnx"}, f"cannot read {GRAPH}"),
+            (lambda f: (f / GRAPH).write_bytes((f / GRAPH).read_bytes()[:-9]), {}, "has the checksum"),
+            (
+                lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:999]),
+                {"runtime": "torch"},
+                "has the checksum",
+            ),
+            (lambda f: (f / WEIGHTS).unlink(), {"runtime": "torch"}, f"cannot read {WEIGHTS}"),
+            (lambda f: (f / "config.json").write_text("{}"), {}, "is not as 'forex train' writes it"),
+            (lambda f: (f / STATEMENT).write_text("{"), {}, f"cannot read {STATEMENT}"),
+            (lambda f: (f / STATEMENT).write_text('{"sha256": {}}'), {}, "is not as 'forex train' writes it"),
+        ],
+    )
+    def test_damage_is_told_and_leaves_the_member_out(
+        self, weights: Path, bundle: MarketBundle, tmp_path: Path, spoil: Any, told: Any, reason: str
+    ) -> None:
+        import shutil
+
+        folder = Path(shutil.copytree(weights, tmp_path / "spoilt"))
+        spoil(folder)
+        with pytest.raises(MemberError, match=reason):
+            answers(folder, bundle, **told)
+
+    def test_a_lost_graph_is_written_anew(self, weights: Path, bundle: MarketBundle, tmp_path: Path) -> None:
+        import shutil
+
+        folder = Path(shutil.copytree(weights, tmp_path / "lost"))
+        (folder / GRAPH).unlink()
+        assert reexport(folder) < PARITY
+        np.testing.assert_allclose(
+            answers(folder, bundle, runtime="onnx"), answers(weights, bundle), rtol=1e-6
+        )
+        with pytest.raises(ConfigError, match=f"holds no {STATEMENT}"):
+            reexport(tmp_path)
+
+
+class TestFineTuning:
+    def test_what_comes_after_the_last_day_reaches_no_window(self, bundle: MarketBundle) -> None:
+        from forex_core.training.finetune import _rows_until, windows
+
+        until = bundle.dates[500].date()
+        later = bundle.spot.copy()
+        later[501:] *= 3
+        other = replace(
+            bundle, spot=later, drivers=np.where(np.arange(700)[:, None] > 500, 7.0, bundle.drivers)
+        )
+        one, two = (windows(_rows_until(b, until), TINY) for b in (bundle, other))
+        assert len(one) == len(two) == 501 - 64 - 60
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a["target"], b["target"])
+            for name in a["past_covariates"]:
+                np.testing.assert_array_equal(a["past_covariates"][name], b["past_covariates"][name])
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", ["full", "lora"])
+    def test_the_librarys_fit_learns_from_them(
+        self, weights: Path, bundle: MarketBundle, method: str, tmp_path: Path
+    ) -> None:
+        from forex_core.training.finetune import finetune
+
+        told = FineTuningConfig(
+            pretrained=str(weights), method=method, steps=3, batch_size=10, until=date(2022, 1, 3)
+        )  # type: ignore[call-arg, arg-type]
+        until = bundle.dates[520].date()
+        told = told.model_copy(update={"until": until})
+        done = finetune(told, bundle, NoopTracker())
+        assert done.trained_until == until
+        save_weights(done.model, tmp_path / "tuned", statement(until))
+        assert StatedWeights.read(tmp_path / "tuned").trained_until == until  # type: ignore[union-attr]
+        last = ChronosForecaster(str(tmp_path / "tuned")).forecast(bundle, bundle.instants[[650]], 64, LEVELS)
+        before = ChronosForecaster(str(weights)).forecast(bundle, bundle.instants[[650]], 64, LEVELS)
+        assert np.isfinite(last.quantiles).all()
+        assert (last.quantiles != before.quantiles).any()
+
+    def test_too_few_rows_and_a_cut_off_before_the_weights_are_refused(
+        self, weights: Path, bundle: MarketBundle
+    ) -> None:
+        from forex_core.training.finetune import finetune
+
+        def tune(until: date) -> Any:
+            return finetune(FineTuningConfig(pretrained=str(weights), until=until), bundle, NoopTracker())  # type: ignore[call-arg]
+
+        with pytest.raises(ConfigError, match="have seen data up to 2014-12-31, later than 2013"):
+            tune(date(2013, 1, 4))
+        with pytest.raises(InputError, match="expected at least 250"):
+            tune(bundle.dates[100].date())
