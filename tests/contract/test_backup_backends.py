@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import pytest
 
 from forex_core import databases
 from forex_core.backup import Backups, places
-from forex_core.backup.sources import BucketSource
+from forex_core.backup.sources import BucketSource, Item
 from forex_core.config import load_settings
 from forex_core.data.loading import store_of
 from forex_core.data.observations import Observations
@@ -436,6 +438,60 @@ def test_what_is_kept_in_a_whole_bucket_is_in_no_archive(s3_bucket: Any, tmp_pat
     kept = s3_bucket.client.get_object(Bucket=s3_bucket.name, Key="before_restore_1/0/file")
     assert kept["Body"].read() == b"one"
     assert [item.path for item in source.items()] == ["0/file"]
+
+
+def test_an_object_is_read_by_one_request_and_its_answer_tells_what_it_was(s3_bucket: Any) -> None:
+    source, asked = BucketSource(f"s3://{s3_bucket.name}", s3_bucket.client, lambda *_: None), []
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="0/file", Body=b"one")
+    (item,) = source.items()
+    s3_bucket.client.meta.events.register("before-send", lambda request, **_: asked.append(request.method))
+    with source.local(item) as local:
+        assert local.path.read_bytes() == b"one"
+        assert local.read() == item
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="0/file", Body=b"other")
+    with source.local(item) as local:
+        assert local.path.read_bytes() == b"other"
+        now = local.read()
+    assert now is not None
+    assert now.state != item.state
+    assert asked == ["GET", "PUT", "GET"]
+    s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key="0/file")
+    with pytest.raises(FileNotFoundError), source.local(item):
+        pass
+
+
+def test_a_body_that_breaks_off_is_fetched_again() -> None:
+    import boto3
+    from botocore.exceptions import IncompleteReadError
+
+    breaks = [3, 1]
+
+    class Bucket(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.send_header("ETag", '"e"')
+            self.send_header("Last-Modified", "Sat, 28 Nov 2026 10:00:00 GMT")
+            self.end_headers()
+            self.wfile.write(b"whole"[: breaks.pop(0) if breaks else 5])
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server.server_port}", **keys)
+        source, item = BucketSource("s3://bucket", client, lambda *_: None), Item("file", 5, 0o644, 0)
+        with source.local(item) as local:
+            assert local.path.read_bytes() == b"whole"
+        breaks += [2] * 9
+        with pytest.raises(IncompleteReadError), source.local(item):
+            pass
+        assert len(breaks) == 4
+        client.close()
+        server.shutdown()
 
 
 def test_what_hinders_the_switch_is_found_before_a_row_is_replaced(

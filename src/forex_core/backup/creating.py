@@ -474,14 +474,14 @@ class _Making:
         """Keep the content of a file; None for one that cannot be read, or is gone."""
         for _ in range(TRIES):
             try:
-                with source.local(item) as path:
-                    digest, size, stored = self._kept(path)
+                with source.local(item) as local:
+                    digest, size, stored = self._kept(local.path)
+                    now = local.read()
             except FileNotFoundError:
                 return None
             except _Unreadable as error:
                 self._left_out(f"{prefix}{item.path}", str(error))
                 return None
-            now = source.current(item)
             if now is None or now.state == item.state:
                 break
             item = now

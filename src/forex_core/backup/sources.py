@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,8 @@ RACY_NS = 2_000_000_000
 """A file that was changed so short a time before it was looked at may change again without its state telling."""
 KEPT = "before_restore_"
 """How the name begins that what a restore replaces is kept by, in a database and in a bucket."""
+_FETCHES = 5
+"""Times that an object is fetched whose body breaks off."""
 _PART_BYTES = 8 << 20
 """Up to which size a file is put as one, and of how many bytes the parts of others are; as boto3 does."""
 
@@ -50,17 +53,21 @@ class Source(Protocol):
         """Every file, relative to the root."""
         ...
 
-    def local(self, item: Item) -> AbstractContextManager[Path]:
-        """The file itself or a copy of it, as a context that gives its path.
+    def local(self, item: Item) -> AbstractContextManager[Local]:
+        """The file itself or a copy of it.
 
         Raises, on entering:
             FileNotFoundError: it is gone.
         """
         ...
 
-    def current(self, item: Item) -> Item | None:
-        """The same file as it is now; None when it is gone."""
-        ...
+
+@dataclass(frozen=True)
+class Local:
+    """A file to be read; `read` tells, once it was, what the content is of: None when the file is gone."""
+
+    path: Path
+    read: Callable[[], Item | None]
 
 
 LeftOut = Callable[[str, str], None]
@@ -134,10 +141,11 @@ class FolderSource:
         return Item(path, status.st_size, mode, status.st_mtime_ns, state, settled)
 
     @contextmanager
-    def local(self, item: Item) -> Iterator[Path]:
-        yield self._root / item.path
+    def local(self, item: Item) -> Iterator[Local]:
+        # It may be written while it is read: what it was read as shows afterwards.
+        yield Local(self._root / item.path, lambda: self._current(item))
 
-    def current(self, item: Item) -> Item | None:
+    def _current(self, item: Item) -> Item | None:
         try:
             status = (self._root / item.path).lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -192,35 +200,34 @@ class BucketSource:
         return Item(path, int(size), 0o644, int(modified.timestamp()) * 10**9, state, True)
 
     @contextmanager
-    def local(self, item: Item) -> Iterator[Path]:
-        from boto3.s3.transfer import TransferConfig
-        from botocore.exceptions import ClientError
-
+    def local(self, item: Item) -> Iterator[Local]:
         with TemporaryDirectory(dir=self._scratch) as scratch:
             copy = Path(scratch) / "object"
+            came = self._fetch(item, copy)
+            yield Local(copy, lambda: came)
+
+    def _fetch(self, item: Item, copy: Path) -> Item:
+        """Copy an object by one request, which gives it whole and tells its state; what it was copied as."""
+        from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+
+        for last in (False,) * (_FETCHES - 1) + (True,):
             try:
-                self._client.download_file(
-                    self._bucket,
-                    self._prefix + item.path,
-                    str(copy),
-                    Config=TransferConfig(use_threads=False),  # ten each would hold eight megabytes each
-                )
+                found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + item.path)
+                # As a context of its own a body gives what is below it, which does not check its length.
+                with closing(found["Body"]) as body, copy.open("wb") as file:
+                    shutil.copyfileobj(body, file, CHUNK)
+                return self._item(item.path, found["ContentLength"], found["ETag"], found["LastModified"])
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
                     raise FileNotFoundError(item.path) from error
                 raise
-            yield copy
-
-    def current(self, item: Item) -> Item | None:
-        from botocore.exceptions import ClientError
-
-        try:
-            found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + item.path)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                return None
-            raise
-        return self._item(item.path, found["ContentLength"], found["ETag"], found["LastModified"])
+            except (
+                IncompleteReadError,
+                HTTPClientError,
+            ):  # the client tries requests again, no body that breaks off
+                if last:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def kept_in(self, name: str) -> str:
         """The address of a folder of this name beside this one, or in it where it is a whole bucket."""

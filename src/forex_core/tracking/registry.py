@@ -502,7 +502,8 @@ class Registry:
         Raises:
             TrackingError: its files are missing, damaged or altered, or are those of another pair or horizon.
         """
-        specification, code = read_model(self.verified(version))
+        specification, code = read_model(self.folder(version))  # says what is missing
+        self.verified(version)
         if model_name(specification.pair, specification.horizon) != version.model:
             raise TrackingError(
                 f"{version} of {version.model} is a model of {specification.pair} {specification.horizon}; choose "
