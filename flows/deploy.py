@@ -1,6 +1,6 @@
-"""`make deploy`: work pool, limits, deployments and automations on a Prefect server, as `deployments/` has them.
+"""`make deploy`: work pools, limits, deployments and automations on a Prefect server, as `deployments/` has them.
 
-It may be run again at any time. What an operator has paused, be it the pool, a deployment, a schedule or an
+It may be run again at any time. What an operator has paused, be it a pool, a deployment, a schedule or an
 automation, stays paused.
 """
 
@@ -35,7 +35,7 @@ OFF = "off by its setting"
 """Tag of an automation that is paused by a setting and not by the operator."""
 
 RUNS_AT_ONCE = 1
-"""Of the pool: a small machine has memory for one forecast, and others wait."""
+"""Of each pool: a small machine has memory for one forecast, and others wait."""
 
 
 def deploy(settings: Settings) -> None:
@@ -52,23 +52,25 @@ def deploy(settings: Settings) -> None:
         )
     NamedServer().wait()
     with get_client(sync_client=True) as client:
-        pool = _pool(client)
+        pools = _pools(client)
         _deployments(client)
         changed = _automations(client, settings)
-    print(f"Deployed to {url}: pool '{pool}', limit {RUNS_AT_ONCE}; {changed}")  # noqa: T201
+    told = ", ".join(f"'{pool}'" for pool in pools)
+    print(f"Deployed to {url}: pools {told}, limit {RUNS_AT_ONCE} each; {changed}")  # noqa: T201
 
 
-def _pool(client: SyncPrefectClient) -> str:
-    """The pool that all deployments name, made where it is missing."""
-    (name,) = {each["work_pool"]["name"] for each in _read(DEPLOYMENTS)["deployments"]}
-    try:
-        client.read_work_pool(name)
-    except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
-    # Not by `work-pool create --overwrite`, which sets a paused pool going again.
-    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=RUNS_AT_ONCE))
-    return str(name)
+def _pools(client: SyncPrefectClient) -> list[str]:
+    """The pools that the deployments name, made where they are missing."""
+    names = sorted({str(each["work_pool"]["name"]) for each in _read(DEPLOYMENTS)["deployments"]})
+    for name in names:
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+        # Not by `work-pool create --overwrite`, which sets a paused pool going again.
+        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=RUNS_AT_ONCE))
+    return names
 
 
 def _deployments(client: SyncPrefectClient) -> None:

@@ -65,6 +65,7 @@ from forex_core.tracking import (
     tracker_from_settings,
 )
 from forex_core.tracking.candidacy import Candidacy
+from forex_core.tracking.neural import with_registered_weights
 from forex_core.tracking.records import forecast_record
 from forex_core.types import (
     HORIZONS,
@@ -447,6 +448,7 @@ def _forecast(
         position = Position.of(settings.treasury, cash_flows).settled(bundle, horizon)
         by_hand = given(quote, bundle) if quote is not None else None
         asked = Asked(position, by_hand, as_of, settings.lang, settings.report.pdf)
+        settings = with_registered_weights(settings)
         engine = build_engine(settings, PROGRESS.get())
         candidacy = Candidacy.of(settings, bundle.pair, horizon)
         if candidacy:

@@ -47,10 +47,20 @@ def prefect(patient: Patient) -> Finding:
 
 
 def _waiting(client: SyncPrefectClient) -> list[str]:
-    """Pools without a worker, and runs that should have begun."""
+    """Pools without a worker that runs are scheduled in, and runs that should have begun."""
     from prefect.client.schemas.filters import FlowRunFilter
 
-    pools = [pool for pool in client.read_work_pools() if pool.status and pool.status.value == "NOT_READY"]
+    # One without schedules is waited for by nobody, until a run in it is late.
+    scheduled = {
+        deployment.work_pool_name
+        for deployment in client.read_deployments()
+        if any(schedule.active for schedule in deployment.schedules)
+    }
+    pools = [
+        pool
+        for pool in client.read_work_pools()
+        if pool.status and pool.status.value == "NOT_READY" and pool.name in scheduled
+    ]
     late = FlowRunFilter.model_validate({"state": {"name": {"any_": ["Late"]}}})
     runs = client.read_flow_runs(flow_run_filter=late, limit=200)
     return [

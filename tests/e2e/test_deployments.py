@@ -63,6 +63,8 @@ BY_HAND: dict[str, dict[str, str]] = {
     "alert": {"title": "a title", "text": "a text"},
 }
 """Flows that the worker of the shared host runs, with parameters, each after what it needs."""
+TRAINING = ("pretrain", "finetune")
+"""Flows of the pool that a worker of its own serves."""
 IN_SUCCESSION = ("promote", "rollback")
 """Flows that run where a model has one before it: after a forecast that failed."""
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -321,7 +323,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 def test_none_is_deployed_that_no_worker_is_seen_to_run() -> None:
-    assert {*BY_HAND, *IN_SUCCESSION} == {entry["flow"] for entry in described()}
+    assert {*BY_HAND, *TRAINING, *IN_SUCCESSION} == {entry["flow"] for entry in described()}
 
 
 class TestWithoutAServer:
@@ -439,6 +441,26 @@ class TestDeployed:
         assert str(archive) in told
         assert f"| usdclp-7d | {week.info.run_id[:8]} | stored: exact, recomputed: exact |" in told
         assert list(host.data.glob(".drill-*")) == []
+
+    def test_a_worker_of_its_own_trains_and_its_weights_are_fine_tuned(self, host: Host) -> None:
+        """With a tiny model; the forecasts' worker takes neither."""
+        small = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 32, "context": 128, "level_rows": 32}
+        least = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "validation_batches": 1, "workers": 0}
+        folder = host.data / "training" / "small"
+        tuned = {"pretrained": str(folder / "weights"), "steps": 2, "batch_size": 5}
+        for flow, told in (
+            ("pretrain", {"config": least | {"architecture": small}, "output_dir": str(folder)}),
+            ("finetune", {"config": tuned, "run_name": "tuned"}),
+        ):
+            run = host.run(flow, told)
+            done = host.prefect(
+                "worker", "start", "--pool", "forex-training", "--type", "process", "--run-once"
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            state = host.ended(run)
+            assert state["type"] == "COMPLETED", (state, done.stdout, done.stderr)
+        assert (host.data / "training" / "tuned" / "weights" / "model.onnx").is_file()
+        assert "version 1 of chronos-usdclp" in host.api("GET", "/artifacts/training/latest")["data"]
 
     def test_the_same_as_of_is_published_once_unless_forced(self, host: Host) -> None:
         assert host.ended(host.run("forecast-7d"))["name"] == "Completed"

@@ -262,6 +262,8 @@ class TestDeployments:
         """A run that hangs keeps the pool's only place; who tells people keeps it shortest."""
         limits = {flow.name: flow.timeout_seconds for flow in every_flow()}
         archives = {name: limits.pop(name) for name in ("backup", "restore-drill")}
+        training = {name: limits.pop(name) for name in ("pretrain", "finetune")}
+        assert {*training.values()} == {48 * 60 * 60}, "in a pool of their own"
         assert {*archives.values()} == {2 * 60 * 60}
         assert limits.pop("alert") == 5 * 60
         assert {*limits.values()} == {30 * 60}
@@ -318,6 +320,11 @@ class TestDeployments:
             limit, forecast = entry["concurrency_limit"], "forecast" in entry["tags"]
             assert limit["limit"] == 1
             assert limit["collision_strategy"] == ("CANCEL_NEW" if forecast else "ENQUEUE")
+
+    def test_no_forecast_waits_for_training(self, described: dict[str, Any]) -> None:
+        for entry in described["deployments"]:
+            pool = "forex-training" if "training" in entry["tags"] else "forex"
+            assert entry["work_pool"] == {"name": pool}
 
     def test_alerts_are_not_told_of(self, described: dict[str, Any]) -> None:
         """Else one that fails would ask for the next."""

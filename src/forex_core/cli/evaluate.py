@@ -142,11 +142,13 @@ def _evaluate_pair(
     from forex_core.engine import build_engine
     from forex_core.report.document import evaluation_document
     from forex_core.report.text import leaderboard
+    from forex_core.tracking.neural import with_registered_weights
 
     started = time.perf_counter()
     bundle = bundle_of(settings, as_of)
     with progress_bar(f"{settings.pair} {ahead}") as progress:
-        evaluation = build_engine(settings, progress).evaluate(bundle, ahead, first, last, every)
+        engine = build_engine(with_registered_weights(settings), progress)
+        evaluation = engine.evaluate(bundle, ahead, first, last, every)
     document = evaluation_document(evaluation, bundle, time.perf_counter() - started)
     print_document(document, as_json, leaderboard)
 
@@ -162,6 +164,7 @@ def _panel(
 ) -> Panel:
     from forex_core.data.providers.ecb import PANEL_FROM
     from forex_core.panel import Panel
+    from forex_core.tracking.neural import with_registered_weights
 
     first = first or PANEL_FROM
     _refuse_reversed(first, last)
@@ -171,6 +174,7 @@ def _panel(
             f"--pairs reads source ecb and no files, found source {settings.source} and "
             f"{len(settings.paths)} file(s); leave out --path, or evaluate your own files one pair at a time"
         )
+    settings = with_registered_weights(settings)
     return Panel(settings, (ahead,) if ahead else _PANEL_HORIZONS, first, last, every or _PANEL_EVERY, as_of)
 
 

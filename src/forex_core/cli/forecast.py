@@ -158,8 +158,9 @@ def forecast(
     from forex_core.report.pdf import require_pdf
     from forex_core.report.text import forecast_tables
     from forex_core.tracking.candidacy import has_champion
+    from forex_core.tracking.neural import with_registered_weights
 
-    engine = build_engine(settings)
+    engine = build_engine(with_registered_weights(settings))
     bundle = None if settings.is_fetched else bundle_of(settings, day)
     if bundle is not None:
         position.settled(bundle, ahead)

@@ -44,7 +44,14 @@ _REQUIRED = (
     "arch",
     "scikit-learn",
 )
-_FOR_CHRONOS = ("torch", "chronos-forecasting", "transformers", "huggingface-hub", "safetensors")
+_FOR_CHRONOS = (
+    "onnxruntime",
+    "torch",
+    "chronos-forecasting",
+    "transformers",
+    "huggingface-hub",
+    "safetensors",
+)
 
 
 def import_mlflow() -> None:

@@ -60,7 +60,7 @@ _SEARCHED = 500
 _FORECAST, _MEMBERS, _SNAPSHOT = (
     f"reports/{name}" for name in ("forecast.json", "members.json", "snapshot.parquet")
 )
-_OF_CHRONOS = frozenset({"torch", "chronos-forecasting", "transformers"})
+_OF_CHRONOS = frozenset({"torch", "chronos-forecasting", "transformers", "onnxruntime"})
 _BROKEN_DATA = (ArithmeticError, ValueError, LookupError)
 """What computing from rows that no run ever had may raise, beside our own errors."""
 
