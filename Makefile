@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
 
-.PHONY: help install runtime forecast test test-slow drills check check-slow audit format bench bench-panel bench-peers alarms size docs messages deploy clean
+.PHONY: help install runtime forecast test test-slow drills check check-slow audit format bench bench-panel bench-neural bench-peers alarms size docs messages deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -73,6 +73,9 @@ bench: $(DEV)  ## seconds and memory of engine, command, tracking, store, backup
 
 bench-panel: $(DEV)  ## the ensemble on the 26 pairs of the ECB panel, fails past its bounds
 	$(VENV)/bin/python tests/bench/panel.py $(ARGS)
+
+bench-neural: $(DEV)  ## the embedded weights on the ECB panel, fails past its bounds (ARGS="--data FILE" for USD/CLP too)
+	$(VENV)/bin/python tests/bench/neural_quality.py $(ARGS)
 
 $(PEERS): tests/bench/peers-requirements.txt
 	@test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)

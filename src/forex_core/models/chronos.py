@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +35,11 @@ from forex_core.types import PATH_STEPS, Array, MarketBundle
 
 MIN_ROWS = 60
 """Rows of history below which an origin gets no answer."""
+
+MAX_THREADS = 4
+Answer = Callable[[int], tuple[Array, Array]]
+"""Of a row: log moves [H, trained levels] and those levels."""
+Mapper = Callable[[Answer, list[int]], Iterator[tuple[Array, Array]]]
 
 
 class ChronosForecaster:
@@ -111,22 +118,24 @@ class ChronosForecaster:
             MemberError: when there are no weights, they cannot be used, or they cannot answer `steps`.
         """
         rows = rows_of(bundle, origins)
-        answer, threads = self._ready(bundle, steps)
+        answer, together = self._ready(bundle, steps)
         quantiles = np.full((len(rows), steps, len(levels)), np.nan)
         reasons: dict[int, str] = {}
         # One origin is one forward pass of a fixed shape, on one thread. In a batch, a series' last bits vary
         # with the batch size and, on several threads, with its place in it (matrix products are cut into
         # tiles); on one row, they still vary with the number of threads.
-        with threads:
-            for position, row in enumerate(rows):
-                known = min(self.context, int(row) + 1)
-                if known < MIN_ROWS:
-                    reasons[position] = f"needs {MIN_ROWS} rows of history, found {known}"
-                    continue
-                if self.trained_until is not None and bundle.dates[row] <= pd.Timestamp(self.trained_until):
-                    reasons[position] = f"its weights have seen data up to {self.trained_until}"
-                    continue
-                path, trained = answer(int(row))
+        asked = []
+        for position, row in enumerate(rows):
+            known = min(self.context, int(row) + 1)
+            if known < MIN_ROWS:
+                reasons[position] = f"needs {MIN_ROWS} rows of history, found {known}"
+            elif self.trained_until is not None and bundle.dates[row] <= pd.Timestamp(self.trained_until):
+                reasons[position] = f"its weights have seen data up to {self.trained_until}"
+            else:
+                asked.append((position, int(row)))
+        with together as mapped:
+            answers = mapped(answer, [row for _, row in asked])
+            for (position, row), (path, trained) in zip(asked, answers, strict=True):
                 with np.errstate(over="ignore", invalid="ignore"):
                     path = _at_levels(np.sort(path, axis=1)[:steps], trained, np.asarray(levels))
                     # Sorted again, since rounding in an interpolation can put a level one bit past its neighbour.
@@ -137,8 +146,8 @@ class ChronosForecaster:
                     reasons[position] = "the model's answer is not finite"
         return Answers(quantiles, reasons)
 
-    def _ready(self, bundle: MarketBundle, steps: int) -> tuple[Callable[[int], tuple[Array, Array]], Any]:
-        """What answers a row with log moves [H, trained levels] and those levels, and what to compute under."""
+    def _ready(self, bundle: MarketBundle, steps: int) -> tuple[Answer, AbstractContextManager[Mapper]]:
+        """What answers a row, and what maps it over rows."""
         if self._fault:
             raise self._fault
         # Always the whole path: what the model says of step 5 depends on how many steps it is asked for, and
@@ -154,7 +163,7 @@ class ChronosForecaster:
         moves = changes(bundle).T if self._drivers else np.empty((0, len(logs)))
         return (
             lambda row: self._of_network(network, stated, logs, moves, row),
-            _one_thread() if isinstance(network, TorchNetwork) else nullcontext(),
+            _one_thread() if isinstance(network, TorchNetwork) else _rows_at_once(),
         )
 
     def _of_network(
@@ -225,13 +234,20 @@ def _at_levels(path: Array, trained: Array, levels: Array) -> Array:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread inside, as before outside."""
+def _rows_at_once() -> Iterator[Mapper]:
+    """Rows on threads beside each other, each of them computed by one, as alone."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
+        yield pool.map
+
+
+@contextmanager
+def _one_thread() -> Iterator[Mapper]:
+    """Torch on one thread inside, as before outside; one row after the other."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield map
     finally:
         torch.set_num_threads(before)
