@@ -6,6 +6,7 @@ collect_ignore = [
     "dashboard_speed.py",
     "data_speed.py",
     "engine_speed.py",
+    "neural_quality.py",
     "servers.py",
     "tracking_speed.py",
 ]

@@ -257,6 +257,7 @@ class Cheat:
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen = False
 
     def centre(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
         return bundle.spot[np.minimum(rows + 1, len(bundle) - 1)]

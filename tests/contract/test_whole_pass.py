@@ -41,6 +41,7 @@ class LooksAhead:
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen = False
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels

@@ -56,6 +56,7 @@ class Asked:
 
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen = False
 
     def __init__(
         self,

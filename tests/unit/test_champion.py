@@ -117,6 +117,7 @@ class Member:
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen = False
     name = "momentum"  # which needs no library that would take seconds to import
     identity = "odd"
 

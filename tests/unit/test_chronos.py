@@ -362,6 +362,12 @@ def test_it_carries_what_the_engine_reads() -> None:
     assert member.trained_until == date(2024, 6, 30)
 
 
+def test_weights_whose_cut_off_nobody_states_may_have_seen_the_outcomes() -> None:
+    assert ChronosForecaster("somewhere").may_have_seen
+    assert not ChronosForecaster("somewhere", trained_until=date(2024, 6, 30)).may_have_seen
+    assert not ChronosForecaster(None).may_have_seen
+
+
 def test_identity_follows_the_weights(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

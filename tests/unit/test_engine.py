@@ -80,6 +80,7 @@ class Broken:
     columns: tuple[str, ...] = ("spot",)
     lookback_rows: int | None = None
     trained_until: date | None = None
+    may_have_seen = False
 
     def __init__(
         self,
@@ -363,6 +364,28 @@ def test_a_rare_silence_takes_the_origin_from_all(table: pd.DataFrame) -> None:
     assert set(whole.evaluation.origins) - set(found.evaluation.origins) == {day}
     assert found.evaluation.scores["quiet"].failed_origins == 1
     assert found.evaluation.scores["theta"].failed_origins == 0
+
+
+def test_a_member_that_may_know_the_outcomes_is_marked_wherever_its_scores_are(bundle: MarketBundle) -> None:
+    """In the leaderboard, in the document of a run and in its report; one that did not answer has no scores."""
+    from forex_core.report.document import evaluation_document
+    from forex_core.report.text import leaderboard
+
+    unknown, refusing = Broken("unknown"), Broken("refusing", error=MemberError("no"))
+    unknown.may_have_seen = refusing.may_have_seen = True
+    made = engine(LIGHT, [unknown, refusing])
+    run = made.forecast(bundle, WEEK)
+    assert run.evaluation.may_have_seen == ("unknown",)
+    found = made.evaluate(bundle, WEEK)
+    document = evaluation_document(found, bundle, 1.0)
+    assert document["may_have_seen"] == ["unknown"]
+    told = [str(part) for part in leaderboard(document)]
+    assert (
+        "unknown: may have seen these outcomes, for its weights do not say up to when they have learned."
+        in told
+    )
+    paths = made.paths_behind(bundle)
+    assert Paths.from_arrays(bundle, paths.arrays()).may_have_seen == ("unknown",)
 
 
 class Tuned(Broken):

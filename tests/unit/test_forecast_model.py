@@ -127,7 +127,14 @@ def test_its_requirements_are_pinned_and_name_whatever_its_code_imports(
         if top not in sys.stdlib_module_names and top != "forex_core"
     }
     assert needed <= set(pins[neural])
-    only_neural = {"torch", "chronos-forecasting", "transformers", "huggingface-hub", "safetensors"}
+    only_neural = {
+        "onnxruntime",
+        "torch",
+        "chronos-forecasting",
+        "transformers",
+        "huggingface-hub",
+        "safetensors",
+    }
     assert set(pins[neural]) - set(pins[model]) == only_neural
 
 
