@@ -110,9 +110,8 @@ def test_what_a_run_tells_and_where_its_weights_go(backend: str, tmp_path: Path)
     import mlflow.onnx
     import onnxruntime
 
-    model = mlflow.onnx.load_model(
-        str(registry_from_settings(settings).folder(registry_from_settings(settings).version("chronos", 1)))
-    )
+    registry = registry_from_settings(settings)  # what it fetched goes with it
+    model = mlflow.onnx.load_model(str(registry.folder(registry.version("chronos", 1))))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     series = np.zeros((5, 128), dtype=np.float32)
     assert session.run(None, {"context": series})[0].shape == (23, 64)
@@ -137,8 +136,8 @@ def test_weights_of_the_registry_make_a_challengers_forecast(
     assert tuned["trained_until"] == "2016-06-30"
     monkeypatch.setenv("FOREX_CHRONOS__MODEL", "models:/chronos-usdclp/1")
     again = FLOWS[Horizon(7)](**asked)
-    assert again["publication"]["challenger"] is not None
-    assert again["publication"]["version"] == without["publication"]["version"]
+    assert again["published"]["challenger"] is not None
+    assert again["published"]["version"] == without["published"]["version"]
     standing = registry_from_settings(load_settings()).standing("usdclp-7d")
     assert standing.challenger is not None
     assert standing.challenger.recipe != standing.champion.recipe  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from forex_core.tracking.build import tracker_from_settings
 from forex_core.tracking.registry import CHAMPION, Registry, Version, registry_from_settings
 from forex_core.tracking.store import quiet
 
-WEIGHTS_MODEL = "weights"
+WEIGHTS_MODEL = "model"
 """Name of the model that a training run logs."""
 _PLACE = "artifacts/weights"
 REGISTERED = "chronos_weights"

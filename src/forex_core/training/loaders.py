@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
@@ -32,16 +32,17 @@ class Batches(Dataset[Batch]):
 
 
 class Numbers(Sampler[int]):
-    """The batches of an epoch; each epoch has its own."""
+    """The batches of an epoch by the steps that were taken before it.
 
-    def __init__(self, each: int) -> None:
-        self._each, self._epoch = each, 0
+    Not by the trainer's count of epochs: that of a resumed run is one behind, where it was ended after an epoch.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+    def __init__(self, each: int, taken: Callable[[], int]) -> None:
+        self._each, self._taken = each, taken
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._epoch * self._each, (self._epoch + 1) * self._each))
+        first = self._taken()
+        return iter(range(first, first + self._each))
 
     def __len__(self) -> int:
         return self._each
@@ -56,7 +57,9 @@ class Loaders(lightning.LightningDataModule):
     def __init__(self, config: TrainingConfig, crosses: Crosses) -> None:
         super().__init__()
         self._config, self._crosses = config, crosses
-        self._numbers = Numbers(config.steps_per_epoch)
+        self._numbers = Numbers(
+            config.steps_per_epoch, lambda: self.trainer.global_step if self.trainer else 0
+        )
         self._kept: dict[int, list[Batch]] = {}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -68,8 +71,6 @@ class Loaders(lightning.LightningDataModule):
         corpus = Corpus(
             self._crosses, config.architecture, config.train_until, generated_share=config.generated_share
         )
-        # The trainer counts epochs over a resumed run too, and tells the sampler.
-        self._numbers.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         return DataLoader(
             Batches(corpus, config.batch_size, config.seed, TRAIN),
             batch_size=None,
