@@ -36,7 +36,7 @@ def judge(title: str, figures: Sequence[Figure]) -> int:
     table.add_column("verdict", no_wrap=True)
     for f in figures:
         bound = "" if f.bound is None else f"{f.bound:g} {f.unit}"
-        value = _rounded(f.value) if f.unit else f"{f.value:.4f}"  # a ratio
+        value = f"{f.value:.4f}" if not f.unit and abs(f.value) < 10 else _rounded(f.value)  # a ratio
         table.add_row(f.what, f"{value} {f.unit}", bound, f.verdict)
     Console().print(table)
     return int(not all(f.met for f in figures))

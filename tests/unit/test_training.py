@@ -519,6 +519,15 @@ class TestWeights:
         with pytest.raises(MemberError, match=reason):
             answers(folder, bundle, **told)
 
+    def test_a_graph_that_cannot_be_used_leaves_the_member_out(self, weights: Path, tmp_path: Path) -> None:
+        from forex_core.models.chronos_weights import GraphNetwork
+
+        (tmp_path / GRAPH).write_bytes(b"no graph")
+        with pytest.raises(MemberError, match="cannot load the graph"):
+            GraphNetwork(tmp_path / GRAPH)
+        with pytest.raises(MemberError, match="gives no answer: InvalidArgument"):
+            GraphNetwork(weights / GRAPH).quantiles(np.zeros((5, 64), dtype=np.float32))
+
     def test_a_lost_graph_is_written_anew(self, weights: Path, bundle: MarketBundle, tmp_path: Path) -> None:
         import shutil
 

@@ -19,7 +19,7 @@ from scipy.special import ndtri
 from forex_core.errors import MemberError
 from forex_core.models.base import Answers, Levels, rows_of
 from forex_core.models.chronos_library import load_pipeline, locate, predict
-from forex_core.models.chronos_series import shown
+from forex_core.models.chronos_series import shown_at
 from forex_core.models.chronos_weights import (
     CONFIG,
     EMBEDDED,
@@ -169,10 +169,7 @@ class ChronosForecaster:
     def _of_network(
         self, network: Network, stated: StatedWeights, logs: Array, moves: Array, row: int
     ) -> tuple[Array, Array]:
-        first = max(0, row - stated.context)
-        beside = moves[:, first : row + 1]
-        beside = beside[np.isfinite(beside).any(axis=1)]
-        series, scale = shown(logs[first : row + 1], beside, stated.context, stated.level_rows)
+        series, scale = shown_at(row, logs, moves, stated.context, stated.level_rows)
         return network.quantiles(series).T * scale, np.asarray(stated.levels)
 
     def _of_pipeline(self, pipeline: Any, bundle: MarketBundle, row: int, steps: int) -> tuple[Array, Array]:

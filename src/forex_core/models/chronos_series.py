@@ -56,6 +56,15 @@ def shown(
     return out, scale
 
 
+def shown_at(
+    row: int, logs: Array, moves: Array, context: int, level_rows: int
+) -> tuple[npt.NDArray[np.float32], float]:
+    """`shown` as of a row, of log prices [T] and moves [K, T] that may go on after it."""
+    window = slice(max(0, row - context), row + 1)
+    beside = moves[:, window]
+    return shown(logs[window], beside[np.isfinite(beside).any(axis=1)], context, level_rows)
+
+
 def _expected(moves: Array, drivers: Array) -> Array:
     """[2, T] expected sums of the next one and three of the moves [T], from moves up to each row and drivers' [K, T].
 

@@ -136,12 +136,30 @@ class GraphNetwork:
             )
         except ImportError as error:
             raise MemberError(f"onnxruntime cannot be loaded: {error}; install it") from error
-        except Exception as error:
+        except _graph_errors() as error:
             raise MemberError(f"cannot load the graph {file}: {type(error).__name__}: {error}") from error
 
     def quantiles(self, series: Series) -> Array:
-        (answer,) = self._session.run(["quantiles"], {"context": series})
+        try:
+            (answer,) = self._session.run(["quantiles"], {"context": series})
+        except _graph_errors() as error:
+            raise MemberError(f"the graph gives no answer: {type(error).__name__}: {error}") from error
         return np.asarray(answer, dtype=np.float64)
+
+
+def _graph_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises; they have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    return (OSError, *(getattr(state, name) for name in names))
 
 
 class TorchNetwork:

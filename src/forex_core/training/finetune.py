@@ -20,7 +20,7 @@ import torch
 from forex_core.errors import ConfigError, InputError
 from forex_core.models.chronos import MIN_ROWS
 from forex_core.models.chronos_library import load_pipeline, locate
-from forex_core.models.chronos_series import shown
+from forex_core.models.chronos_series import shown_at
 from forex_core.models.chronos_weights import EMBEDDED, EMBEDDED_FOLDER, StatedWeights
 from forex_core.models.features import changes
 from forex_core.tracking import Tracker
@@ -130,10 +130,7 @@ def windows(bundle: MarketBundle, architecture: Architecture) -> list[Mapping[st
     logs, moves = np.log(bundle.spot), changes(bundle).T
     found: list[Mapping[str, Any]] = []
     for row in range(MIN_ROWS, len(bundle) - steps):
-        first = max(0, row - context)
-        beside = moves[:, first : row + 1]
-        beside = beside[np.isfinite(beside).any(axis=1)]
-        series, scale = shown(logs[first : row + 1], beside, context, architecture.level_rows)
+        series, scale = shown_at(row, logs, moves, context, architecture.level_rows)
         ahead = np.full((len(series), steps), np.nan, dtype=np.float32)
         ahead[0] = (logs[row + 1 : row + 1 + steps] - logs[row]) / scale
         whole = np.concatenate([series, ahead], axis=1)
