@@ -41,7 +41,11 @@ def trained(
     from forex_core.training.run import pretrain as train
     from forex_core.training.weights import Statement, save_weights, weights_to_begin_from
 
-    begun = weights_to_begin_from(begun_from, config.architecture) if begun_from else None
+    begun, seen = (
+        weights_to_begin_from(begun_from, config.architecture)
+        if begun_from
+        else (None, config.validate_until)
+    )
     done = train(config, folder, tracker, begun_from=begun, freeze_backbone=frozen, progress=progress)
     shape = config.architecture
     made = {
@@ -51,7 +55,8 @@ def trained(
         "best": asdict(done.best),
         "test_loss": done.test_loss,
     }
-    statement = Statement(config.validate_until, shape.context, shape.level_rows, shape.steps, made)
+    until = max(seen or config.validate_until, config.validate_until)
+    statement = Statement(until, shape.context, shape.steps, made, may_have_seen=seen is None)
     parity = save_weights(done.model, folder / "weights", statement)
     logger.info("weights written: {}, the graph {} apart from them", folder / "weights", parity)
     return made | {"seconds": done.seconds, "parity": parity}
@@ -72,7 +77,7 @@ def fine_tuned(config: FineTuningConfig, folder: Path, tracker: Tracker, setting
         "windows": done.windows,
     }
     shape = done.architecture
-    statement = Statement(done.trained_until, shape.context, shape.level_rows, shape.steps, made)
+    statement = Statement(done.trained_until, shape.context, shape.steps, made, done.may_have_seen)
     parity = save_weights(done.model, folder / "weights", statement)
     return made | {"trained_until": done.trained_until.isoformat(), "seconds": done.seconds, "parity": parity}
 

@@ -158,7 +158,7 @@ class AnswerCache:
             member.name,
             member.identity,
             # Not part of an identity, for it makes no other model, but it does make other bits.
-            str(getattr(member, "device", "")),
+            str(getattr(member, "computed_by", "")),
             sorted(member.columns),
             [bundle.driver_names, bundle.driver_units] if "drivers" in member.columns else [],
             steps,

@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
@@ -68,7 +68,7 @@ def on_panel(weights: str) -> int:
 
 
 def on_file(bundle: MarketBundle, weights: str) -> int:
-    figures, rows = [], grid(bundle, FIRST, LAST, 5)
+    figures, rows = [], grid(bundle, first_of(ChronosForecaster(weights)), LAST, 5)
     for drivers in (False, True):
         scores = scored(ChronosForecaster(weights, drivers=drivers), bundle, rows)
         for horizon in HORIZONS:
@@ -110,8 +110,13 @@ def off(name: str, covered_80: float, covered_95: float) -> list[Figure]:
 def of_panel(pair: Pair, weights: str) -> Scores:
     member = ChronosForecaster(weights)
     bundle = load_bundle(provider("ecb", (), {}), pair, None)
+    return scored(member, bundle, grid(bundle, first_of(member), bundle.origin, 10))
+
+
+def first_of(member: ChronosForecaster) -> date:
+    """The first day to be scored: none that the weights have seen."""
     assert member.trained_until is not None
-    return scored(member, bundle, grid(bundle, max(FIRST, member.trained_until), bundle.origin, 10))
+    return max(FIRST, member.trained_until + timedelta(days=1))
 
 
 def grid(bundle: MarketBundle, first: date, last: date, every: int) -> Array:

@@ -444,7 +444,7 @@ class TestDeployed:
 
     def test_a_worker_of_its_own_trains_and_its_weights_are_fine_tuned(self, host: Host) -> None:
         """With a tiny model; the forecasts' worker takes neither."""
-        small = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 32, "context": 128, "level_rows": 32}
+        small = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 32, "context": 128}
         least = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "validation_batches": 1, "workers": 0}
         folder = host.data / "training" / "small"
         tuned = {"pretrained": str(folder / "weights"), "steps": 2, "batch_size": 5}

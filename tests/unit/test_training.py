@@ -21,21 +21,20 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from forex_core.errors import ConfigError, InputError, MemberError
-from forex_core.models import chronos_series
 from forex_core.models.chronos import ChronosForecaster
-from forex_core.models.chronos_series import LAGS, LIMIT, RIDGE, SERIES, shown
+from forex_core.models.chronos_series import CHANCE, LAGS, LIMIT, REACH, RIDGE, RULER, SERIES, Shown, shown
 from forex_core.models.chronos_weights import GRAPH, STATEMENT, WEIGHTS, StatedWeights
 from forex_core.testing import synthetic_bundle
 from forex_core.tracking import NoopTracker
 from forex_core.training import generated
 from forex_core.training.config import Architecture, FineTuningConfig, TrainingConfig, read
-from forex_core.training.corpus import Batch, Corpus, Crosses
+from forex_core.training.corpus import MIN_CONTEXT, Batch, Corpus, Crosses
 from forex_core.training.module import QuantileTraining, untrained
 from forex_core.training.run import pretrain
-from forex_core.training.weights import PARITY, Statement, reexport, save_weights
-from forex_core.types import LEVELS, MarketBundle
+from forex_core.training.weights import PARITY, Statement, reexport, save_weights, weights_to_begin_from
+from forex_core.types import LEVELS, PERCENT_PER_YEAR, MarketBundle
 
-TINY = Architecture(width=16, layers=1, heads=2, feed_forward=32, context=128, level_rows=32)
+TINY = Architecture(width=16, layers=1, heads=2, feed_forward=32, context=128)
 UNTIL = date(2010, 12, 31)
 
 
@@ -84,28 +83,34 @@ class TestCorpus:
         for number in range(20):
             assert same(corpus.batch(8, number), other.batch(8, number))
 
-    def test_outcomes_lie_between_the_two_days(self, crosses: Crosses) -> None:
-        """The levels are the number of their row, so that a batch tells which rows its outcomes are of."""
+    def test_outcomes_lie_between_the_two_days(
+        self, crosses: Crosses, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The level is the number of its row, so that a task tells which rows its outcomes are of."""
         after = date(2009, 12, 31)
         counted = np.zeros_like(crosses.logs)
-        counted[0] = np.arange(len(crosses.days)) ** 2 / 1e6  # one currency alone moves, ever faster
+        counted[0] = np.arange(len(crosses.days))
         corpus = Corpus(crosses, TINY, UNTIL, after, generated_share=0.0)
         corpus._known = replace(crosses, logs=counted).until(UNTIL)
         corpus.pairs = np.array([(0, 1)])
+        asked: list[tuple[float, Shown]] = []
+
+        def noted(level: Any, drivers: Any, context: int) -> Shown:
+            asked.append((float(level[-1]), shown(level, drivers, context)))
+            return asked[-1][1]
+
+        monkeypatch.setattr("forex_core.training.corpus.shown", noted)
+        targets = [corpus.batch(4, number).target[::SERIES] for number in range(60)]
+        rows = np.array(
+            [
+                np.abs(last + what.told(target[:, None])[[0, -1], 0])
+                for (last, what), target in zip(asked, np.concatenate(targets), strict=True)
+            ]
+        )
+        # A rate that is struck before the end of its row counts as up to a row earlier.
         first, last = crosses.row_after(after), crosses.row_after(UNTIL) - 1
-        steps = []
-        for number in range(60):
-            batch = corpus.batch(4, number)
-            for row in np.flatnonzero(np.isfinite(batch.target[:, 0])):
-                path = np.abs(np.diff(batch.target[row], prepend=0))
-                moves = batch.context[row + 2]
-                # Second differences are constant, and tell the scale; the last of the moves then tells the row.
-                unit = 2 / (abs(float(moves[-1])) - abs(float(moves[-2])))
-                if np.isclose(unit * (path[-1] - path[-2]), 2, rtol=0.2):
-                    steps.append((unit * path[0] + 1) / 2)
-        assert len(steps) > 50
-        assert min(steps) >= first - 2
-        assert max(steps) + TINY.steps - 1 <= last + 2
+        assert first - 1 <= rows[:, 0].min() < first + 20
+        assert last - 20 < rows[:, 1].max() < last + 0.01
 
     def test_shapes_groups_and_that_rates_alone_have_outcomes(self, crosses: Crosses) -> None:
         batch = Corpus(crosses, TINY, UNTIL).batch(7, 0)
@@ -117,6 +122,20 @@ class TestCorpus:
         assert np.isfinite(batch.target[rates]).all()
         assert np.isnan(batch.target[~rates]).all()
         assert not np.isnan(batch.context[:, -1]).any()
+
+    def test_a_history_is_whole(self, crosses: Crosses) -> None:
+        """Of currencies that began in the middle: the model is shown what came since, in the unit of its moves."""
+        young = [crosses.currencies.index(name) for name in ("BRL", "CNY", "INR", "MXN")]
+        corpus = Corpus(crosses, Architecture(), date(2010, 12, 31), generated_share=0.0)
+        corpus.pairs = np.array([(one, other) for one in young for other in young if one < other])
+        parts = [corpus.batch(16, number) for number in range(12)]
+        shares = [np.isfinite(batch.context[0::SERIES]).mean(axis=1) for batch in parts]
+        assert np.mean(np.concatenate(shares) < 0.95) > 0.1
+        assert np.isfinite(
+            np.concatenate([batch.context[0::SERIES, -MIN_CONTEXT + 1 :] for batch in parts])
+        ).all()
+        sizes = np.concatenate([batch.target[0::SERIES].std(axis=1) for batch in parts])
+        assert sizes.min() > 0.05
 
     def test_pegged_currencies_are_left_out(self, crosses: Crosses) -> None:
         corpus = Corpus(crosses, TINY, UNTIL)
@@ -174,73 +193,109 @@ class TestShown:
     @settings(max_examples=20, deadline=None)
     def test_the_unit_of_the_price_and_of_the_moves_drops_out(self, shift: float, factor: float) -> None:
         level, drivers = rate_and_drivers(300, 2, 0.4)
-        series, scale = shown(level, drivers, 128, 32)
-        other, stretched = shown(factor * level + shift, 3 * drivers, 128, 32)
-        np.testing.assert_allclose(other, series, atol=2e-3)
-        assert stretched == pytest.approx(factor * scale, rel=1e-6)
+        one, other = shown(level, drivers, 128), shown(factor * level + shift, 3 * drivers, 128)
+        np.testing.assert_allclose(other.series, one.series, atol=2e-3)
+        assert other.unit == pytest.approx(factor * one.unit, rel=1e-6)
+        np.testing.assert_allclose(other.expected, factor * one.expected, rtol=1e-6)
 
     def test_what_is_expected_is_a_ridge_regressions_answer(self) -> None:
-        """By scikit-learn, shrunk by 1 - 1/F."""
+        """By scikit-learn, shrunk by 1 - (2/F)²."""
         level, drivers = rate_and_drivers(129, 2, 0.5)
-        series, scale = shown(level, drivers, 128, 128)
-        moves = np.diff(level) / scale
+        found = shown(level, drivers, 128)
+        moves = np.diff(level) / np.diff(level).std()
         known = np.clip(np.stack([moves, *(row[1:] / row[1:].std() for row in drivers)]), -LIMIT, LIMIT)
         columns = [np.concatenate([np.zeros(lag), row[: 128 - lag]]) for lag in range(LAGS) for row in known]
         x, factor = np.stack(columns, axis=1), None
-        for number, reach in enumerate(chronos_series.REACHES, start=3):
+        for reach in range(1, REACH + 1):
             n = 128 - reach
             y = np.array([known[0, t + 1 : t + 1 + reach].sum() for t in range(n)])
             fitted = Ridge(alpha=RIDGE * n, fit_intercept=False).fit(x[:n], y).predict(x)
             if factor is None:
                 explained = fitted[:n] @ y
                 statistic = (explained / x.shape[1]) / ((y @ y - explained) / (n - x.shape[1]))
-                factor = 1 - 1 / statistic
-            whole = (level[1:] - level[-1]) / scale
-            np.testing.assert_allclose(series[number], whole + factor * fitted, atol=1e-4)
+                factor = 1 - (CHANCE / statistic) ** 2
+            expected = factor * fitted * np.diff(level).std()
+            assert found.expected[reach - 1] == pytest.approx(expected[-1], rel=1e-6)
+            if reach != 2:
+                row = found.series[3 if reach == 1 else 4, RULER:]
+                np.testing.assert_allclose(row, expected[RULER:] / found.unit, rtol=1e-4, atol=1e-6)
         assert factor is not None
-        assert 0.3 < factor < 1
+        assert 0.5 < factor < 1
 
-    def test_the_last_level_is_where_the_rate_is_expected(self) -> None:
-        series, _ = shown(*rate_and_drivers(300, 2, 0.6), 128, 32)
-        assert series[0, -1] == series[4, -1] != 0
-        np.testing.assert_array_equal(series[0, -32:-1], series[1, -32:-1])
-        assert series[1, -1] == 0
-        assert np.isnan(series[[0, 3, 4], :-32]).all()
-        assert np.isfinite(series[1:3]).all()
+    def test_an_answer_is_past_what_is_expected_and_over_the_deviation_of_its_step(self) -> None:
+        found = shown(*rate_and_drivers(300, 2, 0.6), 128)
+        said = found.told(np.stack([np.zeros(8), np.ones(8)], axis=1))
+        np.testing.assert_allclose(said[:3, 0], found.expected)
+        np.testing.assert_allclose(said[3:, 0], found.expected[2])
+        np.testing.assert_allclose(said[:, 1] - said[:, 0], found.unit * np.sqrt(np.arange(1, 9)))
+        assert np.abs(found.expected).min() > 0
+        moves = np.linspace(0.1, -0.3, 8)
+        np.testing.assert_allclose(found.told(found.asked(moves)[:, None])[:, 0], moves)
+
+    def test_the_model_leaves_the_unit_of_the_answer_as_it_is(self) -> None:
+        """It takes away the mean of the first series and divides by its deviation."""
+        found = shown(*rate_and_drivers(600, 1, 0.4), 512)
+        assert np.nanmean(found.series[0]) == pytest.approx(0, abs=1e-6)
+        assert np.nanstd(found.series[0]) == pytest.approx(1, abs=1e-6)
+        assert found.unit == pytest.approx(0.006, rel=0.15)
+
+    def test_the_unit_follows_the_size_of_the_moves(self) -> None:
+        level, drivers = rate_and_drivers(600, 0, 0.0)
+        moves = np.diff(level)
+        moves[-60:] *= 3
+        rough = shown(np.concatenate([[0.0], np.cumsum(moves)]), drivers[:, :0], 512)
+        calm = shown(level, drivers[:, :0], 512)
+        assert 1.4 < rough.unit / calm.unit < 3
+        # Of late rougher than the unit, which forgets more slowly.
+        assert rough.series[2, -1] > 0.2 > calm.series[2, -1]
+        assert rough.series[2, -100] < -0.4
 
     def test_where_nothing_leads_next_to_nothing_is_expected(self) -> None:
         expected = {
             lead: np.array(
-                [shown(*rate_and_drivers(520, 4, lead, seed), 512, 64)[0][3, -1] for seed in range(60)]
+                [shown(*rate_and_drivers(520, 4, lead, seed), 512).series[3, -1] for seed in range(60)]
             )
             for lead in (0.0, 0.5)
         }
-        assert np.mean(expected[0.0] == 0) > 0.3
+        assert np.mean(expected[0.0] == 0) > 0.9
         assert np.std(expected[0.0]) < 0.1
         assert np.std(expected[0.5]) > 0.3
+
+    def test_what_drivers_did_while_the_rate_stood_still_is_caught_up_with(self) -> None:
+        level, drivers = rate_and_drivers(520, 1, 0.7)
+        level[-1] = level[-2]
+        drivers[0, -2:] = 0.02
+        waited = shown(level, drivers, 512).expected
+        drivers[0, -2] = 0.0
+        assert waited[0] > 1.5 * shown(level, drivers, 512).expected[0] > 0
 
     @pytest.mark.parametrize("rows", [20, 128, 129, 400])
     def test_short_histories_are_padded_and_long_ones_cut(self, rows: int) -> None:
         level, drivers = rate_and_drivers(rows, 1, 0.3)
-        series, _ = shown(level, drivers, 128, 32)
+        series = shown(level, drivers, 128).series
+        known = min(rows, 128)
         assert series.shape == (SERIES, 128)
-        assert np.isfinite(series[1, -min(rows, 128) :]).all()
-        assert np.isnan(series[1, : 128 - min(rows, 128)]).all()
+        assert np.isfinite(series[1, -known:]).all()
+        assert np.isnan(series[1, : 128 - known]).all()
+        np.testing.assert_array_equal(series[2:, :RULER], np.tile([1.0, -1.0], (3, RULER // 2)))
         longer, drivers_longer = (
             np.concatenate([np.full(500, level[0]), level]),
             np.concatenate([np.full((1, 500), 9.0), drivers], axis=1),
         )
         if rows >= 129:
-            np.testing.assert_array_equal(shown(longer, drivers_longer, 128, 32)[0], series)
+            np.testing.assert_array_equal(shown(longer, drivers_longer, 128).series, series)
 
     def test_a_rate_that_stands_still_and_a_driver_with_holes(self) -> None:
-        still, scale = shown(np.zeros(200), np.ones((1, 200)), 128, 32)
-        assert scale == 1.0
-        np.testing.assert_array_equal(np.nan_to_num(still), 0)
+        still = shown(np.zeros(200), np.ones((1, 200)), 128)
+        assert still.unit == 1.0
+        np.testing.assert_array_equal(still.expected, 0)
+        np.testing.assert_array_equal(still.series[:2], 0)
         level, drivers = rate_and_drivers(200, 2, 0.3)
         drivers[0, ::7] = np.nan
         drivers[1] = np.nan
-        assert np.isfinite(shown(level, drivers, 128, 32)[0][:, -1]).all()
+        found = shown(level, drivers, 128)
+        assert np.isfinite(found.series).all()
+        assert np.isfinite(found.expected).all()
 
 
 class TestConfiguration:
@@ -365,14 +420,61 @@ class TestRuns:
         assert len(trained.curve) < 30
         assert trained.best.epoch <= trained.curve[-1].epoch - 2
 
-    def test_another_configuration_does_not_go_on_in_the_same_folder(
+    def test_a_run_that_had_stopped_early_stays_so(self, crosses: Crosses, tmp_path: Path) -> None:
+        """It was ended after its training, as while its weights were written."""
+        told = tiny_config(epochs=30, patience=2, learning_rate=1.0, warmup_steps=0, average=0.0)
+        first = pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        assert len(first.curve) < 30
+        again = pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        assert again.curve == first.curve
+        assert again.test_loss == first.test_loss
+        assert all(
+            torch.equal(tensor, again.model.state_dict()[name])
+            for name, tensor in first.model.state_dict().items()
+        )
+
+    def test_a_checkpoint_that_was_being_written_is_passed_over(
         self, crosses: Crosses, tmp_path: Path
     ) -> None:
-        pretrain(tiny_config(epochs=1), tmp_path, NoopTracker(), crosses=crosses, progress=False)
-        with pytest.raises(ConfigError, match=r"another configuration \(learning_rate, seed\)"):
-            pretrain(
-                tiny_config(epochs=1, seed=3, learning_rate=0.1), tmp_path, NoopTracker(), crosses=crosses
-            )
+        told = tiny_config()
+        first = pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        last.write_bytes(last.read_bytes()[:1000])
+        again = pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+        assert again.curve == first.curve
+        for file in last.parent.iterdir():
+            file.write_bytes(b"")
+        with pytest.raises(ConfigError, match=r"no checkpoint in .* can be read"):
+            pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
+
+    def test_another_run_is_refused_in_a_folder(self, crosses: Crosses, tmp_path: Path) -> None:
+        def run(**told: Any) -> None:
+            config = tiny_config(epochs=1, **told.pop("config", {}))
+            pretrain(config, tmp_path, NoopTracker(), crosses=crosses, progress=False, **told)
+
+        run()
+        run(config={"workers": 1})  # no weight hangs on these
+        for other, name in (
+            ({"config": {"seed": 5, "learning_rate": 0.5}}, "learning_rate, seed"),
+            ({"freeze_backbone": True}, "freeze_backbone"),
+            ({"begun_from": untrained(TINY)}, "begun_from"),
+        ):
+            with pytest.raises(ConfigError, match=rf"holds another run \({name}\)"):
+                run(**other)
+        (tmp_path / "run.json").write_text('{"configu')
+        with pytest.raises(ConfigError, match="does not say what run the checkpoints beside it are of"):
+            run()
+
+    def test_days_that_do_not_do_are_refused_before_and_a_test_is_no_must(
+        self, crosses: Crosses, tmp_path: Path
+    ) -> None:
+        last = crosses.days[-30].date()
+        told = tiny_config(epochs=1, validate_until=last)
+        assert pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False).test_loss is None
+        close = tiny_config(train_until=crosses.days[-60].date(), validate_until=last)
+        with pytest.raises(ConfigError, match="no 64 days to forecast"):
+            pretrain(close, tmp_path / "other", NoopTracker(), crosses=crosses, progress=False)
+        assert not (tmp_path / "other").exists()
 
     @pytest.mark.slow
     @pytest.mark.timeout(280)
@@ -429,12 +531,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def statement(until: date = date(2014, 12, 31)) -> Statement:
-    return Statement(until, TINY.context, TINY.level_rows, TINY.steps, {"configuration": {}})
+    return Statement(until, TINY.context, TINY.steps, {"configuration": {}})
 
 
 @pytest.fixture(scope="module")
 def bundle() -> MarketBundle:
     return synthetic_bundle(700)
+
+
+def _state(folder: Path, **told: Any) -> None:
+    document = json.loads((folder / STATEMENT).read_text())
+    (folder / STATEMENT).write_text(json.dumps(document | told))
 
 
 def answers(folder: Path, bundle: MarketBundle, **told: Any) -> Any:
@@ -466,6 +573,31 @@ class TestWeights:
         assert found.levels == LEVELS
         parameters = sum(tensor.numel() for tensor in untrained(TINY).state_dict().values())
         assert (weights / WEIGHTS).stat().st_size < 2 * parameters + 10_000
+
+    def test_what_they_were_begun_from_tells_what_they_may_have_seen(
+        self, weights: Path, tmp_path: Path
+    ) -> None:
+        assert weights_to_begin_from(str(weights), TINY)[1] == date(2014, 12, 31)
+        with pytest.raises(ConfigError, match="of another architecture"):
+            weights_to_begin_from(str(weights), Architecture())
+        nobody = Statement(date(2019, 12, 31), TINY.context, TINY.steps, {}, may_have_seen=True)
+        save_weights(untrained(TINY), tmp_path, nobody, graph=False)
+        assert weights_to_begin_from(str(tmp_path), TINY)[1] is None
+        assert ChronosForecaster(str(tmp_path)).may_have_seen
+        assert not ChronosForecaster(str(weights)).may_have_seen
+        (tmp_path / STATEMENT).unlink()
+        assert weights_to_begin_from(str(tmp_path), TINY)[1] is None
+
+    def test_rates_of_interest_are_not_shown(self, weights: Path, bundle: MarketBundle) -> None:
+        """Training has none."""
+        rate = np.where(np.arange(len(bundle)) < 640, 5.0, 4.5)[:, None]
+        with_one = replace(
+            bundle,
+            drivers=np.concatenate([bundle.drivers, rate], axis=1),
+            driver_names=(*bundle.driver_names, "fed_rate"),
+            driver_units=(*bundle.driver_units, PERCENT_PER_YEAR),
+        )
+        np.testing.assert_array_equal(answers(weights, with_one), answers(weights, bundle))
 
     def test_what_drivers_did_counts_unless_they_are_not_shown(
         self, weights: Path, bundle: MarketBundle
@@ -505,6 +637,8 @@ class TestWeights:
             ),
             (lambda f: (f / WEIGHTS).unlink(), {"runtime": "torch"}, f"cannot read {WEIGHTS}"),
             (lambda f: (f / "config.json").write_text("{}"), {}, "is not as 'forex train' writes it"),
+            (lambda f: _state(f, context=float("inf")), {}, "is not as 'forex train' writes it"),
+            (lambda f: _state(f, shown=1), {}, "learned on way 1 of showing a rate"),
             (lambda f: (f / STATEMENT).write_text("{"), {}, f"cannot read {STATEMENT}"),
             (lambda f: (f / STATEMENT).write_text('{"sha256": {}}'), {}, "is not as 'forex train' writes it"),
         ],
@@ -560,16 +694,13 @@ class TestFineTuning:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["full", "lora"])
-    def test_the_librarys_fit_learns_from_them(
+    def test_the_librarys_fit_changes_them_and_they_state_what_they_have_seen(
         self, weights: Path, bundle: MarketBundle, method: str, tmp_path: Path
     ) -> None:
         from forex_core.training.finetune import finetune
 
-        told = FineTuningConfig(
-            pretrained=str(weights), method=method, steps=3, batch_size=10, until=date(2022, 1, 3)
-        )  # type: ignore[call-arg, arg-type]
         until = bundle.dates[520].date()
-        told = told.model_copy(update={"until": until})
+        told = FineTuningConfig(pretrained=str(weights), method=method, steps=3, batch_size=10, until=until)  # type: ignore[call-arg, arg-type]
         done = finetune(told, bundle, NoopTracker())
         assert done.trained_until == until
         save_weights(done.model, tmp_path / "tuned", statement(until))

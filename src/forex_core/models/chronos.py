@@ -19,18 +19,18 @@ from scipy.special import ndtri
 from forex_core.errors import MemberError
 from forex_core.models.base import Answers, Levels, rows_of
 from forex_core.models.chronos_library import load_pipeline, locate, predict
-from forex_core.models.chronos_series import shown_at
+from forex_core.models.chronos_series import driver_moves, shown_at
 from forex_core.models.chronos_weights import (
     CONFIG,
     EMBEDDED,
     EMBEDDED_FOLDER,
+    REGISTERED,
     WEIGHTS,
     Network,
     Runtime,
     StatedWeights,
     TorchNetwork,
 )
-from forex_core.models.features import changes
 from forex_core.types import PATH_STEPS, Array, MarketBundle
 
 MIN_ROWS = 60
@@ -45,9 +45,8 @@ Mapper = Callable[[Answer, list[int]], Iterator[tuple[Array, Array]]]
 class ChronosForecaster:
     """Zero-shot quantiles of the log price (Ansari et al. 2024, 2025).
 
-    Weights with a statement beside them, as those that the package carries, are shown what they were trained on: the
-    level of the price, its moves and each driver's moves (`chronos_series.shown`), and answer a whole path at once.
-    They run on onnxruntime unless told otherwise.
+    Weights with a statement beside them, as those that the package carries, are shown what they were trained on
+    (`chronos_series.shown`), and answer a whole path at once. They run on onnxruntime unless told otherwise.
 
     Others are shown the spot alone. Each origin's context is its last `context` values of log spot, less the last of
     them and over the deviation of their returns, so that float32 has its digits where the moves are and the unit of
@@ -87,27 +86,37 @@ class ChronosForecaster:
         self.device = device
         self.runtime = runtime
         self._drivers = drivers
-        self._stated, self._fault = _stated(model)
-        self.trained_until = self._stated.trained_until if self._stated else trained_until
-        self.may_have_seen = model is not None and self.trained_until is None
-        self.columns: tuple[str, ...] = ("spot", "drivers") if drivers and self._stated else ("spot",)
-        self.context = self._stated.context if self._stated else context
+        self.stated, self._fault = _stated(model)
+        self.trained_until = self.stated.trained_until if self.stated else trained_until
+        self.may_have_seen = model is not None and (
+            self.stated.may_have_seen if self.stated else self.trained_until is None
+        )
+        self.columns: tuple[str, ...] = ("spot", "drivers") if drivers and self.stated else ("spot",)
+        self.context = self.stated.context if self.stated else context
         # A move takes the row before it; weights without a statement see no moves.
-        self.lookback_rows: int | None = self.context + 1 if self._stated else context
+        self.lookback_rows: int | None = self.context + 1 if self.stated else context
 
     @cached_property
     def identity(self) -> str:
         """Name, what is shown, and weights: stated ones by their checksums, other folders' by their bytes."""
-        if self._stated:
+        if self.stated:
             # Not the runtime: what it changes of an answer is beyond what a recipe tells apart.
-            return f"{self.name}:{self._stated.digest}:{'+'.join(self.columns)}:{self.trained_until}"
+            return f"{self.name}:{self.stated.digest}:{'+'.join(self.columns)}:{self.trained_until}"
         weights = f"{self.model}@{self.revision}"
+        if self._fault:
+            return f"{self.name}:{self.context}:{weights}:{self.trained_until}"
         if self.model and (folder := Path(self.model).expanduser()).is_dir():
             digest = hashlib.sha256()
             for path in (folder / CONFIG, folder / WEIGHTS):
                 digest.update(path.read_bytes() if path.is_file() else b"missing")
             weights = digest.hexdigest()
         return f"{self.name}:{self.context}:{weights}:{self.trained_until}"
+
+    @property
+    def computed_by(self) -> str:
+        """Device and file: they make no other model, but other bits."""
+        file = self.stated.network_file(self.runtime, self.device) if self.stated else ""
+        return f"{self.device}:{file}"
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels
@@ -153,14 +162,14 @@ class ChronosForecaster:
         # Always the whole path: what the model says of step 5 depends on how many steps it is asked for, and
         # a horizon is to be a slice of the path.
         asked = max(steps, PATH_STEPS)
-        if self._stated is None:
+        if self.stated is None:
             pipeline = self._pipeline
             return lambda row: self._of_pipeline(pipeline, bundle, row, asked), _one_thread()
-        stated = self._stated
+        stated = self.stated
         if steps > stated.steps:
             raise MemberError(f"the weights in {stated.folder} answer {stated.steps} steps, not {steps}")
         network, logs = self._network, np.log(bundle.spot)
-        moves = changes(bundle).T if self._drivers else np.empty((0, len(logs)))
+        moves = driver_moves(bundle) if self._drivers else np.empty((0, len(logs)))
         return (
             lambda row: self._of_network(network, stated, logs, moves, row),
             _one_thread() if isinstance(network, TorchNetwork) else _rows_at_once(),
@@ -169,8 +178,8 @@ class ChronosForecaster:
     def _of_network(
         self, network: Network, stated: StatedWeights, logs: Array, moves: Array, row: int
     ) -> tuple[Array, Array]:
-        series, scale = shown_at(row, logs, moves, stated.context, stated.level_rows)
-        return network.quantiles(series).T * scale, np.asarray(stated.levels)
+        found = shown_at(row, logs, moves, stated.context)
+        return found.told(network.quantiles(found.series).T), np.asarray(stated.levels)
 
     def _of_pipeline(self, pipeline: Any, bundle: MarketBundle, row: int, steps: int) -> tuple[Array, Array]:
         logs = np.log(bundle.spot[max(0, row + 1 - self.context) : row + 1])
@@ -183,8 +192,8 @@ class ChronosForecaster:
     @cached_property
     def _network(self) -> Network:
         """Loaded at the first use."""
-        assert self._stated is not None
-        return self._stated.network(self.runtime, self.device)
+        assert self.stated is not None
+        return self.stated.network(self.runtime, self.device)
 
     @cached_property
     def _pipeline(self) -> Any:
@@ -207,11 +216,15 @@ def _stated(model: str | None) -> tuple[StatedWeights | None, MemberError | None
     """What the weights state of themselves, or why they cannot be used, which is told when they are to answer."""
     if model is None:
         return None, None
-    folder = EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
+    if model.startswith(REGISTERED):
+        return None, MemberError(f"the weights {model} are not at hand: the registry could not be read")
     try:
+        folder = EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
         found = StatedWeights.read(folder)
     except MemberError as error:
         return None, error
+    except (OSError, RuntimeError) as error:  # a home folder of nobody, a folder that may not be entered
+        return None, MemberError(f"cannot read the weights {model}: {error}")
     if found is None and model == EMBEDDED:
         return None, MemberError(
             f"the package carries no weights: {folder} is missing or empty; install it anew"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,10 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from forex_core.errors import MemberError
+from forex_core.models.chronos_series import SHOWN
 from forex_core.types import Array
 
 EMBEDDED = "embedded"
 """Name of the weights that the package carries."""
+
+REGISTERED = "models:/"
+"""How the name of registered weights begins."""
 
 EMBEDDED_FOLDER = Path(__file__).with_name("weights")
 
@@ -40,20 +45,27 @@ class StatedWeights:
 
     Attributes:
         trained_until: the last date that they have seen.
-        level_rows: rows of the rate's level that the network is shown, as `chronos_series.shown` has it.
         levels: of the quantiles, ascending.
         context: rows that the network sees.
         steps: of the longest path that it answers.
-        digest: sha256 over the files.
+        may_have_seen: whether they were begun from weights that nobody states the cut-off of, which `trained_until` is
+            not about.
+        sums: sha256 of each file.
     """
 
     folder: Path
     trained_until: date
-    level_rows: int
     levels: tuple[float, ...]
     context: int
     steps: int
-    digest: str
+    may_have_seen: bool
+    sums: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Of all that an answer hangs on."""
+        told = [dict(self.sums), self.context, self.steps, self.may_have_seen]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def read(cls, folder: Path) -> StatedWeights | None:
@@ -66,18 +78,22 @@ class StatedWeights:
             return None
         document, config = _object(folder / STATEMENT), _object(folder / CONFIG)
         try:
+            if (way := document["shown"]) != SHOWN:
+                raise MemberError(
+                    f"the weights in {folder} learned on way {way} of showing a rate, and this version shows it in way"
+                    f" {SHOWN}: train them anew, or use the version of this package that made them"
+                )
             told = config["chronos_config"]
-            sums = {str(name): str(digest) for name, digest in document["sha256"].items()}
             return cls(
                 folder=folder,
                 trained_until=date.fromisoformat(document["trained_until"]),
-                level_rows=int(document["level_rows"]),
                 levels=tuple(float(level) for level in told["quantiles"]),
                 context=int(document["context"]),
                 steps=int(document["steps"]),
-                digest=hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest(),
+                may_have_seen=bool(document["may_have_seen"]),
+                sums={str(name): str(digest) for name, digest in document["sha256"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise MemberError(
                 f"{folder / STATEMENT} or {CONFIG} beside it is not as 'forex train' writes it"
                 f" ({type(error).__name__}: {error}); take the folder anew from where it was made"
@@ -89,34 +105,38 @@ class StatedWeights:
         Raises:
             MemberError: when one is missing, or not what was made.
         """
-        sums = _object(self.folder / STATEMENT)["sha256"]
         for name in names:
-            if name not in sums:
+            if name not in self.sums:
                 raise MemberError(f"{self.folder} was made without {name}; choose another chronos.runtime")
             try:
                 found = sha256_of(self.folder / name)
             except OSError as error:
                 raise MemberError(f"cannot read {name} of the weights in {self.folder}: {error}") from error
-            if found != sums[name]:
+            if found != self.sums[name]:
                 raise MemberError(
-                    f"{self.folder / name} has the checksum {found[:12]}…, expected {str(sums[name])[:12]}… as stated"
+                    f"{self.folder / name} has the checksum {found[:12]}…, expected {self.sums[name][:12]}… as stated"
                     f" in {STATEMENT}: it is damaged or another file; install the package, or take the folder, anew"
                 )
 
+    def network_file(self, runtime: Runtime, device: str = "cpu") -> str:
+        """The graph, or the weights where torch is asked for, a GPU is, or there is no graph."""
+        if runtime == "auto":
+            runtime = "torch" if device != "cpu" or not (self.folder / GRAPH).is_file() else "onnx"
+        return WEIGHTS if runtime == "torch" else GRAPH
+
     def network(self, runtime: Runtime, device: str = "cpu") -> Network:
-        """The network on onnxruntime, or on torch where that is asked for, a GPU is, or there is no graph.
+        """The network on torch, or on onnxruntime where it is the graph's.
 
         Raises:
             MemberError: when a file is missing or damaged, or a library is not installed.
         """
-        on_torch = runtime == "torch" or (
-            runtime == "auto" and (device != "cpu" or not (self.folder / GRAPH).is_file())
+        file = self.network_file(runtime, device)
+        self.checked(CONFIG, file)
+        return (
+            TorchNetwork(self.folder, device, self.steps)
+            if file == WEIGHTS
+            else GraphNetwork(self.folder / file)
         )
-        if on_torch:
-            self.checked(CONFIG, WEIGHTS)
-            return TorchNetwork(self.folder, device, self.steps)
-        self.checked(CONFIG, GRAPH)
-        return GraphNetwork(self.folder / GRAPH)
 
 
 class GraphNetwork:

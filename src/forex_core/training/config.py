@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from forex_core.errors import ConfigError
 from forex_core.types import PATH_STEPS
 
-LAST_EVALUATED = date(2017, 12, 31)
-"""No weights of ours have seen a later day: the years after it are for evaluation."""
+LAST_SEEN = date(2017, 12, 31)
+"""By weights of ours, unless they are told otherwise: the years after it are for evaluation."""
 
 
 class _Told(BaseModel):
@@ -22,10 +22,8 @@ class _Told(BaseModel):
 
 
 class Architecture(_Told):
-    """Of a Chronos-2 model (Ansari et al. 2025); the default has 1.5 million parameters.
+    """Of a Chronos-2 model (Ansari et al. 2025); the default has 1.4 million parameters.
 
-    `level_rows`: of the rate's level the model sees that many last rows, of the moves all of `context`. The model
-    scales each series by its own deviation, so a shorter stretch of the level resolves the near steps better.
     Nothing drops out by default: no task is met twice, and drawing what drops out took two fifths of a step.
     """
 
@@ -36,20 +34,17 @@ class Architecture(_Told):
     dropout: float = Field(0.0, ge=0, lt=1)
     patch: int = Field(16, ge=1, le=64)
     context: int = Field(512, ge=64, le=2048)
-    level_rows: int = Field(64, ge=16)
     steps: int = Field(PATH_STEPS, ge=1, le=256)
 
     @model_validator(mode="after")
     def _agrees(self) -> Architecture:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be parted among {self.heads} heads")
-        for name in ("context", "level_rows", "steps"):
+        for name in ("context", "steps"):
             if getattr(self, name) % self.patch:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, expected a multiple of the patch, {self.patch}"
                 )
-        if self.level_rows > self.context:
-            raise ValueError(f"level_rows is {self.level_rows}, expected at most the context, {self.context}")
         return self
 
 
@@ -74,7 +69,7 @@ class TrainingConfig(_Told):
     validation_batches: int = Field(16, ge=1)
     generated_share: float = Field(0.5, ge=0, le=1)
     train_until: date = date(2014, 12, 31)
-    validate_until: date = LAST_EVALUATED
+    validate_until: date = LAST_SEEN
     seed: int = Field(0, ge=0, lt=2**31)
     architecture: Architecture = Architecture()
 

@@ -24,8 +24,8 @@ MIN_CONTEXT = 64
 MIN_DAILY_MOVE = 5e-4
 """Deviation of the daily log moves below which a cross is as good as pegged, and tells nothing of one that floats."""
 MAX_DRIVERS = 5
-ALONE, LED, STALE = 0.35, 0.30, 0.35
-"""Shares of the tasks that have no drivers, that have some, and whose rate besides is struck before its drivers."""
+ALONE, LED = 0.35, 0.30
+"""Shares of the tasks that have no drivers, and that have some; of the others the rate is struck before its drivers."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Corpus:
         draw = np.random.default_rng(key)
         made = int(draw.binomial(tasks, self._generated_share))
         parts = [self._of_crosses(draw) for _ in range(tasks - made)]
-        rows = self._architecture.context + self._architecture.steps
+        rows = self._architecture.context + 1 + self._architecture.steps
         drivers = int(draw.integers(1, MAX_DRIVERS + 1))
         levels, moves = generated.groups(draw, made, drivers, rows)
         for level, others in zip(levels, moves, strict=True):
@@ -140,10 +140,13 @@ class Corpus:
             base, quote = draw.permutation(self.pairs[draw.integers(len(self.pairs))])
             last = int(draw.integers(self._earliest, self._latest + 1))
             stop = last + 1 + self._architecture.steps
-            logs = self._known.logs[:, max(0, last + 1 - self._architecture.context) : stop]
+            # A row more than the model sees, for the first of its moves.
+            logs = self._known.logs[:, max(0, last - self._architecture.context) : stop]
             level = logs[quote] - logs[base]
             if np.isfinite(level[-self._architecture.steps - MIN_CONTEXT :]).all():
                 break
+        known = int(np.flatnonzero(np.isnan(level)).max(initial=-1)) + 1
+        logs, level = logs[:, known:], level[known:]  # a history is whole
         kind = draw.random()
         if kind < ALONE:
             return self._task(draw, level, np.empty((0, len(level))))
@@ -173,9 +176,7 @@ class Corpus:
         if draw.random() < 0.25:  # as a short history looks
             short = int(draw.integers(MIN_CONTEXT, past + 1))
             level, others, past = level[past - short :], others[:, past - short :], short
-        context, scale = shown(
-            level[:past], others[:, :past], self._architecture.context, self._architecture.level_rows
-        )
-        target = np.full((len(context), steps), np.nan, dtype=np.float32)
-        target[0] = (level[past:] - level[past - 1]) / scale
-        return context, target
+        found = shown(level[:past], others[:, :past], self._architecture.context)
+        target = np.full((len(found.series), steps), np.nan, dtype=np.float32)
+        target[0] = found.asked(level[past:] - level[past - 1])
+        return found.series, target

@@ -20,9 +20,8 @@ import torch
 from forex_core.errors import ConfigError, InputError
 from forex_core.models.chronos import MIN_ROWS
 from forex_core.models.chronos_library import load_pipeline, locate
-from forex_core.models.chronos_series import shown_at
+from forex_core.models.chronos_series import driver_moves, shown_at
 from forex_core.models.chronos_weights import EMBEDDED, EMBEDDED_FOLDER, StatedWeights
-from forex_core.models.features import changes
 from forex_core.tracking import Tracker
 from forex_core.training.config import Architecture, FineTuningConfig
 from forex_core.types import MarketBundle
@@ -36,11 +35,16 @@ MIN_WINDOWS = 250
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A whole model, adapters merged. It has seen rows up to and with `trained_until`."""
+    """A whole model, adapters merged.
+
+    It has seen rows up to and with `trained_until`; `may_have_seen` later ones, where nobody states what
+    it was begun from.
+    """
 
     model: Chronos2Model
     trained_until: date
     architecture: Architecture
+    may_have_seen: bool
     windows: int
     seconds: float
 
@@ -74,11 +78,9 @@ def finetune(config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker) -
         raise ConfigError(f"'{name}' is a {type(pipeline).__name__}, expected a Chronos-2 model")
     patch = pipeline.model_output_patch_size
     if stated:
-        shape = {"context": stated.context, "level_rows": stated.level_rows, "steps": stated.steps}
+        architecture = Architecture(context=stated.context, steps=stated.steps, patch=patch)
     else:
-        shape = {"context": min(512, pipeline.model_context_length)}
-        shape["level_rows"] = min(Architecture.model_fields["level_rows"].default, shape["context"])
-    architecture = Architecture(**{**shape, "patch": patch})
+        architecture = Architecture(context=min(512, pipeline.model_context_length), patch=patch)
     tasks = windows(_rows_until(bundle, until), architecture)
     tracker.log_params(
         {
@@ -117,7 +119,8 @@ def finetune(config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker) -
             model = fitted.model
             if config.method == "lora":
                 model = model.merge_and_unload()
-    return FineTuned(model.cpu(), until, architecture, len(tasks), time.monotonic() - started)
+    unknown = stated is None or stated.may_have_seen
+    return FineTuned(model.cpu(), until, architecture, unknown, len(tasks), time.monotonic() - started)
 
 
 def windows(bundle: MarketBundle, architecture: Architecture) -> list[Mapping[str, Any]]:
@@ -127,21 +130,21 @@ def windows(bundle: MarketBundle, architecture: Architecture) -> list[Mapping[st
         InputError: when they are too few.
     """
     steps, context = architecture.steps, architecture.context
-    logs, moves = np.log(bundle.spot), changes(bundle).T
-    found: list[Mapping[str, Any]] = []
+    logs, moves = np.log(bundle.spot), driver_moves(bundle)
+    tasks: list[Mapping[str, Any]] = []
     for row in range(MIN_ROWS, len(bundle) - steps):
-        series, scale = shown_at(row, logs, moves, context, architecture.level_rows)
-        ahead = np.full((len(series), steps), np.nan, dtype=np.float32)
-        ahead[0] = (logs[row + 1 : row + 1 + steps] - logs[row]) / scale
-        whole = np.concatenate([series, ahead], axis=1)
+        found = shown_at(row, logs, moves, context)
+        ahead = np.full((len(found.series), steps), np.nan, dtype=np.float32)
+        ahead[0] = found.asked(logs[row + 1 : row + 1 + steps] - logs[row])
+        whole = np.concatenate([found.series, ahead], axis=1)
         past = {f"series_{number}": values for number, values in enumerate(whole[1:], start=1)}
-        found.append({"target": whole[0], "past_covariates": past})
-    if len(found) < MIN_WINDOWS:
+        tasks.append({"target": whole[0], "past_covariates": past})
+    if len(tasks) < MIN_WINDOWS:
         raise InputError(
-            f"{bundle.pair} has {len(bundle)} rows up to {bundle.origin}, {max(len(found), 0)} windows with"
+            f"{bundle.pair} has {len(bundle)} rows up to {bundle.origin}, {len(tasks)} windows with"
             f" {steps} outcomes; expected at least {MIN_WINDOWS}: give a later --until or a longer history"
         )
-    return found
+    return tasks
 
 
 def _rows_until(bundle: MarketBundle, until: date) -> MarketBundle:

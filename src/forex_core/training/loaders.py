@@ -62,6 +62,23 @@ class Loaders(lightning.LightningDataModule):
         )
         self._kept: dict[int, list[Batch]] = {}
 
+    @property
+    def has_test(self) -> bool:
+        """Whether the crosses go on for long enough after validation."""
+        later = len(self._crosses.days) - self._crosses.row_after(self._config.validate_until)
+        return later >= self._config.architecture.steps
+
+    def prepare_parts(self) -> None:
+        """Make what is asked for later, so that days that do not do are refused before a training and not after it.
+
+        Raises:
+            ConfigError: when a part has too few days.
+        """
+        self.train_dataloader()
+        self.val_dataloader()
+        if self.has_test:
+            self.test_dataloader()
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         parts: tuple[Any, ...] = (batch.context, batch.target, batch.group)
         return Batch(*(part.to(device, non_blocking=True) for part in parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import warnings
@@ -25,6 +26,7 @@ from lightning.pytorch.loggers.logger import Logger
 from loguru import logger
 
 from forex_core.errors import ConfigError
+from forex_core.models.chronos_series import SHOWN
 from forex_core.tracking import Tracker
 from forex_core.training.config import TrainingConfig
 from forex_core.training.corpus import Crosses
@@ -37,14 +39,14 @@ if TYPE_CHECKING:
 BEST = 3
 GRADIENT_LIMIT = 1.0
 LOG_EVERY = 50
-_CONFIG, _CHECKPOINTS, _LAST = "config.json", "checkpoints", "last.ckpt"
+_RUN, _CHECKPOINTS, _LAST = "run.json", "checkpoints", "last.ckpt"
 # Where a run goes on, these may differ: no batch hangs on them.
 _FREE = {"workers"}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The losses are sums over the quantile levels, of paths in the unit of the context's deviation, per task."""
+    """The losses are sums over the quantile levels, of answers as `Shown.asked` has them, per task."""
 
     epoch: int
     step: int
@@ -55,13 +57,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """`model` has the averaged weights of the best epoch; `curve` every epoch, those before a resumption too."""
+    """`model` has the averaged weights of the best epoch; `curve` every epoch, those before a resumption too.
+
+    `test_loss`: None where the crosses do not go on for long enough after the last day of validation.
+    """
 
     model: Chronos2Model
     config: TrainingConfig
     curve: tuple[Epoch, ...]
     best: Epoch
-    test_loss: float
+    test_loss: float | None
     seconds: float
 
 
@@ -84,11 +89,13 @@ def pretrain(
         begun_from: weights to begin from instead of random ones, of the configuration's architecture.
 
     Raises:
-        ConfigError: when the folder holds a run of another configuration, or the crosses are too few.
+        ConfigError: when the folder holds another run, or a checkpoint that cannot be read, or the crosses are too few.
         SourceError: when the reference rates cannot be read.
     """
     started = time.monotonic()
-    resumed = _begin(folder, config)
+    loaders = Loaders(config, crosses or Crosses.of_ecb())
+    loaders.prepare_parts()
+    resumed = _begin(folder, _told(config, begun_from, freeze_backbone))
     torch.manual_seed(config.seed)
     module = QuantileTraining(begun_from or untrained(config.architecture), config, freeze_backbone)
     curve = Curve(folder / "curve.json")
@@ -115,7 +122,7 @@ def pretrain(
             callbacks=[
                 curve,
                 kept,
-                EarlyStopping(config.monitor, patience=config.patience),
+                _Stopping(config.monitor, patience=config.patience),
                 LearningRateMonitor("step"),
                 *([TQDMProgressBar(leave=True)] if progress else []),
             ],
@@ -126,46 +133,89 @@ def pretrain(
             num_sanity_val_steps=0,
             default_root_dir=folder,
         )
-        loaders = Loaders(config, crosses or Crosses.of_ecb())
         # Our own checkpoint; torch is told to read no code from it all the same.
         trainer.fit(module, loaders, ckpt_path=resumed, weights_only=True)
-        epochs = tuple(curve.epochs)  # the test takes the state of the best one back
-        tested = trainer.test(
-            module, loaders, ckpt_path=kept.best_model_path, weights_only=True, verbose=False
-        )
+        module.load_state_dict(_read(Path(kept.best_model_path))["state_dict"])
+        tested = trainer.test(module, loaders, verbose=False) if loaders.has_test else None
+    epochs = tuple(curve.epochs)
     best = min(epochs, key=lambda epoch: epoch.val_loss)
     trained = Trained(
         model=module.averaged.cpu(),
         config=config,
         curve=epochs,
         best=best,
-        test_loss=float(tested[0]["test/loss"]),
+        test_loss=float(tested[0]["test/loss"]) if tested else None,
         seconds=time.monotonic() - started,
     )
     tracker.log_metrics(
         {"best_val_loss": best.val_loss, "best_epoch": best.epoch, "seconds": trained.seconds}
     )
-    tracker.log_artifact(folder / _CONFIG)
+    tracker.log_artifact(folder / _RUN)
     tracker.log_artifact(folder / "curve.json")
     return trained
 
 
-def _begin(folder: Path, config: TrainingConfig) -> Path | None:
-    """Lay the folder out; the checkpoint to go on from, if a run of this configuration was ended there."""
+def _told(config: TrainingConfig, begun_from: Chronos2Model | None, freeze_backbone: bool) -> dict[str, Any]:
+    """All that the weights of a run hang on."""
+    digest = hashlib.sha256()
+    for name, weights in begun_from.state_dict().items() if begun_from else ():
+        digest.update(name.encode() + weights.detach().cpu().numpy().tobytes())
+    return {
+        "configuration": config.model_dump(mode="json", exclude=_FREE),
+        "shown": SHOWN,
+        "begun_from": digest.hexdigest() if begun_from else None,
+        "freeze_backbone": freeze_backbone,
+    }
+
+
+def _begin(folder: Path, told: Mapping[str, Any]) -> Path | None:
+    """Lay the folder out; the checkpoint to go on from, if such a run was ended there."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = config.model_dump(mode="json", exclude=_FREE)
-    file, last = folder / _CONFIG, folder / _CHECKPOINTS / _LAST
-    if last.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        before = {name: value for name, value in before.items() if name not in _FREE}
-        if before != told:
-            other = sorted(name for name in told.keys() | before.keys() if told.get(name) != before.get(name))
+    file = folder / _RUN
+    found = sorted(
+        (folder / _CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    if found:
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            flat, was = ({**one["configuration"], **one} for one in (told, before))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{folder} holds a run of another configuration ({', '.join(other)}); give that one to go on with it,"
-                " or another folder to begin anew"
+                f"{file} does not say what run the checkpoints beside it are of ({error}); give another folder"
+            ) from error
+        if before != told:
+            other = {name for name in flat.keys() | was.keys() if flat.get(name) != was.get(name)}
+            raise ConfigError(
+                f"{folder} holds another run ({', '.join(sorted(other - {'configuration'}))}); ask for that one to go"
+                " on with it, or give another folder to begin anew"
             )
-    file.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return last if last.is_file() else None
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(file)
+    for checkpoint in found:
+        try:
+            _read(checkpoint)
+        except Exception as error:  # noqa: BLE001  zip, pickle and torch each have their own; it was being written
+            logger.warning("{} cannot be read, so an earlier one is gone on from: {}", checkpoint, error)
+        else:
+            return checkpoint
+    if found:
+        raise ConfigError(
+            f"no checkpoint in {found[0].parent} can be read; remove them to begin anew, or give another folder"
+        )
+    return None
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return found
+
+
+class _Stopping(EarlyStopping):
+    """Stops a run too that had stopped before it was ended, and is begun again."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 class Curve(Callback):

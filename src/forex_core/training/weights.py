@@ -17,7 +17,7 @@ import torch
 
 from forex_core.errors import ConfigError, ForexError
 from forex_core.models.chronos_library import load_pipeline, locate
-from forex_core.models.chronos_series import SERIES
+from forex_core.models.chronos_series import SERIES, SHOWN
 from forex_core.models.chronos_weights import (
     CONFIG,
     EMBEDDED,
@@ -42,13 +42,16 @@ _OPSET = 18
 
 @dataclass(frozen=True)
 class Statement:
-    """What weights say of themselves. `context`, `level_rows` and `steps` are as `Architecture` has them."""
+    """What weights say of themselves. `context` and `steps` are as `Architecture` has them.
+
+    `may_have_seen`: whether they were begun from weights that nobody states the cut-off of.
+    """
 
     trained_until: date
     context: int
-    level_rows: int
     steps: int
     made: Mapping[str, Any]
+    may_have_seen: bool = False
 
     def written(self, folder: Path) -> None:
         """Write it into a folder, with the sha256 of each file of the model that is there."""
@@ -58,12 +61,13 @@ class Statement:
         document = {
             "trained_until": self.trained_until.isoformat(),
             "context": self.context,
-            "level_rows": self.level_rows,
+            "shown": SHOWN,
             "steps": self.steps,
+            "may_have_seen": self.may_have_seen,
             "sha256": files,
             **self.made,
         }
-        (folder / STATEMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        _write(folder / STATEMENT, document)
 
 
 def save_weights(
@@ -107,12 +111,14 @@ def reexport(folder: Path) -> float:
     difference = export_graph(model, folder / GRAPH, stated.context, stated.steps)
     document = json.loads((folder / STATEMENT).read_text(encoding="utf-8"))
     document["sha256"][GRAPH] = sha256_of(folder / GRAPH)
-    (folder / STATEMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    _write(folder / STATEMENT, document)
     return difference
 
 
 def export_graph(model: Chronos2Model, file: Path, context: int, steps: int) -> float:
     """Write the graph of a model, weights in half precision; its largest relative difference from torch on test data.
+
+    A graph that differs by more than `PARITY` is not left there.
 
     It reads `context` [5, C], the series that `chronos_series.shown` gives, and gives `quantiles` [Q, H] of the first.
 
@@ -137,13 +143,16 @@ def export_graph(model: Chronos2Model, file: Path, context: int, steps: int) -> 
             verbose=False,
         )
     assert program is not None
-    onnx.save(_halved(program.model_proto), file)
-    difference = parity(model, file, context, steps)
+    unfinished = file.with_suffix(".new")
+    onnx.save(_halved(program.model_proto), unfinished)
+    difference = parity(model, unfinished, context, steps)
     if not difference <= PARITY:
+        unfinished.unlink()
         raise ForexError(
-            f"the graph in {file} answers {difference:.1e} apart from its weights, expected at most {PARITY:.0e};"
+            f"the graph for {file} answers {difference:.1e} apart from its weights, expected at most {PARITY:.0e};"
             " the versions of torch and onnxscript may not fit each other"
         )
+    unfinished.replace(file)
     return difference
 
 
@@ -164,8 +173,8 @@ def parity(model: Chronos2Model, file: Path, context: int, steps: int) -> float:
     return worst
 
 
-def weights_to_begin_from(name: str, architecture: Architecture) -> Chronos2Model:
-    """Weights of a folder, or the embedded ones, for more training.
+def weights_to_begin_from(name: str, architecture: Architecture) -> tuple[Chronos2Model, date | None]:
+    """Weights of a folder, or the embedded ones, for more training, and the last day that they have seen, if known.
 
     Raises:
         ConfigError: when they are of another architecture.
@@ -181,7 +190,14 @@ def weights_to_begin_from(name: str, architecture: Architecture) -> Chronos2Mode
             f" {folder / STATEMENT} tells"
         )
     wanted.load_state_dict(model.state_dict())
-    return wanted
+    stated = StatedWeights.read(folder)
+    return wanted, None if stated is None or stated.may_have_seen else stated.trained_until
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(file)
 
 
 class _FirstOfGroup(torch.nn.Module):
