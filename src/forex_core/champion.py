@@ -392,6 +392,12 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
             "undecided",
             f"The champion is not itself today, {', '.join(lost)} did not answer: {old.failures[lost[0]]}.",
         )
+    if new.may_have_seen:
+        return Decision(
+            "undecided",
+            f"{', '.join(new.may_have_seen)} may have seen the outcomes that would decide, for its weights do not say"
+            " up to when they have learned; state it as chronos.trained_until where it is known.",
+        )
     rows = [paths.rows[paths.scored(horizon, paths.scored_grid())] for paths in (new, old)]
     shared = np.intersect1d(rows[0], rows[1])
     if len(shared) < MIN_ORIGINS:

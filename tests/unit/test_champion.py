@@ -755,6 +755,18 @@ def test_nothing_is_decided_on_a_day_when_the_champion_is_not_itself(bundle: Mar
 # ---- another rate of the pair ------------------------------------------------------------------------------
 
 
+def test_weights_that_may_have_seen_the_outcomes_decide_nothing(bundle: MarketBundle) -> None:
+    member = Member()
+    member.may_have_seen = True
+    config = BASE.model_copy(update=POOR)
+    rival = Engine(config, [*build_members(config, CHRONOS), member])
+    old = specification(engine(members=("random_walk",)), rows_before(bundle, 8))
+    found = choose(rival, bundle, WEEK, Reigning(1, old, NOWHERE)).decision
+    assert found.outcome == "undecided"
+    assert found.reason.startswith("momentum may have seen the outcomes that would decide")
+    assert found.comparison is None
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["its recipe", "another"])
 @pytest.mark.parametrize("pinned", [None, "held"])
 def test_a_champion_of_another_rate_is_not_asked(
@@ -776,7 +788,10 @@ def test_a_champion_of_another_rate_is_not_asked(
 def test_a_recipe_that_makes_no_forecast_has_no_champion_of_another_rate_to_speak_for_it(
     short: MarketBundle, modest: Specification
 ) -> None:
-    mute = engine(grid_origins=60, members=("random_walk", "chronos"), min_members=2)
+    config = BASE.model_copy(
+        update={"grid_origins": 60, "members": ("random_walk", "chronos"), "min_members": 2}
+    )
+    mute = Engine(config, build_members(config, ChronosConfig(model=None)))
     observed = replace(short, rate="observed")
     with pytest.raises(ForecastError, match="chronos"):
         choose(mute, observed, WEEK, Reigning(1, modest, NOWHERE))

@@ -477,7 +477,9 @@ def _left_out(run: ForecastRun, language: Language) -> Table | None:
     rows += [
         [
             label_of(name, language),
-            say("may have seen these outcomes: its weights do not say up to when they have learned"),
+            say(
+                "may have seen these outcomes, and the ensemble by it: its weights do not say until when they learned"
+            ),
         ]
         for name in run.evaluation.may_have_seen
     ]

@@ -16,7 +16,9 @@ from forex_core.report.document import Document, in_short, price_decimals, reada
 from forex_core.strangers import plain
 from forex_core.types import ENSEMBLE
 
-MAY_HAVE_SEEN = "may have seen these outcomes, for its weights do not say up to when they have learned"
+MAY_HAVE_SEEN = (
+    "may have seen these outcomes, and the ensemble by it: its weights do not say until when they learned"
+)
 _RATIOS = (
     "Ratios to the random walk (RW) below 1 beat it; 'in 80 %' is the share of outcomes inside that band."
 )
