@@ -210,6 +210,17 @@ class Specification:
         """Whether the bundle is of the rate that the model forecasts."""
         return self.rate in (None, bundle.rate)
 
+    def with_weights_inside(self) -> Specification:
+        """As `carry_code` leaves it: the weights of the neural member are where the package has its own.
+
+        An identity hangs on weights and not on where they are, so the recipe is the same.
+        """
+        from forex_core.models.chronos_weights import EMBEDDED
+
+        if not _stated_weights(self):
+            return self
+        return replace(self, chronos_settings={**self.chronos_settings, "model": EMBEDDED})
+
     def seen(self, bundle: MarketBundle) -> MarketBundle:
         """The bundle with the drivers that the state was learned with and no others, as `forecast` sees them."""
         kept = [k for k, name in enumerate(bundle.driver_names) if name in self.drivers]
@@ -277,8 +288,12 @@ def frame_of(bundle: MarketBundle) -> pd.DataFrame:
     return pd.DataFrame({"date": bundle.dates.to_numpy(), "spot": bundle.spot, **drivers})
 
 
-def carry_code(folder: Path) -> None:
+def carry_code(folder: Path, specification: Specification | None = None) -> None:
     """Copy the code that a model computes with into `folder`, as a package that can be imported from there.
+
+    Args:
+        specification: the model's; weights that state what they are and that its recipe names are copied too, to where
+            that package has its own.
 
     Raises:
         ForecastError: the files are not those that this process runs.
@@ -286,14 +301,32 @@ def carry_code(folder: Path) -> None:
     from forex_core.engine import RULES, rules_digest
 
     package = Path(__file__).parent
-    for path in code_files(package, "model"):
-        target = folder / package.name / path.relative_to(package)
+    copies = {path: path.relative_to(package) for path in code_files(package, "model")}
+    weights = _stated_weights(specification) if specification else {}
+    for path, place in (copies | weights).items():
+        target = folder / package.name / place
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    if rules_digest(folder / package.name) != RULES:
+    replaced = rules_digest(folder / package.name) != RULES
+    if replaced or (weights and specification is not None and specification.engine() is None):
         raise ForecastError(
             f"the code in {package} was replaced while this process ran the one of before; start it again"
         )
+
+
+def _stated_weights(specification: Specification) -> dict[Path, Path]:
+    """The files that the recipe's neural member reads, and where in the package they go; none of unstated weights."""
+    from forex_core.models.chronos import ChronosForecaster
+    from forex_core.models.chronos_weights import CONFIG, EMBEDDED_FOLDER, STATEMENT
+
+    config = EngineConfig.model_validate(dict(specification.engine_settings))
+    chronos = ChronosConfig.model_validate(dict(specification.chronos_settings))
+    stated = ChronosForecaster(chronos.model).stated if "chronos" in config.members else None
+    if stated is None:
+        return {}
+    inside = EMBEDDED_FOLDER.relative_to(Path(__file__).parent)
+    names = (CONFIG, STATEMENT, stated.network_file(chronos.runtime, chronos.device))
+    return {stated.folder / name: inside / name for name in names if (stated.folder / name).is_file()}
 
 
 def paths_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import pytest
 
 from forex_core.config import EngineConfig, load_settings
 from forex_core.databases import sqlite_path
-from forex_core.errors import ConfigError, InputError, TrackingError
+from forex_core.errors import ConfigError, InputError, MemberError, TrackingError
 from forex_core.models.chronos import ChronosForecaster
 from forex_core.models.chronos_weights import GRAPH, StatedWeights
+from forex_core.testing import synthetic_bundle
 from forex_core.tracking import open_store, registry_from_settings, replay_spool
 from forex_core.tracking.build import connect
 from forex_core.tracking.neural import register_folder, with_registered_weights
-from forex_core.types import Horizon
+from forex_core.types import LEVELS, Horizon
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +45,6 @@ TINY: dict[str, Any] = {
         "heads": 2,
         "feed_forward": 32,
         "context": 128,
-        "level_rows": 32,
     },
 }
 # The synthetic market of the tests ends in 2018.
@@ -78,7 +79,9 @@ def runs_of(experiment: str) -> list[Any]:
     return list(client.search_runs([found.experiment_id])) if found else []
 
 
-def test_what_a_run_tells_and_where_its_weights_go(backend: str, tmp_path: Path) -> None:
+def test_what_a_run_tells_and_where_its_weights_go(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Params before, metrics by step, files after; a registered version that a forecast can name."""
     done = pretrain(config=EARLY, output_dir=tmp_path / "out", run_name="tiny")
     (run,) = runs_of("chronos_pretraining")
@@ -105,7 +108,9 @@ def test_what_a_run_tells_and_where_its_weights_go(backend: str, tmp_path: Path)
     assert stated is not None
     assert stated.trained_until == date(2010, 12, 31)
     assert ChronosForecaster(found).identity == ChronosForecaster(done["weights"]).identity
-    assert with_registered_weights(named).chronos.model == found, "it is fetched once"
+    stamp = Path(found).stat().st_mtime_ns
+    assert with_registered_weights(named).chronos.model == found
+    assert Path(found).stat().st_mtime_ns == stamp, "it is fetched once"
 
     import mlflow.onnx
     import onnxruntime
@@ -115,6 +120,15 @@ def test_what_a_run_tells_and_where_its_weights_go(backend: str, tmp_path: Path)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     series = np.zeros((5, 128), dtype=np.float32)
     assert session.run(None, {"context": series})[0].shape == (23, 64)
+
+    monkeypatch.setenv("FOREX_TRACKING_URI", "postgresql://127.0.0.1:1/none")
+    assert (
+        with_registered_weights(load_settings(chronos={"model": "models:/chronos/1"})).chronos.model == found
+    )
+    absent = with_registered_weights(load_settings(chronos={"model": "models:/chronos/9"})).chronos.model
+    market = synthetic_bundle(700)
+    with pytest.raises(MemberError, match="not at hand: the registry could not be read"):
+        ChronosForecaster(absent).forecast(market, market.instants[-1:], 5, LEVELS)
 
 
 def test_weights_of_the_registry_make_a_challengers_forecast(
@@ -141,6 +155,37 @@ def test_weights_of_the_registry_make_a_challengers_forecast(
     standing = registry_from_settings(load_settings()).standing("usdclp-7d")
     assert standing.challenger is not None
     assert standing.challenger.recipe != standing.champion.recipe  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "verdicts"), [(1e-4, ("promoted", "kept")), (0.3, ("kept",))], ids=["gentle", "spoiled"]
+)
+def test_fine_tuned_on_real_data_they_are_measured_on_what_they_have_not_seen(
+    shared_data: Path,
+    sqlite_store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    learning_rate: float,
+    verdicts: tuple[str, ...],
+) -> None:
+    """From the package's weights, up to the end of 2019: the years after it decide, and spoiled weights lose."""
+    from flows.forecast import FLOWS
+    from flows.train import finetune
+
+    config = EngineConfig(members=("random_walk", "chronos"), min_members=2)
+    monkeypatch.setenv("FOREX_ENGINE", config.model_dump_json())
+    market = shared_data / "usdclp_market_daily.csv"
+    asked: dict[str, Any] = {"pair": "USDCLP", "source": "csv", "paths": [market]}
+    before = FLOWS[Horizon(7)](**asked, as_of=date(2024, 6, 28))
+    assert before["published"]["version"] == 1
+    told = {"method": "full", "steps": 30, "until": "2019-12-31", "learning_rate": learning_rate}
+    assert finetune(**asked, config=told)["trained_until"] == "2019-12-31"
+    monkeypatch.setenv("FOREX_CHRONOS__MODEL", "models:/chronos-usdclp/1")
+    after = FLOWS[Horizon(7)](**asked, as_of=date(2024, 6, 28))
+    decision = after["published"]
+    assert decision["outcome"] in verdicts, decision
+    origins = int(re.search(r"(\d+) origins", decision["reason"]).group(1))  # type: ignore[union-attr]
+    # A week apart, of four and a half years less those that teach.
+    assert 104 <= origins <= 236 - 52
 
 
 def test_registering_and_promoting_by_hand_and_what_is_refused(sqlite_store: str, tmp_path: Path) -> None:
@@ -221,7 +266,6 @@ def test_a_configuration_that_cannot_be_used_is_a_failed_run(sqlite_store: str, 
 def test_the_command_trains_shows_progress_and_an_interrupt_ends_its_run_as_killed(
     migrated_sqlite: Path, tmp_path: Path, sqlite_store: str
 ) -> None:
-    """What it has learned by then is gone on from, by the same command."""
     told = tmp_path / "told.json"
     told.write_text(json.dumps(EARLY | {"epochs": 400}))
     command = [str(Path(sys.executable).parent / "forex"), "train", "pretrain", "--config", str(told)]

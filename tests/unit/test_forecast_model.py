@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ import yaml
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members
 from forex_core.errors import ForecastError, TrackingError
+from forex_core.models.chronos_weights import EMBEDDED_FOLDER, STATEMENT
 from forex_core.paths import Paths
 from forex_core.specification import Specification, carry_code, frame_of, paths_of, replay_of
+from forex_core.testing import bundle_of, synthetic_table
 from forex_core.tracking.packaging import read_model, save_model
 from forex_core.types import ENSEMBLE, LEVELS, ForecastRun, Horizon, MarketBundle, State
 
@@ -267,29 +270,53 @@ print(*sorted({m.__file__ for n, m in sys.modules.items() if n.partition(".")[0]
 """
 
 
-def test_the_carried_code_is_all_that_a_forecast_needs(
-    bundle: MarketBundle, following: MarketBundle, tmp_path: Path
-) -> None:
+def test_the_carried_code_is_all_that_a_forecast_needs(tmp_path: Path) -> None:
     """In a process that has the folder and third parties' packages, and nothing of the checkout.
 
-    Every module of members is imported there, the one of Chronos because it is built, without any weight.
+    Every module of members is imported there, and the neural member answers by weights that are carried along.
     """
-    carry_code(tmp_path / "code")
+    bundle = bundle_of(synthetic_table(ROWS, start="2018-06-01"))
     config = CONFIG.model_copy(update={"members": (*CONFIG.members, "chronos")})
-    state = State(bundle.origin, dict.fromkeys(CONFIG.members, 1 / 3), np.full((64, len(LEVELS)), 1.1))
+    state = State(bundle.origin, dict.fromkeys(config.members, 1 / 4), np.full((64, len(LEVELS)), 1.1))
     engine = Engine(config, build_members(config, CHRONOS))
     drivers = dict(zip(bundle.driver_names, bundle.driver_units, strict=True))
     specification = Specification(
         bundle.pair, bundle.rate, WEEK, engine.recipe, config.model_dump(mode="json"), {}, state, drivers
     )
+    carry_code(tmp_path / "code", specification)
     (tmp_path / "specification.json").write_text(specification.to_json())
-    frame_of(following).to_parquet(tmp_path / "frame.parquet")
+    frame_of(bundle).to_parquet(tmp_path / "frame.parquet")
     places = ("code", "specification.json", "frame.parquet", "answer.npy")
     code, document, frame, answer = (tmp_path / name for name in places)
     used = child(ALONE, code, SITE_PACKAGES, document, frame, answer, isolated=True).split()
     assert {str(p) for p in (code / "forex_core" / "models").glob("*.py")} <= set(used)
     assert all(path.startswith(f"{code}/forex_core/") for path in used)
-    np.testing.assert_array_equal(np.load(answer), engine.apply(following, WEEK, state).quantiles)
+    np.testing.assert_array_equal(np.load(answer), engine.apply(bundle, WEEK, state).quantiles)
+
+
+def test_weights_of_a_folder_go_with_the_model_and_may_be_gone_then(tmp_path: Path) -> None:
+    """As registered ones, which are fetched into a folder that may be emptied at any time."""
+    bundle = bundle_of(synthetic_table(ROWS, start="2018-06-01"))
+    folder = Path(shutil.copytree(EMBEDDED_FOLDER, tmp_path / "fetched"))
+    told = json.loads((folder / STATEMENT).read_text())
+    (folder / STATEMENT).write_text(
+        json.dumps(told | {"trained_until": "2018-01-31"})
+    )  # others than the package's
+    config = CONFIG.model_copy(update={"members": (*CONFIG.members, "chronos")})
+    chronos = ChronosConfig(model=str(folder))
+    engine = Engine(config, build_members(config, chronos))
+    found = engine.forecast(bundle, WEEK)
+    assert not found.failures
+    saved = save_model(Specification.of(found, bundle, config, chronos), frame_of(bundle), tmp_path / "model")
+    shutil.rmtree(folder)
+    specification, code = read_model(saved)
+    assert specification.recipe == engine.recipe
+    assert str(folder) not in specification.to_json()
+    assert specification.engine() is None, "this package has other weights"
+    paths = paths_of(specification, code, bundle, None)
+    assert not paths.failures
+    again = paths.run(WEEK, found.state)
+    np.testing.assert_array_equal(again.forecast.quantiles, found.forecast.quantiles)
 
 
 def test_whatever_the_carried_code_imports_of_ours_is_carried(tmp_path: Path) -> None:

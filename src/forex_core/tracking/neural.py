@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from loguru import logger
+
 from forex_core.config import Settings
-from forex_core.errors import InputError, TrackingError
-from forex_core.models.chronos_weights import CONFIG, GRAPH, WEIGHTS, StatedWeights
+from forex_core.errors import InputError, TrackingError, TrackingUnavailable
+from forex_core.models.chronos_weights import CONFIG, GRAPH, REGISTERED, WEIGHTS, StatedWeights
 from forex_core.tracking.base import Tracker
 from forex_core.tracking.build import tracker_from_settings
 from forex_core.tracking.registry import CHAMPION, Registry, Version, registry_from_settings
@@ -21,7 +23,7 @@ from forex_core.tracking.store import quiet
 WEIGHTS_MODEL = "model"
 """Name of the model that a training run logs."""
 _PLACE = "artifacts/weights"
-REGISTERED = "chronos_weights"
+BY_HAND = "chronos_weights"
 """Experiment of the runs that log weights which were made elsewhere."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>\w+))")
 
@@ -86,7 +88,7 @@ def register_folder(settings: Settings, weights: Path, name: str, *, promote: bo
     stated.checked(CONFIG, WEIGHTS, GRAPH)
     registry, tags = registry_from_settings(settings), {"trained_until": stated.trained_until}
     with (
-        tracker_from_settings(settings, REGISTERED, run_name=name) as tracker,
+        tracker_from_settings(settings, BY_HAND, run_name=name) as tracker,
         TemporaryDirectory() as scratch,
     ):
         saved = save_weights_model(
@@ -105,31 +107,52 @@ def register_folder(settings: Settings, weights: Path, name: str, *, promote: bo
 def with_registered_weights(settings: Settings) -> Settings:
     """The settings with `chronos.model` a local folder, where it names a registered model: models:/NAME/2 or @champion.
 
+    Files are fetched once. Where the store is out of reach, a numbered version that was fetched before is used, and
+    without one the name stays: the member is left out then, and says why.
+
     Raises:
-        InputError: the registry has no such version.
-        TrackingError: the store cannot be read, or the files are not those that were registered.
+        InputError: the registry has no such version of weights.
+        TrackingError: the files are not those that were registered.
     """
     named = settings.chronos.model or ""
-    if not named.startswith("models:"):
+    if not named.startswith(REGISTERED):
         return settings
     found = _ADDRESS.fullmatch(named)
     if found is None:
         raise InputError(
             f"chronos.model is '{named}', expected models:/NAME/VERSION or models:/NAME@{CHAMPION}"
         )
-    registry = registry_from_settings(settings)
-    if found["number"]:
-        chosen = registry.version(found["name"], int(found["number"]))
-    else:
-        chosen = registry.at(found["name"], found["alias"])
-    folder = registry.verified(chosen) / _PLACE
-    # The registry's own copy of remote files goes with it, and a run outlives it; the name tells what is in it.
-    kept = settings.cache_dir / "weights" / f"{found['name']}-{chosen.number}-{chosen.tags['sha256'][:12]}"
-    if not kept.is_dir():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        scratch = kept.with_suffix(".new")
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(folder, scratch)
-        scratch.rename(kept)
+    place = settings.cache_dir / "weights"
+    try:
+        kept = _fetched(settings, found["name"], found["number"], found["alias"], place)
+    except TrackingUnavailable as error:
+        before = sorted(place.glob(f"{found['name']}-{found['number']}-*")) if found["number"] else []
+        logger.warning("{} cannot be looked up: {}", named, error)
+        if not before:
+            return settings
+        kept = before[0]
     chronos = settings.chronos.model_copy(update={"model": str(kept)})
     return settings.model_copy(update={"chronos": chronos})
+
+
+def _fetched(settings: Settings, name: str, number: str | None, alias: str | None, place: Path) -> Path:
+    """The local folder of a version's weights, whose name tells what is in it."""
+    registry = registry_from_settings(settings)
+    chosen = registry.version(name, int(number)) if number else registry.at(name, alias or CHAMPION)
+    digest = chosen.tags.get("sha256", "")
+    kept = place / f"{name}-{chosen.number}-{digest[:12]}"
+    if kept.is_dir():
+        return kept
+    # The registry's own copy of remote files goes with it, and a run outlives it.
+    folder = registry.verified(chosen) / _PLACE
+    if not digest or not folder.is_dir():
+        raise InputError(f"{chosen} of {name} is no model of weights, as 'forex train register' makes them")
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place, prefix=".") as scratch:
+        copied = shutil.copytree(folder, Path(scratch) / "weights")
+        try:
+            copied.rename(kept)
+        except OSError:
+            if not kept.is_dir():  # else another process was faster
+                raise
+    return kept

@@ -87,8 +87,8 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
         names = (*_REQUIRED, *(_FOR_CHRONOS if "chronos" in specification.state.weights else ()))
         with tempfile.TemporaryDirectory() as scratch:
             document = Path(scratch) / DOCUMENT
-            document.write_text(specification.to_json(), encoding="utf-8")
-            carry_code(Path(scratch) / "code")
+            document.write_text(specification.with_weights_inside().to_json(), encoding="utf-8")
+            carry_code(Path(scratch) / "code", specification)
             try:
                 mlflow.pyfunc.save_model(
                     folder,

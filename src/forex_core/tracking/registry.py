@@ -58,7 +58,7 @@ MAX_COVERED = 4
 """How many pins of earlier reigns a pin carries, so that its tag has an end: undos walk back no further."""
 FILES_TAG = "sha256"
 """Tag of a version: what its files were when it was registered."""
-_FILES = ("MLmodel", "*.py", "artifacts/**/*", "code/**/*.py")
+_FILES = ("MLmodel", "*.py", "artifacts/**/*", "code/**/*.py", "code/**/weights/*")
 _CHANGE = "succession"
 _TRIES = 20
 
