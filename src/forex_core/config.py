@@ -75,7 +75,7 @@ class EngineConfig(BaseModel):
 
 
 class ChronosConfig(BaseModel):
-    """Which weights the Chronos member loads; without any it is left out.
+    """Which weights the Chronos member loads, by default those of this package; without any (null) it is left out.
 
     `context` and `trained_until` are for weights that do not state their own.
     """
@@ -83,7 +83,7 @@ class ChronosConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = Field(
-        None,
+        "embedded",
         description="'embedded', a local directory, a hub name with a revision, or models:/NAME@champion",
     )
     revision: str | None = None

@@ -23,4 +23,5 @@ def light(monkeypatch: pytest.MonkeyPatch, sqlite_store: str) -> EngineConfig:
     members = ("random_walk", "theta", "var", "drivers", "chronos")
     config = EngineConfig(members=members, grid_origins=60, warmup_origins=8)
     monkeypatch.setenv("FOREX_ENGINE", config.model_dump_json())
+    monkeypatch.setenv("FOREX_CHRONOS", '{"model": null}')
     return config

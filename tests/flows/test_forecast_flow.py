@@ -16,7 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forex_core.config import load_settings
 from forex_core.data.series import Definition, definition_of
+from forex_core.testing import synthetic_table
+from forex_core.tracking import registry_from_settings
+from forex_core.tracking.replay import replay
 from forex_core.types import HORIZONS, Horizon
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "kept_pictures"), pytest.mark.timeout(280)]
@@ -73,6 +77,28 @@ def test_a_flow_publishes_logs_and_reports(market: Path, tmp_path: Path) -> None
     replayed = published_from(json.loads((stored / "members.json").read_text()))
     for at, level in enumerate(json.loads((stored / "members.json").read_text())["levels"]):
         assert replayed[:, at] == pytest.approx(document["quantiles"][str(level)], abs=1e-6)
+
+
+@pytest.mark.usefixtures("light")
+def test_the_weights_of_the_package_are_a_member_and_go_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default; a recomputation by the code that the run logged finds the same, with the weights beside it."""
+    market = tmp_path / "market.csv"
+    synthetic_table(900, start="2018-06-01").to_csv(market, index=False)
+    monkeypatch.delenv("FOREX_CHRONOS")
+    document = run_flow(WEEK, pair="USDCLP", source="csv", paths=[market])
+    (run,) = runs(tmp_path)
+    assert not document["failures"]
+    assert run.data.metrics["chronos_weight"] > 0
+    assert run.data.metrics["chronos_rmse"] == pytest.approx(document["models"]["chronos"]["rmse"])
+    registry = registry_from_settings(load_settings())
+    (version,) = registry.versions("usdclp-7d")
+    folder = registry.folder(version)
+    carried = {file.name for file in (folder / "code" / "forex_core" / "models" / "weights").iterdir()}
+    assert carried == {"config.json", "training.json", "model.onnx"}
+    found = replay(registry, run.info.run_id)
+    assert [one.outcome for one in found.reproductions] == ["exact", "exact"]
 
 
 def published_from(record: dict[str, Any]) -> np.ndarray:

@@ -84,7 +84,7 @@ class TestPrecedence:
         found = load_settings()
         assert (found.pair, found.source, found.paths) == ("USDMXN", "ecb", ())
         assert found.engine.members == MEMBERS
-        assert found.chronos.model is None
+        assert found.chronos.model == "embedded"
 
     def test_are_frozen(self) -> None:
         found: Settings = load_settings()

@@ -369,7 +369,7 @@ def test_a_rare_silence_takes_the_origin_from_all(table: pd.DataFrame) -> None:
 def test_a_member_that_may_know_the_outcomes_is_marked_wherever_its_scores_are(bundle: MarketBundle) -> None:
     """In the leaderboard, in the document of a run and in its report; one that did not answer has no scores."""
     from forex_core.report.document import evaluation_document
-    from forex_core.report.text import leaderboard
+    from forex_core.report.text import MAY_HAVE_SEEN, leaderboard
 
     unknown, refusing = Broken("unknown"), Broken("refusing", error=MemberError("no"))
     unknown.may_have_seen = refusing.may_have_seen = True
@@ -379,11 +379,7 @@ def test_a_member_that_may_know_the_outcomes_is_marked_wherever_its_scores_are(b
     found = made.evaluate(bundle, WEEK)
     document = evaluation_document(found, bundle, 1.0)
     assert document["may_have_seen"] == ["unknown"]
-    told = [str(part) for part in leaderboard(document)]
-    assert (
-        "unknown: may have seen these outcomes, for its weights do not say up to when they have learned."
-        in told
-    )
+    assert f"unknown: {MAY_HAVE_SEEN}." in [str(part) for part in leaderboard(document)]
     paths = made.paths_behind(bundle)
     assert Paths.from_arrays(bundle, paths.arrays()).may_have_seen == ("unknown",)
 
@@ -465,8 +461,19 @@ def test_the_random_walk_is_always_a_member(bundle: MarketBundle) -> None:
 
 def test_chronos_without_weights_is_left_out(bundle: MarketBundle) -> None:
     config = LIGHT.model_copy(update={"members": (*LIGHT.members, "chronos")})
-    found = engine(config).forecast(bundle, WEEK)
+    found = Engine(config, build_members(config, ChronosConfig(model=None))).forecast(bundle, WEEK)
     assert "no weights" in found.failures["chronos"]
+
+
+def test_the_weights_of_the_package_answer_by_themselves_and_only_what_they_have_not_seen() -> None:
+    config = LIGHT.model_copy(update={"members": (*LIGHT.members, "chronos")})
+    after, before = (
+        bundle_of(synthetic_table(760, seed=5, start=day)) for day in ("2018-06-01", "2014-01-01")
+    )
+    found = engine(config).forecast(after, WEEK)
+    assert not found.failures
+    assert found.state.weights["chronos"] > 0
+    assert "data up to 2017-12-31" in engine(config).forecast(before, WEEK).failures["chronos"]
 
 
 # ---- history -----------------------------------------------------------------------------------------------

@@ -385,17 +385,19 @@ def test_other_weights_of_chronos_in_the_process_are_refused(
 ) -> None:
     members = [*CONFIG.members, "chronos"]
     with_chronos = CONFIG.model_copy(update={"members": tuple(members)})
-    recipe = Engine(with_chronos, build_members(with_chronos, ChronosConfig(context=256))).recipe
+    recipe = Engine(with_chronos, build_members(with_chronos, ChronosConfig(model=None, context=256))).recipe
     settings_of = json.loads(with_chronos.model_dump_json())
     stranger = replace(
         specification,
         recipe=recipe,
         engine_settings=settings_of,
-        chronos_settings=json.loads(ChronosConfig(context=512).model_dump_json()),
+        chronos_settings=json.loads(ChronosConfig(model=None, context=512).model_dump_json()),
     )
     with pytest.raises(ForecastError, match="do not make the model's recipe"):
         stranger.forecast(frame_of(bundle))
-    own = replace(stranger, chronos_settings=json.loads(ChronosConfig(context=256).model_dump_json()))
+    own = replace(
+        stranger, chronos_settings=json.loads(ChronosConfig(model=None, context=256).model_dump_json())
+    )
     assert own.engine() is not None
 
 
