@@ -74,7 +74,8 @@ bench: $(DEV)  ## seconds and memory of engine, command, tracking, store, backup
 bench-panel: $(DEV)  ## the ensemble on the 26 pairs of the ECB panel, fails past its bounds
 	$(VENV)/bin/python tests/bench/panel.py $(ARGS)
 
-bench-neural: $(DEV)  ## the embedded weights on the ECB panel, fails past its bounds (ARGS="--data FILE" for USD/CLP too)
+bench-neural: $(DEV)  ## the embedded weights: their cost, and scores on the ECB panel (ARGS="--data FILE" for USD/CLP too)
+	$(VENV)/bin/python tests/bench/neural_speed.py
 	$(VENV)/bin/python tests/bench/neural_quality.py $(ARGS)
 
 $(PEERS): tests/bench/peers-requirements.txt

@@ -7,6 +7,7 @@ collect_ignore = [
     "data_speed.py",
     "engine_speed.py",
     "neural_quality.py",
+    "neural_speed.py",
     "servers.py",
     "tracking_speed.py",
 ]
