@@ -46,7 +46,7 @@ GOOD = EngineConfig(
 FAIR = GOOD.model_copy(update={"members": ("random_walk", "drivers")})
 POOR = GOOD.model_copy(update={"members": ("random_walk",)})
 LIGHT = GOOD.model_copy(update={"grid_origins": 60})
-# Chronos has no weights here, so that two members answer and three are needed.
+# Without weights Chronos is silent, so that two members answer and three are needed.
 SILENT = GOOD.model_copy(update={"members": ("random_walk", "drivers", "chronos"), "min_members": 3})
 DAYS = (date(2019, 4, 24), date(2019, 4, 25), date(2019, 4, 26), date(2019, 4, 29), date(2019, 5, 2))
 
@@ -761,7 +761,10 @@ def test_the_same_data_are_published_again_once_the_champion_is_pinned(deploymen
     assert deployment.flow(LIGHT, DAYS[0])["run_id"] == first["run_id"]
 
 
-def test_a_new_recipe_that_makes_no_forecast_leaves_the_champions(deployment: Deployment) -> None:
+def test_a_new_recipe_that_makes_no_forecast_leaves_the_champions(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREX_CHRONOS", '{"model": null}')
     deployment.publish(LIGHT, DAYS[0])
     state = deployment.flow(SILENT, DAYS[1], return_state=True)
     document = state.result()

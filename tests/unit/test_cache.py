@@ -344,7 +344,7 @@ def test_whatever_makes_an_answer_another_one_asks_again(
         pass
 
     elsewhere = Asked()
-    elsewhere.device = "cuda"  # type: ignore[attr-defined]
+    elsewhere.computed_by = "cuda:"  # type: ignore[attr-defined]
     newer = AnswerCache(store.folder, {"numpy": "2.0.1"})
     with monkeypatch.context() as patch:
         patch.setattr(cache, "MODEL_CODE", "other code")
