@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def trained(
     statement = Statement(until, shape.context, shape.steps, made, may_have_seen=seen is None)
     parity = save_weights(done.model, folder / "weights", statement)
     logger.info("weights written: {}, the graph {} apart from them", folder / "weights", parity)
-    return made | {"seconds": done.seconds, "parity": parity}
+    stated = {"trained_until": until.isoformat(), "may_have_seen": seen is None}
+    return made | stated | {"seconds": done.seconds, "parity": parity}
 
 
 @task(name="fine-tune", cache_policy=NO_CACHE, persist_result=False)
@@ -79,7 +80,8 @@ def fine_tuned(config: FineTuningConfig, folder: Path, tracker: Tracker, setting
     shape = done.architecture
     statement = Statement(done.trained_until, shape.context, shape.steps, made, done.may_have_seen)
     parity = save_weights(done.model, folder / "weights", statement)
-    return made | {"trained_until": done.trained_until.isoformat(), "seconds": done.seconds, "parity": parity}
+    stated = {"trained_until": done.trained_until.isoformat(), "may_have_seen": done.may_have_seen}
+    return made | stated | {"seconds": done.seconds, "parity": parity}
 
 
 @task(name="register", cache_policy=NO_CACHE, persist_result=False)
@@ -136,7 +138,7 @@ def pretrain(
     folder = (output_dir or settings.training_dir / name).absolute()
     with tracker_from_settings(settings, PRETRAINING, run_name=name, experiment_tags=_TAGS) as tracker:
         made = trained(told, folder, tracker, pretrained, freeze_backbone, progress)
-        tags = {"trained_until": told.validate_until, "best_val_loss": made["best"]["val_loss"]}
+        tags = _stated(made) | {"best_val_loss": made["best"]["val_loss"]}
         return _ended(made, folder, tracker, settings, register_as, tags)
 
 
@@ -179,8 +181,13 @@ def finetune(
     folder = (output_dir or settings.training_dir / name).absolute()
     with tracker_from_settings(settings, FINE_TUNING, run_name=name, experiment_tags=_TAGS) as tracker:
         made = fine_tuned(told, folder, tracker, settings)
-        tags = {"trained_until": date.fromisoformat(made["trained_until"]), "pair": made["pair"]}
+        tags = _stated(made) | {"pair": made["pair"]}
         return _ended(made, folder, tracker, settings, register_as or f"chronos-{made['pair'].lower()}", tags)
+
+
+def _stated(made: Document) -> dict[str, Any]:
+    """What the weights have seen, as their statement has it."""
+    return {name: made[name] for name in ("trained_until", "may_have_seen")}
 
 
 _TAGS = {"service": SERVICE, "model_family": "chronos-2"}

@@ -396,7 +396,7 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
         return Decision(
             "undecided",
             f"{', '.join(new.may_have_seen)} may have seen the outcomes that would decide, for its weights do not say"
-            " up to when they have learned; state it as chronos.trained_until where it is known.",
+            " until when they learned.",
         )
     rows = [paths.rows[paths.scored(horizon, paths.scored_grid())] for paths in (new, old)]
     shared = np.intersect1d(rows[0], rows[1])
@@ -420,6 +420,8 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
     )
     if faults:
         return Decision("kept", f"The challenger is not sound: {'; '.join(faults)}. {figures}.", found)
+    if old.may_have_seen and found.difference > 0:
+        return Decision("undecided", f"The champion may have seen the outcomes: {figures}.", found)
     if found.difference <= 0 and bound < TOLERANCE:
         return Decision("promoted", f"The challenger is no worse: {figures}.", found)
     return Decision("kept", f"The challenger has not shown to be no worse: {figures}.", found)

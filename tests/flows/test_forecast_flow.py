@@ -18,6 +18,7 @@ import pytest
 
 from forex_core.config import load_settings
 from forex_core.data.series import Definition, definition_of
+from forex_core.errors import TrackingError
 from forex_core.testing import synthetic_table
 from forex_core.tracking import registry_from_settings
 from forex_core.tracking.replay import replay
@@ -99,6 +100,10 @@ def test_the_weights_of_the_package_are_a_member_and_go_with_the_model(
     assert carried == {"config.json", "training.json", "model.onnx"}
     found = replay(registry, run.info.run_id)
     assert [one.outcome for one in found.reproductions] == ["exact", "exact"]
+    graph = folder / "code" / "forex_core" / "models" / "weights" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(TrackingError, match="not those that were registered"):
+        registry.verified(version)
 
 
 def published_from(record: dict[str, Any]) -> np.ndarray:

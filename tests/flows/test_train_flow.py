@@ -107,6 +107,8 @@ def test_what_a_run_tells_and_where_its_weights_go(
     stated = StatedWeights.read(Path(found))
     assert stated is not None
     assert stated.trained_until == date(2010, 12, 31)
+    tags = registry_from_settings(settings).version("chronos", 1).tags
+    assert (tags["trained_until"], tags["may_have_seen"]) == ("2010-12-31", "False")
     assert ChronosForecaster(found).identity == ChronosForecaster(done["weights"]).identity
     stamp = Path(found).stat().st_mtime_ns
     assert with_registered_weights(named).chronos.model == found
@@ -127,7 +129,7 @@ def test_what_a_run_tells_and_where_its_weights_go(
     )
     absent = with_registered_weights(load_settings(chronos={"model": "models:/chronos/9"})).chronos.model
     market = synthetic_bundle(700)
-    with pytest.raises(MemberError, match="not at hand: the registry could not be read"):
+    with pytest.raises(MemberError, match="could not be fetched from the registry"):
         ChronosForecaster(absent).forecast(market, market.instants[-1:], 5, LEVELS)
 
 
@@ -209,10 +211,30 @@ def test_registering_and_promoting_by_hand_and_what_is_refused(sqlite_store: str
     registry = registry_from_settings(settings)
     kept = registry.folder(registry.version("mine", 1)) / "artifacts" / "weights" / GRAPH
     kept.write_bytes(kept.read_bytes()[:-1])
+    spoilt = with_registered_weights(load_settings(chronos={"model": "models:/mine/1"})).chronos.model
+    assert spoilt == "models:/mine/1"
     with pytest.raises(TrackingError, match="not those that were registered"):
-        with_registered_weights(load_settings(chronos={"model": "models:/mine/1"}))
+        registry_from_settings(settings).verified(registry.version("mine", 1))
     with pytest.raises(InputError, match="holds no weights that state what they are"):
         register_folder(settings, tmp_path, "mine", promote=False)
+
+
+def test_what_is_trained_on_states_what_it_was_begun_from(sqlite_store: str, tmp_path: Path) -> None:
+    later = EARLY | {"validate_until": "2012-12-31"}
+    first = pretrain(config=later, output_dir=tmp_path / "first", register_as=None)
+    again = pretrain(
+        config=EARLY, pretrained=first["weights"], output_dir=tmp_path / "again", register_as="again"
+    )
+    assert again["trained_until"] == "2012-12-31"
+    stated = StatedWeights.read(Path(again["weights"]))
+    assert stated is not None
+    assert (stated.trained_until, stated.may_have_seen) == (date(2012, 12, 31), False)
+    Path(first["weights"], "training.json").unlink()
+    of_nobody = pretrain(
+        config=EARLY, pretrained=first["weights"], output_dir=tmp_path / "of nobody", register_as="of_nobody"
+    )
+    assert ChronosForecaster(of_nobody["weights"]).may_have_seen
+    assert registry_from_settings(load_settings()).version("of_nobody", 1).tags["may_have_seen"] == "True"
 
 
 def test_a_store_that_goes_away_stops_no_training_and_gets_all_of_it_later(

@@ -767,6 +767,18 @@ def test_weights_that_may_have_seen_the_outcomes_decide_nothing(bundle: MarketBu
     assert found.comparison is None
 
 
+def test_a_champion_that_may_have_seen_the_outcomes_keeps_nobody_out_by_them(
+    bundle: MarketBundle, good: Specification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(*told: Any) -> Any:
+        return replace(paths_of(*told), may_have_seen=("chronos",))
+
+    monkeypatch.setattr("forex_core.champion.paths_of", seen)
+    found = choose(engine(**POOR), bundle, WEEK, Reigning(1, good, NOWHERE)).decision
+    assert found.outcome == "undecided"
+    assert found.reason.startswith("The champion may have seen the outcomes: Δ = +")
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["its recipe", "another"])
 @pytest.mark.parametrize("pinned", [None, "held"])
 def test_a_champion_of_another_rate_is_not_asked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -585,12 +586,16 @@ class TestWeights:
         assert weights_to_begin_from(str(tmp_path), TINY)[1] is None
         assert ChronosForecaster(str(tmp_path)).may_have_seen
         assert not ChronosForecaster(str(weights)).may_have_seen
+        other = Path(shutil.copytree(weights, tmp_path / "other"))
+        (other / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes())
+        with pytest.raises(MemberError, match="has the checksum"):
+            weights_to_begin_from(str(other), TINY)
         (tmp_path / STATEMENT).unlink()
         assert weights_to_begin_from(str(tmp_path), TINY)[1] is None
 
     def test_rates_of_interest_are_not_shown(self, weights: Path, bundle: MarketBundle) -> None:
         """Training has none."""
-        rate = np.where(np.arange(len(bundle)) < 640, 5.0, 4.5)[:, None]
+        rate = 5 + np.cumsum(np.diff(np.log(bundle.spot), append=0.0))[:, None]  # which would tell all
         with_one = replace(
             bundle,
             drivers=np.concatenate([bundle.drivers, rate], axis=1),
@@ -604,6 +609,7 @@ class TestWeights:
     ) -> None:
         moved = replace(bundle, drivers=bundle.drivers * np.linspace(1, 2, len(bundle))[:, None] ** 3)
         member = ChronosForecaster(str(weights))
+        assert member.computed_by != ChronosForecaster(str(weights), runtime="torch").computed_by
         assert member.columns == ("spot", "drivers")
         assert member.lookback_rows == TINY.context + 1
         assert (answers(weights, moved) != answers(weights, bundle)).any()
@@ -646,8 +652,6 @@ class TestWeights:
     def test_damage_is_told_and_leaves_the_member_out(
         self, weights: Path, bundle: MarketBundle, tmp_path: Path, spoil: Any, told: Any, reason: str
     ) -> None:
-        import shutil
-
         folder = Path(shutil.copytree(weights, tmp_path / "spoilt"))
         spoil(folder)
         with pytest.raises(MemberError, match=reason):
@@ -663,8 +667,6 @@ class TestWeights:
             GraphNetwork(weights / GRAPH).quantiles(np.zeros((5, 64), dtype=np.float32))
 
     def test_a_lost_graph_is_written_anew(self, weights: Path, bundle: MarketBundle, tmp_path: Path) -> None:
-        import shutil
-
         folder = Path(shutil.copytree(weights, tmp_path / "lost"))
         (folder / GRAPH).unlink()
         assert reexport(folder) < PARITY
@@ -702,7 +704,7 @@ class TestFineTuning:
         until = bundle.dates[520].date()
         told = FineTuningConfig(pretrained=str(weights), method=method, steps=3, batch_size=10, until=until)  # type: ignore[call-arg, arg-type]
         done = finetune(told, bundle, NoopTracker())
-        assert done.trained_until == until
+        assert (done.trained_until, done.may_have_seen) == (until, False)
         save_weights(done.model, tmp_path / "tuned", statement(until))
         assert StatedWeights.read(tmp_path / "tuned").trained_until == until  # type: ignore[union-attr]
         last = ChronosForecaster(str(tmp_path / "tuned")).forecast(bundle, bundle.instants[[650]], 64, LEVELS)

@@ -217,7 +217,9 @@ def _stated(model: str | None) -> tuple[StatedWeights | None, MemberError | None
     if model is None:
         return None, None
     if model.startswith(REGISTERED):
-        return None, MemberError(f"the weights {model} are not at hand: the registry could not be read")
+        return None, MemberError(
+            f"the weights {model} could not be fetched from the registry; the log says why"
+        )
     try:
         folder = EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
         found = StatedWeights.read(folder)

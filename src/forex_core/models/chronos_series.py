@@ -121,7 +121,7 @@ def shown_at(row: int, logs: Array, moves: Array, context: int) -> Shown:
     """
     window = slice(max(0, row - context), row + 1)
     beside = moves[:, window]
-    moved = (np.nan_to_num(beside) != 0).mean(axis=1) >= MOVED_SHARE
+    moved = (np.nan_to_num(beside[:, -context:]) != 0).mean(axis=1) >= MOVED_SHARE
     return shown(logs[window], beside[moved], context)
 
 

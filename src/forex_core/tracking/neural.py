@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from forex_core.tracking.store import quiet
 WEIGHTS_MODEL = "model"
 """Name of the model that a training run logs."""
 _PLACE = "artifacts/weights"
+_DIGITS = 12
 BY_HAND = "chronos_weights"
 """Experiment of the runs that log weights which were made elsewhere."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>\w+))")
@@ -86,14 +88,13 @@ def register_folder(settings: Settings, weights: Path, name: str, *, promote: bo
     if stated is None:
         raise InputError(f"{weights} holds no weights that state what they are, as 'forex train' leaves them")
     stated.checked(CONFIG, WEIGHTS, GRAPH)
-    registry, tags = registry_from_settings(settings), {"trained_until": stated.trained_until}
+    registry = registry_from_settings(settings)
+    tags = {"trained_until": str(stated.trained_until), "may_have_seen": stated.may_have_seen}
     with (
         tracker_from_settings(settings, BY_HAND, run_name=name) as tracker,
         TemporaryDirectory() as scratch,
     ):
-        saved = save_weights_model(
-            weights, Path(scratch) / "model", {"trained_until": str(stated.trained_until)}
-        )
+        saved = save_weights_model(weights, Path(scratch) / "model", tags)
         version = register_weights(registry, tracker, saved, name, f"weights of {weights}", tags)
         if version is None:
             raise TrackingError(
@@ -107,12 +108,11 @@ def register_folder(settings: Settings, weights: Path, name: str, *, promote: bo
 def with_registered_weights(settings: Settings) -> Settings:
     """The settings with `chronos.model` a local folder, where it names a registered model: models:/NAME/2 or @champion.
 
-    Files are fetched once. Where the store is out of reach, a numbered version that was fetched before is used, and
-    without one the name stays: the member is left out then, and says why.
+    Files are fetched once. Where the store is out of reach, a numbered version that was fetched before is used. Where
+    there is none, or the files are not those that were registered, the name stays: the member is left out then.
 
     Raises:
         InputError: the registry has no such version of weights.
-        TrackingError: the files are not those that were registered.
     """
     named = settings.chronos.model or ""
     if not named.startswith(REGISTERED):
@@ -125,12 +125,13 @@ def with_registered_weights(settings: Settings) -> Settings:
     place = settings.cache_dir / "weights"
     try:
         kept = _fetched(settings, found["name"], found["number"], found["alias"], place)
-    except TrackingUnavailable as error:
-        before = sorted(place.glob(f"{found['name']}-{found['number']}-*")) if found["number"] else []
-        logger.warning("{} cannot be looked up: {}", named, error)
-        if not before:
+    except (TrackingError, OSError) as error:
+        logger.warning("{} cannot be fetched: {}", named, error)
+        pattern = f"{glob.escape(found['name'])}-{found['number']}-{'?' * _DIGITS}"
+        before = sorted(place.glob(pattern), key=lambda path: path.stat().st_mtime) if found["number"] else []
+        if not before or not isinstance(error, TrackingUnavailable):
             return settings
-        kept = before[0]
+        kept = before[-1]
     chronos = settings.chronos.model_copy(update={"model": str(kept)})
     return settings.model_copy(update={"chronos": chronos})
 
@@ -140,7 +141,7 @@ def _fetched(settings: Settings, name: str, number: str | None, alias: str | Non
     registry = registry_from_settings(settings)
     chosen = registry.version(name, int(number)) if number else registry.at(name, alias or CHAMPION)
     digest = chosen.tags.get("sha256", "")
-    kept = place / f"{name}-{chosen.number}-{digest[:12]}"
+    kept = place / f"{name}-{chosen.number}-{digest[:_DIGITS]}"
     if kept.is_dir():
         return kept
     # The registry's own copy of remote files goes with it, and a run outlives it.

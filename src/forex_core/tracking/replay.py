@@ -26,6 +26,7 @@ from forex_core.calendars import target_dates
 from forex_core.data.snapshot import inspect_snapshot
 from forex_core.engine import library_versions
 from forex_core.errors import ForexError, InputError, SourceError, TrackingError
+from forex_core.models.chronos_weights import EMBEDDED
 from forex_core.paths import Paths
 from forex_core.specification import Specification, paths_of
 from forex_core.tracking import queries
@@ -661,7 +662,7 @@ def _weights_gone(specification: Specification) -> Iterator[str]:
     """That a recipe which cannot be made again rests on weights of Chronos, and where they were."""
     model = specification.chronos_settings.get("model")
     members = specification.engine_settings.get("members")
-    named = isinstance(members, (list, tuple)) and "chronos" in members and model is not None
+    named = isinstance(members, (list, tuple)) and "chronos" in members and model not in (None, EMBEDDED)
     if named and specification.engine() is None:
         yield f"recipe {specification.recipe[:12]} needs the weights of Chronos that were at {model}"
 

@@ -21,7 +21,7 @@ from forex_core.errors import ConfigError, InputError
 from forex_core.models.chronos import MIN_ROWS
 from forex_core.models.chronos_library import load_pipeline, locate
 from forex_core.models.chronos_series import driver_moves, shown_at
-from forex_core.models.chronos_weights import EMBEDDED, EMBEDDED_FOLDER, StatedWeights
+from forex_core.models.chronos_weights import CONFIG, EMBEDDED, EMBEDDED_FOLDER, WEIGHTS, StatedWeights
 from forex_core.tracking import Tracker
 from forex_core.training.config import Architecture, FineTuningConfig
 from forex_core.types import MarketBundle
@@ -68,6 +68,8 @@ def finetune(config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker) -
     name = config.pretrained or EMBEDDED
     folder = EMBEDDED_FOLDER if name == EMBEDDED else locate(name, config.revision)
     stated = StatedWeights.read(folder)
+    if stated:
+        stated.checked(CONFIG, WEIGHTS)  # what it says of them is handed on
     if stated and stated.trained_until > until:
         raise ConfigError(
             f"the weights of '{name}' have seen data up to {stated.trained_until}, later than {until};"

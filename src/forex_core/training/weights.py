@@ -181,6 +181,9 @@ def weights_to_begin_from(name: str, architecture: Architecture) -> tuple[Chrono
         MemberError: when they cannot be loaded.
     """
     folder = EMBEDDED_FOLDER if name == EMBEDDED else locate(name, None)
+    stated = StatedWeights.read(folder)
+    if stated:
+        stated.checked(CONFIG, WEIGHTS)  # what it says of them is handed on
     model: Chronos2Model = load_pipeline(folder, name, "cpu").inner_model
     wanted = untrained(architecture)
     have = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -190,7 +193,6 @@ def weights_to_begin_from(name: str, architecture: Architecture) -> tuple[Chrono
             f" {folder / STATEMENT} tells"
         )
     wanted.load_state_dict(model.state_dict())
-    stated = StatedWeights.read(folder)
     return wanted, None if stated is None or stated.may_have_seen else stated.trained_until
 
 
