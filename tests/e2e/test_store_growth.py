@@ -49,7 +49,7 @@ def test_a_store_grows_within_its_bounds_over_the_days(
     from flows.forecast import FLOWS
 
     database = Path(sqlite_store.removeprefix("sqlite:///"))
-    market, table = tmp_path / "market.csv", synthetic_table(3000, start="2016-01-04")
+    market, table = tmp_path / "market.csv", synthetic_table(2600, start="2016-01-04")
     table.to_csv(market, index=False)
     grown, files = [], [0.0]
     for number, day in enumerate(table["Date"].iloc[-RUNS:]):
