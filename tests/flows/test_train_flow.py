@@ -278,7 +278,7 @@ def test_a_store_that_goes_away_stops_no_training_and_gets_all_of_it_later(
 
 def test_a_configuration_that_cannot_be_used_is_a_failed_run(sqlite_store: str, tmp_path: Path) -> None:
     pretrain(config=EARLY, output_dir=tmp_path / "out", register_as=None)
-    with pytest.raises(ConfigError, match="another configuration"):
+    with pytest.raises(ConfigError, match="holds another run"):
         pretrain(config=EARLY | {"seed": 5}, output_dir=tmp_path / "out")
     failed, finished = runs_of("chronos_pretraining")
     assert (failed.info.status, finished.info.status) == ("FAILED", "FINISHED")
