@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from prefect import flow, task
@@ -22,6 +22,11 @@ from forex_core.tracking import Tracker, registry_from_settings, tracker_from_se
 from forex_core.training.config import FineTuningConfig, TrainingConfig
 
 Document = dict[str, Any]
+
+if TYPE_CHECKING:
+    from chronos.chronos2 import Chronos2Model
+
+    from forex_core.training.weights import Statement
 
 PRETRAINING, FINE_TUNING = "chronos_pretraining", "chronos_finetuning"
 """Experiments of the runs."""
@@ -39,7 +44,7 @@ def trained(
 ) -> Document:
     """The model trained, or trained on, and written as the member reads it."""
     from forex_core.training.run import pretrain as train
-    from forex_core.training.weights import Statement, save_weights, weights_to_begin_from
+    from forex_core.training.weights import Statement, weights_to_begin_from
 
     begun, seen = (
         weights_to_begin_from(begun_from, config.architecture)
@@ -57,17 +62,14 @@ def trained(
     }
     until = max(seen or config.validate_until, config.validate_until)
     statement = Statement(until, shape.context, shape.steps, made, may_have_seen=seen is None)
-    parity = save_weights(done.model, folder / "weights", statement)
-    logger.info("weights written: {}, the graph {} apart from them", folder / "weights", parity)
-    stated = {"trained_until": until.isoformat(), "may_have_seen": seen is None}
-    return made | stated | {"seconds": done.seconds, "parity": parity}
+    return _written(done.model, folder, statement) | {"seconds": done.seconds}
 
 
 @task(name="fine-tune", cache_policy=NO_CACHE, persist_result=False)
 def fine_tuned(config: FineTuningConfig, folder: Path, tracker: Tracker, settings: Settings) -> Document:
     """The weights fine-tuned on the bundle of the settings, and written as the member reads them."""
     from forex_core.training.finetune import finetune as fit
-    from forex_core.training.weights import Statement, save_weights
+    from forex_core.training.weights import Statement
 
     bundle = load(settings, None)
     done = fit(config, bundle, tracker)
@@ -79,9 +81,7 @@ def fine_tuned(config: FineTuningConfig, folder: Path, tracker: Tracker, setting
     }
     shape = done.architecture
     statement = Statement(done.trained_until, shape.context, shape.steps, made, done.may_have_seen)
-    parity = save_weights(done.model, folder / "weights", statement)
-    stated = {"trained_until": done.trained_until.isoformat(), "may_have_seen": done.may_have_seen}
-    return made | stated | {"seconds": done.seconds, "parity": parity}
+    return _written(done.model, folder, statement) | {"seconds": done.seconds}
 
 
 @task(name="register", cache_policy=NO_CACHE, persist_result=False)
@@ -183,6 +183,16 @@ def finetune(
         made = fine_tuned(told, folder, tracker, settings)
         tags = _stated(made) | {"pair": made["pair"]}
         return _ended(made, folder, tracker, settings, register_as or f"chronos-{made['pair'].lower()}", tags)
+
+
+def _written(model: Chronos2Model, folder: Path, statement: Statement) -> Document:
+    """The weights in the folder, and what is said of them."""
+    from forex_core.training.weights import save_weights
+
+    parity = save_weights(model, folder / "weights", statement)
+    logger.info("weights written: {}, the graph {} apart from them", folder / "weights", parity)
+    seen = {"trained_until": statement.trained_until.isoformat(), "may_have_seen": statement.may_have_seen}
+    return {**statement.made, **seen, "parity": parity}
 
 
 def _stated(made: Document) -> dict[str, Any]:

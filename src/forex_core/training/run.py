@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 import warnings
+import zipfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 BEST = 3
 GRADIENT_LIMIT = 1.0
 LOG_EVERY = 50
-_RUN, _CHECKPOINTS, _LAST = "run.json", "checkpoints", "last.ckpt"
+_RUN, _CHECKPOINTS = "run.json", "checkpoints"
 # Where a run goes on, these may differ: no batch hangs on them.
 _FREE = {"workers"}
 
@@ -195,7 +196,7 @@ def _begin(folder: Path, told: Mapping[str, Any]) -> Path | None:
     for checkpoint in found:
         try:
             _read(checkpoint)
-        except Exception as error:  # noqa: BLE001  zip, pickle and torch each have their own; it was being written
+        except (OSError, RuntimeError, ValueError) as error:  # it was being written
             logger.warning("{} cannot be read, so an earlier one is gone on from: {}", checkpoint, error)
         else:
             return checkpoint
@@ -207,6 +208,8 @@ def _begin(folder: Path, told: Mapping[str, Any]) -> Path | None:
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(checkpoint):
+        raise ValueError("it is no whole archive")
     found: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return found
 
