@@ -47,6 +47,7 @@ from forex_core.errors import (
     TrackingError,
 )
 from forex_core.ledger import Entry, Ledger, Pending, content_digest
+from forex_core.memory import give_back_memory
 from forex_core.notify import Message
 from forex_core.report.charts import draw_charts
 from forex_core.report.document import Document, quantiles_document
@@ -594,6 +595,7 @@ def _flow(horizon: Horizon) -> Flow[..., Document | State[Document]]:
             pdf: write the report as PDF too; by default as the settings say.
             skip_email: send the report to nobody; by default as the settings say.
         """
+        give_back_memory()
         at_stake = {"budget_rate": budget_rate, "exposure": exposure}
         treasury = {name: value for name, value in at_stake.items() if value is not None}
         settings = load_settings(

@@ -69,6 +69,21 @@ class Outcomes:
 def online_factors(medians: Array, deviations: Array, outcomes: Outcomes, levels: tuple[float, ...]) -> Array:
     """Factors [..., N, H, Q] for the log deviations of each origin, from what was known there.
 
+    Args are those of `factors_by_block`.
+    """
+    return by_step(factors_by_block(medians, deviations, outcomes, levels), medians.shape[-1])
+
+
+def by_step(factors: Array, steps: int) -> Array:
+    """[..., H, Q] factors of each step from those of each block [..., B, Q]."""
+    return np.take(factors, _block_of_step(steps), axis=-2)
+
+
+def factors_by_block(
+    medians: Array, deviations: Array, outcomes: Outcomes, levels: tuple[float, ...]
+) -> Array:
+    """Factors [..., N, B, Q] for the log deviations in each block of steps of each origin, from what was known there.
+
     Args:
         medians: [..., N, H] log median relative to the origin's close; models before the axis of origins.
         deviations: [..., N, H, Q] log deviation of each level from the median.
@@ -97,8 +112,8 @@ def online_factors(medians: Array, deviations: Array, outcomes: Outcomes, levels
                 theta[:, band] = _updated(theta[:, band], mine, miss, band)
             theta = np.clip(theta, low, high)
         issued[i] = theta
-    out = _spread_over_levels(issued, levels)[:, :, block]
-    return np.moveaxis(out, 1, 0).reshape(*models, count, steps, len(levels))
+    out = np.moveaxis(_spread_over_levels(issued, levels), 1, 0)
+    return out.reshape(*models, count, len(BLOCKS), len(levels))
 
 
 def widen(deviations: Array, factors: Array) -> Array:

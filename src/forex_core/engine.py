@@ -317,14 +317,15 @@ class Engine:
         outcomes, ordinals = outcomes_of(bundle, rows, config.grid_every)
         spot = bundle.spot[rows]
         middle = LEVELS.index(0.5)
-        # Member by member, here and below: together these arrays are the most memory that a run takes.
+        last, walk = {name: answers[-1].copy() for name, answers in raw.items()}, raw[RANDOM_WALK]
+        # Member by member and in place, here and below: together these arrays are the most memory that a run takes.
         medians = np.empty((len(names), len(rows), PATH_STEPS))
         deviations = np.empty((*medians.shape, len(LEVELS)))
         for m, name in enumerate(names):
-            logs = np.log(raw[name] / spot[:, None, None])
+            logs = np.log(raw.pop(name) / spot[:, None, None], out=deviations[m])
             medians[m] = logs[:, :, middle]
-            deviations[m] = logs - logs[:, :, [middle]]
-        factors = calibration.online_factors(medians, deviations, outcomes, LEVELS)
+            logs -= medians[m, :, :, None]
+        factors = calibration.factors_by_block(medians, deviations, outcomes, LEVELS)
         self._progress("calibration of members", total - 1, total)
         sigma = reference_sigma(bundle)[rows]
         combination = ensemble.combine(
@@ -335,10 +336,16 @@ class Engine:
         )
 
         def price(median: Array, deviation: Array, factor: Array) -> Array:
-            widened = calibration.widen(deviation, factor)
-            return np.asarray(spot[:, None, None] * np.exp(median[:, :, None] + widened))
+            logs = calibration.widen(deviation, factor)
+            logs += median[:, :, None]
+            np.exp(logs, out=deviation)
+            deviation *= spot[:, None, None]
+            return deviation
 
-        quantiles = {name: price(medians[m], deviations[m], factors[m]) for m, name in enumerate(names)}
+        quantiles = {
+            name: price(medians[m], deviations[m], calibration.by_step(factors[m], PATH_STEPS))
+            for m, name in enumerate(names)
+        }
         quantiles[ENSEMBLE] = price(combination.medians, combination.deviations, ensemble_factors)
         timings["combination"] = time.perf_counter() - started
         self._progress("combination", total, total)
@@ -352,16 +359,16 @@ class Engine:
                 library_versions(),
             ),
             rows=rows,
-            last={name: answers[-1] for name, answers in raw.items()},
+            last=last,
             quantiles=quantiles,
-            walk=raw[RANDOM_WALK],
+            walk=walk,
             weights=combination.weights,
             factors=ensemble_factors,
             members=names,
             failures=failures,
             failed_origins=failed,
             timings=timings,
-            may_have_seen=tuple(m.name for m in self.members if m.may_have_seen and m.name in raw),
+            may_have_seen=tuple(m.name for m in self.members if m.may_have_seen and m.name in names),
         )
 
     def apply(self, bundle: MarketBundle, horizon: Horizon, state: State) -> Forecast:

@@ -98,19 +98,17 @@ class Paths:
         """Quantiles [N, H, Q] of a model over the path of that horizon, beside the truth, at origins `keep` [N]."""
         path = slice(horizon.evaluation_steps)
         spot = self.bundle.spot[self.rows][keep]
-        return Judged(model[keep][:, path], self.truth[keep][:, path], spot, LEVELS)
+        return Judged(model[keep, path], self.truth[keep, path], spot, LEVELS)
 
     def evaluation(self, horizon: Horizon, among: Mask | None = None, every: int | None = None) -> Evaluation:
         """Scores of every model at origins of `among` (default: the grid after the warm-up), `every` rows apart."""
         every = every or self.rules.every
         keep = self.scored(horizon, self.scored_grid() if among is None else among)
         walk = self.judged(self.walk, horizon, keep)
-        judged = {name: self.judged(q, horizon, keep) for name, q in self.quantiles.items()}
-        judged[RANDOM_WALK] = walk
         mean_weights = dict(zip(self.members, self.weights[keep].mean(axis=0), strict=True))
         scores: dict[str, Scores] = {
             name: score(
-                judged[name],
+                walk if name == RANDOM_WALK else self.judged(self.quantiles[name], horizon, keep),
                 walk,
                 every,
                 is_walk=name == RANDOM_WALK,
@@ -144,7 +142,7 @@ class Paths:
             if counts[h] < 10:
                 pvalues[h] = (1.0, 1.0)
                 continue
-            truth = then[keep][:, : h.evaluation_steps]
+            truth = then[keep, : h.evaluation_steps]
             ours, walk = (
                 replace(self.judged(q, h, keep), truth=truth) for q in (self.quantiles[ENSEMBLE], self.walk)
             )

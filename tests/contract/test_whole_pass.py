@@ -200,7 +200,7 @@ def test_the_canary_names_weights_that_look_ahead(early: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("early", EARLY)
 def test_the_canary_names_bands_that_look_ahead(early: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "online_factors", knowing(calibration.online_factors, EARLY[early]))
+    monkeypatch.setattr(calibration, "factors_by_block", knowing(calibration.factors_by_block, EARLY[early]))
     found = canary(engine())
     assert found >= {"band factors", f"quantiles of {ENSEMBLE}", *MEMBERS}
     assert "weights" not in found

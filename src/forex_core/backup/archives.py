@@ -12,12 +12,12 @@ from pathlib import Path
 
 from forex_core.backup import retention
 from forex_core.backup.creating import Advance, Created, TrackedStore, create, database_errors, silent
-from forex_core.backup.memory import give_back_memory
 from forex_core.backup.places import Place, S3Access, place_at, split_address
 from forex_core.backup.restoring import Restored, refuse_unknown, restore
 from forex_core.backup.retention import Archive, Pruned, Verified
 from forex_core.config import Settings
 from forex_core.errors import BackupError, ForexError
+from forex_core.memory import give_back_memory
 from forex_core.secrecy import redacted, told
 
 LATEST = "latest"

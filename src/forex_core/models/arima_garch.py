@@ -51,8 +51,9 @@ class ArimaGarch(Refitted[_Fitted]):
             # Start values outside the stationary region are replaced by the library, with a warning each.
             warnings.simplefilter("ignore")
             try:
-                arma = ARIMA(returns, order=(1, 0, 1), trend="n").fit(method="innovations_mle")
-                ar, ma, _ = (float(p) for p in arma.params)
+                # The numbers alone: states and errors of estimates, which nobody asks for, take 70 MB.
+                arma = ARIMA(returns, order=(1, 0, 1), trend="n")
+                ar, ma, _ = (float(p) for p in arma.fit(method="innovations_mle", return_params=True))
                 errors = _filter(returns, ar, ma)
                 garch = arch_model(errors, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
                 result = garch.fit(disp="off", show_warning=False, tol=1e-12)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from forex_core.models.features import NORMAL_SIZE, WARM_ROWS, carried, changes
 from forex_core.models.random_walk import DECAY
@@ -135,6 +134,8 @@ def _deviation(moves: Array) -> Array:
 
 def _recent(values: Array, decay: float) -> Array:
     """[T] exponentially weighted mean, begun with the mean of the first rows."""
+    from scipy.signal import lfilter  # a second and 40 MB to load, which answers that are kept do not need
+
     begun = float(values[:WARM_ROWS].mean())
     return np.asarray(lfilter([1 - decay], [1, -decay], values, zi=[decay * begun])[0])
 

@@ -144,7 +144,7 @@ def export_graph(model: Chronos2Model, file: Path, context: int, steps: int) -> 
         )
     assert program is not None
     unfinished = file.with_suffix(".new")
-    onnx.save(_halved(program.model_proto), unfinished)
+    onnx.save(_halved(_unrepeated(program.model_proto)), unfinished)
     difference = parity(model, unfinished, context, steps)
     if not difference <= PARITY:
         unfinished.unlink()
@@ -216,6 +216,26 @@ class _FirstOfGroup(torch.nn.Module):
         answer = self._model(context=context, group_ids=group, num_output_patches=self._patches)
         first: torch.Tensor = answer.quantile_preds[0, :, : self._steps]
         return first
+
+
+def _unrepeated(model: Any) -> Any:
+    """The graph without the copies of a weight, one for each patch or series, that the exporter multiplies with.
+
+    MatMul takes the one for all of them. onnxruntime would make the copies as it loads the graph: 40 MB for 3.
+    """
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Expand" and node.input[0] in weights]:
+        (copies,) = node.output
+        users = [user for user in graph.node if copies in user.input]
+        if all(user.op_type == "MatMul" and user.input[1] == copies for user in users):
+            for user in users:
+                user.input[1] = node.input[0]
+            graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)  # shapes of the copies
+    return model
 
 
 def _halved(model: Any) -> Any:
