@@ -22,7 +22,7 @@ from forex_core.errors import DataQualityError, ForecastError
 from forex_core.evaluation import Comparison, Judged, compare_crps
 from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.paths import Paths, outcomes_of
-from forex_core.specification import Specification, paths_of, replay_of
+from forex_core.specification import Specification, may_have_seen, paths_of, replay_of
 from forex_core.types import (
     ENSEMBLE,
     LEVELS,
@@ -246,7 +246,8 @@ def best_previous(
 
     All are scored, in the state that they are in, on the same last `ROLLBACK_ORIGINS` grid origins whose outcomes are
     known and that are later than every candidate's cut-off. With fewer than `MIN_ROLLBACK_ORIGINS` of them, or a lead
-    of less than one standard error over the last known good, that is taken. Who cannot be computed drops out.
+    of less than one standard error over the last known good, that is taken. Who cannot be computed drops out, and so
+    does, unless it is the last known good, a version whose weights may have seen the outcomes.
 
     Args:
         candidates: the newest first.
@@ -292,19 +293,26 @@ def best_previous(
         raise ForecastError(f"no candidate could be computed: {'; '.join(failures)}; name a version (--to)")
     known_good, name = last_known_good(list(judged))
     reference = Judged(walk, truth, spot, LEVELS)
+    seen = {c.version for c in candidates if may_have_seen(c.specification, c.code)}
     found = {
         version: compare_crps(model, judged[known_good], reference, every)
         for version, model in judged.items()
+        if version == known_good or version not in seen
     }
+    left_out = "".join(
+        f"; version {version} is not compared, for its weights may have seen these outcomes"
+        for version in judged
+        if version not in found
+    )
     best = min(found, key=lambda version: found[version].difference)
     lead = found[best]
     figures = (
         f"{-100 * lead.difference:.2f} % of the random walk's CRPS, standard error "
         f"{100 * lead.standard_error:.2f} %"
     )
-    over = f"{len(rows)} origins since {bundle.dates[rows[0]].date()}"
+    over = f"{len(rows)} origins since {bundle.dates[rows[0]].date()}{left_out}"
     if best == known_good:
-        return best, f"{name}, and the best of {len(judged)} over {over}"
+        return best, f"{name}, and the best of {len(found)} over {over}"
     if -lead.difference <= lead.standard_error:
         return known_good, f"{name}: version {best} leads by {figures} only, over {over}"
     return best, f"it leads {name} by {figures}, over {over}"

@@ -329,6 +329,32 @@ def _stated_weights(specification: Specification) -> dict[Path, Path]:
     return {stated.folder / name: inside / name for name in names if (stated.folder / name).is_file()}
 
 
+def may_have_seen(specification: Specification, code: Path) -> bool:
+    """Whether the neural member's weights may have seen the outcomes that a model would be compared on.
+
+    Args:
+        code: folder that holds the package that the model carries, and with it weights that state what they are.
+    """
+    from forex_core.models.chronos import ChronosForecaster
+    from forex_core.models.chronos_weights import EMBEDDED, EMBEDDED_FOLDER, STATEMENT
+
+    chronos = specification.chronos_settings
+    if "chronos" not in specification.state.weights or chronos.get("model") is None:
+        return False
+    if chronos["model"] != EMBEDDED:
+        told = chronos.get("trained_until") is not None
+        return not told and ChronosForecaster(str(chronos["model"])).may_have_seen
+    package = Path(__file__).parent
+    statement = code / package.name / EMBEDDED_FOLDER.relative_to(package) / STATEMENT
+    try:
+        document: dict[str, Any] = json.loads(statement.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # it computes with the weights of the package
+        return False
+    except ValueError:
+        return True
+    return bool(document.get("may_have_seen", True))
+
+
 def paths_of(
     specification: Specification, code: Path, bundle: MarketBundle, cache_folder: Path | None
 ) -> Paths:
