@@ -42,7 +42,7 @@ test: $(DEV)  ## the test suite
 	$(VENV)/bin/pytest -n 3  # much of it waits for others
 
 test-slow: $(DEV)  ## the tests that take longer
-	$(VENV)/bin/pytest -n 2 -m slow
+	$(VENV)/bin/pytest -n 3 -m slow
 
 drills: $(DEV)  ## every kill at a random moment, ten minutes of forecasts at once; test-slow has a tenth
 	FOREX_DRILLS=1 $(VENV)/bin/pytest -s -m slow tests/drills

@@ -158,6 +158,7 @@ def known(runs: list[str]) -> dict[str, Any]:
 KINDS = ("local", "remote")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", KINDS)
 @pytest.mark.parametrize("before", KINDS)
 def test_an_archive_of_any_back_end_is_restored_into_any(
@@ -362,6 +363,7 @@ def remote(side: Callable[[str, str], Side], tmp_path: Path, monkeypatch: pytest
     return there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["upload", "load"])
 def test_who_opens_the_folder_meanwhile_is_told_what_was_replaced(remote: Side, moment: str) -> None:
     """Between the first look at it and the switch, which has not come then; rows are replaced before it."""
@@ -400,6 +402,7 @@ def test_who_opens_the_folder_meanwhile_is_told_what_was_replaced(remote: Side, 
     assert (remote.data / "reports" / "report").read_text() == "then"
 
 
+@pytest.mark.slow
 def test_objects_that_a_restore_changes_are_kept_beside(
     remote: Side, s3_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,6 +497,7 @@ def test_a_body_that_breaks_off_is_fetched_again() -> None:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_what_hinders_the_switch_is_found_before_a_row_is_replaced(
     remote: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +515,7 @@ def test_what_hinders_the_switch_is_found_before_a_row_is_replaced(
     assert runs_in(uri) == 6
 
 
+@pytest.mark.slow
 def test_a_transaction_that_holds_the_tables_is_named_and_holds_nobody_else(
     remote: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,6 +559,7 @@ def test_a_user_who_may_make_no_schema_is_told_the_grant_before_anything(
             database.execute("DROP ROLE lowly")
 
 
+@pytest.mark.slow
 def test_an_object_that_is_stored_again_while_others_prune_stays(
     side: Callable[[str, str], Side], s3_bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

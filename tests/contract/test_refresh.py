@@ -198,6 +198,7 @@ def test_without_a_network_a_fresh_store_serves_and_says_so(world: World) -> Non
     assert all("network" in r.note or "reach" in r.note for r in bundle.repairs if r.kind == "offline")
 
 
+@pytest.mark.slow
 def test_without_a_network_a_stale_store_fails_and_names_the_offline_commands(world: World) -> None:
     refresh(settings_of(world))
     with pytest.raises(SourceUnavailable) as failed:
@@ -224,6 +225,7 @@ def test_a_day_that_the_store_has_needs_no_network(world: World) -> None:
     assert len(world.server.asked) == before
 
 
+@pytest.mark.slow
 def test_auto_is_live_or_embedded_and_never_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     live = bundle_of(settings_of(world, "auto"))
     assert {source.name for source in live.sources} == {"yahoo", "mindicador"}
@@ -254,6 +256,7 @@ def test_auto_does_not_fall_back_where_good_live_data_lack_a_required_driver(wor
         bundle_of(asked.model_copy(update={"pair": "USDMXN"}))
 
 
+@pytest.mark.slow
 def test_no_feed_is_asked_where_no_headline_is_shown(world: World) -> None:
     refresh(settings_of(world, news_days=0))
     assert world.asked("feed") == 0

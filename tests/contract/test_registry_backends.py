@@ -287,6 +287,7 @@ def test_a_folder_is_registered_where_the_store_may_read_it(backend: Backend) ->
             backend.registry.register_model(NAME, backend.plain.as_uri())
 
 
+@pytest.mark.slow
 def test_a_server_takes_models_whose_files_this_machine_keeps(server_store: Any, tmp_path: Path) -> None:
     """As in a deployment that names a server and no place for files: they go to the data folder."""
     data = tmp_path / "data"

@@ -472,6 +472,7 @@ STEPS = st.lists(
 START = pd.Timestamp("2026-01-05", tz="UTC")
 
 
+@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, window=st.integers(0, 4))
 def test_what_is_read_is_what_a_list_would_say(
@@ -639,6 +640,7 @@ def killed(url: str, times: int) -> None:
     assert store.record(seen({"2019-01-01": 1.0}, series="after"), now=NOW).total.new == 1
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_no_half_batch(url: str) -> None:
     killed(url, 3)
 

@@ -184,6 +184,7 @@ def test_help_is_complete(command: str, forex: Forex, tmp_path: Path) -> None:
     assert f"forex {command} 7d" in done.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_json_is_the_contract_and_alone_on_stdout(forex: Forex, tmp_path: Path) -> None:
     path = market(tmp_path, rows=1100)
     arguments = ("evaluate", "15d", "--path", path, "--pair", "USDCLP", "--from", "2017-06-01", "--json")

@@ -550,6 +550,7 @@ def test_why_a_run_failed_is_read_in_full(width: int, tmp_path: Path, chromium: 
     assert dashboards.findings(chromium, site.address("runs.html"), width) == []
 
 
+@pytest.mark.slow
 def test_all_links_lead_somewhere(site: Site, opened: Opened) -> None:
     left, seen = ["index.html"], set[str]()
     while left:

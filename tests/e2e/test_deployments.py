@@ -327,6 +327,7 @@ def test_none_is_deployed_that_no_worker_is_seen_to_run() -> None:
 
 
 class TestWithoutAServer:
+    @pytest.mark.slow
     @pytest.mark.parametrize("command", ["deploy", "forecast"])
     def test_what_needs_it_says_so(self, command: str, tmp_path: Path) -> None:
         """A name of nobody, in the environment or in `.env`, which Prefect reads as well."""

@@ -314,6 +314,7 @@ def test_a_damaged_store_is_one_clear_error(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_the_installed_command_lists(
     store: Store, forex: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

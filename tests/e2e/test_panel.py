@@ -69,6 +69,7 @@ def test_json_is_one_document_however_many_processes_work(forex: Forex) -> None:
     assert without_time(json.loads(again.stdout)) == without_time(document), "kept answers are other answers"
 
 
+@pytest.mark.slow
 def test_a_pair_that_fails_costs_no_other_its_scores(forex: Forex) -> None:
     done = forex("evaluate", "7d", "--pairs", "EUREEK,EURUSD", *WINDOW, "--json", **LIGHT)
     assert done.returncode == 1
@@ -146,6 +147,7 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil
 Running = tuple["subprocess.Popen[str]", list[psutil.Process]]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_said(running: Running) -> None:
     process, workers = running
     workers[0].kill()
@@ -155,6 +157,7 @@ def test_a_killed_process_is_said(running: Running) -> None:
     assert errors.startswith("error: 3 of 3 pairs could not be scored")
 
 
+@pytest.mark.slow
 def test_none_outlives_the_command(running: Running) -> None:
     process, workers = running
     process.kill()

@@ -108,6 +108,7 @@ def test_a_rollback_is_told_dry_and_done_and_undone(registry: Registry, command:
     assert "'forex promote 7d --pair USDCLP --unpin' keeps it and takes the pin away" in said
 
 
+@pytest.mark.slow
 def test_json_is_one_document(registry: Registry, command: Command) -> None:
     code, said = command("rollback", "7d", "--to", "1", "--json", "--reason", "mañana")
     document: dict[str, Any] = json.loads(said)
@@ -144,6 +145,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_a_refusal_says_why(registry: Registry, command: Command) -> None:
     for arguments, reason in REFUSED:
         found, said = command(*arguments)
@@ -151,6 +153,7 @@ def test_a_refusal_says_why(registry: Registry, command: Command) -> None:
         assert champion(registry) == (3, False)
 
 
+@pytest.mark.slow
 def test_a_forecast_is_the_champions_where_the_recipe_needs_more_history(
     registry: Registry, command: Command, kept_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

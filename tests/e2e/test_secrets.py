@@ -314,6 +314,7 @@ def test_what_cannot_be_used_is_not_shown(
     assert told_in(secret, written(tmp_path / "data")) == {}
 
 
+@pytest.mark.slow
 def test_a_flow_that_cannot_read_its_settings_tells_prefect_no_secret(
     prefect_server: None,
     secret: Secrets,

@@ -795,6 +795,7 @@ def test_postgresql_driver_is_what_the_documented_extra_installs(
     assert found, "the installed package is older than pyproject.toml: make install"
 
 
+@pytest.mark.slow
 @covers("Tracking server down")
 def test_tracking_server_down(fault: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAX_RETRIES", "TIMEOUT"):

@@ -124,6 +124,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_pages_show_a_run_and_its_report_and_write_nothing(folder: Path, tmp_path: Path) -> None:
     """Nor where they were started, which the units may not write."""
     run_id = logged_run(tmp_path, "first")
@@ -159,6 +160,7 @@ def test_pages_show_a_run_and_its_report_and_write_nothing(folder: Path, tmp_pat
     assert shown.process.returncode in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_who_does_not_know_the_password_sees_nothing(folder: Path, tmp_path: Path) -> None:
     run_id = logged_run(tmp_path, "first")
     report = f"/get-artifact?path=reports/report.html&run_uuid={run_id}"
@@ -183,6 +185,7 @@ def test_a_password_without_a_user_is_refused(entry: Forex, monkeypatch: pytest.
     assert "hidden-3c" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_container_of_the_pages_finds_the_reports_of_the_worker(
     compose_services: Callable[..., dict[str, Any]],
     tmp_path: Path,
@@ -268,6 +271,7 @@ def test_whom_everybody_can_reach_is_told_so(
         assert "Everybody" not in entry(*asked).stderr
 
 
+@pytest.mark.slow
 def test_postgresql_is_read_in_transactions_that_cannot_write(
     postgres_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

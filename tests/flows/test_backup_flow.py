@@ -61,6 +61,7 @@ def test_a_backup_is_made_pruned_and_told(market: Path, monkeypatch: pytest.Monk
     Backups(load_settings(), ArchivedStore()).verify("latest")
 
 
+@pytest.mark.slow
 def test_a_drill_replays_what_the_champion_published(market: Path) -> None:
     published = forecast(market)
     made = flows().backup()
@@ -129,6 +130,7 @@ def test_a_drill_that_replayed_nothing_says_so(market: Path, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_drill_leaves_folders_of_others_alone(market: Path) -> None:
     forecast(market)
     flows().backup()
@@ -166,6 +168,7 @@ def test_a_drill_fails_where_a_forecast_cannot_be_made_again(market: Path) -> No
     assert "stored: impossible, recomputed: exact" in artifact("restore-drill")
 
 
+@pytest.mark.slow
 def test_a_drill_fails_where_the_archive_is_damaged(market: Path) -> None:
     forecast(market)
     flows().backup()
@@ -181,6 +184,7 @@ def test_a_drill_fails_where_the_archive_is_damaged(market: Path) -> None:
     assert mine.is_dir(), "somebody's own"
 
 
+@pytest.mark.slow
 def test_files_that_are_missing_fail_the_flow_once(market: Path) -> None:
     forecast(market)
     flows().backup()

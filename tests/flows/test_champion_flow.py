@@ -390,6 +390,7 @@ print(json.dumps({"code": code, "rows": len(frame)}))
 """
 
 
+@pytest.mark.slow
 def test_the_champion_is_loaded_by_name_and_computes_where_nothing_else_is_imported(
     story: Deployment, table: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -445,6 +446,7 @@ def test_the_champion_is_loaded_by_name_and_computes_where_nothing_else_is_impor
 # ---- the champion's files are lost -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_champion_whose_files_are_lost(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another recipe has nobody to be compared with and a pin nothing to hold; the same recipe goes on."""
     from forex_core.errors import TrackingError
@@ -599,6 +601,7 @@ def _database(deployment: Deployment) -> Path:
     return deployment.root / "data" / "mlflow" / "mlflow.db"
 
 
+@pytest.mark.slow
 def test_a_database_that_is_removed_in_the_middle(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -745,6 +748,7 @@ def test_who_waits_for_a_run_finds_it_finished(
     assert deployment.flow(LIGHT, DAYS[0])["already_published"]
 
 
+@pytest.mark.slow
 def test_the_same_data_are_published_again_once_the_champion_is_pinned(deployment: Deployment) -> None:
     first = deployment.publish(LIGHT, DAYS[0])
     again = deployment.flow(LIGHT, DAYS[0])
@@ -761,6 +765,7 @@ def test_the_same_data_are_published_again_once_the_champion_is_pinned(deploymen
     assert deployment.flow(LIGHT, DAYS[0])["run_id"] == first["run_id"]
 
 
+@pytest.mark.slow
 def test_a_new_recipe_that_makes_no_forecast_leaves_the_champions(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -775,6 +780,7 @@ def test_a_new_recipe_that_makes_no_forecast_leaves_the_champions(
     assert len(deployment.registry.versions(MODEL)) == 1
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_registered_is_withheld(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
         dashboard(folder=tmp_path / "letters")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light", "kept_pictures")
 def test_runs_and_a_rollback_of_a_real_store_are_on_the_pages(market: Path, sqlite_store: str) -> None:
     from flows.forecast import FLOWS

@@ -116,6 +116,7 @@ def published_from(record: dict[str, Any]) -> np.ndarray:
     return np.exp(median[:, None] + np.sort(spread, axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_every_horizon_lands_in_its_own_experiment(market: Path, tmp_path: Path) -> None:
     medians = []
@@ -129,6 +130,7 @@ def test_every_horizon_lands_in_its_own_experiment(market: Path, tmp_path: Path)
     assert all(path[:shortest] == medians[0] for path in medians), "horizons are slices of one path"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: Path) -> None:
     day = date(2018, 6, 8)
@@ -144,6 +146,7 @@ def test_the_same_data_are_published_once_unless_forced(market: Path, tmp_path: 
     assert len(runs(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_of_a_quote_that_cannot_be_used_nothing_has_changed_either(market: Path) -> None:
     """It is years later than the last date that is forecast."""
@@ -155,6 +158,7 @@ def test_of_a_quote_that_cannot_be_used_nothing_has_changed_either(market: Path)
         assert told["changes"] == {"absent": {"kind": "first"}}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_what_is_asked_for_beside_the_forecast_is_published_with_it(market: Path, tmp_path: Path) -> None:
     """Another position is another report; the same one is published once."""
@@ -244,6 +248,7 @@ def test_what_has_another_band_or_was_altered_is_not_the_same_forecast(
         assert changes == {"absent": {"kind": "unreadable", "run_id": before["run_id"]}}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_the_settings_say_what_is_at_stake_in_their_pair(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -288,6 +293,7 @@ def test_the_same_data_on_a_later_day_are_older_and_published_again(market: Path
     assert "stale" in {r["kind"] for r in stale["repairs"]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_a_named_output_gets_the_runs_files_and_gives_none(market: Path, tmp_path: Path) -> None:
     """What lies in the folder already is left alone: not logged, not removed, never taken for the run's report."""

@@ -26,6 +26,7 @@ forecast_7d(pair="USDCLP", source="csv", paths=[Path(sys.argv[1])])
 """
 
 
+@pytest.mark.slow
 def test_the_next_forecast_ends_the_run_of_a_killed_one(market: Path, sqlite_store: str) -> None:
     from flows.forecast import forecast_7d
     from forex_core.tracking import open_store

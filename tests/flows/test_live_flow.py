@@ -41,6 +41,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, at: str, **changed: str) -> None:
         monkeypatch.setenv(f"FOREX_DATA__{name}", value)
 
 
+@pytest.mark.slow
 def test_a_flow_fetches_publishes_and_goes_on_without_a_network(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ class TestPublished:
         assert (tags[LEDGER_TAG], tags["ledger_number"]) == (published.digest, "1")
         assert len(Pending(load_settings().pending_dir)) == 0
 
+    @pytest.mark.slow
     def test_the_same_data_are_in_it_once_and_a_correction_beside(self, market: Path) -> None:
         forecast(market)
         assert forecast(market)["already_published"]
@@ -106,6 +107,7 @@ class TestPublished:
         forecast(market, force=True)
         assert [p.origin for p in ledger().publications()] == [DAY, DAY]
 
+    @pytest.mark.slow
     def test_a_ledger_that_cannot_be_written_costs_no_forecast_and_gets_it_later(self, market: Path) -> None:
         settings = load_settings()
         ledger().kinds()
@@ -125,6 +127,7 @@ class TestPublished:
         assert published.run_id == state.result()["run_id"]
         assert len(Pending(settings.pending_dir)) == 0
 
+    @pytest.mark.slow
     def test_while_the_ledger_is_away_each_forecast_waits_by_itself(self, market: Path) -> None:
         settings = load_settings()
         ledger().kinds()
@@ -142,6 +145,7 @@ class TestPublished:
         assert "other.json is no forecast" in monitored(market, as_of=DAY).message
         assert [p.origin for p in ledger().publications()] == [date(2018, 5, 4), DAY]
 
+    @pytest.mark.slow
     def test_what_can_be_kept_nowhere_is_said_and_published_again(self, market: Path) -> None:
         settings = load_settings()
         ledger().kinds()
@@ -290,6 +294,7 @@ class TestMonitored:
         again = monitored(market).result()
         assert not [text for text in again["raised"] if "narrow bands" in text]
 
+    @pytest.mark.slow
     def test_an_alarm_is_told_until_somebody_has_heard_of_it(
         self, market: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -375,6 +380,7 @@ class TestMonitored:
         assert document["horizons"] == {}
         assert document["outcomes"] == {"new": 0, "revised": 0}
 
+    @pytest.mark.slow
     def test_a_horizon_that_fell_silent_is_told(self, market: Path) -> None:
         publish(market, last=60, horizon=HORIZONS[2])
         rates = closes(market)

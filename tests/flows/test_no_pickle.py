@@ -129,6 +129,7 @@ def test_prefect_keeps_no_result_and_errors_without_a_pickle(market: Path, tmp_p
     assert len(pickles(storage)) == 2, "the results of flows that do not say how"
 
 
+@pytest.mark.slow
 def test_every_flow_and_task_says_that_it_keeps_no_pickle() -> None:
     from prefect import Flow, Task
 

@@ -79,6 +79,7 @@ def test_a_published_forecast_is_replayed_and_an_altered_value_found(market: Pat
     assert "snapshot.parquet was altered" in document["levels"]["recomputed"]["causes"][0]
 
 
+@pytest.mark.slow
 def test_the_forecast_of_a_pinned_champion_is_replayed_with_its_own_state(market: Path) -> None:
     first = published(market, date(2018, 5, 4))
     champion = registry().standing("usdclp-30d").champion

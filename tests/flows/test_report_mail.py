@@ -91,6 +91,7 @@ def test_the_report_arrives_with_its_chart_and_its_page(
     assert (tags["skip_email"], tags["report_sent"]) == ("false", "1 of 1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pdf")
 def test_in_spanish_and_as_pdf(market: Path, tmp_path: Path, read_by: Mailbox) -> None:
     document = publish(market, lang="es", pdf=True)
@@ -126,6 +127,7 @@ def test_a_report_in_another_language_or_as_pdf_is_made_and_the_same_is_not(mark
     assert spanish["quantiles"] == english["quantiles"]
 
 
+@pytest.mark.slow
 def test_a_report_that_was_sent_is_not_sent_again(market: Path, read_by: Mailbox) -> None:
     publish(market)
     assert publish(market)["already_published"]
@@ -210,6 +212,7 @@ def test_readers_may_be_named_in_a_block_and_one_that_is_not_there_is_a_warning(
     assert len(mailbox.received) == 1
 
 
+@pytest.mark.slow
 def test_a_mail_that_cannot_be_composed_keeps_no_forecast_from_coming_out(
     market: Path, tmp_path: Path, read_by: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

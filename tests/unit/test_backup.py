@@ -90,6 +90,7 @@ trees = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(trees, trees)
 def test_any_tree_comes_back_and_so_does_the_one_after(

@@ -60,6 +60,7 @@ def test_linear_members_leave_no_remainder() -> None:
     assert abs(found().remainder) < 1e-9 * found().close
 
 
+@pytest.mark.slow
 def test_what_trees_do_of_several_drivers_together_is_told_apart() -> None:
     """Half of the forecast by trees, half by a regression: each driver's part is the mean of both taken alone."""
     table = synthetic_table(1500, seed=5, pass_through=1.0)
@@ -194,6 +195,7 @@ def test_what_was_learned_is_kept() -> None:
     assert (learned[0] == driver_inputs(market())["carried"]).all()
 
 
+@pytest.mark.slow
 def test_without_drivers_there_is_nothing_to_tell() -> None:
     config = EngineConfig(members=("random_walk", "theta", "ets"), grid_origins=60, warmup_origins=8)
     engine = Engine(config, build_members(config, ChronosConfig()))

@@ -395,6 +395,7 @@ class TestPage:
         assert states == {"TimedOut", "Crashed", "CompletedWithWarning"}
         assert rows >= {f"…: {state}" for state in states}
 
+    @pytest.mark.slow
     def test_its_commands_are_there(self, page: str, tmp_path: Path) -> None:
         """Those of its blocks, up to what is given to them."""
         from typer.main import get_command

@@ -213,6 +213,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_computes_with_the_code_that_the_model_carries(
     model: Path,
     specification: Specification,
@@ -294,6 +295,7 @@ def test_the_carried_code_is_all_that_a_forecast_needs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(answer), engine.apply(bundle, WEEK, state).quantiles)
 
 
+@pytest.mark.slow
 def test_weights_of_a_folder_go_with_the_model_and_may_be_gone_then(tmp_path: Path) -> None:
     """As registered ones, which are fetched into a folder that may be emptied at any time."""
     bundle = bundle_of(synthetic_table(ROWS, start="2018-06-01"))
@@ -407,6 +409,7 @@ def same_pass(one: Paths, other: Paths) -> None:
     assert set(one.quantiles) == {*CONFIG.members, ENSEMBLE}
 
 
+@pytest.mark.slow
 def test_this_process_and_another_answer_the_same_bits(
     specification: Specification, bundle: MarketBundle, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +425,7 @@ def test_this_process_and_another_answer_the_same_bits(
     np.testing.assert_array_equal(replay_of(specification, model / "code", bundle, rows, None), replayed)
 
 
+@pytest.mark.slow
 def test_code_that_does_not_make_its_recipe_is_refused(
     specification: Specification, bundle: MarketBundle, other_code: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def expected(moves: Array) -> Array:
     return sigma
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon", HORIZONS, ids=str)
 def test_alarms_err_as_often_as_is_said(horizon: Horizon) -> None:
     """Of the walks behind the thresholds, others of them: neither more nor less.
@@ -131,6 +132,7 @@ def test_alarms_err_as_often_as_is_said(horizon: Horizon) -> None:
         assert binom.ppf(0.005, years, low) <= counts[kind] <= binom.ppf(0.995, years, high), counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [0, 2])
 @pytest.mark.parametrize("horizon", HORIZONS, ids=str)
 def test_of_the_harshest_walks_bands_err_twice_as_often_at_most(horizon: Horizon, year: int) -> None:
@@ -166,6 +168,7 @@ def test_alarms_of_many_years_at_once_are_those_of_the_monitor(what: str, horizo
         assert came[which] == next(raised_on, np.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "medians"),
     [
@@ -181,6 +184,7 @@ def test_what_turns_wrong_is_noticed_as_soon_as_is_said(what: str, medians: tupl
     assert found == pytest.approx(medians, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rolls", [False, True])
 @pytest.mark.parametrize("horizon", HORIZONS, ids=str)
 def test_skill_of_a_first_or_a_rolling_year_errs_as_often_as_it_is_said(
@@ -341,6 +345,7 @@ def test_a_driver_that_seldom_moves_is_not_watched() -> None:
     assert {reading.kind for reading in found} == {"volatility rate", "returns rate", "frozen rate"}
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_markets_of_eight_years_were_an_alarm_when_they_broke(shared_data: Path) -> None:
     """Of five drivers, whose alarms may err once in twenty years: a collapse, and a price below nothing."""

@@ -210,6 +210,7 @@ def test_a_run_whose_end_waits_in_the_spool_keeps_it(
     assert swept() == {}
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_agree(sqlite_store: str) -> None:
     orphans = [run_of(sqlite_store, replace(this_process(), started=1)) for _ in range(6)]
     code = "from forex_core.config import load_settings; from forex_core.tracking import sweep; sweep(load_settings())"

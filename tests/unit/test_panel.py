@@ -235,6 +235,7 @@ def light_settings() -> Settings:
     return load_settings(engine=LIGHT.model_dump())
 
 
+@pytest.mark.slow
 def test_what_nobody_foresaw_costs_one_pair_alone() -> None:
     panel = Panel(light_settings(), (WEEK,), date(2024, 1, 1), date(2025, 6, 30))
     wrong: Any = "no pair"

@@ -51,6 +51,7 @@ def printed(page: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pdf")
 @pytest.mark.parametrize(
     ("code", "words"),

@@ -414,6 +414,7 @@ def neural_candidate(version: int, shelf: Shelf, folder: Path, until: date, may_
     return Candidate(version, made.with_weights_inside(), folder / "code")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("may_have_seen", [False, True])
 def test_weights_that_may_have_seen_the_outcomes_lead_nowhere(
     may_have_seen: bool, shelf: Shelf, observed: MarketBundle, tmp_path: Path
@@ -1285,6 +1286,7 @@ def test_an_audit_that_was_killed_before_its_change_ends_with_the_next_change(co
     assert (status(own), status(other)) == ("KILLED", "RUNNING"), "the other is of another model"
 
 
+@pytest.mark.slow
 def test_a_round_on_postgresql(postgres_store: str, shelf: Shelf, tmp_path: Path) -> None:
     court = Court(postgres_store, shelf, tmp_path / "data")
     court.reign()

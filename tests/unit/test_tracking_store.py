@@ -389,6 +389,7 @@ class TestCopy:
         assert open_store(f"sqlite:///{copy.path}").get_run(run_id).data.metrics == {"m": 1.0}
         release(f"sqlite:///{copy.path}")
 
+    @pytest.mark.slow
     def test_is_taken_while_others_write(self, uri: str, tmp_path: Path) -> None:
         go, ready = tmp_path / "go", tmp_path / "ready"
         go.touch()

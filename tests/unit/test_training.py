@@ -448,6 +448,7 @@ class TestRuns:
         with pytest.raises(ConfigError, match=r"no checkpoint in .* can be read"):
             pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
 
+    @pytest.mark.slow
     def test_another_run_is_refused_in_a_folder(self, crosses: Crosses, tmp_path: Path) -> None:
         def run(**told: Any) -> None:
             config = tiny_config(epochs=1, **told.pop("config", {}))
@@ -712,6 +713,7 @@ class TestFineTuning:
         assert np.isfinite(last.quantiles).all()
         assert (last.quantiles != before.quantiles).any()
 
+    @pytest.mark.slow
     def test_too_few_rows_and_a_cut_off_before_the_weights_are_refused(
         self, weights: Path, bundle: MarketBundle
     ) -> None:

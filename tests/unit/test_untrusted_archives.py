@@ -257,6 +257,7 @@ def test_an_archive_of_another_database(tracked: Deployment, refused: Callable[[
     refused(forged(tracked, made, counts=counts), "has 1 runs and announces 7")
 
 
+@pytest.mark.slow
 def test_flipped_bits(deployment: Deployment, whole: Created) -> None:
     """At random places of its files."""
     print("seed", SEED)
