@@ -19,12 +19,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 from sklearn.linear_model import Ridge
 
 from forex_core.errors import ConfigError, InputError, MemberError
 from forex_core.models.chronos import ChronosForecaster
 from forex_core.models.chronos_series import CHANCE, LAGS, LIMIT, REACH, RIDGE, RULER, SERIES, Shown, shown
-from forex_core.models.chronos_weights import GRAPH, STATEMENT, WEIGHTS, StatedWeights
+from forex_core.models.chronos_weights import EMBEDDED_FOLDER, GRAPH, STATEMENT, WEIGHTS, StatedWeights
 from forex_core.testing import synthetic_bundle
 from forex_core.tracking import NoopTracker
 from forex_core.training import generated
@@ -575,6 +576,23 @@ class TestWeights:
         assert found.levels == LEVELS
         parameters = sum(tensor.numel() for tensor in untrained(TINY).state_dict().values())
         assert (weights / WEIGHTS).stat().st_size < 2 * parameters + 10_000
+
+    def test_the_runtime_makes_no_copies_of_weights(self, weights: Path, tmp_path: Path) -> None:
+        """What onnxruntime holds once it has folded what is constant, in the graph that it can write."""
+        import onnx
+        import onnxruntime
+
+        def held(graph: Path) -> int:
+            options = onnxruntime.SessionOptions()
+            options.optimized_model_filepath = str(tmp_path / "folded.onnx")
+            options.log_severity_level = 3
+            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            folded = onnx.load(tmp_path / "folded.onnx")
+            return sum(int(np.prod(tensor.dims)) for tensor in folded.graph.initializer)
+
+        for folder in (weights, EMBEDDED_FOLDER):
+            parameters = sum(tensor.size for tensor in load_file(folder / WEIGHTS).values())
+            assert held(folder / GRAPH) < 1.25 * parameters
 
     def test_what_they_were_begun_from_tells_what_they_may_have_seen(
         self, weights: Path, tmp_path: Path
