@@ -342,8 +342,9 @@ def may_have_seen(specification: Specification, code: Path) -> bool:
     if "chronos" not in specification.state.weights or chronos.get("model") is None:
         return False
     if chronos["model"] != EMBEDDED:
-        told = chronos.get("trained_until") is not None
-        return not told and ChronosForecaster(str(chronos["model"])).may_have_seen
+        told = chronos.get("trained_until")
+        until = None if told is None else date.fromisoformat(str(told))
+        return ChronosForecaster(str(chronos["model"]), trained_until=until).may_have_seen
     package = Path(__file__).parent
     statement = code / package.name / EMBEDDED_FOLDER.relative_to(package) / STATEMENT
     try:

@@ -30,7 +30,7 @@ from forex_core.engine import Engine, build_members
 from forex_core.errors import DataQualityError, ForecastError, ForexError, InputError, TrackingError
 from forex_core.models.chronos_weights import EMBEDDED_FOLDER, STATEMENT
 from forex_core.models.random_walk import reference_sigma
-from forex_core.specification import Specification, carry_code, frame_of
+from forex_core.specification import Specification, carry_code, frame_of, may_have_seen
 from forex_core.testing import bundle_of, synthetic_bundle, synthetic_table
 from forex_core.tracking import AUDIT, MLflowTracker, Registry, Standing, Version, copy_database
 from forex_core.tracking import rollback as room
@@ -391,13 +391,13 @@ def test_a_candidate_that_cannot_be_computed_drops_out(shelf: Shelf, observed: M
         best_previous(broken, 2, observed, WEEK)
 
 
-def neural_candidate(version: int, shelf: Shelf, folder: Path, until: date, may_have_seen: bool) -> Candidate:
+def neural_candidate(version: int, shelf: Shelf, folder: Path, until: date, seen: bool) -> Candidate:
     """Half the walk and half the embedded weights, as a run logs them, with a statement that lets them answer here."""
     weights = folder / "weights"
     shutil.copytree(EMBEDDED_FOLDER, weights)
     statement = json.loads((weights / STATEMENT).read_text())
     (weights / STATEMENT).write_text(
-        json.dumps(statement | {"may_have_seen": may_have_seen, "trained_until": "2010-12-31"})
+        json.dumps(statement | {"may_have_seen": seen, "trained_until": "2010-12-31"})
     )
     config = _config("a").model_copy(update={"members": ("random_walk", "chronos")})
     chronos = ChronosConfig(model=str(weights))
@@ -411,21 +411,25 @@ def neural_candidate(version: int, shelf: Shelf, folder: Path, until: date, may_
         ),
     )
     carry_code(folder / "code", made)
-    return Candidate(version, made.with_weights_inside(), folder / "code")
+    inside = made.with_weights_inside()
+    told = {**made.chronos_settings, "trained_until": "2010-12-31"}  # no setting overrules a statement
+    for one in (made, replace(made, chronos_settings=told), inside):
+        assert may_have_seen(one, folder / "code") == seen
+    return Candidate(version, inside, folder / "code")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("may_have_seen", [False, True])
+@pytest.mark.parametrize("seen", [False, True])
 def test_weights_that_may_have_seen_the_outcomes_lead_nowhere(
-    may_have_seen: bool, shelf: Shelf, observed: MarketBundle, tmp_path: Path
+    seen: bool, shelf: Shelf, observed: MarketBundle, tmp_path: Path
 ) -> None:
     until = day(observed, 500)
-    better = neural_candidate(3, shelf, tmp_path, until, may_have_seen)
+    better = neural_candidate(3, shelf, tmp_path, until, seen)
     specification, folder = shelf.model("b", 3.0, until=until)
     poor = Candidate(2, specification, folder / "code")
     chosen, why = best_previous([better, poor], 2, observed, WEEK)
-    assert chosen == (2 if may_have_seen else 3)
-    assert ("version 3 is not compared, for its weights may have seen these outcomes" in why) == may_have_seen
+    assert chosen == (2 if seen else 3)
+    assert ("version 3 is not compared, for its weights may have seen these outcomes" in why) == seen
     chosen, why = best_previous([better, poor], 3, observed, WEEK)
     assert (chosen, why.split(" over ")[0]) == (3, "the last known good, and the best of 2"), (
         "by no lead of its own"
