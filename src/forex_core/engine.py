@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cache, cached_property
@@ -70,9 +70,6 @@ MAX_FAILED_SHARE = 0.01
 Progress = Callable[[str, int, int], None]
 """Called with what was just finished, how many of how many."""
 
-_WITHOUT_LIBRARIES = frozenset({RANDOM_WALK, "drivers", "momentum", "chronos"})
-"""Members that compute with numpy alone, or, as Chronos, import and limit what they need themselves."""
-
 _MEMBER_FAULTS = (MemberError, ArithmeticError, ValueError, RuntimeError)
 """What a member or the numerical library behind it raises when it cannot answer."""
 
@@ -118,9 +115,9 @@ def library_versions() -> Mapping[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def import_libraries() -> None:
-    """Import now what members import on first use, for a caller that has the time."""
-    for module in ("statsmodels.tsa.api", "statsmodels.tsa.arima.model", "arch", "sklearn.ensemble"):
+def import_libraries(members: Iterable[Forecaster]) -> None:
+    """Import what members import on first use: a limit of threads reaches what is loaded when it is set."""
+    for module in (module for member in members for module in member.libraries):
         importlib.import_module(module)
 
 
@@ -198,9 +195,11 @@ class Engine:
     def prepare(self, bundle: MarketBundle) -> None:
         """Import now what a forecast of `bundle` needs, for a caller that has the time; nothing if all is kept."""
         rows, kept = self.rows_behind(bundle), self._cache
-        needing = [m for m in self.members if m.name not in _WITHOUT_LIBRARIES]
-        if kept is None or not all(kept.holds(m, bundle, rows, PATH_STEPS, LEVELS) for m in needing):
-            import_libraries()
+        import_libraries(
+            member
+            for member in self.members
+            if member.libraries and (kept is None or not kept.holds(member, bundle, rows, PATH_STEPS, LEVELS))
+        )
 
     def evaluate(
         self,
@@ -415,8 +414,7 @@ class Engine:
 
     def _answers(self, member: Forecaster, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
         def ask(asked: npt.NDArray[np.int64]) -> Answers:
-            if member.name not in _WITHOUT_LIBRARIES:
-                import_libraries()  # a limit reaches the libraries that are loaded when it is set
+            import_libraries([member])
             with threadpool_limits(1):
                 return member.forecast(bundle, bundle.instants[asked], PATH_STEPS, LEVELS)
 

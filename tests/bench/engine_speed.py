@@ -67,10 +67,11 @@ def engine(cache: Path | None = None, origins: int = 260) -> Any:
     from forex_core.config import MEMBERS, ChronosConfig, EngineConfig
     from forex_core.engine import Engine, build_members, import_libraries, library_versions
 
-    import_libraries()
     config = EngineConfig(members=tuple(m for m in MEMBERS if m != "chronos"), grid_origins=origins)
+    members = build_members(config, ChronosConfig())
+    import_libraries(members)
     kept = AnswerCache(cache, library_versions()) if cache else None
-    return Engine(config, build_members(config, ChronosConfig()), cache=kept)
+    return Engine(config, members, cache=kept)
 
 
 def last_days(count: int) -> list[date]:
@@ -108,9 +109,10 @@ def measure_imports(_: Path) -> dict[str, Seconds]:
     """What an interpreter imports before the first member answers, numerical libraries included."""
 
     def imports() -> None:
-        from forex_core.engine import import_libraries
+        from forex_core.config import ChronosConfig, EngineConfig
+        from forex_core.engine import build_members, import_libraries
 
-        import_libraries()
+        import_libraries(build_members(EngineConfig(), ChronosConfig()))
 
     return {"imports": timed(imports)}
 

@@ -29,11 +29,12 @@ SETTINGS = {
 PROGRAM = """
 import json, resource, sys, time
 import numpy as np
-from forex_core.engine import import_libraries
+from forex_core.config import ChronosConfig, EngineConfig
+from forex_core.engine import build_members, import_libraries
 from forex_core.models.chronos import ChronosForecaster
 from forex_core.testing import bundle_of, synthetic_table
 from forex_core.types import LEVELS
-import_libraries()  # what other members import anyway
+import_libraries(build_members(EngineConfig(), ChronosConfig()))  # what other members import anyway
 bundle = bundle_of(synthetic_table(1100, start="2018-06-01"))
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 member = ChronosForecaster("embedded", runtime=sys.argv[1])

@@ -104,7 +104,7 @@ class OnePass(Engine):
 
     def paths(self, bundle: MarketBundle, rows: Rows) -> Paths:
         if self._passed is None or self._passed[0] is not bundle or not np.array_equal(self._passed[1], rows):
-            import_libraries()  # off the clock
+            import_libraries(self.members)  # off the clock
             self._clock = time.process_time()
             self._passed = bundle, rows, super().paths(bundle, rows)
         return self._passed[2]

@@ -59,7 +59,7 @@ NEEDS_DRIVERS = ("var", "drivers", "momentum")
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """As the engine runs them."""
-    import_libraries()
+    import_libraries(BUILT)
     with threadpool_limits(1):
         yield
 
@@ -280,6 +280,7 @@ class Cheat:
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen = False
+    libraries: tuple[str, ...] = ()
 
     def centre(self, bundle: MarketBundle, rows: npt.NDArray[np.int64]) -> Array:
         return bundle.spot[np.minimum(rows + 1, len(bundle) - 1)]

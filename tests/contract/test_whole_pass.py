@@ -42,6 +42,7 @@ class LooksAhead:
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen = False
+    libraries: tuple[str, ...] = ()
 
     def forecast(
         self, bundle: MarketBundle, origins: pd.DatetimeIndex, steps: int, levels: Levels

@@ -57,6 +57,7 @@ class Asked:
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen = False
+    libraries: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -142,9 +143,9 @@ def said() -> Iterator[list[str]]:
 def test_a_member_says_the_same_with_and_without_the_cache(
     name: str, bundle: MarketBundle, store: AnswerCache
 ) -> None:
-    import_libraries()
     config = EngineConfig(members=tuple(dict.fromkeys(("random_walk", name))))
     member = build_members(config, ChronosConfig())[-1]
+    import_libraries([member])
     rows = np.array([40, 290, 400, 401, 470, 619])  # the first without enough history for any of them
     with threadpool_limits(1):
         plain = member.forecast(bundle, bundle.instants[rows], PATH_STEPS, LEVELS)
@@ -425,9 +426,9 @@ def test_the_code_of_every_model_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ON_DATA)
 def test_members_read_the_columns_that_they_declare_and_no_others(name: str, bundle: MarketBundle) -> None:
-    import_libraries()
     config = EngineConfig(members=tuple(dict.fromkeys(("random_walk", name))))
     member = build_members(config, ChronosConfig())[-1]
+    import_libraries([member])
     blind = replace(
         bundle,
         truth=np.full(len(bundle), np.nan),

@@ -118,7 +118,8 @@ class Member:
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen = False
-    name = "momentum"  # which needs no library that would take seconds to import
+    libraries: tuple[str, ...] = ()
+    name = "momentum"
     identity = "odd"
 
     def __init__(self, on: date | None = None, shift: float = 0.0, silent: bool = False) -> None:

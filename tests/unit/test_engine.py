@@ -81,6 +81,7 @@ class Broken:
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen = False
+    libraries: tuple[str, ...] = ()
 
     def __init__(
         self,

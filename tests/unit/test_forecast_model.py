@@ -150,6 +150,22 @@ def imported(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
+def test_saving_reads_the_files_of_no_other_package(
+    specification: Specification, bundle: MarketBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow has a look at all of them, more than a second, when it checks whether requirements are installed."""
+    import importlib_metadata
+    from mlflow.utils import environment, requirements_utils
+
+    read: list[dict[str, list[str]]] = [{}]
+    monkeypatch.setattr(importlib_metadata, "packages_distributions", read.pop)
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    looking = environment.warn_dependency_requirement_mismatches
+    save_model(specification, frame_of(bundle), tmp_path / "model")
+    assert len(read) == 1
+    assert environment.warn_dependency_requirement_mismatches is looking
+
+
 def test_files_that_are_missing_or_damaged_are_told(
     specification: Specification, bundle: MarketBundle, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ def contributions(engine: Engine, run: ForecastRun, bundle: MarketBundle) -> Con
     if not readers or not prices:
         return Absent("no_drivers")
     last = run.forecast.steps[-1]
-    import_libraries()  # a limit reaches the libraries that are loaded when it is set
+    import_libraries(readers)
     with threadpool_limits(1):
         scenarios = [bundle, *(_held(bundle, [k]) for k in prices), _held(bundle, prices)]
         by_readers = sum(run.weights[m.name] * _log_medians(m, scenarios, last) for m in readers)

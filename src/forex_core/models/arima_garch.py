@@ -34,6 +34,7 @@ class ArimaGarch(Refitted[_Fitted]):
     """
 
     name = "arima_garch"
+    libraries: tuple[str, ...] = ("arch", "statsmodels.tsa.arima.model")
     window = 1250
 
     def prepare(self, bundle: MarketBundle) -> Mapping[str, Array]:

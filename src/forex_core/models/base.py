@@ -48,6 +48,8 @@ class Forecaster(Protocol):
         trained_until: for weights learned elsewhere, the last date they have seen; no origin before it may be
             scored. None when nothing is learned outside the rows up to the origin.
         may_have_seen: whether it has learned elsewhere and nobody says up to when, so its scores may be no forecasts.
+        libraries: modules that it computes with beside NumPy, imported on first use; the engine imports them before it
+            limits their threads.
         identity: what, besides the code and the data, makes its answers what they are; part of the recipe.
     """
 
@@ -56,6 +58,7 @@ class Forecaster(Protocol):
     lookback_rows: int | None
     trained_until: date | None
     may_have_seen: bool
+    libraries: tuple[str, ...]
 
     @property
     def identity(self) -> str: ...
@@ -85,6 +88,7 @@ class Refitted(ABC, Generic[P]):
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen: bool = False
+    libraries: tuple[str, ...] = ()
     cadence: Cadence = "quarter"
     min_rows: int = 250
 

@@ -70,6 +70,7 @@ class ChronosForecaster:
     """
 
     name = "chronos"
+    libraries: tuple[str, ...] = ()  # its runtimes limit their threads themselves
 
     def __init__(
         self,

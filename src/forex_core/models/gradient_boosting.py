@@ -45,6 +45,7 @@ class GradientBoosting(Refitted[_Fitted]):
 
     name = "gradient_boosting"
     columns: tuple[str, ...] = ("spot", "drivers")
+    libraries: tuple[str, ...] = ("sklearn.ensemble",)
     cadence: Cadence = "year"
 
     def prepare(self, bundle: MarketBundle) -> Mapping[str, Array]:

@@ -40,6 +40,7 @@ class RandomWalk:
     lookback_rows: int | None = None
     trained_until: date | None = None
     may_have_seen = False
+    libraries: tuple[str, ...] = ()
     identity: str = name
 
     def forecast(

@@ -35,6 +35,7 @@ class DampedTrend(Refitted[_Damped]):
     """
 
     name = "ets"
+    libraries: tuple[str, ...] = ("statsmodels.tsa.exponential_smoothing.ets",)
     cadence: Cadence = "year"
     window = 500
 
@@ -100,6 +101,7 @@ class Theta(Refitted[_Theta]):
     """
 
     name = "theta"
+    libraries: tuple[str, ...] = ("statsmodels.tsa.forecasting.theta",)
     cadence: Cadence = "year"
     window = 750
 

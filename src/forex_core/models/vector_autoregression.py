@@ -41,6 +41,7 @@ class VectorAutoregression(Refitted[_Fitted]):
 
     name = "var"
     columns: tuple[str, ...] = ("spot", "drivers")
+    libraries: tuple[str, ...] = ("statsmodels.tsa.vector_ar.var_model",)
     cadence: Cadence = "month"
     window = 2500
     longest = 64
@@ -49,7 +50,7 @@ class VectorAutoregression(Refitted[_Fitted]):
         return driver_inputs(bundle)
 
     def fit(self, inputs: Mapping[str, Array], anchor: int) -> _Fitted:
-        from statsmodels.tsa.api import VAR
+        from statsmodels.tsa.vector_ar.var_model import VAR
 
         used = usable(inputs, anchor, self.min_rows)
         if len(used) == 1:

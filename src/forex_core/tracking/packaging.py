@@ -90,18 +90,19 @@ def save_model(specification: Specification, frame: pd.DataFrame, folder: Path) 
             document.write_text(specification.with_weights_inside().to_json(), encoding="utf-8")
             carry_code(Path(scratch) / "code", specification)
             try:
-                mlflow.pyfunc.save_model(
-                    folder,
-                    python_model=str(_SCRIPT),
-                    artifacts={"specification": str(document)},
-                    code_paths=[str(Path(scratch) / "code" / "forex_core")],
-                    signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
-                    input_example=frame[list(specification.columns)]
-                    .tail(_EXAMPLE_ROWS)
-                    .reset_index(drop=True),
-                    pip_requirements=[f"{name}=={version(name)}" for name in names],
-                    metadata={"recipe": specification.recipe, "pair": str(specification.pair)},
-                )
+                with _requirements_as_given():
+                    mlflow.pyfunc.save_model(
+                        folder,
+                        python_model=str(_SCRIPT),
+                        artifacts={"specification": str(document)},
+                        code_paths=[str(Path(scratch) / "code" / "forex_core")],
+                        signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
+                        input_example=frame[list(specification.columns)]
+                        .tail(_EXAMPLE_ROWS)
+                        .reset_index(drop=True),
+                        pip_requirements=[f"{name}=={version(name)}" for name in names],
+                        metadata={"recipe": specification.recipe, "pair": str(specification.pair)},
+                    )
             except (MlflowException, OSError) as error:
                 raise TrackingError(f"the model cannot be written into {folder}: {error}") from error
     return folder
@@ -173,6 +174,23 @@ def fetched(store: str, place: str, folder: Path) -> Path | None:
         return None
     with translated(store):
         return Path(download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=store))
+
+
+@contextmanager
+def _requirements_as_given() -> Iterator[None]:
+    """MLflow does not look whether the requirements are installed, which were read from what is installed.
+
+    It would read the files of every package of the environment for that, more than a second of each forecast.
+    """
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    looking = getattr(environment, name)
+    setattr(environment, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, looking)
 
 
 @contextmanager
