@@ -94,21 +94,22 @@ class SharedPrefect:
     Its standard input is a named pipe that each user holds open; the kernel closes it for one that is killed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, template: Path) -> None:
         self._lock = folder / "prefect.lock"
         with locked(self._lock):
             # Whoever has the server shares this lock; who can have it alone is the first, or the first again.
             self._users = (folder / "prefect.users").open("a")
             with suppress(BlockingIOError):
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._start(folder)
+                self._start(folder, template)
             fcntl.flock(self._users, fcntl.LOCK_SH)
             self.home, self.api_url = (folder / "prefect.address").read_text().split("\n")
             if not hasattr(self, "_open"):
                 self._open = os.open(Path(self.home) / "users", os.O_WRONLY)
 
-    def _start(self, folder: Path) -> None:
+    def _start(self, folder: Path, template: Path) -> None:
         home = Path(tempfile.mkdtemp(prefix="prefect-", dir=folder))
+        shutil.copyfile(template, home / "prefect.db")
         os.mkfifo(home / "users")
         reading = os.open(
             home / "users", os.O_RDONLY | os.O_NONBLOCK
@@ -148,9 +149,32 @@ class SharedPrefect:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(of_all_workers: Path) -> Iterator[None]:
+def migrated_prefect(of_all_workers: Path) -> Path:
+    """The database of a Prefect server with nothing in it, to be copied: making one takes ten seconds."""
+    from flows.server import TemporaryServer
+
+    path, home = of_all_workers / "prefect.db", of_all_workers / "making"
+    with locked(of_all_workers / "migrated.lock"), pytest.MonkeyPatch.context() as environment:
+        if not path.is_file():
+            for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+                environment.delenv(name)
+            environment.setenv("PREFECT_HOME", str(home))
+            environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+            environment.setenv("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
+            home.mkdir()
+            server = TemporaryServer()
+            try:
+                server.wait()
+            finally:
+                server.stop()
+            (home / "prefect.db").rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prefect_server(of_all_workers: Path, migrated_prefect: Path) -> Iterator[None]:
     """The session's own Prefect server, in the settings and in the environment."""
-    server = SharedPrefect(of_all_workers)
+    server = SharedPrefect(of_all_workers, migrated_prefect)
     os.environ |= {
         "PREFECT_HOME": server.home,
         "PREFECT_API_URL": server.api_url,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import signal
 import sys
 import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -29,6 +30,7 @@ from forex_core.data.providers.stored import StoredProvider
 from forex_core.data.store import ObservationStore
 from forex_core.errors import SourceError
 from forex_core.types import Event, Headline, MarketBundle, Pair
+from tests.forks import Forks
 
 NOW = pd.Timestamp("2026-03-02 12:00", tz="UTC")
 DAY = pd.Timedelta(days=1)
@@ -518,33 +520,28 @@ def test_what_is_read_is_what_a_list_would_say(
 
 # --- Many at once
 
-WRITER = """
-import sys, time
-import numpy as np, pandas as pd
-from forex_core.data.observations import Observations
-from forex_core.data.store import ObservationStore
-url, who, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-store, until, k = ObservationStore(url), time.monotonic() + seconds, 0
-days = pd.date_range("2020-01-01", periods=50).as_unit("us")
-known = (days + pd.Timedelta(hours=22)).tz_localize("UTC")
-store.names()  # makes the tables
-print("ready", flush=True)
-while k == 0 or time.monotonic() < until:
-    shared = Observations("shared", "best", days + pd.Timedelta(days=50 * k), np.arange(50.0) + k, known)
-    own = Observations(f"own{who}", "best", days, np.arange(50.0) + k, known)
-    store.record([shared, own], rank=lambda series, source: 0, origin=f"{who}/{k}")
-    k += 1
-print(k, flush=True)
-"""
+
+def write() -> None:
+    """What a writer does: batches into the store at a URL, of all writers' and of its own, for some seconds."""
+    url, who, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    store, until, k = ObservationStore(url), time.monotonic() + seconds, 0
+    days = pd.date_range("2020-01-01", periods=50).as_unit("us")
+    known = (days + pd.Timedelta(hours=22)).tz_localize("UTC")
+    store.names()  # makes the tables
+    print("ready", flush=True)
+    while k == 0 or time.monotonic() < until:
+        shared = Observations("shared", "best", days + pd.Timedelta(days=50 * k), np.arange(50.0) + k, known)
+        own = Observations(f"own{who}", "best", days, np.arange(50.0) + k, known)
+        store.record([shared, own], rank=lambda series, source: 0, origin=f"{who}/{k}")
+        k += 1
+    print(k, flush=True)
 
 
-def writer(url: str, who: int, seconds: float) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, url, str(who), str(seconds)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Forks]:
+    forks = Forks("tests.contract.test_stores:write")
+    yield forks
+    forks.close()
 
 
 def whole(url: str) -> None:
@@ -570,8 +567,8 @@ def whole(url: str) -> None:
         assert execute(url, "PRAGMA integrity_check") == [("ok",)]
 
 
-def many_at_once(url: str, seconds: float) -> None:
-    writers = [writer(url, who, seconds) for who in range(2)]
+def many_at_once(writers: Forks, url: str, seconds: float) -> None:
+    writing = [writers.start(url, who, seconds) for who in range(2)]
     failures: list[BaseException] = []
     reads = [0] * 20
     until = time.monotonic() + seconds
@@ -593,10 +590,9 @@ def many_at_once(url: str, seconds: float) -> None:
     for one in readers:
         one.join()
     counts = []
-    for process in writers:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        counts.append(int(out.split()[-1]))
+    for one in [fork.ended() for fork in writing]:
+        assert one.returncode == 0, one.stderr
+        counts.append(int(one.stdout.split()[-1]))
     assert failures == []
     assert min(counts) > 0
     assert min(reads) > 0
@@ -608,44 +604,27 @@ def many_at_once(url: str, seconds: float) -> None:
 
 
 @pytest.mark.slow
-def test_readers_and_writers_do_not_disturb_each_other(url: str) -> None:
-    many_at_once(url, 5)
+def test_readers_and_writers_do_not_disturb_each_other_for_a_minute(writers: Forks, url: str) -> None:
+    many_at_once(writers, url, 60)
 
 
-@pytest.mark.slow
-def test_readers_and_writers_do_not_disturb_each_other_for_a_minute(url: str) -> None:
-    many_at_once(url, 60)
-
-
-def test_a_first_start_of_many_at_once_makes_one_store(url: str) -> None:
-    processes = [writer(url, who, 0.5) for who in range(4)]
-    for process in processes:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+def test_a_first_start_of_many_at_once_makes_one_store(writers: Forks, url: str) -> None:
+    for one in [fork.ended() for fork in [writers.start(url, who, 0.5) for who in range(4)]]:
+        assert one.returncode == 0, one.stderr
     assert execute(url, "SELECT part, version FROM schema_versions") == [("observations", 2)]
     whole(url)
 
 
-def killed(url: str, times: int) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_writer_that_is_killed_fifty_times_leaves_no_half_batch(writers: Forks, url: str) -> None:
     chance = np.random.default_rng(5)
-    for _ in range(times):
-        process = writer(url, 0, 60)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n", process.stderr and process.stderr.read()
+    for _ in range(50):
+        fork = writers.start(url, 0, 60)
+        assert fork.stdout.readline() == "ready\n", fork.ended().stderr
         time.sleep(chance.uniform(0, 0.5))
-        process.kill()
-        process.communicate()
+        fork.kill()
+        assert fork.ended().returncode == -signal.SIGKILL
         whole(url)
     store = ObservationStore(url)
     assert store.record(seen({"2019-01-01": 1.0}, series="after"), now=NOW).total.new == 1
-
-
-@pytest.mark.slow
-def test_a_writer_that_is_killed_leaves_no_half_batch(url: str) -> None:
-    killed(url, 3)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_writer_that_is_killed_fifty_times_leaves_no_half_batch(url: str) -> None:
-    killed(url, 50)

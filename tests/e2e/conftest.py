@@ -6,26 +6,32 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from forex_core.cli import main
+from tests.forks import Forks, of_the_command
 
 Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def environment(folder: Path, own: Mapping[str, str]) -> dict[str, str]:
+    """That of a user whose data are below a folder, with no setting of the developer's."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+    return kept | {"FOREX_DATA_DIR": str(folder / "data"), **own}
+
+
 @pytest.fixture
 def forex(tmp_path: Path) -> Forex:
-    """`forex(*arguments, **environment)` in the test's own folder, with no setting of the developer's."""
+    """`forex(*arguments, **settings)` in the test's own folder."""
 
-    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        kept = {n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))}
+    def run(*arguments: str | Path, **own: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(Path(sys.executable).parent / "forex"), *map(str, arguments)],
             cwd=tmp_path,
-            env=kept | {"FOREX_DATA_DIR": str(tmp_path / "data"), **environment},
+            env=environment(tmp_path, own),
             capture_output=True,
             text=True,
             timeout=280,
@@ -33,6 +39,30 @@ def forex(tmp_path: Path) -> Forex:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts `forex` in processes that have imported most of what they need."""
+    command = of_the_command()
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def forked(forks: Forks, tmp_path: Path) -> Forex:
+    """As `forex`, for a test that has it do much."""
+
+    def run(*arguments: str | Path, **own: str) -> subprocess.CompletedProcess[str]:
+        return forks.start(*arguments, cwd=tmp_path, env=environment(tmp_path, own)).ended()
+
+    return run
+
+
+@pytest.fixture
+def served(prefect_server: None) -> dict[str, str]:
+    """Settings with which `forex` finds a Prefect server that runs, in place of one that it starts for each run."""
+    return {name: os.environ[name] for name in ("PREFECT_API_URL", "PREFECT_HOME")}
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +19,7 @@ from forex_core.data.store import ObservationStore
 from tests.contract.bad_days import serving
 from tests.contract.test_refresh import DAYS, DRIVERS, World
 from tests.drills.moments import drawn
+from tests.forks import Fork, Forks
 
 KILLS = 50
 _HALF = """
@@ -33,7 +32,7 @@ SELECT count(*) FROM (
 ) WHERE batch NOT IN (SELECT id FROM batches)"""
 
 
-def fetching(world: World) -> subprocess.Popen[bytes]:
+def fetching(forks: Forks, world: World) -> Fork:
     at = world.server.url
     addresses = {
         "yahoo": at,
@@ -47,13 +46,8 @@ def fetching(world: World) -> subprocess.Popen[bytes]:
         "DRIVERS": json.dumps(DRIVERS),
         "HISTORY_FROM": DAYS[0],
     }
-    command = [sys.executable, "-m", "forex_core.cli", "data", "fetch", "--pair", "USDCLP", "--from", DAYS[0]]
-    return subprocess.Popen(
-        command,
-        env=os.environ | {f"FOREX_DATA__{name}": value for name, value in asked.items()},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    own = {f"FOREX_DATA__{name}": value for name, value in asked.items()}
+    return forks.start("data", "fetch", "--pair", "USDCLP", "--from", DAYS[0], env=os.environ | own)
 
 
 def changed(world: World, chance: random.Random) -> None:
@@ -71,10 +65,10 @@ def batches(path: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM batches").fetchone()[0]) if there else 0
 
 
-def first_write(process: subprocess.Popen[bytes], path: Path) -> bool:
+def first_write(process: Fork, path: Path) -> bool:
     """Wait until the process has written; whether it still runs then."""
     before = batches(path)
-    while process.poll() is None:
+    while process.runs():
         if batches(path) > before:
             return True
         time.sleep(0.005)
@@ -90,28 +84,28 @@ def assert_whole(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
+def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch(forks: Forks) -> None:
     """At random moments between its first write and its exit."""
     chance = drawn()
     path = Path(os.environ["FOREX_DATA_DIR"]) / "store" / "forex.db"
     with serving() as server:
         world = World(server)
-        whole = fetching(world)
+        whole = fetching(forks, world)
         assert first_write(whole, path), "the fetch ended without a write"
         began = time.monotonic()
-        assert whole.wait(280) == 0
+        assert whole.ended().returncode == 0
         takes_s = time.monotonic() - began
         killed = outlived = 0
         reached: set[int] = set()
         while killed < KILLS:
             changed(world, chance)
             before = batches(path)
-            process = fetching(world)
+            process = fetching(forks, world)
             if first_write(process, path):
                 began = time.monotonic()
                 time.sleep(chance.uniform(0, takes_s))
                 process.kill()
-            if process.wait(280) == -signal.SIGKILL:
+            if process.ended().returncode == -signal.SIGKILL:
                 killed += 1
             else:
                 outlived += 1
@@ -124,7 +118,7 @@ def test_a_fetch_that_is_killed_fifty_times_leaves_no_half_batch() -> None:
         )
         assert len(reached) > 2, "they were killed at different places"
         changed(world, chance)
-        assert fetching(world).wait(280) == 0
+        assert fetching(forks, world).ended().returncode == 0
     assert_whole(path)
     store, now = ObservationStore(f"sqlite:///{path}"), pd.Timestamp.now(tz="UTC")
     for name, closes in world.closes.items():

@@ -21,7 +21,7 @@ Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.mark.timeout(280)
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
 def test_a_position_a_quote_a_language_and_who_is_sent_it(
-    forex: Forex, tmp_path: Path, mailbox: Mailbox
+    forex: Forex, served: dict[str, str], tmp_path: Path, mailbox: Mailbox
 ) -> None:
     table = synthetic_table(900).assign(fed_rate=5.25, chile_tpm=6.0)
     table.to_csv(tmp_path / "market.csv", index=False)
@@ -34,6 +34,7 @@ def test_a_position_a_quote_a_language_and_who_is_sent_it(
         "FOREX_ENGINE": EngineConfig(members=members, grid_origins=60, warmup_origins=8).model_dump_json(),
         "FOREX_REPORT__URLS": mail(mailbox),
         "FOREX_NOTIFY__TIMEOUT_S": "5",
+        **served,
     }
     budget, quote = round(1.004 * close, 2), round(1.002 * close, 2)
     ask = (

@@ -25,16 +25,16 @@ Forex = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_alarms_are_told_in_red_by_the_exit_code_and_to_whom_the_settings_name(
-    forex: Forex, tmp_path: Path, webhook: Webhook
+    forex: Forex, served: dict[str, str], tmp_path: Path, webhook: Webhook
 ) -> None:
     """First with nothing published, then with bands that are three times too narrow."""
     market = tmp_path / "market.csv"
     synthetic_table(900).to_csv(market, index=False)
     rates = pd.read_csv(market, parse_dates=[0], index_col=0)["USDCLP"]
     ask = ("monitor", "--source", "csv", "--path", market, "--pair", "USDCLP")
-    to_be_told = {"FOREX_NOTIFY__URLS": f"json://127.0.0.1:{webhook.port}/"}
+    to_be_told = served | {"FOREX_NOTIFY__URLS": f"json://127.0.0.1:{webhook.port}/"}
 
-    quiet = forex(*ask)
+    quiet = forex(*ask)  # with a server of its own
     assert quiet.returncode == 0, quiet.stderr
     assert "No forecast was published in its time yet" in " ".join(quiet.stdout.split())
     assert "No alarm." in quiet.stdout

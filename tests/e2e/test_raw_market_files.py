@@ -45,23 +45,26 @@ def files(shared_data: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("horizon", HORIZONS, ids=str)
-def test_every_horizon_on_the_raw_files(horizon: Horizon, files: list[str], forex: Forex) -> None:
-    document = read(forex("forecast", str(horizon), *files, "--json"))
-    report = Path(document["report"]).read_text(encoding="utf-8")
-    assert "10 Apr 2014" in report
-    assert "22 Dec 2016" in report
-    assert {r["day"] for r in document["repairs"] if r["kind"] == "refuted"} >= {
-        d.isoformat() for d in BAD_PRINTS
-    }
-    close = document["origin_close"]
-    assert all(abs(v / close - 1) < 0.05 for v in document["quantiles"]["0.5"])
-    assert 0.7 < document["models"]["ensemble"]["coverage_80"] < 0.9
+@pytest.mark.timeout(900)
+def test_every_horizon_on_the_raw_files(files: list[str], forex: Forex, served: dict[str, str]) -> None:
+    for horizon in HORIZONS:
+        document = read(forex("forecast", str(horizon), *files, "--json", **served))
+        report = Path(document["report"]).read_text(encoding="utf-8")
+        assert "10 Apr 2014" in report
+        assert "22 Dec 2016" in report
+        assert {r["day"] for r in document["repairs"] if r["kind"] == "refuted"} >= {
+            d.isoformat() for d in BAD_PRINTS
+        }
+        close = document["origin_close"]
+        assert all(abs(v / close - 1) < 0.05 for v in document["quantiles"]["0.5"])
+        assert 0.7 < document["models"]["ensemble"]["coverage_80"] < 0.9
 
 
 @pytest.mark.parametrize("day", BAD_PRINTS, ids=str)
-def test_a_forecast_on_the_day_of_a_bad_print_is_sane(day: date, files: list[str], forex: Forex) -> None:
-    document = read(forex("forecast", "7d", *files, "--as-of", day.isoformat(), "--json"))
+def test_a_forecast_on_the_day_of_a_bad_print_is_sane(
+    day: date, files: list[str], forex: Forex, served: dict[str, str], sqlite_store: str
+) -> None:
+    document = read(forex("forecast", "7d", *files, "--as-of", day.isoformat(), "--json", **served))
     assert document["origin"] == day.isoformat()
     assert 500 < document["origin_close"] < 700
     for level, values in document["quantiles"].items():

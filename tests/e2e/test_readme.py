@@ -60,11 +60,12 @@ def test_readme_commands_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", [c for c in readme_commands() if c[0] in ("forecast", "evaluate")], ids=" ".join
-)
-def test_readme_commands_run_as_they_stand(command: list[str], forex: Forex, tmp_path: Path) -> None:
-    run_readme_command(command, forex, tmp_path)
+@pytest.mark.timeout(1200)
+def test_readme_commands_run_as_they_stand(forex: Forex, tmp_path: Path) -> None:
+    """Those that compute, one after the other in one fresh folder."""
+    for command in readme_commands():
+        if command[0] in ("forecast", "evaluate"):
+            run_readme_command(command, forex, tmp_path)
 
 
 def run_readme_command(command: list[str], forex: Forex, tmp_path: Path, **own: str) -> None:
@@ -84,7 +85,7 @@ def run_readme_command(command: list[str], forex: Forex, tmp_path: Path, **own: 
         assert "Without a network: 'forex data import FILE --pair USDCLP' and --source store" in done.stderr
         return
     done = forex(*command, **own)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (command, done.stderr)
     if command[0] in ("forecast", "evaluate"):
         assert "rolling origins" in done.stdout
     if command[0] == "forecast":

@@ -178,7 +178,7 @@ def test_a_damaged_model_is_exit_code_one(registry: Registry, command: Command) 
 
 @pytest.mark.slow
 def test_a_round_by_the_installed_command(
-    market: Path, sqlite_store: str, forex: Callable[..., CompletedProcess[str]]
+    market: Path, sqlite_store: str, forex: Callable[..., CompletedProcess[str]], served: dict[str, str]
 ) -> None:
     """Two forecasts, a rollback to the first, the pinned one published, and the challenger promoted."""
 
@@ -188,6 +188,7 @@ def test_a_round_by_the_installed_command(
             FOREX_SOURCE="csv",
             FOREX_PATHS=str(market),
             FOREX_ENGINE=CONFIG.model_dump_json(),
+            **served,
         )
         assert (done.returncode, done.stderr) == (0, "")
         document: dict[str, Any] = json.loads(done.stdout)

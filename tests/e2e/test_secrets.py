@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from flows.server import TemporaryServer
 from forex_core.config import EngineConfig
 from forex_core.testing import synthetic_table
 from forex_core.tracking import copy_database
@@ -124,6 +126,7 @@ def mailed(mailbox: Mailbox, folder: Path) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")  # of the mail server
 def test_a_deployment_with_a_secret_in_every_place_tells_none(
     forex: Forex,
+    forked: Forex,
     secret: Secrets,
     gone: str,
     market: Path,
@@ -131,6 +134,8 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     s3_bucket: S3Bucket,
     webhook: Webhook,
     mailbox: Mailbox,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
     """PostgreSQL and S3 with passwords, targets, keys; secrets in the environment, in .env and in forex.toml."""
@@ -173,33 +178,40 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     stored = {"FOREX_SOURCE": "csv", "FOREX_PATHS": str(market)}
     lost = {**own, "FOREX_TRACKING_URI": f"postgresql://forex:{secret.url('database')}@{gone}/runs"}
     away = {**own, "MLFLOW_S3_ENDPOINT_URL": f"http://{gone}"}
-    done = [
-        forex(*forecast, **own),
-        forex(*forecast, **lost),
-        forex("monitor", "--verbose", **own, **stored),
-        forex("monitor", "--json", **lost, **stored),
-        forex("evaluate", "7d", "--verbose", **own, **stored),
-        forex("rollback", "7d", "--reason", "to try it", "--verbose", **own),
-        forex("rollback", "7d", "--verbose", **lost),
-        forex("dashboard", "--html", tmp_path / "site", "--verbose", **own),
-        forex("dashboard", "--verbose", **lost),
-        forex("runs", "list", "7d", "--json", **own),
-        forex("runs", "show", "0000", "--json", **own),
-        forex("models", "list", **own),
-        forex("tracking", "sweep", **own),
-        forex("doctor", "--json", "--verbose", **own),
-        forex("notify", "test", "--json", "--verbose", **own),
-        forex("notify", "test", "--report", "--verbose", **own),
-        forex("data", "fetch", "--verbose", "--json", **own),
-        forex("backup", "create", "--verbose", "--json", **own),
-        forex("backup", "create", "--verbose", "--to", tmp_path / "archives", **own),
-        forex("backup", "list", "--verbose", **own),
-        forex("backup", "verify", "latest", "--verbose", **own),
-        forex("backup", "restore", "latest", "--to", tmp_path / "restored", "--verbose", **own),
-        forex("backup", "prune", "--verbose", **own),
-        forex("backup", "create", "--verbose", **lost),
-        forex("forecast", "15d", *forecast[2:], **away),
-        forex("backup", "list", **own | {"FOREX_BACKUP__S3_ENDPOINT_URL": f"http://{gone}"}),
+    done = [forex(*forecast, **own), forex(*forecast, **lost)]  # each with a Prefect server of its own
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "data" / "prefect"))
+    for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+        monkeypatch.setenv(name, own[name])
+    server = TemporaryServer()
+    request.addfinalizer(server.stop)
+    server.wait()
+    for one in (own, lost, away):
+        one["PREFECT_API_URL"], one["PREFECT_HOME"] = server.api_url, os.environ["PREFECT_HOME"]
+    done += [
+        forked("monitor", "--verbose", **own, **stored),
+        forked("monitor", "--json", **lost, **stored),
+        forked("evaluate", "7d", "--verbose", **own, **stored),
+        forked("rollback", "7d", "--reason", "to try it", "--verbose", **own),
+        forked("rollback", "7d", "--verbose", **lost),
+        forked("dashboard", "--html", tmp_path / "site", "--verbose", **own),
+        forked("dashboard", "--verbose", **lost),
+        forked("runs", "list", "7d", "--json", **own),
+        forked("runs", "show", "0000", "--json", **own),
+        forked("models", "list", **own),
+        forked("tracking", "sweep", **own),
+        forked("doctor", "--json", "--verbose", **own),
+        forked("notify", "test", "--json", "--verbose", **own),
+        forked("notify", "test", "--report", "--verbose", **own),
+        forked("data", "fetch", "--verbose", "--json", **own),
+        forked("backup", "create", "--verbose", "--json", **own),
+        forked("backup", "create", "--verbose", "--to", tmp_path / "archives", **own),
+        forked("backup", "list", "--verbose", **own),
+        forked("backup", "verify", "latest", "--verbose", **own),
+        forked("backup", "restore", "latest", "--to", tmp_path / "restored", "--verbose", **own),
+        forked("backup", "prune", "--verbose", **own),
+        forked("backup", "create", "--verbose", **lost),
+        forked("forecast", "15d", *forecast[2:], **away),
+        forked("backup", "list", **own | {"FOREX_BACKUP__S3_ENDPOINT_URL": f"http://{gone}"}),
     ]
     codes = [0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 2, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1]
     assert [one.returncode for one in done] == codes, [one.stderr for one in done]
@@ -216,6 +228,7 @@ def test_a_deployment_with_a_secret_in_every_place_tells_none(
     )
     assert (tmp_path / "site" / "index.html").is_file()
 
+    server.stop()
     for one in done:
         assert told_in(secret, said(one)) == {}
     assert told_in(secret, mailed(mailbox, tmp_path / "mails")) == {}
