@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,14 @@ def pytest_collection_finish() -> None:
     """Modules and tests live to the end; to look through them for garbage would take a tenth of the processor time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_read_once() -> None:
+    """MLflow reads its sixty migrations for every store that it opens, to learn which is the last."""
+    from mlflow.store.db import utils
+
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
 
 
 @pytest.fixture(autouse=True)

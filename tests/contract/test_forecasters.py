@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-import sklearn.ensemble
 from scipy.stats import norm
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from forex_core.config import MEMBERS, ChronosConfig, EngineConfig
@@ -64,27 +61,6 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-ALL_TREES = HistGradientBoostingRegressor
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_trees() -> Iterator[None]:
-    """A tenth of the rounds and a fifth of the bins, which cost most: what trees are given, and when, is the same."""
-
-    def coarse(**settings: Any) -> HistGradientBoostingRegressor:
-        return ALL_TREES(**settings | {"max_iter": 6, "max_bins": 12})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sklearn.ensemble, "HistGradientBoostingRegressor", coarse)
-        yield
-
-
-@pytest.fixture
-def all_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As published."""
-    monkeypatch.setattr(sklearn.ensemble, "HistGradientBoostingRegressor", ALL_TREES)
-
-
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     return synthetic_table(ROWS, seed=3)
@@ -119,16 +95,6 @@ def early_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=[*MEMBERS, EMBEDDED])
 def member(request: pytest.FixtureRequest) -> Forecaster:
     return build(request.param, request)
-
-
-def each_on_drivers(cases: Iterable[object], of_the_trees: tuple[object, ...]) -> list[Any]:
-    """Every member on drivers with every case; of the trees, which take a second each, only these by default."""
-    return [
-        pytest.param(name, case, marks=[pytest.mark.slow] if slow else [])
-        for case in cases
-        for name in ON_DRIVERS
-        for slow in [name == "gradient_boosting" and case not in of_the_trees]
-    ]
 
 
 def ask(member: Forecaster, bundle: MarketBundle, days: tuple[date, ...] = DAYS) -> Array:
@@ -236,21 +202,6 @@ def test_an_origin_alone_gets_the_bits_it_gets_among_others(
 @pytest.mark.parametrize("day", [BEFORE_ANCHOR, ANCHOR], ids=["before_anchor", "anchor"])
 def test_nothing_after_an_origin_reaches_it(member: Forecaster, table: pd.DataFrame, day: date) -> None:
     assert leaks(member, table, day) == []
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("all_trees")
-def test_all_trees_are_held_to_the_same(
-    table: pd.DataFrame, bundle: MarketBundle, request: pytest.FixtureRequest
-) -> None:
-    trees = build("gradient_boosting", request)
-    among = ask(trees, bundle)
-    np.testing.assert_array_equal(ask(build("gradient_boosting", request), bundle), among)
-    np.testing.assert_array_equal(ask(trees, bundle, (ANCHOR,))[0], among[DAYS.index(ANCHOR)])
-    for day in (BEFORE_ANCHOR, ANCHOR):
-        assert leaks(trees, table, day) == []
-        assert leaks(trees, yet_to_start(table, day), day) == []
-    assert leaks(trees, held_back(table, ANCHOR), ANCHOR) == []
 
 
 def test_a_print_held_back_at_the_origin_does_not_reach_it(member: Forecaster, table: pd.DataFrame) -> None:
@@ -433,9 +384,8 @@ def answer_or_reason(member: Forecaster, bundle: MarketBundle) -> Array:
 _ROWS_ASKED = [40, 260, 330, 400, 470, 530, ROWS - 1]
 
 
-@pytest.mark.parametrize(
-    ("name", "drivers"), each_on_drivers(DRIVERS, ("unknown", "one_starts_late", "all_stop"))
-)
+@pytest.mark.parametrize("drivers", DRIVERS)
+@pytest.mark.parametrize("name", ON_DRIVERS)
 def test_missing_and_odd_drivers(
     name: str, drivers: str, bundle: MarketBundle, request: pytest.FixtureRequest
 ) -> None:
@@ -541,7 +491,8 @@ def changed(bundle: MarketBundle, spot: Array | None = None, drivers: Array | No
     return bundle if spot is None else replace(bundle, spot=spot)
 
 
-@pytest.mark.parametrize(("name", "rows"), each_on_drivers((30, 120, 240), (120,)))
+@pytest.mark.parametrize("rows", [30, 120, 240])
+@pytest.mark.parametrize("name", ON_DRIVERS)
 def test_the_drivers_moves_of_weeks_without_quotes_are_not_still_to_come(
     name: str, rows: int, request: pytest.FixtureRequest
 ) -> None:
@@ -599,7 +550,8 @@ def test_drivers_that_say_the_same_twice_change_little(
         np.testing.assert_allclose(ask(member, other), expected, rtol=0.05)
 
 
-@pytest.mark.parametrize(("name", "size"), each_on_drivers((1e-6, 1e6), (1e-6,)))
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+@pytest.mark.parametrize("name", ON_DRIVERS)
 def test_prices_of_any_size_are_answered_alike(
     name: str, size: float, bundle: MarketBundle, usual: dict[str, Array], request: pytest.FixtureRequest
 ) -> None:
@@ -644,7 +596,6 @@ def test_a_driver_that_starts_late_costs_the_others_nothing(
         np.testing.assert_array_equal(answers.quantiles, alone.quantiles)
 
 
-@pytest.mark.usefixtures("all_trees")
 @pytest.mark.parametrize("name", [name for name in MEMBERS if name not in ("random_walk", "chronos")])
 def test_bands_before_calibration_have_the_size_of_the_errors(
     name: str, request: pytest.FixtureRequest

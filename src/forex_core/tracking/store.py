@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -521,6 +522,7 @@ def _refuse_elsewhere(
     return judged
 
 
+@cache
 def latest_schema() -> str:
     """Revision of the tables that the MLflow installed makes."""
     from mlflow.store.db import utils
