@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -51,12 +50,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", light_commands(), ids=" ".join)
 def test_readme_commands_run(
-    command: list[str], forex: Forex, tmp_path: Path, reader: Path, prefect_server: None
+    command: list[str], forked: Forex, tmp_path: Path, reader: Path, served: dict[str, str]
 ) -> None:
     """In one data folder, with a light engine and a Prefect server that runs already; the test below has none of it."""
-    own = {"FOREX_DATA_DIR": str(reader), "FOREX_ENGINE": LIGHT.model_dump_json()}
-    own["PREFECT_API_URL"] = os.environ["PREFECT_API_URL"]
-    run_readme_command(command, forex, tmp_path, **own)
+    own = served | {"FOREX_DATA_DIR": str(reader), "FOREX_ENGINE": LIGHT.model_dump_json()}
+    run_readme_command(command, forked, tmp_path, **own)
 
 
 @pytest.mark.slow

@@ -80,6 +80,7 @@ def champion(registry: Registry) -> tuple[int | None, bool]:
     return (standing.champion.number if standing.champion else None, standing.pin is not None)
 
 
+@pytest.mark.slow
 def test_a_rollback_is_told_dry_and_done_and_undone(registry: Registry, command: Command) -> None:
     code, said = command("rollback", "7d", "--dry-run")
     assert code == 0

@@ -48,6 +48,7 @@ def artifact(key: str) -> str:
     return str(artifacts.newest(key).data)
 
 
+@pytest.mark.slow
 def test_a_backup_is_made_pruned_and_told(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forecast(market)
     first = flows().backup()
@@ -156,6 +157,7 @@ def test_a_drill_leaves_the_folder_of_one_that_goes_on(tmp_path: Path) -> None:
     assert list(tmp_path.glob(".drill-*")) == []
 
 
+@pytest.mark.slow
 def test_a_drill_fails_where_a_forecast_cannot_be_made_again(market: Path) -> None:
     published = forecast(market)
     registry = registry_from_settings(load_settings())

@@ -337,6 +337,7 @@ def test_a_failure_fails_the_flow_and_leaves_a_failed_run(market: Path, tmp_path
 
 
 @pytest.mark.usefixtures("light")
+@pytest.mark.slow
 def test_records_and_the_result_reach_prefect(market: Path, tmp_path: Path) -> None:
     """By a process of its own, as a worker runs it."""
     from prefect.client.orchestration import get_client

@@ -55,6 +55,7 @@ def outcomes(document: dict[str, Any]) -> list[str]:
     return [level["outcome"] for level in document["levels"].values()]
 
 
+@pytest.mark.slow
 def test_a_published_forecast_is_replayed_and_an_altered_value_found(market: Path) -> None:
     run_id = published(market)
     code, document = replayed(run_id)

@@ -59,6 +59,7 @@ def server() -> Iterator[TemporaryServer]:
 
 
 @pytest.mark.parametrize("falls", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
 def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
     server: TemporaryServer, falls: bool, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> No
     ],
     ids=["setting", "database"],
 )
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why(
     name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

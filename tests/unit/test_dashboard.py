@@ -561,6 +561,7 @@ def test_origins_of_a_year_begin_with_its_first_day(settings: Settings) -> None:
     assert reader(settings).years(Series(USDCLP, "close", H7)) == (2026, 2025, 2024)
 
 
+@pytest.mark.slow
 def test_the_pages_are_the_same_of_postgresql(
     settings: Settings, new_postgres: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

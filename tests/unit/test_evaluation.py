@@ -381,7 +381,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_holm_is_that_of_statsmodels() -> None:
-    for pvalues in np.random.default_rng(1).beta(0.5, 2, (20, 4)):
+    for pvalues in np.random.default_rng(1).beta(0.5, 2, (5, 4)):  # each call of theirs looks for garbage
         np.testing.assert_allclose(holm(pvalues.tolist()), multipletests(pvalues, method="holm")[1])
 
 

@@ -380,6 +380,7 @@ def with_the_constant(monkeypatch: pytest.MonkeyPatch) -> Engine:
     return Engine(CONFIG, build_members(CONFIG, CHRONOS))
 
 
+@pytest.mark.slow
 def test_a_model_of_other_code_is_answered_by_that_code(
     specification: Specification,
     bundle: MarketBundle,

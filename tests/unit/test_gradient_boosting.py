@@ -24,7 +24,7 @@ def features(seed: int, rows: int, decimals: int) -> npt.NDArray[np.float64]:
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 10_000),
     rows=st.integers(80, 900),

@@ -118,6 +118,7 @@ exec setpriv --regid 4242 --clear-groups unshare --user --map-current-user "$@"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="none but root can mount a /proc")
+@pytest.mark.slow
 def test_a_process_that_a_sandbox_hides_is_not_gone(sqlite_store: str, tmp_path: Path) -> None:
     with running(sqlite_store, tmp_path) as (process, run_id):
         gone = run_of(sqlite_store, replace(this_process(), pid=2**22 + 1))

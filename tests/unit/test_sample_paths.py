@@ -7,7 +7,7 @@ from datetime import date
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata, spearmanr
@@ -95,6 +95,7 @@ def test_rows_after_the_origin_change_nothing() -> None:
     assert (sample_paths(forecast, wild).prices == sample_paths(forecast, then).prices).all()
 
 
+@settings(max_examples=20)
 @given(st.floats(1e-4, 1e4))
 def test_another_unit_gives_the_same_paths_in_it(scale: float) -> None:
     bundle = walk(500)

@@ -403,6 +403,7 @@ save_file({n: t.contiguous() for n, t in done.model.state_dict().items()}, Path(
 
 
 class TestRuns:
+    @pytest.mark.slow
     def test_it_learns_and_keeps_the_best_three(self, crosses: Crosses, tmp_path: Path) -> None:
         config = tiny_config(epochs=6, steps_per_epoch=10, learning_rate=3e-3)
         trained = pretrain(config, tmp_path, NoopTracker(), crosses=crosses, progress=False)
@@ -689,6 +690,7 @@ class TestWeights:
         with pytest.raises(MemberError, match="gives no answer: InvalidArgument"):
             GraphNetwork(weights / GRAPH).quantiles(np.zeros((5, 64), dtype=np.float32))
 
+    @pytest.mark.slow
     def test_a_lost_graph_is_written_anew(self, weights: Path, bundle: MarketBundle, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(weights, tmp_path / "lost"))
         (folder / GRAPH).unlink()
