@@ -162,20 +162,21 @@ def migrated_prefect(of_all_workers: Path) -> Path:
     """The database of a Prefect server with nothing in it, to be copied: making one takes ten seconds."""
     from flows.server import TemporaryServer
 
-    path, home = of_all_workers / "prefect.db", of_all_workers / "making"
+    path = of_all_workers / "prefect.db"
     with locked(of_all_workers / "migrated.lock"), pytest.MonkeyPatch.context() as environment:
         if not path.is_file():
             for name in [name for name in os.environ if name.startswith("PREFECT_")]:
                 environment.delenv(name)
+            home = Path(tempfile.mkdtemp(prefix="making-", dir=of_all_workers))
             environment.setenv("PREFECT_HOME", str(home))
             environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
             environment.setenv("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
-            home.mkdir()
             server = TemporaryServer()
             try:
                 server.wait()
             finally:
                 server.stop()
+            assert not list(home.glob("*-wal")), "all of it is in one file"
             (home / "prefect.db").rename(path)
     return path
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).parents[1]
+LIMIT_S = 280
 
 
 class Fork:
@@ -33,7 +34,9 @@ class Fork:
             stdout,
             stderr,
         )
-        self.pid = int(self._status.readline())
+        said = self._status.readline()
+        assert said, "the process of which it would be a fork has ended"
+        self.pid = int(said)
 
     def runs(self) -> bool:
         return not select.select([self._status], [], [], 0)[0]
@@ -44,10 +47,15 @@ class Fork:
 
     def ended(self) -> subprocess.CompletedProcess[str]:
         """How it ends, by itself or as it was killed, with what is left of what it printed."""
-        with self._status, self.stdout, self._stderr:
-            printed, code = self.stdout.read(), int(self._status.readline())
-            self._stderr.seek(0)
-            return subprocess.CompletedProcess(self._arguments, code, printed, self._stderr.read())
+        late = threading.Timer(LIMIT_S, self.kill)
+        late.start()
+        try:
+            with self._status, self.stdout, self._stderr:
+                printed, code = self.stdout.read(), int(self._status.readline())
+                self._stderr.seek(0)
+                return subprocess.CompletedProcess(self._arguments, code, printed, self._stderr.read())
+        finally:
+            late.cancel()
 
 
 class Forks:
@@ -63,9 +71,12 @@ class Forks:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+            kept = {
+                n: v for n, v in os.environ.items() if not n.startswith(("FOREX_", "PREFECT_", "MLFLOW_"))
+            }
             self._parent = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(theirs.fileno()), target, *imports],
-                env=os.environ | {"PYTHONPATH": path},
+                env=kept | {"PYTHONPATH": path},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -87,8 +98,9 @@ class Forks:
         return Fork(asked["argv"][1:], status, os.fdopen(reading), errors)
 
     def close(self) -> None:
+        """Nothing is left of them, or of the process of which they are forks."""
         self._ours.close()
-        self._parent.wait()
+        self._parent.wait(LIMIT_S)
 
 
 PARTS = (
@@ -131,6 +143,8 @@ def _serve(asking: socket.socket, target: str) -> None:
                     continue
                 message, descriptors, *_ = socket.recv_fds(asking, 1 << 20, 3)
                 if not message:
+                    for number in telling:
+                        os.kill(number, signal.SIGKILL)
                     return
                 status, *printing = descriptors
                 number = os.fork()
@@ -143,7 +157,8 @@ def _serve(asking: socket.socket, target: str) -> None:
                 for descriptor in printing:
                     os.close(descriptor)
                 telling[number] = status
-                os.write(status, f"{number}\n".encode())
+                with suppress(BrokenPipeError):
+                    os.write(status, f"{number}\n".encode())
 
 
 def _tell_ends(telling: dict[int, int]) -> None:

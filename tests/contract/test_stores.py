@@ -567,7 +567,9 @@ def whole(url: str) -> None:
         assert execute(url, "PRAGMA integrity_check") == [("ok",)]
 
 
-def many_at_once(writers: Forks, url: str, seconds: float) -> None:
+@pytest.mark.slow
+def test_readers_and_writers_do_not_disturb_each_other_for_a_minute(writers: Forks, url: str) -> None:
+    seconds = 60
     writing = [writers.start(url, who, seconds) for who in range(2)]
     failures: list[BaseException] = []
     reads = [0] * 20
@@ -601,11 +603,6 @@ def many_at_once(writers: Forks, url: str, seconds: float) -> None:
     for who, count in enumerate(counts):
         assert len(store.history(f"own{who}", pd.Timestamp("2020-01-01").date())) == count
     whole(url)
-
-
-@pytest.mark.slow
-def test_readers_and_writers_do_not_disturb_each_other_for_a_minute(writers: Forks, url: str) -> None:
-    many_at_once(writers, url, 60)
 
 
 def test_a_first_start_of_many_at_once_makes_one_store(writers: Forks, url: str) -> None:

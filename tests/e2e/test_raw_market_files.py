@@ -60,9 +60,10 @@ def test_every_horizon_on_the_raw_files(files: list[str], forex: Forex, served: 
         assert 0.7 < document["models"]["ensemble"]["coverage_80"] < 0.9
 
 
+@pytest.mark.usefixtures("sqlite_store")  # which need not be made first
 @pytest.mark.parametrize("day", BAD_PRINTS, ids=str)
 def test_a_forecast_on_the_day_of_a_bad_print_is_sane(
-    day: date, files: list[str], forex: Forex, served: dict[str, str], sqlite_store: str
+    day: date, files: list[str], forex: Forex, served: dict[str, str]
 ) -> None:
     document = read(forex("forecast", "7d", *files, "--as-of", day.isoformat(), "--json", **served))
     assert document["origin"] == day.isoformat()

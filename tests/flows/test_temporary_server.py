@@ -58,8 +58,8 @@ def server() -> Iterator[TemporaryServer]:
     started.stop()
 
 
-@pytest.mark.parametrize("falls", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.slow
+@pytest.mark.parametrize("falls", [False, True])
 def test_it_answers_after_the_wait_and_is_gone_after_the_stop(
     server: TemporaryServer, falls: bool, tmp_path: Path
 ) -> None:
@@ -102,7 +102,6 @@ def test_a_stop_before_it_is_ready_leaves_nothing(server: TemporaryServer) -> No
     ],
     ids=["setting", "database"],
 )
-@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why(
     name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -51,7 +51,15 @@ def test_trees_on_bins_are_those_of_scikit_learn_on_values(
     )
 
 
-def test_no_bin_is_empty_and_no_weight_is_far_from_the_others() -> None:
+@pytest.mark.parametrize("decimals", [0, 1, 2])
+def test_no_bin_is_empty_however_many_values_are_alike(decimals: int) -> None:
+    rng = np.random.default_rng(3)
+    values = np.minimum(np.round(rng.normal(size=900), decimals), 1.0)
+    edges = _edges(values, rng.uniform(0.5, 2.0, 900))
+    assert np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1).min() > 0
+
+
+def test_bins_have_the_same_weight() -> None:
     rng = np.random.default_rng(3)
     values, weights = rng.normal(size=5_000), rng.uniform(0.5, 2.0, 5_000)
     edges = _edges(values, weights)

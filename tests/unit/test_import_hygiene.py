@@ -125,4 +125,29 @@ assert not engine.forecast(bundle, Horizon(7)).failures
     computing = loaded_after(code, *arguments)
     assert {"statsmodels", "onnxruntime"} <= computing, "the first run computes"
     assert not {"torch", "transformers", "chronos"} & computing
+    assert not {"arch", "sklearn"} & computing, "it loads what the members of the engine need"
     assert NUMERICAL & loaded_after(code, *arguments) == set(), "the second finds all it needs"
+
+
+def test_members_declare_every_library_whose_threads_have_to_be_limited() -> None:
+    """Each is asked in a fork of its own, of a process that has loaded none of them."""
+    code = """
+import os, sys
+from threadpoolctl import threadpool_info
+from forex_core.config import ChronosConfig, EngineConfig
+from forex_core.engine import build_members, import_libraries
+from forex_core.testing import synthetic_bundle
+from forex_core.types import LEVELS, PATH_STEPS
+bundle = synthetic_bundle(700)
+for member in build_members(EngineConfig(), ChronosConfig()):
+    if os.fork() == 0:
+        import_libraries([member])
+        limited = {one["filepath"] for one in threadpool_info()}
+        member.forecast(bundle, bundle.instants[-1:], PATH_STEPS, LEVELS)
+        late = {one["filepath"] for one in threadpool_info()} - limited
+        sys.exit(f"{member.name} loads {late}" if late else 0)
+    if os.wait()[1]:
+        sys.exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

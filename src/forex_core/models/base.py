@@ -48,8 +48,8 @@ class Forecaster(Protocol):
         trained_until: for weights learned elsewhere, the last date they have seen; no origin before it may be
             scored. None when nothing is learned outside the rows up to the origin.
         may_have_seen: whether it has learned elsewhere and nobody says up to when, so its scores may be no forecasts.
-        libraries: modules that it computes with beside NumPy, imported on first use; the engine imports them before it
-            limits their threads.
+        libraries: modules that it imports on first use and whose threads the engine has to limit, for which it imports
+            them first.
         identity: what, besides the code and the data, makes its answers what they are; part of the recipe.
     """
 

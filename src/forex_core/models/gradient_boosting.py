@@ -131,7 +131,7 @@ def _edges(values: Array, weights: Array) -> Array:
     between = below[at] - wanted <= np.finfo(float).eps
     following = ordered[np.minimum(at + 1, len(values) - 1)]
     edges = np.unique(np.where(between, (ordered[at] + following) / 2, ordered[at]))
-    return edges[np.isin(np.arange(len(edges)), np.searchsorted(edges, distinct))]
+    return edges[np.unique(np.searchsorted(edges, distinct))[:-1]]
 
 
 def _binned(features: Array, edges: Sequence[Array]) -> Array:
