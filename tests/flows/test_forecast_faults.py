@@ -647,7 +647,7 @@ def test_a_clock_that_went_back(of_today: Deployment) -> None:
     Path("revised.csv").write_text(revised.to_csv(index=False))
     release(load_settings().mlflow_uri)
 
-    found = turned_back(timedelta(days=2))
+    found = turned_back(timedelta(days=4))  # more than a weekend
     state = found["state"]
     assert (state["name"], state["name"] in alerted()) == ("CompletedWithWarning", True)
     assert "Set the clock (timedatectl set-ntp true) and make again what was forecast" in state["message"]
