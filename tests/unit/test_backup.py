@@ -51,7 +51,8 @@ def test_a_restored_backup_equals_its_source(tracked: Deployment) -> None:
     runs = [tracked.run(f"run {n}", {"report.html": b"x" * n, "forecast.csv": b"1,2"}) for n in range(3)]
     tracked.report("usdclp/7d/x/report.html", b"<html>").chmod(0o640)
     tracked.report("empty.txt", b"")
-    (tracked.data / "reports" / "no files yet").mkdir()
+    for part in ("reports", "mlflow/mlruns"):
+        (tracked.data / part / "no files yet").mkdir()
     ObservationStore(load_settings().store_url).names()
     made = tracked.create()
     assert made.counts == {

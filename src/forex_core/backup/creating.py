@@ -316,10 +316,9 @@ class _Making:
         copies = self._copy_databases(made)
         roots, counts, schemas = self._look_into(copies)
         self._take("databases/", FolderSource(made / "databases", self._left_out, trusts=False))
-        before = self._written.files
-        for number, root in enumerate(roots):
-            self._take(artifacts_prefix(number), self._artifacts(root))
-        counts["artifacts"] = self._written.files - before
+        counts["artifacts"] = sum(
+            self._take(artifacts_prefix(number), self._artifacts(root)) for number, root in enumerate(roots)
+        )
         self._take("reports/", FolderSource(settings.reports_dir, self._left_out))
         if not copies and self._written.files == 1:
             raise BackupError(
@@ -443,8 +442,8 @@ class _Making:
 
     # --- File by file
 
-    def _take(self, prefix: str, source: Source) -> None:
-        """Put the files of a source into the archive, below `prefix`."""
+    def _take(self, prefix: str, source: Source) -> int:
+        """Put the files of a source into the archive, below `prefix`; how many they are, without empty folders."""
         stage = prefix.partition("/")[0] or SETTINGS
         self._advance(stage, 0, 0)
 
@@ -456,6 +455,7 @@ class _Making:
                 return None
             return _Taken(before) if bytes.fromhex(before.sha256) in self._known else None
 
+        files = 0
         taken = in_order(source.items(), unchanged, partial(self._read, prefix, source), self._place.workers)
         for done, one in enumerate(taken):
             if done % 500 == 0:
@@ -464,11 +464,13 @@ class _Making:
                 continue
             self._required.pop(one.entry.path, None)
             self._written.add(one.entry)
+            files += one.entry.sha256 is not None
             if one.stored is None:
                 self._reused += one.entry.size
             else:
                 self._new += one.stored.size
                 self._stored += one.stored.written
+        return files
 
     def _read(self, prefix: str, source: Source, item: Item) -> _Taken | None:
         """Keep the content of a file; None for one that cannot be read, or is gone."""
