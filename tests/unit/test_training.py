@@ -32,7 +32,7 @@ from forex_core.training import generated
 from forex_core.training.config import Architecture, FineTuningConfig, TrainingConfig, read
 from forex_core.training.corpus import MIN_CONTEXT, Batch, Corpus, Crosses
 from forex_core.training.module import QuantileTraining, untrained
-from forex_core.training.run import pretrain
+from forex_core.training.run import Curve, pretrain
 from forex_core.training.weights import PARITY, Statement, reexport, save_weights, weights_to_begin_from
 from forex_core.types import LEVELS, PERCENT_PER_YEAR, MarketBundle
 
@@ -414,7 +414,7 @@ class TestRuns:
         assert np.isfinite(trained.test_loss)
         kept = {file.name for file in (tmp_path / "checkpoints").iterdir()}
         best = sorted(range(6), key=losses.__getitem__)[:3]
-        assert kept == {*(f"{epoch:03d}.ckpt" for epoch in best), "last.ckpt"}
+        assert kept == {*(f"{epoch:03d}.ckpt" for epoch in best), "004-last.ckpt", "005-last.ckpt"}
         assert json.loads((tmp_path / "curve.json").read_text())[2]["val_loss"] == losses[2]
 
     def test_it_stops_when_validation_gets_no_better(self, crosses: Crosses, tmp_path: Path) -> None:
@@ -436,12 +436,35 @@ class TestRuns:
             for name, tensor in first.model.state_dict().items()
         )
 
+    def test_it_goes_on_from_the_last_epoch_and_not_from_the_last_good_one(
+        self, crosses: Crosses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As the rate warms up, its losses get out of hand.
+        told = tiny_config(epochs=8, patience=8, learning_rate=1.0, warmup_steps=40, average=0.0)
+        whole = pretrain(told, tmp_path / "whole", NoopTracker(), crosses=crosses, progress=False)
+        assert max(sorted(range(7), key=lambda epoch: whole.curve[epoch].val_loss)[:3]) < 6, (
+            "the last is good"
+        )
+        ended, begun, starts = tmp_path / "ended", list[int](), Curve.on_train_epoch_start
+
+        def on_train_epoch_start(curve: Curve, trainer: Any, pl_module: Any) -> None:
+            begun.append(trainer.current_epoch)
+            if begun == [*range(8)]:
+                raise OSError("no space left on device")
+            starts(curve, trainer, pl_module)
+
+        monkeypatch.setattr(Curve, "on_train_epoch_start", on_train_epoch_start)
+        with pytest.raises(OSError, match="no space left"):
+            pretrain(told, ended, NoopTracker(), crosses=crosses, progress=False)
+        assert pretrain(told, ended, NoopTracker(), crosses=crosses, progress=False).curve == whole.curve
+        assert begun == [*range(8), 7]
+
     def test_a_checkpoint_that_was_being_written_is_passed_over(
         self, crosses: Crosses, tmp_path: Path
     ) -> None:
         told = tiny_config()
         first = pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
-        last = tmp_path / "checkpoints" / "last.ckpt"
+        last = max((tmp_path / "checkpoints").glob("*-last.ckpt"))
         last.write_bytes(last.read_bytes()[:1000])
         again = pretrain(told, tmp_path, NoopTracker(), crosses=crosses, progress=False)
         assert again.curve == first.curve

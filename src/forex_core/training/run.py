@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,14 +101,10 @@ def pretrain(
     torch.manual_seed(config.seed)
     module = QuantileTraining(begun_from or untrained(config.architecture), config, freeze_backbone)
     curve = Curve(folder / "curve.json")
-    kept = ModelCheckpoint(
-        folder / _CHECKPOINTS,
-        "{epoch:03d}",
-        monitor=config.monitor,
-        save_top_k=BEST,
-        save_last=True,
-        auto_insert_metric_name=False,
-    )
+    checkpoints = partial(ModelCheckpoint, folder / _CHECKPOINTS, auto_insert_metric_name=False)
+    kept = checkpoints("{epoch:03d}", monitor=config.monitor, save_top_k=BEST)
+    # `save_last` would be the last of the best. Of two, one is whole while the other is written.
+    latest = checkpoints("{epoch:03d}-last", monitor="step", mode="max", save_top_k=2)
     parameters = sum(weights.numel() for weights in module.model.parameters())
     tracker.log_params({**_flat(config), "parameters": parameters, "freeze_backbone": freeze_backbone})
     if resumed:
@@ -123,6 +120,7 @@ def pretrain(
             callbacks=[
                 curve,
                 kept,
+                latest,
                 _Stopping(config.monitor, patience=config.patience),
                 LearningRateMonitor("step"),
                 *([TQDMProgressBar(leave=True)] if progress else []),
