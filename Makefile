@@ -10,8 +10,9 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
+CHECKS := check-format check-lint check-types check-imports check-doctests
 
-.PHONY: help install runtime forecast test test-slow drills check check-slow audit format bench bench-panel bench-neural bench-peers alarms size docs messages deploy clean
+.PHONY: help install runtime forecast test test-slow drills check $(CHECKS) check-slow audit format bench bench-panel bench-neural bench-peers alarms size docs messages deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -47,11 +48,18 @@ test-slow: $(DEV)  ## the tests that take longer
 drills: $(DEV)  ## every kill at a random moment, ten minutes of forecasts at once; test-slow has a tenth
 	FOREX_DRILLS=1 $(VENV)/bin/pytest -s -m slow tests/drills
 
-check: $(DEV)  ## format, lint, types, import contracts, doctests
+check: $(CHECKS)  ## format, lint, types, import contracts, doctests; at once with -j
+
+$(CHECKS): $(DEV)
+check-format:
 	$(VENV)/bin/ruff format --check .
+check-lint:
 	$(VENV)/bin/ruff check .
+check-types:
 	$(VENV)/bin/mypy
+check-imports:
 	$(VENV)/bin/lint-imports
+check-doctests:
 	$(VENV)/bin/pytest -q src
 
 check-slow: check audit  ## the same, known vulnerabilities and licences

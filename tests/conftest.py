@@ -47,6 +47,24 @@ ROOT = Path(__file__).parents[1]
 MAY_BE_SKIPPED_IN_CI = ("shared_data", "gpu")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that are allowed the longest come first in each worker's share: in the end the others would wait for them.
+
+    Those that are allowed as much stay in their order.
+    """
+
+    def allowed(module: list[pytest.Item]) -> float:
+        marks = (item.get_closest_marker("timeout") for item in module)
+        return max(float(mark.args[0]) if mark else 0.0 for mark in marks)
+
+    modules = [list(found) for _, found in itertools.groupby(items, key=lambda item: item.path)]
+    shares = [list[pytest.Item]() for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
+    for module in sorted(modules, key=allowed, reverse=True):
+        min(shares, key=len).extend(module)
+    items[:] = itertools.chain.from_iterable(shares)
+
+
 def pytest_collection_finish() -> None:
     """Modules and tests live to the end; to look through them for garbage would take a tenth of the processor time."""
     gc.collect()

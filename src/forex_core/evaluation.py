@@ -199,25 +199,40 @@ class Comparison:
 
 
 def compare_crps(new: Judged, old: Judged, walk: Judged, every: int) -> Comparison:
-    """Δ = mean_o(d_o) / mean_o(w_o) over the same origins, and its standard error.
-
-    d_o is the path mean of (CRPS_new − CRPS_old) / S_o, w_o that of CRPS_walk / S_o. The standard error is that of the
-    linearised ratio: of the mean of (d_o − Δ w_o) / w̄, with the long-run variance of `equal_weighted_cosine`.
+    """`compare_losses` of the CRPS at each origin and step, in units of the spot.
 
     Raises:
         ValueError: without an origin whose outcome is known, or for a walk without loss.
     """
     losses = [crps(m.quantiles, m.truth, m.levels) / m.spot[:, None] for m in (new, old, walk)]
-    seen = ~np.isnan(losses[0])
+    return compare_losses(losses[0], losses[1], losses[2], every)
+
+
+def compare_losses(new: Array, old: Array, walk: Array, every: int) -> Comparison:
+    """Δ = mean_o(d_o) / mean_o(w_o) over the same origins, and its standard error.
+
+    d_o is the path mean of (new − old), w_o that of the walk. The standard error is that of the linearised ratio: of the
+    mean of (d_o − Δ w_o) / w̄, with the long-run variance of `equal_weighted_cosine`.
+
+    Args:
+        new, old, walk: [N, H] losses in one unit; NaN where nothing was observed.
+        every: days from one origin to the next.
+
+    Raises:
+        ValueError: without an origin whose outcome is known, or for a walk without loss.
+    """
+    seen = ~np.isnan(new)
     some = seen.any(axis=1)
-    means = [np.where(seen, loss, 0.0)[some].sum(axis=1) / seen[some].sum(axis=1) for loss in losses]
+    means = [
+        np.where(seen, loss, 0.0)[some].sum(axis=1) / seen[some].sum(axis=1) for loss in (new, old, walk)
+    ]
     d, w = means[0] - means[1], means[2]
     n = len(d)
     if not n or not w.mean() > 0:
         raise ValueError(f"{n} origins with a known outcome, mean loss of the walk {w.mean() if n else 0}")
     difference = float(d.mean() / w.mean())
     around = (d - difference * w) / w.mean()
-    steps = new.truth.shape[1]
+    steps = new.shape[1]
     variance = float(_cosine_variance(around, steps, every)[0]) if n > 1 else 0.0
     return Comparison(difference, float(np.sqrt(variance / n)), n, n * every / max(every, steps))
 

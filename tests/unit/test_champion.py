@@ -30,7 +30,7 @@ from forex_core.champion import (
 from forex_core.config import ChronosConfig, EngineConfig
 from forex_core.engine import Engine, build_members, library_versions
 from forex_core.errors import DataQualityError, ForecastError, MemberError
-from forex_core.evaluation import Comparison, Judged, compare_crps
+from forex_core.evaluation import Comparison, Judged, compare_crps, compare_losses, crps
 from forex_core.models.base import Answers, Levels
 from forex_core.models.random_walk import RandomWalk, reference_sigma
 from forex_core.specification import Specification, frame_of, paths_of
@@ -683,12 +683,11 @@ def contests(
         shift = size * scale * rng.normal(0, 1, (origins, 1, 1))
         return np.asarray(spot[:, None, None] * np.exp(scale * ndtri(LEVELS) + shift))
 
-    models = [Judged(model(size), truth, spot, LEVELS) for size in (larger, noise, 0.0)]
+    losses = [crps(model(size), truth, LEVELS) / spot[:, None] for size in (larger, noise, 0.0)]
     looks = []
     for month in range(months):
-        upto = slice(0, origins - round(52 / 12 * (months - 1 - month)))
-        cut = [Judged(m.quantiles[upto], truth[upto], spot[upto], LEVELS) for m in models]
-        found = compare_crps(cut[0], cut[1], cut[2], 5)
+        upto = origins - round(52 / 12 * (months - 1 - month))
+        found = compare_losses(losses[0][:upto], losses[1][:upto], losses[2][:upto], 5)
         looks.append(promoted(found))
     return looks, found.difference
 
