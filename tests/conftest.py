@@ -49,9 +49,9 @@ MAY_BE_SKIPPED_IN_CI = ("shared_data", "gpu")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that are allowed the longest come first in each worker's share: in the end the others would wait for them.
+    """Modules that are allowed the longest come first in each worker's share, others in their order.
 
-    Those that are allowed as much stay in their order.
+    At the end the other workers would wait for them.
     """
 
     def allowed(module: list[pytest.Item]) -> float:

@@ -211,8 +211,8 @@ def compare_crps(new: Judged, old: Judged, walk: Judged, every: int) -> Comparis
 def compare_losses(new: Array, old: Array, walk: Array, every: int) -> Comparison:
     """Δ = mean_o(d_o) / mean_o(w_o) over the same origins, and its standard error.
 
-    d_o is the path mean of (new − old), w_o that of the walk. The standard error is that of the linearised ratio: of the
-    mean of (d_o − Δ w_o) / w̄, with the long-run variance of `equal_weighted_cosine`.
+    d_o is the path mean of (new − old), w_o that of the walk. The standard error is that of the linearised ratio: of
+    the mean of (d_o − Δ w_o) / w̄, with the long-run variance of `equal_weighted_cosine`.
 
     Args:
         new, old, walk: [N, H] losses in one unit; NaN where nothing was observed.
