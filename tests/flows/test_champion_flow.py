@@ -497,6 +497,7 @@ def flow_run_tags(state: Any) -> set[str]:
 # ---- tracking off, and lost --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_without_tracking_a_forecast_is_made_and_nothing_is_kept_of_it(
     tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def test_the_next_forecast_ends_the_run_of_a_killed_one(market: Path, sqlite_sto
     assert document["warnings"] == []
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_swept_publishes_all_the_same(
     market: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:

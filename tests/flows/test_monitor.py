@@ -557,6 +557,7 @@ def test_without_skill_the_champion_is_rolled_back_and_bands_follow_what_came_of
     assert again[0].startswith("7d was not rolled back: ")
 
 
+@pytest.mark.slow
 def test_a_forecast_of_today_is_a_track_record(tmp_path: Path) -> None:
     from flows.forecast import FLOWS
 

@@ -194,6 +194,7 @@ def test_a_server_that_says_nothing_or_is_not_there_keeps_no_forecast_from_comin
     assert tags["warnings"] == f"{late} {refused}"
 
 
+@pytest.mark.slow
 def test_readers_may_be_named_in_a_block_and_one_that_is_not_there_is_a_warning(
     market: Path, tmp_path: Path, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -336,6 +336,7 @@ def test_what_cannot_be_archived_is_said(deployment: Deployment) -> None:
     assert [e.path for e in entries_of(made)] == ["settings.json", "reports/a report"]
 
 
+@pytest.mark.slow
 def test_archives_take_no_memory_for_what_forecasts_need() -> None:
     """Neither of the command nor of the flows."""
     code = (
@@ -350,6 +351,7 @@ def test_archives_take_no_memory_for_what_forecasts_need() -> None:
     assert said.stdout.split("\n") == ["", "", ""]
 
 
+@pytest.mark.slow
 def test_whoever_makes_or_reads_archives_gives_memory_back() -> None:
     """Whatever was imported before it, and in whatever order: pages are not huge, and long blocks are the system's."""
     code = """

@@ -837,6 +837,7 @@ def smoked() -> Sequence[Checked]:
     return examine([check for check in CHECKS if check.name in SMOKE], load_settings(), limit_s=60)
 
 
+@pytest.mark.slow
 def test_the_smoke_test_finds_a_tracker_that_forgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Of another store than the smoke test's own.
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:////srv/mlflow.db")

@@ -24,6 +24,7 @@ def features(seed: int, rows: int, decimals: int) -> npt.NDArray[np.float64]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 10_000),

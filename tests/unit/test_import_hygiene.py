@@ -129,6 +129,7 @@ assert not engine.forecast(bundle, Horizon(7)).failures
     assert NUMERICAL & loaded_after(code, *arguments) == set(), "the second finds all it needs"
 
 
+@pytest.mark.slow
 def test_members_declare_every_library_whose_threads_have_to_be_limited() -> None:
     """Each is asked in a fork of its own, of a process that has loaded none of them."""
     code = """

@@ -145,7 +145,10 @@ def test_of_the_harshest_walks_bands_err_twice_as_often_at_most(horizon: Horizon
     assert all(counts[kind] <= most(years, share) for kind, share in allowed.items()), counts
 
 
-@pytest.mark.parametrize(("what", "horizon"), [("2 times", HORIZONS[0]), ("leans all wrong", HORIZONS[1])])
+@pytest.mark.parametrize(
+    ("what", "horizon"),
+    [pytest.param("2 times", HORIZONS[0], marks=pytest.mark.slow), ("leans all wrong", HORIZONS[1])],
+)
 def test_alarms_of_many_years_at_once_are_those_of_the_monitor(what: str, horizon: Horizon) -> None:
     """Looked at day by day, with what is known of each lead by then."""
     scale, wrong, kind = CHANGES[what]
@@ -231,6 +234,7 @@ def test_published_once_a_week_less_holidays_skill_is_judged_within_a_year() -> 
         MonitorConfig(min_forecasts=60)
 
 
+@pytest.mark.slow
 def test_a_lean_against_what_comes_is_noticed_and_one_with_it_is_not() -> None:
     horizon = HORIZONS[0]
     assert "no skill" in raised(walk(1, 2), horizon, skill=1.0)

@@ -141,6 +141,7 @@ def test_no_row_of_a_table_stands_alone_on_a_page(tmp_path: Path) -> None:
     assert 1 not in rows
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pdf")
 def test_it_fetches_nothing_and_stays_small(run: ForecastRun, bundle: MarketBundle, tmp_path: Path) -> None:
     hostile = '<img src="http://127.0.0.1:9/x"><img src="file:///etc/passwd"><link rel=stylesheet href="http://127.0.0.1:9/y">'
@@ -150,6 +151,7 @@ def test_it_fetches_nothing_and_stays_small(run: ForecastRun, bundle: MarketBund
     assert len((tmp_path / "report.pdf").read_bytes()) < 300_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pdf")
 def test_it_lies_beside_the_page_and_moves_with_it(
     run: ForecastRun, bundle: MarketBundle, tmp_path: Path

@@ -436,6 +436,7 @@ class TestRuns:
             for name, tensor in first.model.state_dict().items()
         )
 
+    @pytest.mark.slow
     def test_it_goes_on_from_the_last_epoch_and_not_from_the_last_good_one(
         self, crosses: Crosses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
