@@ -40,7 +40,7 @@ forecast: $(RUNTIME)  ## a 7-day forecast of USD/MXN from embedded data
 	@$(VENV)/bin/forex forecast 7d
 
 test: $(DEV)  ## the test suite
-	$(VENV)/bin/pytest -n 4  # much of it waits for others
+	$(VENV)/bin/pytest -n 3  # much of it waits for others
 
 test-slow: $(DEV)  ## the tests that take longer
 	$(VENV)/bin/pytest -n 3 -m slow
