@@ -91,6 +91,7 @@ HABITS: dict[LanguageCode, Habits] = {
 
 _NUMBER = re.compile(r"[-+−]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?")
 _DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?: (\d\d:\d\d UTC))?")
+_DAY_IN_PROSE = re.compile(rf"(?<![\w./-]){_DAY.pattern}(?![\w/-]|\.\w)")
 _HORIZON = re.compile(r"(\d+)d")
 _PARTED = ("; ", ". ", ": ", ", ")
 """What parts texts that were put together, the strongest first."""
@@ -121,8 +122,9 @@ class Language:
 
         Numbers and dates in it are written as this language writes them.
         """
-        if not self._patterns or not text:
-            return text
+        if not self._patterns:
+            # What has an option is a command, or part of one.
+            return text if "--" in text else _DAY_IN_PROSE.sub(self._day_told, text)
         for pattern, message in self._patterns:
             if found := pattern.fullmatch(text):
                 # What stands before an option is part of a command.
@@ -134,8 +136,7 @@ class Language:
         if _NUMBER.fullmatch(text):
             return text.translate(self._separators)
         if found := _DAY.fullmatch(text):
-            day = self.day(date.fromisoformat(found[1]))
-            return f"{day}, {found[2]}" if found[2] else day
+            return self._day_told(found)
         if found := _HORIZON.fullmatch(text):
             return self.say_n("{n} day", "{n} days", int(found[1]))
         for mark in _PARTED:
@@ -145,6 +146,13 @@ class Language:
                 if known != parts:
                     return mark.join(known)
         return text
+
+    def _day_told(self, found: re.Match[str]) -> str:
+        try:
+            day = self.day(date.fromisoformat(found[1]))
+        except ValueError:  # there is no such day
+            return found[0]
+        return f"{day}, {found[2]}" if found[2] else day
 
     def number(self, value: float, decimals: int, sign: str = "") -> str:
         """A number with separators of thousands and a true minus; with `sign="+"` also a plus.
