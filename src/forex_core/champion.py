@@ -400,6 +400,13 @@ def _contest(new: Paths, old: Paths, horizon: Horizon, reigning: Reigning, run: 
             "undecided",
             f"The champion is not itself today, {', '.join(lost)} did not answer: {old.failures[lost[0]]}.",
         )
+    silent = [name for name in reigning.specification.state.weights if name in new.failures]
+    if silent:
+        return Decision(
+            "undecided",
+            f"The challenger is not itself today, {', '.join(silent)} did not answer: {new.failures[silent[0]]}; to"
+            " have it judged without, leave that out of FOREX_ENGINE__MEMBERS.",
+        )
     if new.may_have_seen:
         return Decision(
             "undecided",

@@ -752,6 +752,19 @@ def test_nothing_is_decided_on_a_day_when_the_champion_is_not_itself(bundle: Mar
     assert choice.decision.comparison is None
 
 
+def test_nothing_is_decided_where_the_challenger_lacks_what_the_champion_has(bundle: MarketBundle) -> None:
+    """It could be no worse by chance, and would then stay as it is."""
+    old = specification(engine(), rows_before(bundle, 8))
+    config = BASE.model_copy(update={"members": ("random_walk", "drivers")})
+    rival = Engine(config, [*build_members(config, CHRONOS), Member(silent=True)])
+    found = choose(rival, bundle, WEEK, Reigning(1, old, NOWHERE)).decision
+    assert found.outcome == "undecided"
+    assert found.reason.startswith(
+        "The challenger is not itself today, momentum did not answer: out to lunch"
+    )
+    assert "FOREX_ENGINE__MEMBERS" in found.reason
+
+
 # ---- another rate of the pair ------------------------------------------------------------------------------
 
 

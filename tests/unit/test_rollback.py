@@ -533,6 +533,12 @@ def test_a_metric_ranks_when_it_is_named(court: Court) -> None:
     assert best("max") == (3, "its run has the highest 7d_rmse, 14")
     shutil.rmtree(court.registry.folder(court.registry.version(NAME, 4)))
     assert best("min")[0] == 2, "one whose files are gone is passed over"
+    seen = court.registry.version(NAME, 2).recipe
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "forex_core.tracking.rollback.may_have_seen", lambda found, code: found.recipe == seen
+        )
+        assert best("min")[0] == 1, "what weights may have seen is no score"
     with refused(court, InputError, "has a finished run with the metric 7d_mape; 'forex runs show"):
         court.succession().rollback(metric="7d_mape")
 

@@ -93,6 +93,8 @@ def forecast_record(
         "status": "published",
         **{f"left_out.{name}": reason for name, reason in run.failures.items()},
     }
+    if run.evaluation.may_have_seen:
+        run_tags["may_have_seen"] = ",".join(run.evaluation.may_have_seen)
     if publication.challenger is not None:
         run_tags["challenger"] = str(publication.challenger)
     if publication.outcome == "pinned":

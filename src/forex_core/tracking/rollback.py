@@ -27,7 +27,7 @@ from forex_core.data.snapshot import read_snapshot
 from forex_core.databases import DatabaseCopy, is_database
 from forex_core.errors import DataQualityError, ForecastError, InputError, SourceError, TrackingError
 from forex_core.paths import Paths
-from forex_core.specification import Specification, paths_of
+from forex_core.specification import Specification, may_have_seen, paths_of
 from forex_core.tracking import queries
 from forex_core.tracking.copies import copy_database
 from forex_core.tracking.mlflow_tracker import MLflowTracker
@@ -410,7 +410,7 @@ class Succession:
         return next(v for v in versions if v.number == number), why
 
     def _best_by(self, metric: str, mode: Literal["min", "max"], standing: Standing) -> tuple[Version, str]:
-        """The best usable version by a metric that its run logged, the newest of equal ones.
+        """The best usable version by a metric that its run logged and had not seen, the newest of equal ones.
 
         Raises:
             InputError: no version has it.
@@ -421,7 +421,11 @@ class Succession:
         with_value = [v for v in eligible if logged[v.number] is not None]
         with_value.sort(key=lambda v: sign * float(logged[v.number] or 0))
         refused: list[str] = []
-        for version, _ in self._usable(with_value, standing, refused):
+        for version, found in self._usable(with_value, standing, refused):
+            if may_have_seen(found.specification, found.code):
+                refused.append(f"the weights of {version} may have seen the outcomes that its {metric} is of")
+                logger.info("not a candidate: {}", refused[-1])
+                continue
             extreme = "lowest" if mode == "min" else "highest"
             return version, f"its run has the {extreme} {metric}, {logged[version.number]:.6g}"
         raise InputError(
