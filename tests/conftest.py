@@ -6,7 +6,6 @@ import fcntl
 import gc
 import itertools
 import json
-import logging
 import os
 import pwd
 import shutil
@@ -479,18 +478,22 @@ class S3Bucket:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """Address of a real server of the S3 interface."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(
-        logging.WARNING
-    )  # else a line a request in what a failed test shows
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real server of the S3 interface, a process of its own."""
+    port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
+    command = [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as said:
+        serving = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    until = time.monotonic() + 120
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            break
+        assert serving.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    serving.kill()
+    serving.wait()
 
 
 @pytest.fixture
