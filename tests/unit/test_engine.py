@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from forex_core.config import MEMBERS, ChronosConfig, EngineConfig
 from forex_core.engine import ENSEMBLE, Engine, Paths, build_members
 from forex_core.errors import ConfigError, DataQualityError, ForecastError, MemberError
 from forex_core.models.base import Answers, Forecaster, Levels
+from forex_core.models.chronos_weights import EMBEDDED_FOLDER, GRAPH, STATEMENT
 from forex_core.models.driver_regression import DriverRegression
 from forex_core.models.random_walk import RandomWalk
 from forex_core.models.smoothing import Theta
@@ -367,9 +371,11 @@ def test_a_rare_silence_takes_the_origin_from_all(table: pd.DataFrame) -> None:
     assert found.evaluation.scores["theta"].failed_origins == 0
 
 
+@pytest.mark.usefixtures("kept_pictures")
 def test_a_member_that_may_know_the_outcomes_is_marked_wherever_its_scores_are(bundle: MarketBundle) -> None:
     """In the leaderboard, in the document of a run and in its report; one that did not answer has no scores."""
-    from forex_core.report.document import evaluation_document
+    from forex_core.report.document import evaluation_document, forecast_document
+    from forex_core.report.page import render_report
     from forex_core.report.text import MAY_HAVE_SEEN, leaderboard
 
     unknown, refusing = Broken("unknown"), Broken("refusing", error=MemberError("no"))
@@ -381,6 +387,9 @@ def test_a_member_that_may_know_the_outcomes_is_marked_wherever_its_scores_are(b
     document = evaluation_document(found, bundle, 1.0)
     assert document["may_have_seen"] == ["unknown"]
     assert f"unknown: {MAY_HAVE_SEEN}." in [str(part) for part in leaderboard(document)]
+    page = render_report(run, bundle, run_id="r", generated_at=pd.Timestamp("2024-07-01T12:30:00Z"))
+    assert re.search(r">Unknown<[^>]*>\s*<[^>]*>may have seen these outcomes, and the ensemble by it", page)
+    assert forecast_document(run, bundle, "r", Path("r.html"))["may_have_seen"] == ["unknown"]
     paths = made.paths_behind(bundle)
     assert Paths.from_arrays(bundle, paths.arrays()).may_have_seen == ("unknown",)
 
@@ -475,6 +484,28 @@ def test_the_weights_of_the_package_answer_by_themselves_and_only_what_they_have
     assert not found.failures
     assert found.state.weights["chronos"] > 0
     assert "data up to 2017-12-31" in engine(config).forecast(before, WEEK).failures["chronos"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda f: (f / GRAPH).write_bytes((f / GRAPH).read_bytes()[:-9]), "model.onnx has the checksum"),
+        (lambda f: (f / STATEMENT).write_text("{"), "cannot read training.json"),
+        (lambda f: (f / "config.json").write_text("{}"), "is not as 'forex train' writes it"),
+        (shutil.rmtree, "no folder"),
+    ],
+)
+def test_weights_that_are_damaged_leave_the_member_out_and_the_run_goes_on(
+    spoil: Any, reason: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(EMBEDDED_FOLDER, tmp_path / "weights"))
+    spoil(folder)
+    config = LIGHT.model_copy(update={"members": (*LIGHT.members, "chronos")})
+    made = Engine(config, build_members(config, ChronosConfig(model=str(folder))))
+    found = made.forecast(bundle_of(synthetic_table(760, seed=5, start="2018-06-01")), WEEK)
+    assert reason in found.failures["chronos"]
+    assert sum(found.state.weights.values()) == pytest.approx(1)
+    assert "chronos" not in found.evaluation.scores
 
 
 # ---- history -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from forex_core.engine import Engine, Paths, build_members
 from forex_core.errors import DataQualityError
 from forex_core.panel import Panel, PanelScores, Scored, default_jobs
 from forex_core.report.document import Document, panel_document
-from forex_core.report.text import panel_tables
+from forex_core.report.text import MAY_HAVE_SEEN, panel_tables
 from forex_core.testing import synthetic_bundle
 from forex_core.types import ENSEMBLE, HORIZONS, RANDOM_WALK, Evaluation, Horizon, MarketBundle, Pair, Scores
 
@@ -280,6 +280,13 @@ def rows_of(text: str) -> dict[tuple[str, str], list[str]]:
     """Cells behind each row's name and horizon."""
     cells = [line.split() for line in text.splitlines()]
     return {(c[0], c[1]): c[2:] for c in cells if len(c) > 2 and c[1] in ("7d", "30d")}
+
+
+def test_a_member_that_may_know_the_outcomes_of_one_pair_is_marked(document: Document) -> None:
+    said = f"chronos: {MAY_HAVE_SEEN}."
+    assert said not in text_of(document, 200)
+    document["evaluations"][0]["may_have_seen"] = ["chronos"]
+    assert text_of(document, 200).count(said) == 1
 
 
 def test_document_is_plain_json(document: Document) -> None:
