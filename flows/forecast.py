@@ -454,7 +454,7 @@ def _forecast(
         candidacy = Candidacy.of(settings, bundle.pair, horizon)
         if candidacy:
             opened.enter_context(candidacy)
-            _sweep(settings)
+            end_orphans(settings)
             candidacy.warnings += _clock_warnings(settings) if as_of is None else []
         document = None if force else _published_before(tracker, engine, bundle, horizon, candidacy, asked)
         if document is None:
@@ -497,8 +497,8 @@ def _tracker(settings: Settings, horizon: Horizon) -> Tracker:
     )
 
 
-def _sweep(settings: Settings) -> None:
-    """End the runs of killed processes; that it cannot be done keeps no forecast from being made."""
+def end_orphans(settings: Settings) -> None:
+    """End the runs of killed processes; that it cannot be done keeps nothing else from being done."""
     try:
         sweep(settings)
     except TrackingError as error:

@@ -196,7 +196,9 @@ def test_whatever_a_room_below_says_is_recognised(messages: ModuleType, code: La
 )
 def test_a_text_of_below_with_what_stands_in_it(english: str, spanish: str) -> None:
     assert SPANISH.told(english) == spanish
-    assert ENGLISH.told(english) == english.replace("2024-06-01", "1 Jun 2024").replace("2024-06-03", "3 Jun 2024")
+    assert ENGLISH.told(english) == english.replace("2024-06-01", "1 Jun 2024").replace(
+        "2024-06-03", "3 Jun 2024"
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,10 @@ def test_a_text_of_below_with_what_stands_in_it(english: str, spanish: str) -> N
     [
         ("as of 2024-06-03, at 2024-06-03 12:30 UTC.", "as of 3 Jun 2024, at 3 Jun 2024, 12:30 UTC."),
         ("run 'forex forecast 7d --as-of 2024-06-03'", "run 'forex forecast 7d --as-of 2024-06-03'"),
-        ("in 2024-06-03.csv and a/2024-06-03, of 2024-02-30", "in 2024-06-03.csv and a/2024-06-03, of 2024-02-30"),
+        (
+            "in 2024-06-03.csv and a/2024-06-03, of 2024-02-30",
+            "in 2024-06-03.csv and a/2024-06-03, of 2024-02-30",
+        ),
     ],
 )
 def test_a_day_is_written_as_a_page_writes_it_but_for_commands_and_names(text: str, told: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,19 +23,39 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from sklearn.linear_model import Ridge
 
-from forex_core.errors import ConfigError, InputError, MemberError
+from forex_core.calendars import business_day_numbers
+from forex_core.champion import MIN_ORIGINS
+from forex_core.config import EngineConfig
+from forex_core.errors import ConfigError, ForexError, InputError, MemberError
 from forex_core.models.chronos import ChronosForecaster
+from forex_core.models.chronos_library import load_pipeline
 from forex_core.models.chronos_series import CHANCE, LAGS, LIMIT, REACH, RIDGE, RULER, SERIES, Shown, shown
-from forex_core.models.chronos_weights import EMBEDDED_FOLDER, GRAPH, STATEMENT, WEIGHTS, StatedWeights
+from forex_core.models.chronos_weights import (
+    CONFIG,
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    GRAPH,
+    STATEMENT,
+    WEIGHTS,
+    StatedWeights,
+)
 from forex_core.testing import synthetic_bundle
 from forex_core.tracking import NoopTracker
 from forex_core.training import generated
 from forex_core.training.config import Architecture, FineTuningConfig, TrainingConfig, read
 from forex_core.training.corpus import MIN_CONTEXT, Batch, Corpus, Crosses
+from forex_core.training.loaders import TEST, TRAIN, VALIDATION, Loaders
 from forex_core.training.module import QuantileTraining, untrained
 from forex_core.training.run import Curve, pretrain
-from forex_core.training.weights import PARITY, Statement, reexport, save_weights, weights_to_begin_from
-from forex_core.types import LEVELS, PERCENT_PER_YEAR, MarketBundle
+from forex_core.training.weights import (
+    PARITY,
+    Statement,
+    parity,
+    reexport,
+    save_weights,
+    weights_to_begin_from,
+)
+from forex_core.types import LEVELS, PATH_STEPS, PERCENT_PER_YEAR, MarketBundle
 
 TINY = Architecture(width=16, layers=1, heads=2, feed_forward=32, context=128)
 UNTIL = date(2010, 12, 31)
@@ -174,11 +195,87 @@ class TestGenerated:
         assert np.median(persistence) > 0.03
         assert np.median(kurtosis) > 3.3
 
+    def test_volatility_is_of_four_kinds(self) -> None:
+        """Steady; answering the last shock; wandering by itself; of two sizes."""
+        shocks = np.random.default_rng(5).normal(size=(400, 1500))
+        sizes = generated._volatility(np.random.default_rng(6), shocks)
+        values = np.array([len(np.unique(row)) for row in sizes])
+        logs, sizes_of_shocks = np.log(sizes), np.abs(shocks)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            answering = np.array(
+                [np.corrcoef(np.diff(a), b[:-1])[0, 1] for a, b in zip(logs, sizes_of_shocks, strict=True)]
+            )
+        steady, regimes = values == 1, values == 2
+        garch = (values > 2) & (answering > 0.5)
+        wandering = (values > 2) & (np.abs(answering) < 0.2)
+        for kind in (steady, regimes, garch, wandering):
+            assert 0.15 < kind.mean() < 0.35
+        assert (steady | regimes | garch | wandering).all()
+        assert (sizes[steady] == 1).all()
+        switches = (np.diff(sizes[regimes], axis=1) != 0).mean()
+        assert 0.002 < switches < 0.03
+        assert np.median([np.corrcoef(row[1:], row[:-1])[0, 1] for row in logs[wandering]]) > 0.9
+
+    def test_some_rates_revert_and_the_others_are_random_walks(self) -> None:
+        moves = np.random.default_rng(7).normal(size=(500, 4000))
+        levels = generated._level(np.random.default_rng(8), moves)
+        walks = np.isclose(levels, moves.cumsum(axis=1)).all(axis=1)
+        assert 0.15 < 1 - walks.mean() < 0.25
+        spread = levels[:, 2000:].std(axis=1)
+        assert np.median(spread[~walks]) < 0.4 * np.median(spread[walks])
+
+    def test_some_rates_jump(self) -> None:
+        """Seen where innovations are normal: of 400 · 2,000 one in two is beyond five deviations."""
+
+        class Normal(np.random.Generator):
+            def standard_t(self, df: Any, size: Any = None) -> Any:
+                return self.normal(size=np.shape(df)) * np.sqrt(df / (df - 2))
+
+        shocks = generated._shocks(Normal(np.random.PCG64(9)), 400, 1, 2000)
+        assert shocks.std() == pytest.approx(1, abs=0.02)
+        jumpy = (np.abs(shocks) > 5).any(axis=2).mean()
+        assert 0.09 < jumpy < 0.19
+
     def test_a_rate_struck_earlier_is_between_two_rows(self) -> None:
         level = np.array([[1.0, 3.0, 2.0], [0.0, 1.0, 5.0]])
         np.testing.assert_allclose(
             generated.struck_earlier(level, np.array([0.25, 1.0])), [[1.0, 2.5, 2.25], [0.0, 0.0, 1.0]]
         )
+
+
+class TestLoaders:
+    def test_each_has_the_batches_of_its_days_whoever_makes_them(self, crosses: Crosses) -> None:
+        """Validation and test have none that are generated; another seed has others."""
+        config = tiny_config(train_until=date(2009, 12, 31), validate_until=date(2012, 12, 31), seed=4)
+        loaders = Loaders(config, crosses)
+        last = crosses.days[-1].date()
+        parts = {
+            TRAIN: (loaders.train_dataloader(), Corpus(crosses, TINY, config.train_until)),
+            VALIDATION: (
+                loaders.val_dataloader(),
+                Corpus(crosses, TINY, config.validate_until, config.train_until, generated_share=0.0),
+            ),
+            TEST: (
+                loaders.test_dataloader(),
+                Corpus(crosses, TINY, last, config.validate_until, generated_share=0.0),
+            ),
+        }
+        for part, (loader, corpus) in parts.items():
+            found = next(iter(loader))
+            assert same(found, corpus.batch(config.batch_size, 4, part, 0))
+            assert not same(found, corpus.batch(config.batch_size, 5, part, 0))
+        assert [len(loader) for loader, _ in parts.values()][:2] == [
+            config.steps_per_epoch,
+            config.validation_batches,
+        ]
+
+    @pytest.mark.slow
+    def test_no_batch_hangs_on_how_many_processes_make_them(self, crosses: Crosses) -> None:
+        alone, two = (
+            [*Loaders(tiny_config(workers=workers), crosses).train_dataloader()] for workers in (0, 2)
+        )
+        assert len(alone) == len(two) == 4
+        assert all(same(one, other) for one, other in zip(alone, two, strict=True))
 
 
 def rate_and_drivers(rows: int, drivers: int, lead: float, seed: int = 0) -> tuple[Any, Any]:
@@ -306,6 +403,15 @@ class TestConfiguration:
         file.write_text(json.dumps({"learning_rate": 0.5, "batch_size": 7}))
         found = read(TrainingConfig, file, {"learning_rate": 0.25, "epochs": None})
         assert (found.learning_rate, found.batch_size, found.epochs) == (0.25, 7, 100)
+
+    def test_what_is_trained_where_nothing_is_told(self) -> None:
+        config = TrainingConfig()
+        assert (config.learning_rate, config.weight_decay) == (1e-3, 1e-5)
+        assert (config.batch_size, config.epochs, config.patience, config.workers) == (32, 100, 5, 1)
+        assert (config.train_until, config.validate_until) == (date(2014, 12, 31), date(2017, 12, 31))
+        shape = config.architecture
+        assert (shape.patch, shape.context, shape.steps) == (16, 512, 64)
+        assert 1e6 < sum(part.numel() for part in untrained(shape).parameters()) < 4e6
 
     @pytest.mark.parametrize(
         ("content", "reason"),
@@ -460,6 +566,43 @@ class TestRuns:
         assert pretrain(told, ended, NoopTracker(), crosses=crosses, progress=False).curve == whole.curve
         assert begun == [*range(8), 7]
 
+    def test_the_next_best_is_taken_where_the_best_cannot_be_read(
+        self, crosses: Crosses, tmp_path: Path
+    ) -> None:
+        """After the folder was moved too; with none of them left it says so."""
+
+        def run(folder: Path) -> Any:
+            return pretrain(tiny_config(), folder, NoopTracker(), crosses=crosses, progress=False)
+
+        def weights(epoch: int) -> Any:
+            kept = torch.load(moved / "checkpoints" / f"{epoch:03d}.ckpt", weights_only=True)["state_dict"]
+            return {
+                name.removeprefix("averaged."): tensor
+                for name, tensor in kept.items()
+                if name.startswith("averaged.")
+            }
+
+        def same_weights(one: Any, other: Any) -> bool:
+            return all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
+
+        moved = tmp_path / "moved"
+        first = run(tmp_path / "here")
+        (tmp_path / "here").rename(moved)
+        again = run(moved)
+        assert same_weights(again.model.state_dict(), first.model.state_dict())
+        assert again.seconds > first.seconds, "of both"
+        whole = tmp_path / "whole"
+        run(whole)
+        moved = whole
+        ranked = sorted(first.curve, key=lambda epoch: epoch.val_loss)
+        spoilt = whole / "checkpoints" / f"{ranked[0].epoch:03d}.ckpt"
+        spoilt.write_bytes(spoilt.read_bytes()[:1000])
+        assert same_weights(run(whole).model.state_dict(), weights(ranked[1].epoch))
+        for epoch in ranked:
+            (whole / "checkpoints" / f"{epoch.epoch:03d}.ckpt").unlink(missing_ok=True)
+        with pytest.raises(ConfigError, match="none of the best checkpoints in"):
+            run(whole)
+
     def test_a_checkpoint_that_was_being_written_is_passed_over(
         self, crosses: Crosses, tmp_path: Path
     ) -> None:
@@ -503,6 +646,18 @@ class TestRuns:
         with pytest.raises(ConfigError, match="no 64 days to forecast"):
             pretrain(close, tmp_path / "other", NoopTracker(), crosses=crosses, progress=False)
         assert not (tmp_path / "other").exists()
+
+    def test_mixed_precision_learns_about_the_same(
+        self, crosses: Crosses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on a GPU, of which only the speed is missing here."""
+        told = tiny_config(epochs=1)
+        single = pretrain(told, tmp_path / "single", NoopTracker(), crosses=crosses, progress=False)
+        monkeypatch.setattr("forex_core.training.run.precision", lambda: "bf16-mixed")
+        mixed = pretrain(told, tmp_path / "mixed", NoopTracker(), crosses=crosses, progress=False)
+        assert {tensor.dtype for tensor in mixed.model.state_dict().values()} == {torch.float32}
+        assert mixed.best.val_loss != single.best.val_loss
+        assert mixed.best.val_loss == pytest.approx(single.best.val_loss, rel=0.02)
 
     @pytest.mark.slow
     @pytest.mark.timeout(280)
@@ -623,12 +778,46 @@ class TestWeights:
         for folder in (EMBEDDED_FOLDER, exported):
             assert held(folder / GRAPH) < 1.25 * parameters
 
+    @pytest.mark.slow
+    def test_those_of_the_package_are_small_half_precision_and_answer_as_their_graph(self) -> None:
+        found = StatedWeights.read(EMBEDDED_FOLDER)
+        assert found is not None
+        found.checked(CONFIG, WEIGHTS, GRAPH)
+        assert {tensor.dtype for tensor in load_file(EMBEDDED_FOLDER / WEIGHTS).values()} == {
+            np.dtype(np.float16)
+        }
+        assert sum(path.stat().st_size for path in EMBEDDED_FOLDER.iterdir()) < 8e6
+        model = load_pipeline(EMBEDDED_FOLDER, EMBEDDED, "cpu").inner_model
+        assert parity(model, EMBEDDED_FOLDER / GRAPH, found.context, found.steps) <= PARITY
+
+    def test_what_came_apart_is_not_written(
+        self, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Weights without numbers, and a graph that does not answer as they do; what was there stays."""
+        model = untrained(TINY)
+        with torch.no_grad():
+            next(model.parameters()).fill_(1e9)  # more than half precision holds
+        folder = Path(shutil.copytree(weights, tmp_path / "before"))
+        with pytest.raises(ForexError, match="no finite numbers, so the training came apart"):
+            save_weights(model, folder, statement())
+        StatedWeights.read(folder).checked(CONFIG, WEIGHTS, GRAPH)  # type: ignore[union-attr]
+
+        monkeypatch.setattr("forex_core.training.weights.parity", lambda *_: 2 * PARITY)
+        with pytest.raises(ForexError, match="apart from its weights, expected at most 1e-04"):
+            reexport(folder)
+        StatedWeights.read(folder).checked(CONFIG, WEIGHTS, GRAPH)  # type: ignore[union-attr]
+        assert {path.name for path in folder.iterdir()} == {path.name for path in weights.iterdir()}
+
     def test_what_they_were_begun_from_tells_what_they_may_have_seen(
         self, weights: Path, tmp_path: Path
     ) -> None:
         assert weights_to_begin_from(str(weights), TINY)[1] == date(2014, 12, 31)
-        with pytest.raises(ConfigError, match="of another architecture"):
+        with pytest.raises(
+            ConfigError, match=r"of another architecture .*\(chronos_config, d_ff, d_kv, d_model"
+        ):
             weights_to_begin_from(str(weights), Architecture())
+        with pytest.raises(ConfigError, match=r"\(d_kv, num_heads\)"):  # all shapes are the same
+            weights_to_begin_from(str(weights), TINY.model_copy(update={"heads": 4}))
         nobody = Statement(date(2019, 12, 31), TINY.context, TINY.steps, {}, may_have_seen=True)
         save_weights(untrained(TINY), tmp_path, nobody, graph=False)
         assert weights_to_begin_from(str(tmp_path), TINY)[1] is None
@@ -727,6 +916,22 @@ class TestWeights:
 
 
 class TestFineTuning:
+    def test_by_default_the_gate_is_left_what_it_judges_by(self) -> None:
+        """On the day that is told from then on, and not a day before."""
+        from forex_core.training.finetune import judged_from, latest_cut_off
+
+        bundle, config = synthetic_bundle(1400), EngineConfig()
+        until = latest_cut_off(bundle, config)
+        row = int(bundle.dates.searchsorted(pd.Timestamp(until)))
+        assert judged_from(bundle.pair, until, config) <= bundle.origin
+        assert judged_from(bundle.pair, bundle.dates[row + 1].date(), config) > bundle.origin
+        numbers = business_day_numbers(bundle.pair, bundle.dates)
+        later = numbers[row + 1 : len(bundle) - PATH_STEPS]
+        grid = int(((later >= 0) & (later % config.grid_every == 0)).sum())
+        assert 0 <= grid - config.warmup_origins - MIN_ORIGINS <= 5
+        with pytest.raises(InputError, match="too few to learn from some and be judged on the others"):
+            latest_cut_off(synthetic_bundle(800), config)
+
     def test_what_comes_after_the_last_day_reaches_no_window(self, bundle: MarketBundle) -> None:
         from forex_core.training.finetune import _rows_until, windows
 
@@ -760,6 +965,36 @@ class TestFineTuning:
         before = ChronosForecaster(str(weights)).forecast(bundle, bundle.instants[[650]], 64, LEVELS)
         assert np.isfinite(last.quantiles).all()
         assert (last.quantiles != before.quantiles).any()
+
+    @pytest.mark.slow
+    def test_weights_that_state_nothing_may_have_seen_all(
+        self, tiny_chronos: Any, bundle: MarketBundle, tmp_path: Path
+    ) -> None:
+        """As those of the hub; they learn what the member shows, and answer it."""
+        from forex_core.training.finetune import finetune
+
+        until = bundle.dates[560].date()
+        told = {"method": "full", "steps": 2, "batch_size": 10, "until": until}
+        done = finetune(
+            FineTuningConfig(pretrained=str(tiny_chronos("2")), **told),  # type: ignore[arg-type]
+            bundle,
+            NoopTracker(),
+        )
+        assert (done.trained_until, done.may_have_seen) == (until, True)
+        shape = done.architecture
+        assert (shape.context, shape.patch) == (128, 8)
+        said = Statement(until, shape.context, shape.steps, {}, done.may_have_seen)
+        save_weights(done.model, tmp_path / "tuned", said, graph=False)
+        member = ChronosForecaster(str(tmp_path / "tuned"))
+        assert member.may_have_seen
+        found = member.forecast(bundle, bundle.instants[[650]], 64, LEVELS)
+        assert np.isfinite(found.quantiles).all()
+        with pytest.raises(ConfigError, match="ChronosBoltPipeline, expected a Chronos-2 model"):
+            finetune(
+                FineTuningConfig(pretrained=str(tiny_chronos("bolt")), **told),  # type: ignore[arg-type]
+                bundle,
+                NoopTracker(),
+            )
 
     @pytest.mark.slow
     def test_too_few_rows_and_a_cut_off_before_the_weights_are_refused(

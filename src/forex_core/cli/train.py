@@ -69,7 +69,7 @@ def pretrain(
         typer.Option(metavar="FOLDER", help="Weights to begin from, or 'embedded'. [default: random ones]"),
     ] = None,
     freeze_backbone: Annotated[
-        bool, typer.Option("--freeze-backbone", help="Train the output layer alone.")
+        bool, typer.Option("--freeze-backbone", help="Train the output layer of --pretrained alone.")
     ] = False,
     config: ConfigOption = None,
     output_dir: OutputOption = None,
@@ -134,7 +134,11 @@ def finetune(
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="Last day to learn from. [default: a year before the last]"),
+        typer.Option(
+            metavar="DATE",
+            help="Last day to learn from. [default: the latest that leaves the promotion gate its origins, three years"
+            " and a half]",
+        ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of the first step. [default: 1e-4]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Series in a batch. [default: 32]")] = None,
@@ -144,7 +148,12 @@ def finetune(
     output_dir: OutputOption = None,
     run_name: RunNameOption = None,
     register_as: Annotated[
-        str | None, typer.Option("--register-as", metavar="NAME", help="[default: chronos- and the pair]")
+        str | None,
+        typer.Option(
+            "--register-as",
+            metavar="NAME",
+            help="Registered model; '' for none. [default: chronos- and the pair]",
+        ),
     ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,

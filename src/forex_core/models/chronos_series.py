@@ -141,7 +141,10 @@ def _recent(values: Array, decay: float) -> Array:
 
 
 def _expected(moves: Array, drivers: Array) -> Array:
-    """[REACH, T] log moves expected over the next one, two and three, as of each row.
+    """[REACH, T] log moves expected over the next one, two and three, as of each row by what the last row knows.
+
+    Of the rows before the last it tells what the regression fits, better than it will foresee: for the model to see how
+    the two go together.
 
     By ridge regressions on the last two moves [T] of the rate and of each driver [K, T], added up from where the rate
     stood still (`features.carried`): a rate that is struck before its drivers catches up. Shrunk by the positive part

@@ -178,16 +178,22 @@ def training_lines(document: Document) -> list[str]:
     """What a training run has made, where it is, and how it is used."""
     lines = []
     if best := document.get("best"):
+        tested = document["test_loss"]
         lines += [
             f"{len(document['curve'])} epochs in {document['seconds']:,.0f} s; best epoch {best['epoch']}: loss "
-            f"{best['train_loss']:.4f} in training, {best['val_loss']:.4f} in validation, "
-            f"{document['test_loss']:.4f} in the test years.",
+            f"{best['train_loss']:.4f} in training, {best['val_loss']:.4f} in validation"
+            + (
+                "; no test: too few days after it."
+                if tested is None
+                else f", {tested:.4f} in the test years."
+            ),
         ]
     else:
         lines += [
             f"Fine-tuned on {document['windows']:,} windows of {document['pair']} up to {document['trained_until']} in "
             f"{document['seconds']:,.0f} s. Nothing learned from them is a score: what it is worth, the promotion gate "
-            "finds out on later data.",
+            "finds out on later data"
+            + (f", which have to reach {day}." if (day := document["judged_from"]) else "."),
         ]
     lines.append(
         f"The graph's answers differ from the weights' by {document['parity']:.1e} at most, relatively."
@@ -198,6 +204,9 @@ def training_lines(document: Document) -> list[str]:
             f"Registered as version {document['version']} of {document['model']}; FOREX_CHRONOS__MODEL="
             f"models:/{document['model']}/{document['version']} makes a challenger of it."
         )
+    elif document["not_registered"]:
+        lines.append(f"Not registered: {document['not_registered']}")
+        lines.append(f"To do it later: forex train register {document['weights']} --name {document['model']}")
     if document["degraded"]:
         lines.append(f"Not logged, but kept for 'forex tracking replay': {document['degraded']}")
     return lines

@@ -14,7 +14,7 @@ from typing import Any
 from loguru import logger
 
 from forex_core.config import Settings
-from forex_core.errors import InputError, TrackingError, TrackingUnavailable
+from forex_core.errors import InputError, MemberError, TrackingError, TrackingUnavailable
 from forex_core.models.chronos_weights import CONFIG, GRAPH, REGISTERED, WEIGHTS, StatedWeights
 from forex_core.tracking.base import Tracker
 from forex_core.tracking.build import tracker_from_settings
@@ -28,6 +28,16 @@ _DIGITS = 12
 BY_HAND = "chronos_weights"
 """Experiment of the runs that log weights which were made elsewhere."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>\w+))")
+
+
+def check_model_name(name: str | None) -> None:
+    """Refuse a name that no registry takes, before anything is made that should have it.
+
+    Raises:
+        InputError: when it has a sign that stands for something in an address.
+    """
+    if name and (wrong := set(name) & set("/:@")):
+        raise InputError(f"a registered model cannot be named '{name}'; leave out {' '.join(sorted(wrong))}")
 
 
 def save_weights_model(weights: Path, folder: Path, metadata: Mapping[str, Any]) -> Path:
@@ -78,10 +88,11 @@ def register_folder(settings: Settings, weights: Path, name: str, *, promote: bo
     """Log weights in a run of their own and register them; with `promote` they get the alias champion.
 
     Raises:
-        InputError: tracking is off.
+        InputError: tracking is off, or a registry takes no such name.
         MemberError: the folder holds no weights, or others than its statement tells.
         TrackingError: the store cannot be reached, or refused.
     """
+    check_model_name(name)
     if not settings.tracking.is_on:
         raise InputError("there is no registry where tracking is off; set FOREX_TRACKING__ENABLED=true")
     stated = StatedWeights.read(weights)
@@ -143,7 +154,13 @@ def _fetched(settings: Settings, name: str, number: str | None, alias: str | Non
     digest = chosen.tags.get("sha256", "")
     kept = place / f"{name}-{chosen.number}-{digest[:_DIGITS]}"
     if kept.is_dir():
-        return kept
+        try:
+            if stated := StatedWeights.read(kept):
+                stated.checked(*stated.sums)
+                return kept
+        except MemberError as error:
+            logger.warning("{} is fetched again: {}", kept, error)
+        shutil.rmtree(kept, ignore_errors=True)
     # The registry's own copy of remote files goes with it, and a run outlives it.
     folder = registry.verified(chosen) / _PLACE
     if not digest or not folder.is_dir():

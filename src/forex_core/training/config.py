@@ -83,7 +83,10 @@ class TrainingConfig(_Told):
 
 
 class FineTuningConfig(_Told):
-    """Of the library's `fit` on one pair's bundle. `until`: the last day that it may see, by default a year ago."""
+    """Of the library's `fit` on one pair's bundle.
+
+    `until`: the last day that it may see, by default the latest after which the promotion gate has its origins.
+    """
 
     pretrained: str | None = None
     revision: str | None = None

@@ -5,6 +5,7 @@ A *task* is one rate to be forecast and what is shown beside it. A batch is a fu
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import date
 
@@ -64,6 +65,13 @@ class Crosses:
         """The rows up to and with a day."""
         rows = int(self.days.searchsorted(pd.Timestamp(day), side="right"))
         return Crosses(self.days[:rows], self.logs[:, :rows], self.currencies)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of days, currencies and rates."""
+        told = hashlib.sha256(",".join(self.currencies).encode())
+        told.update(self.days.to_numpy().astype("datetime64[D]").tobytes() + self.logs.tobytes())
+        return told.hexdigest()
 
     def row_after(self, day: date) -> int:
         """The first row after a day."""

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 import warnings
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,6 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from forex_core.calendars import business_day_numbers
+from forex_core.champion import MIN_ORIGINS
+from forex_core.config import EngineConfig
 from forex_core.errors import ConfigError, InputError
 from forex_core.models.chronos import MIN_ROWS
 from forex_core.models.chronos_library import load_pipeline, locate
@@ -24,10 +28,13 @@ from forex_core.models.chronos_series import driver_moves, shown_at
 from forex_core.models.chronos_weights import CONFIG, EMBEDDED, EMBEDDED_FOLDER, WEIGHTS, StatedWeights
 from forex_core.tracking import Tracker
 from forex_core.training.config import Architecture, FineTuningConfig
-from forex_core.types import MarketBundle
+from forex_core.types import PATH_STEPS, MarketBundle, Pair
 
 if TYPE_CHECKING:
     from chronos.chronos2 import Chronos2Model
+
+SPARE_ORIGINS = 4
+"""For origins without an outcome, as in holes of the data."""
 
 MIN_WINDOWS = 250
 """Windows below which there is nothing to fine-tune on: a year of them."""
@@ -49,22 +56,25 @@ class FineTuned:
     seconds: float
 
 
-def finetune(config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker) -> FineTuned:
-    """Fine-tune weights on the bundle's rows up to `until`.
+def finetune(
+    config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker, engine: EngineConfig | None = None
+) -> FineTuned:
+    """Fine-tune weights on the bundle's rows up to `until`, by default `latest_cut_off`.
 
     Every weight learns from the windows that the member shows; a hub model so learns what the member shows.
 
     Args:
         bundle: nothing of it after `until` is read.
         tracker: with an active run.
+        engine: of the contest that will judge them, the default one without it.
 
     Raises:
-        InputError: when there are too few rows up to `until`.
+        InputError: when there are too few rows up to `until`, or after it where it is not told.
         ConfigError: when the weights are no Chronos-2 model, or `until` lies before what they have seen.
         MemberError: when the weights cannot be loaded.
     """
     started = time.monotonic()
-    until = config.until or bundle.origin - timedelta(days=365)
+    until = config.until or latest_cut_off(bundle, engine or EngineConfig())
     name = config.pretrained or EMBEDDED
     folder = EMBEDDED_FOLDER if name == EMBEDDED else locate(name, config.revision)
     stated = StatedWeights.read(folder)
@@ -123,6 +133,34 @@ def finetune(config: FineTuningConfig, bundle: MarketBundle, tracker: Tracker) -
                 model = model.merge_and_unload()
     unknown = stated is None or stated.may_have_seen
     return FineTuned(model.cpu(), until, architecture, unknown, len(tasks), time.monotonic() - started)
+
+
+def judged_from(pair: Pair, until: date, engine: EngineConfig) -> date:
+    """The day up to which data have to reach for weights that have seen `until` to be judged at every horizon.
+
+    By then `warmup_origins` of the grid have taught and `MIN_ORIGINS` are scored, the last over its whole path.
+    """
+    needed = (engine.warmup_origins + MIN_ORIGINS + SPARE_ORIGINS) * engine.grid_every
+    days = pd.bdate_range(until + timedelta(days=1), periods=2 * needed + PATH_STEPS)
+    last = int(np.flatnonzero(business_day_numbers(pair, days) >= 0)[needed - 1])
+    return days[last + PATH_STEPS].date()
+
+
+def latest_cut_off(bundle: MarketBundle, engine: EngineConfig) -> date:
+    """The last day to learn from for who wants to be judged on what came after it in the bundle.
+
+    Raises:
+        InputError: when there is none.
+    """
+    row = bisect_right(
+        bundle.dates, bundle.origin, key=lambda day: judged_from(bundle.pair, day.date(), engine)
+    )
+    if row == 0:
+        raise InputError(
+            f"{bundle.pair} has data from {bundle.dates[0].date()} to {bundle.origin}, too few to learn from some and"
+            " be judged on the others; give a longer history, or a day (--until) and wait for what comes after it"
+        )
+    return bundle.dates[row - 1].date()
 
 
 def windows(bundle: MarketBundle, architecture: Architecture) -> list[Mapping[str, Any]]:

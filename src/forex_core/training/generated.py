@@ -19,7 +19,7 @@ LARGEST_LEAD_SHARE = 0.35
 
 
 def groups(draw: np.random.Generator, tasks: int, drivers: int, rows: int) -> tuple[Array, Array]:
-    """Log price of a rate [B, T] and moves of its drivers [B, K, T]; the last driver may lead, or tell nothing.
+    """Log price of a rate [B, T] and moves of its drivers [B, K, T].
 
     A driver's move of a row is known with the rate of that row. With a share of the tasks the rate answers what some
     drivers did one to three rows before; with all others they move together, or have nothing to do with each other.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning
 import torch
@@ -48,7 +48,8 @@ _FREE = {"workers"}
 
 @dataclass(frozen=True)
 class Epoch:
-    """The losses are sums over the quantile levels, of answers as `Shown.asked` has them, per task."""
+    """The losses are the library's: twice the pinball loss of the arcsinh of answers as `Shown.asked` has them, summed
+    over the quantile levels, as a mean over steps and tasks."""
 
     epoch: int
     step: int
@@ -94,10 +95,10 @@ def pretrain(
         ConfigError: when the folder holds another run, or a checkpoint that cannot be read, or the crosses are too few.
         SourceError: when the reference rates cannot be read.
     """
-    started = time.monotonic()
-    loaders = Loaders(config, crosses or Crosses.of_ecb())
+    crosses = crosses or Crosses.of_ecb()
+    loaders = Loaders(config, crosses)
     loaders.prepare_parts()
-    resumed = _begin(folder, _told(config, begun_from, freeze_backbone))
+    resumed = _begin(folder, _told(config, crosses, begun_from, freeze_backbone))
     torch.manual_seed(config.seed)
     module = QuantileTraining(begun_from or untrained(config.architecture), config, freeze_backbone)
     curve = Curve(folder / "curve.json")
@@ -114,7 +115,7 @@ def pretrain(
         trainer = lightning.Trainer(
             accelerator="auto",
             devices=1,
-            precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+            precision=precision(),
             max_epochs=config.epochs,
             gradient_clip_val=GRADIENT_LIMIT,
             callbacks=[
@@ -134,7 +135,7 @@ def pretrain(
         )
         # Our own checkpoint; torch is told to read no code from it all the same.
         trainer.fit(module, loaders, ckpt_path=resumed, weights_only=True)
-        module.load_state_dict(_read(Path(kept.best_model_path))["state_dict"])
+        module.load_state_dict(_best(kept, folder)["state_dict"])
         tested = trainer.test(module, loaders, verbose=False) if loaders.has_test else None
     epochs = tuple(curve.epochs)
     best = min(epochs, key=lambda epoch: epoch.val_loss)
@@ -144,7 +145,7 @@ def pretrain(
         curve=epochs,
         best=best,
         test_loss=float(tested[0]["test/loss"]) if tested else None,
-        seconds=time.monotonic() - started,
+        seconds=curve.seconds,
     )
     tracker.log_metrics(
         {"best_val_loss": best.val_loss, "best_epoch": best.epoch, "seconds": trained.seconds}
@@ -154,14 +155,22 @@ def pretrain(
     return trained
 
 
-def _told(config: TrainingConfig, begun_from: Chronos2Model | None, freeze_backbone: bool) -> dict[str, Any]:
-    """All that the weights of a run hang on."""
+def precision() -> Literal["bf16-mixed", "32-true"]:
+    """Mixed where the hardware is made for it."""
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32-true"
+
+
+def _told(
+    config: TrainingConfig, crosses: Crosses, begun_from: Chronos2Model | None, freeze_backbone: bool
+) -> dict[str, Any]:
+    """All that the weights of a run hang on, but for versions of libraries."""
     digest = hashlib.sha256()
     for name, weights in begun_from.state_dict().items() if begun_from else ():
         digest.update(name.encode() + weights.detach().cpu().numpy().tobytes())
     return {
         "configuration": config.model_dump(mode="json", exclude=_FREE),
         "shown": SHOWN,
+        "rates": crosses.until(config.validate_until).digest,
         "begun_from": digest.hexdigest() if begun_from else None,
         "freeze_backbone": freeze_backbone,
     }
@@ -205,6 +214,21 @@ def _begin(folder: Path, told: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def _best(kept: ModelCheckpoint, folder: Path) -> dict[str, Any]:
+    """The best checkpoint that can be read, of those that were kept: by name, since the folder may have been moved."""
+    ranked = sorted(kept.best_k_models, key=lambda path: float(kept.best_k_models[path]))
+    # Of a folder that was moved Lightning takes over the best alone.
+    for path in dict.fromkeys([kept.best_model_path, *ranked]):
+        checkpoint = folder / _CHECKPOINTS / Path(path).name
+        try:
+            return _read(checkpoint)
+        except (OSError, RuntimeError, ValueError) as error:
+            logger.warning("{} cannot be read, so the next best is taken: {}", checkpoint, error)
+    raise ConfigError(
+        f"none of the best checkpoints in {folder / _CHECKPOINTS} can be read; remove the folder to begin anew"
+    )
+
+
 def _read(checkpoint: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(checkpoint):
         raise ValueError("it is no whole archive")
@@ -220,17 +244,24 @@ class _Stopping(EarlyStopping):
 
 
 class Curve(Callback):
-    """Losses and learning rate of each epoch, in a file and in the checkpoints."""
+    """Losses and learning rate of each epoch, in a file and in the checkpoints, and how long they have taken."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._began = time.monotonic()
         self.epochs: list[Epoch] = []
 
+    @property
+    def seconds(self) -> float:
+        """Since it was made, and until the checkpoint that was gone on from."""
+        return time.monotonic() - self._began
+
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": [asdict(epoch) for epoch in self.epochs]}
+        return {"epochs": [asdict(epoch) for epoch in self.epochs], "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs = [Epoch(**epoch) for epoch in state_dict["epochs"]]
+        self._began -= state_dict["seconds"]
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._total, self._seen = 0.0, 0
@@ -292,6 +323,7 @@ def _without_advice() -> Iterator[None]:
             ".*does not have many workers",
             ".*`persistent_workers",
             ".*exists and is not empty",
+            ".*dirpath has changed",
             ".*module\\(s\\) in eval mode",
             ".*isinstance\\(treespec, LeafSpec\\)",
             ".*Converting a tensor with requires_grad",

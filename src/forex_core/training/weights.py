@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 PARITY = 1e-4
 """Largest difference of the graph's answers from torch's, over the largest answer."""
 _OPSET = 18
+# By shapes alone weights of four heads would fit a model of eight.
+_ARCHITECTURE = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "chronos_config")
 
 
 @dataclass(frozen=True)
@@ -76,19 +78,25 @@ def save_weights(
     """Write a model into a folder as the member reads it; how far the graph is from torch, if there is to be one.
 
     Raises:
-        ForexError: when the graph does not answer as the weights do.
+        ForexError: when weights are no finite numbers in half precision, or the graph does not answer as they do.
     """
     from safetensors.torch import save_file
 
+    # Both networks compute with the weights as they are stored.
+    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    if lost := [name for name, tensor in half.items() if not tensor.isfinite().all()]:
+        raise ForexError(
+            f"{len(lost)} of {len(half)} weights are no finite numbers, so the training came apart; give a lower"
+            " learning rate"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, GRAPH, STATEMENT):
         (folder / name).unlink(missing_ok=True)
     model = model.eval()
-    # Both networks compute with the weights as they are stored.
-    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
     model.load_state_dict({name: tensor.float() for name, tensor in half.items()})
     model.config.to_json_file(str(folder / CONFIG), use_diff=True)
     save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # the library lets nobody else read it
     difference = export_graph(model, folder / GRAPH, statement.context, statement.steps) if graph else None
     statement.written(folder)
     return difference
@@ -186,11 +194,12 @@ def weights_to_begin_from(name: str, architecture: Architecture) -> tuple[Chrono
         stated.checked(CONFIG, WEIGHTS)  # what it says of them is handed on
     model: Chronos2Model = load_pipeline(folder, name, "cpu").inner_model
     wanted = untrained(architecture)
-    have = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    if have != {key: tuple(tensor.shape) for key, tensor in wanted.state_dict().items()}:
+    have, asked = ({key: getattr(each.config, key) for key in _ARCHITECTURE} for each in (model, wanted))
+    if have != asked:
+        other = ", ".join(sorted(key for key in _ARCHITECTURE if have[key] != asked[key]))
         raise ConfigError(
-            f"the weights of '{name}' are of another architecture than the configuration's; take over the one that"
-            f" {folder / STATEMENT} tells"
+            f"the weights of '{name}' are of another architecture than the configuration's ({other}); take over the"
+            f" one that {folder / STATEMENT} tells"
         )
     wanted.load_state_dict(model.state_dict())
     return wanted, None if stated is None or stated.may_have_seen else stated.trained_until
