@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -284,23 +285,52 @@ def test_what_is_trained_on_states_what_it_was_begun_from(sqlite_store: str, tmp
     assert registry_from_settings(load_settings()).version("of_nobody", 1).tags["may_have_seen"] == "True"
 
 
-@pytest.mark.parametrize("when", ["after the first epoch", "before it registers"])
-def test_a_store_that_goes_away_stops_no_training_and_gets_all_of_it_later(
-    when: str, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The database is gone; what follows is spooled, and logged when it is back. It says how to register then."""
-    from forex_core.training import run as room
+def leaving(
+    uri: str, folder: Path, request: pytest.FixtureRequest
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """What takes a store's database away, and what brings it back."""
+    database = sqlite_path(uri)
+    if database is None:
+        name, execute = uri.rpartition("/")[2], request.getfixturevalue("postgres_server").execute
 
-    database = sqlite_path(sqlite_store)
-    assert database is not None
-    files = [Path(f"{database}{end}") for end in ("", "-wal", "-shm")]
-    aside = tmp_path / "aside"
+        def close() -> None:
+            execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
-    def goes_away() -> None:
+        return close, lambda: execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    files, aside = [Path(f"{database}{end}") for end in ("", "-wal", "-shm")], folder / "aside"
+
+    def take() -> None:
         aside.mkdir()
         for file in files:
             if file.exists():
                 file.rename(aside / file.name)
+
+    def bring() -> None:
+        for file in files:
+            file.unlink(missing_ok=True)
+        for file in aside.iterdir():
+            file.rename(database.parent / file.name)
+
+    return take, bring
+
+
+@pytest.mark.parametrize(
+    ("backend", "when"),
+    [
+        ("sqlite", "after the first epoch"),
+        ("sqlite", "before it registers"),
+        ("postgresql and s3", "after the first epoch"),
+    ],
+    indirect=["backend"],
+)
+def test_a_store_that_goes_away_stops_no_training_and_gets_all_of_it_later(
+    backend: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The database is gone; what follows is spooled, and logged when it is back. It says how to register then."""
+    from forex_core.training import run as room
+
+    goes_away, comes_back = leaving(backend, tmp_path, request)
 
     class Gone(room.Curve):
         def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -324,10 +354,7 @@ def test_a_store_that_goes_away_stops_no_training_and_gets_all_of_it_later(
     assert done["not_registered"]
     (advice,) = [line for line in training_lines(done) if line.startswith("To do it later: ")]
     assert Path(done["weights"], GRAPH).is_file()
-    for file in files:
-        file.unlink(missing_ok=True)
-    for file in aside.iterdir():
-        file.rename(database.parent / file.name)
+    comes_back()
     (replayed,) = ended("tracking", "replay")["entries"]
     assert replayed["outcome"] == "logged"
     (run,) = runs_of("chronos_pretraining")

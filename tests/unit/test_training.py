@@ -597,7 +597,9 @@ class TestRuns:
         ranked = sorted(first.curve, key=lambda epoch: epoch.val_loss)
         spoilt = whole / "checkpoints" / f"{ranked[0].epoch:03d}.ckpt"
         spoilt.write_bytes(spoilt.read_bytes()[:1000])
-        assert same_weights(run(whole).model.state_dict(), weights(ranked[1].epoch))
+        second = run(whole)
+        assert second.best == ranked[1]
+        assert same_weights(second.model.state_dict(), weights(ranked[1].epoch))
         for epoch in ranked:
             (whole / "checkpoints" / f"{epoch.epoch:03d}.ckpt").unlink(missing_ok=True)
         with pytest.raises(ConfigError, match="none of the best checkpoints in"):

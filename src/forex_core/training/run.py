@@ -60,7 +60,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """`model` has the averaged weights of the best epoch; `curve` every epoch, those before a resumption too.
+    """`model` has the averaged weights of epoch `best`; `curve` every epoch, those before a resumption too.
 
     `test_loss`: None where the crosses do not go on for long enough after the last day of validation.
     """
@@ -135,10 +135,11 @@ def pretrain(
         )
         # Our own checkpoint; torch is told to read no code from it all the same.
         trainer.fit(module, loaders, ckpt_path=resumed, weights_only=True)
-        module.load_state_dict(_best(kept, folder)["state_dict"])
+        chosen, checkpoint = _best(kept, folder)
+        module.load_state_dict(checkpoint["state_dict"])
         tested = trainer.test(module, loaders, verbose=False) if loaders.has_test else None
     epochs = tuple(curve.epochs)
-    best = min(epochs, key=lambda epoch: epoch.val_loss)
+    (best,) = (epoch for epoch in epochs if epoch.epoch == chosen)
     trained = Trained(
         model=module.averaged.cpu(),
         config=config,
@@ -157,7 +158,11 @@ def pretrain(
 
 def precision() -> Literal["bf16-mixed", "32-true"]:
     """Mixed where the hardware is made for it."""
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32-true"
+    return (
+        "bf16-mixed"
+        if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        else "32-true"
+    )
 
 
 def _told(
@@ -214,14 +219,17 @@ def _begin(folder: Path, told: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _best(kept: ModelCheckpoint, folder: Path) -> dict[str, Any]:
-    """The best checkpoint that can be read, of those that were kept: by name, since the folder may have been moved."""
+def _best(kept: ModelCheckpoint, folder: Path) -> tuple[int, dict[str, Any]]:
+    """The best checkpoint that can be read of those that were kept, and its epoch.
+
+    By name, since the folder may have been moved.
+    """
     ranked = sorted(kept.best_k_models, key=lambda path: float(kept.best_k_models[path]))
     # Of a folder that was moved Lightning takes over the best alone.
     for path in dict.fromkeys([kept.best_model_path, *ranked]):
         checkpoint = folder / _CHECKPOINTS / Path(path).name
         try:
-            return _read(checkpoint)
+            return int(checkpoint.stem), _read(checkpoint)
         except (OSError, RuntimeError, ValueError) as error:
             logger.warning("{} cannot be read, so the next best is taken: {}", checkpoint, error)
     raise ConfigError(
