@@ -86,6 +86,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("FOREX_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
+    # MLflow puts the code of a model that it loads before everything else, where new processes find it.
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture(scope="session")

@@ -474,7 +474,8 @@ class TestDeployed:
         small = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 32, "context": 128}
         least = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "validation_batches": 1, "workers": 0}
         folder = host.data / "training" / "small"
-        tuned = {"pretrained": str(folder / "weights"), "steps": 2, "batch_size": 5}
+        until = str(datetime.now(UTC).date() - timedelta(days=365))
+        tuned = {"pretrained": str(folder / "weights"), "steps": 2, "batch_size": 5, "until": until}
         for flow, told in (
             ("pretrain", {"config": least | {"architecture": small}, "output_dir": str(folder)}),
             ("finetune", {"config": tuned, "run_name": "tuned"}),

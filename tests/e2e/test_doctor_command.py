@@ -144,6 +144,37 @@ def failed(done: subprocess.CompletedProcess[str]) -> tuple[set[str], set[str]]:
     return set(found), {name for name, waited in late.items() if waited}
 
 
+def test_a_check_that_hangs_is_not_torn_down() -> None:
+    """Python would end its thread within whatever it hangs in; what is to be done at an exit is done all the same."""
+    code = """
+import atexit, os, sys, time
+import flows.health, forex_core.doctor as doctor
+from forex_core.cli import main
+
+def hangs(patient):
+    time.sleep(600)
+
+def at_once(code, leave=os._exit):
+    print("at once", flush=True)
+    leave(code)
+
+os._exit, flows.health.CHECKS = at_once, ()
+doctor.CHECKS, doctor.LIMIT_S, doctor.LEAST_S = (doctor.Check("hangs", hangs),), 0.5, 0.5
+atexit.register(print, "at the exit")
+sys.argv[0] = "forex"
+main()
+"""
+    line = [sys.executable, "-c", code]
+    hanging, other = (
+        subprocess.run([*line, *told], capture_output=True, text=True, check=False, timeout=200, cwd=ROOT)
+        for told in (("doctor", "--json"), ("ledger", "--help"))
+    )
+    assert (hanging.returncode, other.returncode) == (1, 0)
+    assert "no answer within 0.5 s" in hanging.stdout
+    assert hanging.stdout.endswith("at the exit\nat once\n")
+    assert other.stdout.endswith("at the exit\n")
+
+
 @pytest.mark.slow
 def test_servers_that_never_answer_do_not_keep_it(forex: Forex, sqlite_store: str) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=50) as silent, in_time() as documents:

@@ -270,12 +270,12 @@ class TestLoaders:
         ]
 
     @pytest.mark.slow
-    def test_no_batch_hangs_on_how_many_processes_make_them(self, crosses: Crosses) -> None:
-        alone, two = (
-            [*Loaders(tiny_config(workers=workers), crosses).train_dataloader()] for workers in (0, 2)
+    def test_no_batch_hangs_on_the_process_that_makes_it(self, crosses: Crosses) -> None:
+        here, there = (
+            [*Loaders(tiny_config(workers=workers), crosses).train_dataloader()] for workers in (0, 1)
         )
-        assert len(alone) == len(two) == 4
-        assert all(same(one, other) for one, other in zip(alone, two, strict=True))
+        assert len(here) == len(there) == 4
+        assert all(same(one, other) for one, other in zip(here, there, strict=True))
 
 
 def rate_and_drivers(rows: int, drivers: int, lead: float, seed: int = 0) -> tuple[Any, Any]:
@@ -590,7 +590,8 @@ class TestRuns:
         (tmp_path / "here").rename(moved)
         again = run(moved)
         assert same_weights(again.model.state_dict(), first.model.state_dict())
-        assert again.seconds > first.seconds, "of both"
+        last = torch.load(max((moved / "checkpoints").glob("*-last.ckpt")), weights_only=True)
+        assert again.seconds > last["callbacks"]["Curve"]["seconds"] > 0, "of both"
         whole = tmp_path / "whole"
         run(whole)
         moved = whole

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gc
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from loguru import logger
@@ -104,9 +106,25 @@ def main() -> None:
         app()
     except ForexError as error:
         print_lines(stderr, Text(f"error: {error}", style="red"))
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
+    except SystemExit as ending:  # how Typer ends
+        _leave(ending.code)
     finally:
         gc.freeze()
+
+
+def _leave(code: int | str | None) -> NoReturn:
+    """End the process; at once where a check of the doctor hangs in a library.
+
+    Python would end its thread within foreign code, and C++ aborts the whole process for that at times.
+    """
+    doctor = sys.modules.get("forex_core.doctor")  # to import it takes a while, and no other command needs it
+    if doctor and doctor.is_waiting():
+        atexit._run_exitfuncs()  # temporary folders go
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
 
 
 def settings_from(pair: str | None, source: str | None, path: list[Path] | None, **more: Any) -> Settings:

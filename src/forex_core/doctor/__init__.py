@@ -1,7 +1,18 @@
 """The examination behind `forex doctor`: one function a check, one line in `CHECKS`."""
 
 from forex_core.doctor import machine, smoke, stores
-from forex_core.doctor.base import LEAST_S, LIMIT_S, Check, Checked, Finding, Patient, State, examine, summary
+from forex_core.doctor.base import (
+    LEAST_S,
+    LIMIT_S,
+    Check,
+    Checked,
+    Finding,
+    Patient,
+    State,
+    examine,
+    is_waiting,
+    summary,
+)
 
 __all__ = [
     "CHECKS",
@@ -13,6 +24,7 @@ __all__ = [
     "Patient",
     "State",
     "examine",
+    "is_waiting",
     "summary",
 ]
 

@@ -19,6 +19,8 @@ from forex_core.errors import ForexError
 from forex_core.secrecy import redacted
 
 State = Literal["ok", "warning", "failed", "skipped"]
+_CHECKING = "check: "
+"""How the threads of checks are called."""
 STATES: tuple[State, ...] = ("ok", "warning", "failed", "skipped")
 
 LIMIT_S = 11.0
@@ -128,6 +130,11 @@ def _memory() -> Path | None:
     return shared if os.access(shared, os.W_OK | os.X_OK) else None
 
 
+def is_waiting() -> bool:
+    """Whether a check that was given up is still under way in this process."""
+    return any(thread.name.startswith(_CHECKING) for thread in threading.enumerate())
+
+
 def summary(found: Sequence[Checked]) -> dict[str, int]:
     """How many came out how."""
     counts = Counter(one.finding.state for one in found)
@@ -156,7 +163,9 @@ class _Examination:
         self._ended = {check.name: threading.Event() for check in self.checks}
         self._began = time.monotonic()
         for check in self.checks:
-            threading.Thread(target=self._make, args=(check,), name=check.name, daemon=True).start()
+            threading.Thread(
+                target=self._make, args=(check,), name=f"{_CHECKING}{check.name}", daemon=True
+            ).start()
 
     def results(self, limit_s: float) -> list[Checked]:
         for event in self._ended.values():
