@@ -144,6 +144,7 @@ def failed(done: subprocess.CompletedProcess[str]) -> tuple[set[str], set[str]]:
     return set(found), {name for name, waited in late.items() if waited}
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_is_not_torn_down() -> None:
     """Python would end its thread within whatever it hangs in; what is to be done at an exit is done all the same."""
     code = """

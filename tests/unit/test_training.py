@@ -566,6 +566,7 @@ class TestRuns:
         assert pretrain(told, ended, NoopTracker(), crosses=crosses, progress=False).curve == whole.curve
         assert begun == [*range(8), 7]
 
+    @pytest.mark.slow
     def test_the_next_best_is_taken_where_the_best_cannot_be_read(
         self, crosses: Crosses, tmp_path: Path
     ) -> None:
